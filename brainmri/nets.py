@@ -1,0 +1,158 @@
+"""The networks: plain torch modules, no files, no preprocessing.
+
+Every segmenter returns logits (B, 1, H, W). Every classifier returns two logits (B, 2), "no tumour" and "tumour".
+`EffUNet` does both: its `forward` returns the mask logits and `verdict` is read from the same encoder pass.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BATCH_NORM = {"momentum": 0.01, "eps": 1e-3}  # Keras' defaults, in torch's convention for momentum
+
+
+def _he_normal(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class ResBlock(nn.Module):
+    """1x1 conv, BN, ReLU, 3x3 conv, BN beside a 1x1 conv, BN shortcut; added, then ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1),
+            nn.BatchNorm2d(out_channels, **BATCH_NORM),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+            nn.BatchNorm2d(out_channels, **BATCH_NORM),
+        )
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1),
+            nn.BatchNorm2d(out_channels, **BATCH_NORM),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.main(x) + self.shortcut(x))
+
+
+class ResUNet(nn.Module):
+    """The paper's segmenter (Deng, Cui, Liu, Table 2), layer by layer.
+
+    1,206,129 trainable parameters and 4,384 batch-norm statistics: the paper's 1,210,513.
+
+    Args:
+        in_channels: sequences in the input; 3 in the paper (pre-contrast T1, FLAIR, post-contrast T1).
+    """
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, 16, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(16, **BATCH_NORM),
+            nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(16, **BATCH_NORM),
+        )  # fmt: skip
+        self.encoder = nn.ModuleList([ResBlock(16, 32), ResBlock(32, 64), ResBlock(64, 128)])
+        self.bottleneck = ResBlock(128, 256)
+        self.decoder = nn.ModuleList(
+            [ResBlock(256 + 128, 128), ResBlock(128 + 64, 64), ResBlock(64 + 32, 32), ResBlock(32 + 16, 16)]
+        )
+        self.head = nn.Conv2d(16, 1, 1)
+        self.apply(_he_normal)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised image to (B, 1, H, W) mask logits; H and W multiples of 16."""
+        skips = [self.stem(image)]  # (B, 16, H, W)
+        for block in self.encoder:
+            skips.append(block(F.max_pool2d(skips[-1], 2)))  # 32 at H/2, 64 at H/4, 128 at H/8
+        x = self.bottleneck(F.max_pool2d(skips[-1], 2))  # (B, 256, H/16, W/16)
+        for block, skip in zip(self.decoder, reversed(skips), strict=True):
+            x = block(torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skip], dim=1))
+        return self.head(x)
+
+
+class ResNet50Classifier(nn.Module):
+    """torchvision's ResNet50 under the paper's head: average pool, flatten, two times [dense 256, ReLU, dropout], dense 2.
+
+    Args:
+        image_size: side of the square input; the flattened width, hence the first dense layer, depends on it.
+        pool: side of the average pool's window on the last feature map (image_size / 32 across); 4 in the paper.
+        dropout: after each hidden dense layer; 0.3 in the paper.
+        frozen: keep the base's weights and batch-norm statistics as they are and train the head alone.
+
+    Raises:
+        ValueError: if the pool does not tile the feature map, so that its border would be thrown away.
+    """
+
+    def __init__(self, image_size: int = 256, pool: int = 4, dropout: float = 0.3, frozen: bool = False) -> None:
+        super().__init__()
+        from torchvision.models import resnet50
+
+        side = image_size // 32
+        if image_size % 32 or side % pool:
+            raise ValueError(f"image_size {image_size} gives a {image_size / 32:g}-wide map, which pool {pool} does not tile")
+        self.frozen = frozen
+        base = resnet50(weights=None)
+        self.width = base.fc.in_features
+        base.fc = nn.Identity()
+        base.avgpool = nn.Identity()
+        self.base = base
+        self.head = nn.Sequential(
+            nn.AvgPool2d(pool),
+            nn.Flatten(),
+            nn.Linear(self.width * (side // pool) ** 2, 256), nn.ReLU(inplace=True), nn.Dropout(dropout),
+            nn.Linear(256, 256), nn.ReLU(inplace=True), nn.Dropout(dropout),
+            nn.Linear(256, 2),
+        )  # fmt: skip
+        self.head.apply(_he_normal)
+        self.base.requires_grad_(not frozen)
+
+    def train(self, mode: bool = True) -> ResNet50Classifier:
+        super().train(mode)
+        if self.frozen:
+            self.base.eval()  # a frozen base must not drift through its batch-norm statistics
+        return self
+
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, S, S) normalised image to the last two feature maps, (B, 1024, S/16, S/16) and (B, 2048, S/32, S/32)."""
+        base = self.base
+        x = base.maxpool(base.relu(base.bn1(base.conv1(image))))
+        coarse = base.layer3(base.layer2(base.layer1(x)))
+        return coarse, base.layer4(coarse)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, S, S) normalised image to (B, 2) logits: no tumour, tumour."""
+        return self.head(self.features(image)[1])
+
+
+class EffUNet(nn.Module):
+    """U-Net on an EfficientNet-lite0 encoder, with a linear verdict head on the pooled last encoder map.
+
+    Built by segmentation_models.pytorch, without weights: `train.pretrained` fills the encoder from ImageNet.
+
+    Args:
+        decoder_channels: from the deepest block to full resolution.
+    """
+
+    def __init__(self, decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12)) -> None:
+        super().__init__()
+        from segmentation_models_pytorch import Unet
+
+        self.unet = Unet(
+            "tu-tf_efficientnet_lite0",
+            encoder_weights=None,
+            decoder_channels=tuple(decoder_channels),
+            aux_params={"classes": 2, "pooling": "avg", "dropout": 0.2},
+        )
+
+    def both(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) to mask logits (B, 1, H, W) and verdict logits (B, 2), from one pass; H and W multiples of 32."""
+        return self.unet(image)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) to mask logits (B, 1, H, W)."""
+        return self.both(image)[0]

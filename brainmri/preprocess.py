@@ -1,0 +1,189 @@
+"""The one deterministic preprocessing, used by training, evaluation and serving alike, and its inverse.
+
+`Preprocess` travels with the weights in `config.json`. Training inserts its augmentation between `place` and
+`normalise`; nothing here is random and nothing here is written twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FLAIR = 1  # channels are pre-contrast T1, FLAIR, post-contrast T1
+MIN_SIDE, MAX_SIDE = 32, 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where an image stands on the network's grid, all that `Preprocess.restore` needs.
+
+    The crop box is in pixels of the image, the placed box in pixels of the network's square grid.
+    """
+
+    image: tuple[int, int]  # H, W of the image
+    crop: tuple[int, int, int, int]  # top, left, height, width of what was cut out of the image
+    placed: tuple[int, int, int, int]  # top, left, height, width of where it went
+
+
+def to_unit(image: np.ndarray) -> np.ndarray:
+    """Bring pixels to float32 in [0, 1], three channels.
+
+    8-bit pixels are divided by 255, the range their format declares. 16-bit and float pixels carry no declared range
+    (12-bit data sits in 16-bit files), so they are scaled from their own minimum to their own maximum.
+
+    Args:
+        image: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, another integer, bool or float; finite.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1]. One channel is taken for FLAIR and stands in all three; a fourth, alpha, is
+        composited on black.
+
+    Raises:
+        ValueError: for another shape, a side outside 32 to 4096, or NaN and infinite values.
+    """
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise ValueError(f"an image of shape {image.shape} came; (H, W), (H, W, 3) or (H, W, 4) is accepted")
+    height, width = image.shape[:2]
+    if not (MIN_SIDE <= min(height, width) and max(height, width) <= MAX_SIDE):
+        raise ValueError(f"an image of {width} x {height} pixels came; each side may be {MIN_SIDE} to {MAX_SIDE}")
+    if image.dtype.kind not in "buif":
+        raise ValueError(f"pixels of type {image.dtype} came; 8-bit, 16-bit and float pixels are accepted")
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise ValueError("the image has NaN or infinite pixels; replace them, or export the slice again")
+    alpha = None
+    if image.shape[2] == 4:
+        opaque = np.iinfo(image.dtype).max if image.dtype.kind in "ui" else 1.0
+        alpha = np.clip(image[..., 3:].astype(np.float32) / opaque, 0, 1)
+        image = image[..., :3]
+    if image.dtype == np.uint8:
+        unit = image.astype(np.float32) / 255
+    else:
+        wide = image.astype(np.float64)
+        low, high = wide.min(), wide.max()
+        unit = ((wide - low) / max(high - low, np.finfo(np.float64).tiny)).astype(np.float32)
+    if alpha is not None:
+        unit = unit * alpha
+    return np.repeat(unit, 3, axis=2) if unit.shape[2] == 1 else unit
+
+
+def head_box(unit: np.ndarray, smallest: float = 0.5) -> tuple[int, int, int, int]:
+    """The box around the head: what is brighter than the background, with a margin of 4 %.
+
+    Scaling the head rather than the field of view to the network's grid spends its pixels on the head, and makes
+    a tight crop and a wide field of view look alike. A row or column counts when over 3 % of it is foreground, so
+    speckle and a letter in a corner don't; an image without clear borders keeps its full frame.
+
+    Args:
+        unit: (H, W, 3) float32 in [0, 1].
+        smallest: neither side shrinks below this share of the image's longer side (as far as the image goes), so
+            that the small cross-sections at the top of a head are not blown up.
+
+    Returns:
+        top, left, height, width in pixels.
+    """
+    height, width = unit.shape[:2]
+    mean = unit.mean(axis=2)
+    foreground = mean > 0.15 * np.percentile(mean, 99)
+    least = smallest * max(height, width)
+    box = []
+    for counts, side in ((foreground.mean(axis=1), height), (foreground.mean(axis=0), width)):
+        inside = np.flatnonzero(counts > 0.03)
+        low, high = (inside[0], inside[-1] + 1) if len(inside) else (0, side)
+        length = min(side, max(1.08 * (high - low), least))
+        start = int(np.clip(round((low + high - length) / 2), 0, side - 1))
+        stop = min(side, start + int(np.ceil(length)))
+        box.append((start, stop - start))
+    (top, tall), (left, wide) = box
+    return top, left, tall, wide
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """Pixels to a network's input, and a probability map back to the pixels' own grid.
+
+    Args:
+        size: side of the network's square grid, a multiple of 32.
+        crop: cut the head out first (see `head_box`); else the whole frame is placed.
+        normalise: "slice" standardises each placed slice by the mean and population standard deviation over all its
+            pixels and channels, which serves a lone slice and a volume alike; "volume" takes them over the batch,
+            to measure what the choice costs.
+    """
+
+    size: int = 160
+    crop: bool = True
+    normalise_over: str = "slice"
+
+    def __post_init__(self) -> None:
+        if self.size % 32:
+            raise ValueError(f"size {self.size} is not a multiple of 32")
+        if self.normalise_over not in ("slice", "volume"):
+            raise ValueError(f"normalise_over is 'slice' or 'volume', not {self.normalise_over!r}")
+
+    def config(self) -> dict:
+        """What `config.json` keeps; `Preprocess(**config)` is the way back."""
+        return asdict(self)
+
+    def placement(self, unit: np.ndarray) -> Placement:
+        """Where `place` puts an (H, W, 3) image in [0, 1]: aspect ratio kept, centred, the longer side filling the grid."""
+        top, left, tall, wide = head_box(unit) if self.crop else (0, 0, *unit.shape[:2])
+        scale = self.size / max(tall, wide)
+        height, width = max(1, round(tall * scale)), max(1, round(wide * scale))
+        return Placement(
+            image=tuple(unit.shape[:2]),
+            crop=(top, left, tall, wide),
+            placed=((self.size - height) // 2, (self.size - width) // 2, height, width),
+        )
+
+    def place(self, channels: Tensor, placement: Placement) -> Tensor:
+        """Resize and pad with black; antialiased, so that a large upload does not alias.
+
+        Args:
+            channels: (C, H, W) float32, an image in [0, 1] or a mask of zeros and ones.
+
+        Returns:
+            (C, size, size) float32, on the network's grid.
+        """
+        top, left, tall, wide = placement.crop
+        y, x, height, width = placement.placed
+        cut = channels[None, :, top : top + tall, left : left + wide]
+        small = F.interpolate(cut, size=(height, width), mode="bilinear", antialias=True)[0]
+        return F.pad(small, (x, self.size - x - width, y, self.size - y - height))
+
+    def normalise(self, batch: Tensor) -> Tensor:
+        """(B, 3, size, size) in [0, 1] to zero mean and unit population standard deviation; a constant slice to zeros."""
+        dims = (1, 2, 3) if self.normalise_over == "slice" else (0, 1, 2, 3)
+        centred = batch - batch.mean(dim=dims, keepdim=True)
+        deviation = centred.square().mean(dim=dims, keepdim=True).sqrt()
+        return centred / torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
+
+    def __call__(self, unit: np.ndarray) -> tuple[Tensor, Placement]:
+        """(H, W, 3) float32 in [0, 1] to what `normalise` takes, (3, size, size) in [0, 1], and its placement."""
+        placement = self.placement(unit)
+        channels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(unit, 2, 0), dtype=np.float32))
+        return self.place(channels, placement), placement
+
+    def restore(self, probability: Tensor, placement: Placement) -> Tensor:
+        """Put a probability map back on the grid of the uploaded image.
+
+        Resized before it is thresholded: resizing a mask loses thin structures.
+
+        Args:
+            probability: (1, size, size) float in [0, 1], on the network's grid.
+            placement: where `place` put the image on that grid.
+
+        Returns:
+            (H, W) float32 in [0, 1], on the image's own grid; 0 outside the crop.
+        """
+        top, left, tall, wide = placement.crop
+        y, x, height, width = placement.placed
+        cut = probability[None, :, y : y + height, x : x + width].float()
+        back = F.interpolate(cut, size=(tall, wide), mode="bilinear", antialias=True)[0, 0]
+        image_height, image_width = placement.image
+        return F.pad(back, (left, image_width - left - wide, top, image_height - top - tall)).clamp(0, 1)

@@ -1,0 +1,184 @@
+"""One epoch after another: what the segmenter's and the classifier's training share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from monai.data import DataLoader, Dataset
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from train.data import TumourShareSampler, write_csv
+
+
+def common_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that every training command takes."""
+    add = parser.add_argument
+    add("--data", type=Path, help="folder in the Kaggle layout (kaggle_3m/ or its parent)")
+    add("--out", type=Path, required=True, help="run folder: the model in Hub layout, checkpoint, curves, figures")
+    add("--folds", type=int, default=5, help="patients are dealt to this many folds")
+    add("--fold", type=int, default=0, help="the fold that validates")
+    add("--all", action="store_true", help="train on every patient that is not held out; nothing validates")
+    add("--start", type=Path, help="run folder or zoo entry whose weights to start from")
+    add("--size", type=int, help="side of the network's input")
+    add("--epochs", type=int, default=10)
+    add("--samples", type=int, default=2000, help="slices drawn an epoch")
+    add("--batch", type=int, default=16)
+    add("--lr", type=float, default=3e-3, help="peak of the one-cycle schedule")
+    add("--weight-decay", type=float, default=0.01)
+    add("--tumour-share", type=float, default=0.6, help="share of drawn slices that show tumour")
+    add("--validate-every", type=int, default=2, help="epochs between validations; the last one always validates")
+    add("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="auto times both and takes the faster")
+    add("--device", default="auto")
+    add("--workers", type=int, default=1)
+    add("--seed", type=int, default=0)
+    add("--resume", action="store_true", help="continue from the checkpoint in --out")
+    add("--smoke", action="store_true", help="the whole thing on two synthetic patients, in under a minute")
+
+
+def resolve_device(name: str) -> torch.device:
+    """"auto" is CUDA, else MPS, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_precision(asked: str, net: nn.Module, size: int, device: torch.device) -> torch.dtype:
+    """The dtype to train in: on some CPUs bfloat16 is twice as fast, on others twenty times slower, so time one step of each."""
+    if asked != "auto":
+        return getattr(torch, asked)
+    if device.type == "cuda":
+        return torch.bfloat16
+    if device.type != "cpu":
+        return torch.float32
+    image = torch.randn(4, 3, size, size, device=device).to(memory_format=torch.channels_last)
+    was_training = net.training
+    net.eval()  # the probe must not touch batch-norm statistics
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for _ in range(2):  # the first pass warms up
+            began = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16), torch.no_grad():
+                net(image)
+            seconds[dtype] = time.perf_counter() - began
+    net.train(was_training)
+    return min(seconds, key=seconds.get)
+
+
+def plot_history(rows: list[dict], path: Path) -> None:
+    """Loss on the left, every other figure on the right, over epochs, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for key in dict.fromkeys(k for row in rows for k in row if k not in ("epoch", "learning rate", "seconds")):
+        points = [(row["epoch"], row[key]) for row in rows if key in row]
+        (left if "loss" in key else right).plot(*zip(*points, strict=True), marker=".", label=key)
+    for axes, title in ((left, "loss"), (right, "figures")):
+        axes.set(xlabel="epoch", title=title)
+        if axes.lines:
+            axes.legend(fontsize=8)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def fit(
+    net: nn.Module,
+    *,
+    loss: Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, float]]],
+    groups: list[dict],
+    slices: list[dict],
+    transform: Callable[[dict], dict],
+    validate: Callable[[], dict[str, float]] | None,
+    options: argparse.Namespace,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[dict]:
+    """Train with AdamW on a one-cycle schedule; the last epoch's weights are the result, so validation selects nothing.
+
+    Everything random in an epoch follows from the seed and the epoch's number, and the checkpoint holds the rest:
+    a resumed run ends where an unbroken one would have.
+
+    Args:
+        net: trained in place; every module whose parameters stand in `groups`.
+        loss: a batch with `image` (B, 3, S, S) in [0, 1], `mask` (B, 1, S, S) and `tumour` (B,) to the loss and the figures
+            to show beside it.
+        groups: AdamW's parameter groups, each with its `lr`, the peak of its schedule.
+        slices: what `train.data.load_placed` gives.
+        transform: augmentation of one such dict.
+        validate: figures on the validation patients, or None.
+
+    Returns:
+        One row an epoch, as written to `history.csv`.
+
+    Raises:
+        ValueError: when `--resume` meets a checkpoint of a run with other options.
+    """
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    batches = -(-options.samples // options.batch)
+    optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=[g["lr"] for g in groups], total_steps=options.epochs * batches, pct_start=0.25
+    )
+    recipe = json.dumps({k: str(v) for k, v in vars(options).items() if k not in ("resume", "device", "workers", "data", "out")})
+    history: list[dict] = []
+    checkpoint = out / "checkpoint.pt"
+    if options.resume and checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if state["recipe"] != recipe:
+            raise ValueError(f"{checkpoint} is of a run with other options: {state['recipe']}; this one: {recipe}")
+        net.load_state_dict(state["net"])
+        optimiser.load_state_dict(state["optimiser"])
+        scheduler.load_state_dict(state["scheduler"])
+        history = state["history"]
+    sampler = TumourShareSampler([s["tumour"] for s in slices], options.samples, options.tumour_share, options.seed)
+    for epoch in range(len(history), options.epochs):
+        began = time.perf_counter()
+        sampler.epoch = epoch
+        torch.manual_seed(options.seed * 100_003 + epoch)
+        loader = DataLoader(
+            Dataset(slices, transform), batch_size=options.batch, sampler=sampler, num_workers=options.workers,
+            generator=torch.Generator().manual_seed(options.seed * 100_003 + epoch), pin_memory=device.type == "cuda",
+        )  # fmt: skip
+        net.train()
+        sums: dict[str, float] = {}
+        with tqdm(loader, desc=f"epoch {epoch + 1}/{options.epochs}", unit="batch", mininterval=5) as bar:
+            for number, raw in enumerate(bar, 1):
+                batch = {k: raw[k].to(device, non_blocking=True) for k in ("image", "mask", "tumour")}
+                with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                    value, figures = loss(batch)
+                optimiser.zero_grad(set_to_none=True)
+                value.backward()
+                nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+                optimiser.step()
+                scheduler.step()
+                for key, figure in {"train loss": value.item(), **figures}.items():
+                    sums[key] = sums.get(key, 0.0) + figure
+                bar.set_postfix({k: f"{v / number:.4f}" for k, v in sums.items()})
+        row = {"epoch": epoch + 1, **{k: v / batches for k, v in sums.items()}, "learning rate": scheduler.get_last_lr()[-1]}
+        if validate and ((epoch + 1) % options.validate_every == 0 or epoch + 1 == options.epochs):
+            net.eval()
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                row |= validate()
+        row["seconds"] = time.perf_counter() - began
+        history.append(row)
+        print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+        partial = checkpoint.with_suffix(".partial")
+        torch.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), "scheduler": scheduler.state_dict(),
+                    "history": history, "recipe": recipe}, partial)  # fmt: skip
+        partial.replace(checkpoint)
+        write_csv(out / "history.csv", history)
+        plot_history(history, out / "curves.png")
+    net.eval()
+    return history

@@ -1,0 +1,1 @@
+def write_phantom_dataset(*a, **k): raise NotImplementedError

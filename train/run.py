@@ -1,0 +1,88 @@
+"""From command-line options to patients, slices, and a finished model folder: what both training commands share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from brainmri.preprocess import Preprocess
+from brainmri.zoo import ModelEntry, load, save_entry
+from train.data import HELD_OUT, Split, find_slices, load_placed, split_patients, tumour_areas
+from train.phantoms import write_phantom_dataset
+
+DATASET = "LGG MRI Segmentation (Buda, Saha, Mazurowski 2019; TCGA-LGG), CC BY-NC-SA 4.0"
+
+
+def apply_smoke(options: argparse.Namespace, size: int) -> None:
+    """Shrink every figure so that the whole command runs in seconds, on two phantoms it writes itself."""
+    options.folds, options.epochs, options.samples, options.batch, options.validate_every = 2, 2, 16, 8, 1
+    options.size, options.workers = size, 0
+    if options.data is None:
+        options.data = Path(tempfile.mkdtemp(prefix="brainmri-phantoms-"))
+        write_phantom_dataset(options.data, patients=2, slices=8)
+
+
+def load_split(options: argparse.Namespace, preprocess: Preprocess) -> tuple[Split, list[dict], list[dict]]:
+    """The split, and its training and validation slices on the network's grid."""
+    if options.data is None:
+        raise SystemExit("--data is needed: the folder that holds kaggle_3m/ (or --smoke, for two synthetic patients)")
+    cases = find_slices(options.data)
+    eligible = {case: slices for case, slices in cases.items() if case not in HELD_OUT}
+    if options.all:
+        split = Split(train=tuple(eligible), validation=())
+    else:
+        split = split_patients(tumour_areas(eligible), options.folds, options.fold)
+    print(f"{len(split.train)} patients train, {len(split.validation)} validate, {len(cases) - len(eligible)} held out are left alone")
+    train, validation = (
+        load_placed([s for case in role for s in eligible[case]], preprocess) for role in (split.train, split.validation)
+    )
+    return split, train, validation
+
+
+def start_from(net: nn.Module, folder: Path) -> None:
+    """Copy the weights of a finished run or zoo entry of the same architecture."""
+    net.load_state_dict(load(folder.name, weights=folder, device="cpu").net.state_dict())
+
+
+def save_run(
+    options: argparse.Namespace, net: nn.Module, *, name: str, summary: str, tasks: tuple[str, ...],
+    arguments: dict, preprocess: Preprocess, split: Split, flips: bool,
+) -> ModelEntry:  # fmt: skip
+    """Write the trained network into the run folder as a zoo entry that has not been measured yet."""
+    verdict = "classification" in tasks
+    config = {
+        "name": name,
+        "summary": summary,
+        "tasks": list(tasks),
+        "net": type(net).__name__,
+        "arguments": arguments,
+        "preprocess": preprocess.config(),
+        "labels": ["no tumour", "tumour"] if verdict else [],
+        "temperature": 1.0,
+        "mask_threshold": 0.5,
+        "review": [0.5, 0.5],
+        "flips": flips,
+        "training": {
+            "dataset": DATASET,
+            "command": " ".join(["python", "-m", Path(sys.argv[0]).stem.join(["train.", ""]), *_without_paths(sys.argv[1:])]),
+            "samples": options.epochs * options.samples,
+            "patients": len(split.train),
+            "torch": torch.__version__.split("+")[0],
+        },
+        "metrics": {},
+    }
+    return save_entry(options.out, net, config, {"train": split.train, "validation": split.validation, "held_out": sorted(HELD_OUT)})
+
+
+def _without_paths(arguments: list[str]) -> list[str]:
+    """The command as another machine would type it: its own folders as placeholders."""
+    shown = list(arguments)
+    for option, placeholder in (("--data", "DIR"), ("--out", "RUN"), ("--start", "START")):
+        if option in shown:
+            shown[shown.index(option) + 1] = placeholder
+    return shown

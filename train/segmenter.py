@@ -1,0 +1,117 @@
+"""Train a segmenter: python -m train.segmenter --data DIR --out RUN [--net effunet|resunet] …
+
+The networks see placed slices (`brainmri.preprocess`), augmented (`train.augment`), split by patient (`train.data`).
+`effunet` starts from ImageNet and learns the verdict beside the mask; `resunet` is the paper's, from scratch.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from brainmri.nets import EffUNet, ResUNet
+from brainmri.preprocess import Preprocess
+from train.augment import augmentation
+from train.loop import choose_precision, common_arguments, fit, resolve_device
+from train.losses import LOSSES, segmentation_loss
+from train.metrics import auc, dice
+from train.pretrained import imagenet_effunet
+from train.run import apply_smoke, load_split, save_run, start_from
+
+VERDICT_WEIGHT = 0.3
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common_arguments(parser)
+    parser.add_argument("--net", choices=["resunet", "effunet"], default="resunet")
+    parser.add_argument("--loss", choices=list(LOSSES), default="focal-tversky-bce")
+    parser.add_argument("--encoder", choices=["imagenet", "none"], default="imagenet", help="effunet's starting weights")
+    parser.set_defaults(size=160)
+    return parser.parse_args(arguments)
+
+
+def grid_figures(net, slices: list[dict], preprocess: Preprocess, device, batch: int = 16) -> dict[str, float]:
+    """Volumetric Dice per patient (mean) on the network's own grid, and the verdict's AUC where the net has one.
+
+    Quick figures to watch a run by; `train.evaluate` measures on the images' own grid.
+    """
+    masks: dict[str, list] = {}
+    probabilities, tumour = [], []
+    for start in range(0, len(slices), batch):
+        part = slices[start : start + batch]
+        image = preprocess.normalise(torch.stack([s["image"] for s in part]).to(device)).to(memory_format=torch.channels_last)
+        logits, verdict = net.both(image) if isinstance(net, EffUNet) else (net(image), None)
+        for item, logit in zip(part, logits.float().cpu(), strict=True):
+            masks.setdefault(item["case"], []).append((logit.numpy() > 0, item["mask"].numpy() > 0.5))
+            tumour.append(item["tumour"])
+        if verdict is not None:
+            probabilities += verdict.float().softmax(1)[:, 1].tolist()
+    volumes = [dice(*(np.stack(side) for side in zip(*pairs, strict=True))) for pairs in masks.values()]
+    figures = {"validation Dice": float(np.mean(volumes))}
+    if probabilities:
+        figures["validation AUC"] = auc(probabilities, tumour)
+    return figures
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    if options.smoke:
+        apply_smoke(options, size=64)
+        options.encoder = "none"
+    torch.manual_seed(options.seed)
+    device = resolve_device(options.device)
+    preprocess = Preprocess(size=options.size)
+    split, train, validation = load_split(options, preprocess)
+    with_verdict = options.net == "effunet"
+    net = EffUNet() if with_verdict else ResUNet()
+    if options.start:
+        start_from(net, options.start)
+    elif with_verdict and options.encoder == "imagenet":
+        imagenet_effunet(net)
+    net = net.to(device, memory_format=torch.channels_last)
+    dtype = choose_precision(options.precision, net, options.size, device)
+    print(f"{type(net).__name__} on {device} in {str(dtype).removeprefix('torch.')}")
+    criterion = segmentation_loss(options.loss)
+
+    def loss(batch):
+        image = preprocess.normalise(batch["image"]).to(memory_format=torch.channels_last)
+        logits, verdict = net.both(image) if with_verdict else (net(image), None)
+        value = criterion(logits, batch["mask"].clamp(0, 1))
+        figures = {}
+        if with_verdict:
+            value = value + VERDICT_WEIGHT * F.cross_entropy(verdict.float(), batch["tumour"])
+            figures["train accuracy"] = (verdict.argmax(1) == batch["tumour"]).float().mean().item()
+        predicted = logits.detach() > 0
+        true = batch["mask"] > 0.5
+        shown = true.any(dim=(1, 2, 3))  # the bar's Dice is over tumour slices, pooled in the batch
+        hit = 2 * (predicted & true)[shown].sum()
+        figures["train Dice"] = (hit / (predicted[shown].sum() + true[shown].sum()).clamp(min=1)).item()
+        return value, figures
+
+    if with_verdict:  # the ImageNet start is kept by a smaller step
+        encoder = list(net.unet.encoder.parameters())
+        known = {id(p) for p in encoder}
+        groups = [{"params": encoder, "lr": options.lr / 3},
+                  {"params": [p for p in net.parameters() if id(p) not in known], "lr": options.lr}]  # fmt: skip
+    else:
+        groups = [{"params": list(net.parameters()), "lr": options.lr}]
+    fit(
+        net, loss=loss, groups=groups, slices=train, transform=augmentation(options.size),
+        validate=(lambda: grid_figures(net, validation, preprocess, device)) if validation else None,
+        options=options, device=device, dtype=dtype,
+    )  # fmt: skip
+    names = {
+        "resunet": ("resunet-lgg", "The paper's ResUNet, trained by patient", ("segmentation",)),
+        "effunet": ("effunet-lgg", "U-Net on an EfficientNet-lite0 encoder, with a verdict head", ("segmentation", "classification")),
+    }  # fmt: skip
+    name, summary, tasks = names[options.net]
+    entry = save_run(options, net, name=name, summary=summary, tasks=tasks, arguments={}, preprocess=preprocess, split=split, flips=True)
+    print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
+
+
+if __name__ == "__main__":
+    main()
