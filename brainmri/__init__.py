@@ -1,0 +1,30 @@
+"""brainmri: a tumour verdict, a mask and an overlay for brain MR slices, and the model zoo behind them.
+
+    import brainmri
+    pipe = brainmri.Pipeline()
+    finding = pipe("slice.png")
+
+Research software, not a medical device.
+"""
+
+from typing import TYPE_CHECKING
+
+from brainmri.zoo import ModelEntry, list_models, load
+
+if TYPE_CHECKING:
+    from brainmri.findings import Finding, Study
+    from brainmri.predict import Pipeline
+
+__version__ = "0.1.0"
+__all__ = ["Finding", "ModelEntry", "Pipeline", "Study", "list_models", "load"]
+
+_DEFERRED = {"Pipeline": "predict", "Finding": "findings", "Study": "findings"}
+
+
+def __getattr__(name: str):
+    """Import the prediction stack when it is first asked for, so that listing the zoo stays quick."""
+    if name in _DEFERRED:
+        from importlib import import_module
+
+        return getattr(import_module(f"brainmri.{_DEFERRED[name]}"), name)
+    raise AttributeError(f"module 'brainmri' has no attribute {name!r}")

@@ -29,7 +29,7 @@ class Placement:
     placed: tuple[int, int, int, int]  # top, left, height, width of where it went
 
 
-def to_unit(image: np.ndarray) -> np.ndarray:
+def to_unit(image: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
     """Bring pixels to float32 in [0, 1], three channels.
 
     8-bit pixels are divided by 255, the range their format declares. 16-bit and float pixels carry no declared range
@@ -37,6 +37,7 @@ def to_unit(image: np.ndarray) -> np.ndarray:
 
     Args:
         image: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); uint8, another integer, bool or float; finite.
+        value_range: minimum and maximum to scale 16-bit and float pixels from, where a study's slices share one.
 
     Returns:
         (H, W, 3) float32 in [0, 1]. One channel is taken for FLAIR and stands in all three; a fourth, alpha, is
@@ -66,8 +67,10 @@ def to_unit(image: np.ndarray) -> np.ndarray:
         unit = image.astype(np.float32) / 255
     else:
         wide = image.astype(np.float64)
-        low, high = wide.min(), wide.max()
-        unit = ((wide - low) / max(high - low, np.finfo(np.float64).tiny)).astype(np.float32)
+        low, high = (float(v) for v in value_range or (wide.min(), wide.max()))
+        # halved first, so that the span of the widest float64 range does not overflow
+        span = high / 2 - low / 2
+        unit = ((wide / 2 - low / 2) / span).astype(np.float32) if span > 0 else np.zeros(wide.shape, np.float32)
     if alpha is not None:
         unit = unit * alpha
     return np.repeat(unit, 3, axis=2) if unit.shape[2] == 1 else unit

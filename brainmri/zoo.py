@@ -64,7 +64,7 @@ class ModelEntry:
         flips: average the prediction with that of the left-right mirrored slice.
         parameters: trainable parameters and batch-norm statistics, counted.
         sha256: of `model.safetensors`.
-        training: data, licence, split, command and samples.
+        training: the dataset with its licence, and `stages`: command, slices drawn and patients of each run in order.
         metrics: measured figures, each named with its protocol.
         folder: where the entry lies.
     """

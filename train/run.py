@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from brainmri.preprocess import Preprocess
-from brainmri.zoo import ModelEntry, load, save_entry
+from brainmri.zoo import ModelEntry, load, read_entry, save_entry
 from train.data import HELD_OUT, Split, find_slices, load_placed, split_patients, tumour_areas
 from train.phantoms import write_phantom_dataset
 
@@ -49,12 +49,22 @@ def start_from(net: nn.Module, folder: Path) -> None:
     net.load_state_dict(load(folder.name, weights=folder, device="cpu").net.state_dict())
 
 
+def earlier_stages(folder: Path) -> list[dict]:
+    """The commands, slices drawn and patients that led to the weights a run starts from, in order."""
+    return read_entry(folder).training["stages"]
+
+
 def save_run(
     options: argparse.Namespace, net: nn.Module, *, name: str, summary: str, tasks: tuple[str, ...],
     arguments: dict, preprocess: Preprocess, split: Split, flips: bool,
 ) -> ModelEntry:  # fmt: skip
     """Write the trained network into the run folder as a zoo entry that has not been measured yet."""
     verdict = "classification" in tasks
+    stage = {
+        "command": " ".join(["python", "-m", f"train.{Path(sys.argv[0]).stem}", *_without_paths(sys.argv[1:])]),
+        "samples": options.epochs * options.samples,
+        "patients": len(split.train),
+    }
     config = {
         "name": name,
         "summary": summary,
@@ -69,9 +79,7 @@ def save_run(
         "flips": flips,
         "training": {
             "dataset": DATASET,
-            "command": " ".join(["python", "-m", Path(sys.argv[0]).stem.join(["train.", ""]), *_without_paths(sys.argv[1:])]),
-            "samples": options.epochs * options.samples,
-            "patients": len(split.train),
+            "stages": [*(earlier_stages(options.start) if options.start else []), stage],
             "torch": torch.__version__.split("+")[0],
         },
         "metrics": {},

@@ -1,0 +1,93 @@
+"""The command line: python -m brainmri predict PATH… --out DIR, python -m brainmri models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from brainmri import zoo
+
+
+def output_stems(paths: list[Path]) -> list[str]:
+    """A name of its own for each input's outputs: its stem, numbered from the second of the same stem on."""
+    taken: set[str] = set()
+    stems = []
+    for path in paths:
+        stem, count = path.stem, 2
+        while stem.lower() in taken:  # some file systems don't tell case apart
+            stem, count = f"{path.stem}-{count}", count + 1
+        taken.add(stem.lower())
+        stems.append(stem)
+    return stems
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Write mask, overlay and finding for every input; 1 when any of them failed, 0 else."""
+    from tqdm import tqdm
+
+    from brainmri.predict import Pipeline
+    from brainmri.reading import read_slice
+    from brainmri.render import mask_picture, overlay_picture
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    pipe = Pipeline(segmenter=options.segmenter, classifier=options.classifier, device=options.device)
+    failed = []
+    for path, stem in zip(tqdm(options.paths, unit="slice", disable=len(options.paths) == 1), output_stems(options.paths), strict=True):
+        try:
+            scan = read_slice(path)
+            finding = pipe(scan)
+        except (OSError, ValueError) as error:
+            failed.append(path)
+            tqdm.write(f"{path}: {error}", file=sys.stderr)
+            continue
+        mask_picture(finding.mask).save(options.out / f"{stem}.mask.png")
+        overlay_picture(scan.pixels, finding.mask).save(options.out / f"{stem}.overlay.png")
+        record = {"input": path.name, **finding.record()}
+        (options.out / f"{stem}.finding.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        tqdm.write(f"{path}: {finding.verdict}, probability {finding.probability:.3f}, {finding.area_px} pixels")
+    if failed:
+        print(f"{len(failed)} of {len(options.paths)} inputs failed; the others are in {options.out}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def models(options: argparse.Namespace) -> int:
+    """List the zoo, as a table or as JSON."""
+    entries = zoo.list_models()
+    if options.json:
+        rows = [
+            {"name": e.name, "summary": e.summary, "tasks": e.tasks, "net": e.net, "parameters": e.parameters, "sha256": e.sha256,
+             "size": e.preprocess.size, "metrics": e.metrics, "default": e.name == zoo.DEFAULT}
+            for e in entries
+        ]  # fmt: skip
+        print(json.dumps(rows, indent=2))
+    else:
+        for e in entries:
+            default = "  (default)" if e.name == zoo.DEFAULT else ""
+            print(f"{e.name:16} {' + '.join(e.tasks):30} {e.parameters / 1e6:6.2f} M  {e.summary}{default}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m brainmri", description="Brain-tumour MRI: research demo, not a medical device.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("predict", help="verdict, mask and overlay for slices")
+    run.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="PNG, JPEG or TIFF slices")
+    run.add_argument("--out", type=Path, required=True, help="folder for <stem>.mask.png, <stem>.overlay.png, <stem>.finding.json")
+    run.add_argument("--segmenter", help=f"zoo entry for the mask (default {zoo.DEFAULT})")
+    run.add_argument("--classifier", help="zoo entry for the verdict (default: the segmenter's own head, or the default's)")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    run.set_defaults(run=predict)
+    listing = commands.add_parser("models", help="list the zoo")
+    listing.add_argument("--json", action="store_true")
+    listing.set_defaults(run=models)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except ValueError as error:  # an unknown model or device
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
