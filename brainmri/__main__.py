@@ -34,7 +34,9 @@ def predict(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     pipe = Pipeline(segmenter=options.segmenter, classifier=options.classifier, device=options.device)
     failed = []
-    for path, stem in zip(tqdm(options.paths, unit="slice", disable=len(options.paths) == 1), output_stems(options.paths), strict=True):
+    for path, stem in zip(
+        tqdm(options.paths, unit="slice", disable=len(options.paths) == 1), output_stems(options.paths), strict=True
+    ):
         try:
             scan = read_slice(path)
             finding = pipe(scan)
@@ -70,11 +72,15 @@ def models(options: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m brainmri", description="Brain-tumour MRI: research demo, not a medical device.")
+    parser = argparse.ArgumentParser(
+        prog="python -m brainmri", description="Brain-tumour MRI: research demo, not a medical device."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("predict", help="verdict, mask and overlay for slices")
     run.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="PNG, JPEG or TIFF slices")
-    run.add_argument("--out", type=Path, required=True, help="folder for <stem>.mask.png, <stem>.overlay.png, <stem>.finding.json")
+    run.add_argument(
+        "--out", type=Path, required=True, help="folder for <stem>.mask.png, <stem>.overlay.png, <stem>.finding.json"
+    )
     run.add_argument("--segmenter", help=f"zoo entry for the mask (default {zoo.DEFAULT})")
     run.add_argument("--classifier", help="zoo entry for the verdict (default: the segmenter's own head, or the default's)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")

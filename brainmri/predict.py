@@ -89,14 +89,20 @@ class Pipeline:
             verdict, reason = decide(probability, float((grid_map > self.mask_threshold).sum()), self.classifier.entry.review)
             findings.append(
                 Finding(
-                    verdict=verdict, reason=reason, probability=probability, mask=mask, probability_map=restored,
-                    area_px=int(mask.sum()), warnings=scan.warnings, provenance=provenance,
-                )  # fmt: skip
+                    verdict=verdict,
+                    reason=reason,
+                    probability=probability,
+                    mask=mask,
+                    probability_map=restored,
+                    area_px=int(mask.sum()),
+                    warnings=scan.warnings,
+                    provenance=provenance,
+                )
             )
         return findings
 
     def _predict(self, slices: np.ndarray) -> tuple[Tensor, list[Placement], list[float]]:
-        """(S, H, W, 3) to mask probabilities (S, 1, h, w) on the segmenter's grid, their placements, and verdict probabilities."""
+        """(S, H, W, 3) to mask probabilities (S, 1, h, w) on the segmenter's grid, placements, and verdict probabilities."""
         shared = self.classifier is self.segmenter
         preprocess = self.segmenter.entry.preprocess
         placed, placements = zip(*(preprocess(s) for s in slices), strict=True)

@@ -20,7 +20,9 @@ from brainmri.preprocess import MAX_SIDE, MIN_SIDE, to_unit
 
 MAX_BYTES = 64 * 2**20
 MAX_SLICES = 512
-ACCEPTED = f"PNG, JPEG and TIFF slices (8 or 16 bit, one page, {MIN_SIDE} to {MAX_SIDE} pixels a side, up to {MAX_BYTES // 2**20} MiB)"
+ACCEPTED = (
+    f"PNG, JPEG and TIFF slices (8 or 16 bit, one page, {MIN_SIDE} to {MAX_SIDE} pixels a side, up to {MAX_BYTES // 2**20} MiB)"
+)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d+)")
 
@@ -72,7 +74,9 @@ def _decode_tiff(data: bytes, name: str) -> np.ndarray:
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
             if len(tiff.pages) != 1:
-                raise _refuse(name, f"a TIFF of {len(tiff.pages)} pages came, and multi-page files are not read yet; save one slice")
+                raise _refuse(
+                    name, f"a TIFF of {len(tiff.pages)} pages came, and multi-page files are not read yet; save one slice"
+                )
             page = tiff.pages[0]
             _check_sides(page.imagewidth, page.imagelength, name)
             if page.samplesperpixel not in (1, 3, 4) or page.dtype is None or page.dtype.itemsize > 8:
@@ -107,7 +111,9 @@ def _decode_picture(data: bytes, name: str) -> np.ndarray:
     try:
         # the formats are named, so that Pillow's other decoders are never reached by an upload
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise _refuse(name, "an image of more pixels than can be decoded safely came") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise _refuse(name, "this is not an image in an accepted format") from error
     _check_sides(*image.size, name)
     if getattr(image, "n_frames", 1) != 1:
@@ -149,7 +155,9 @@ def read_slice(source: str | Path | Image.Image | np.ndarray) -> Scan:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
-            raise UnreadableImage(f"{path.name}: a folder came where one slice is expected; read it as a study. Accepted: {ACCEPTED}.")
+            raise UnreadableImage(
+                f"{path.name}: a folder came where one slice is expected; read it as a study. Accepted: {ACCEPTED}."
+            )
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not a file")
         if path.stat().st_size > MAX_BYTES:
@@ -168,11 +176,17 @@ def read_slice(source: str | Path | Image.Image | np.ndarray) -> Scan:
 
 def slice_files(folder: Path) -> list[Path]:
     """The slices of a study folder in order along the head: `<case>_<n>.<suffix>` by n, masks (`…_mask`) left out."""
-    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.stem.endswith("_mask") and not p.name.startswith(".")]
+    files = [
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in SUFFIXES and not p.stem.endswith("_mask") and not p.name.startswith(".")
+    ]
     numbered = [(int(m["number"]), p) for p in files if (m := NUMBERED.fullmatch(p.stem))]
     if len(numbered) != len(files):
         odd = next(p.name for p in files if not NUMBERED.fullmatch(p.stem))
-        raise UnreadableImage(f"{folder.name}: {odd} has no slice number; a study's slices are named <case>_<number>, counting along the head")
+        raise UnreadableImage(
+            f"{folder.name}: {odd} has no slice number; a study's slices are named <case>_<number>, counting along the head"
+        )
     if len({n for n, _ in numbered}) != len(numbered):
         raise UnreadableImage(f"{folder.name}: two slices have the same number; one study a folder, please")
     return [p for _, p in sorted(numbered)]
@@ -190,7 +204,9 @@ def read_study(source: str | Path | np.ndarray) -> Scan:
     """
     if isinstance(source, np.ndarray):
         if source.ndim not in (3, 4) or not 1 <= len(source) <= MAX_SLICES:
-            raise UnreadableImage(f"an array of shape {source.shape} came; a study is (S, H, W) or (S, H, W, 3), 1 to {MAX_SLICES} slices")
+            raise UnreadableImage(
+                f"an array of shape {source.shape} came; a study is (S, H, W) or (S, H, W, 3), 1 to {MAX_SLICES} slices"
+            )
         if source.dtype.kind not in "buif" or not source.size:
             raise UnreadableImage(f"an array of {source.dtype} came; 8-bit, 16-bit and float pixels are accepted")
         shared = (source.min(), source.max())  # one scale from end to end for 16-bit and float, so that slices stay comparable
@@ -202,13 +218,17 @@ def read_study(source: str | Path | np.ndarray) -> Scan:
         raise FileNotFoundError(f"{folder} is not a folder")
     files = slice_files(folder)
     if not files:
-        raise UnreadableImage(f"{folder.name}: no slices came; a study is a folder of {', '.join(SUFFIXES)} named <case>_<number>")
+        raise UnreadableImage(
+            f"{folder.name}: no slices came; a study is a folder of {', '.join(SUFFIXES)} named <case>_<number>"
+        )
     if len(files) > MAX_SLICES:
         raise UnreadableImage(f"{folder.name}: {len(files)} slices came; up to {MAX_SLICES} are accepted")
     scans = [read_slice(p) for p in files]
     shapes = {s.pixels.shape for s in scans}
     if len(shapes) > 1:
-        raise UnreadableImage(f"{folder.name}: slices of different sizes came ({', '.join(f'{w} x {h}' for h, w, _ in sorted(shapes))})")
+        raise UnreadableImage(
+            f"{folder.name}: slices of different sizes came ({', '.join(f'{w} x {h}' for h, w, _ in sorted(shapes))})"
+        )
     digest = hashlib.sha256("".join(s.sha256 for s in scans).encode()).hexdigest()
     pixels = np.stack([s.pixels for s in scans])
     return Scan(pixels=pixels, name=folder.name, sha256=digest, warnings=_assumptions(pixels))

@@ -200,7 +200,7 @@ def find_entry(name: str) -> ModelEntry:
 
 
 def resolve_device(name: str) -> torch.device:
-    """"auto" is CUDA where there is one, else MPS, else the CPU; any other torch device by its own name.
+    """ "auto" is CUDA where there is one, else MPS, else the CPU; any other torch device by its own name.
 
     Raises:
         ValueError: when the device is unknown or not on this machine.
@@ -236,7 +236,9 @@ def load(name: str, weights: str | Path | None = None, device: str = "auto") -> 
     entry = read_entry(weights) if weights is not None else find_entry(name)
     path = entry.folder / WEIGHTS
     if (found := file_sha256(path)) != entry.sha256:
-        raise ValueError(f"{path} has SHA-256 {found}, but its config.json says {entry.sha256}; the file is damaged or was exchanged")
+        raise ValueError(
+            f"{path} has SHA-256 {found}, but its config.json says {entry.sha256}; the file is damaged or was exchanged"
+        )
     net = NETS[entry.net](**entry.arguments)
     try:
         net.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in load_file(path).items()}, strict=True)

@@ -42,7 +42,9 @@ def model_card(entry: ModelEntry) -> str:
     if "segmentation" in entry.tasks:
         name = "volumetric Dice, mean over patients"
         full, flair, volume = (variants[v][name]["value"] for v in VARIANTS)
-        gaps.append(f"On FLAIR alone the mean volumetric Dice is {flair:.3f}, {full - flair:+.3f} lost against three sequences ({full:.3f}).")
+        gaps.append(
+            f"On FLAIR alone the mean volumetric Dice is {flair:.3f}, {full - flair:+.3f} lost against three sequences ({full:.3f})."
+        )
         gaps.append(
             f"Normalised over the whole volume instead of slice by slice it is {volume:.3f}: {full - volume:+.3f} lost by the other choice, "
             "so a lone slice loses nothing."

@@ -47,7 +47,9 @@ class WithLocaliser(nn.Module):
         return self.classifier.head(deep), self.localiser(coarse)
 
 
-def grid_figures(net: ResNet50Classifier, slices: list[dict], preprocess: Preprocess, device, batch: int = 32) -> dict[str, float]:
+def grid_figures(
+    net: ResNet50Classifier, slices: list[dict], preprocess: Preprocess, device, batch: int = 32
+) -> dict[str, float]:
     """AUC and accuracy over validation slices, to watch a run by."""
     probabilities = []
     for start in range(0, len(slices), batch):

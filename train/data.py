@@ -113,8 +113,10 @@ def split_patients(areas: dict[str, int], folds: int = 5, fold: int = 0, seed: i
         raise ValueError(f"{len(eligible)} patients cannot make {folds} folds")
     ordered = sorted(eligible, key=lambda case: (CASE.fullmatch(case)["institution"], areas[case], case))
     generator = np.random.default_rng(seed)
-    chosen = {ordered[i] for start in range(0, len(ordered), folds)
-              for i, f in zip(range(start, min(start + folds, len(ordered))), generator.permutation(folds)) if f == fold}  # fmt: skip
+    chosen = set()
+    for start in range(0, len(ordered), folds):
+        dealt = generator.permutation(folds)
+        chosen |= {case for case, to in zip(ordered[start : start + folds], dealt, strict=False) if to == fold}
     return Split(
         train=tuple(sorted(set(eligible) - chosen)),
         validation=tuple(sorted(chosen)),

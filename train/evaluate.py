@@ -1,4 +1,4 @@
-"""Measure weights on patients: python -m train.evaluate --data DIR [--patients FILE] [--segmenter NAME] [--classifier NAME] --out report.json
+"""Measure weights on patients: python -m train.evaluate --data DIR [--patients FILE] --out report.json [--segmenter NAME] …
 
 A model is a zoo name or a run folder. Everything is measured on the images' own grid, through the very
 preprocessing and prediction that the page uses. Each figure's name says its protocol.
@@ -139,7 +139,8 @@ def evaluate(
     report = {}
     for variant in variants:
         predicted = {
-            case: predict_case(slices, segmenter, classifier, variant) for case, slices in tqdm(cases.items(), desc=variant, unit="patient")
+            case: predict_case(slices, segmenter, classifier, variant)
+            for case, slices in tqdm(cases.items(), desc=variant, unit="patient")
         }
         report[variant] = summarise(
             predicted,

@@ -42,7 +42,7 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """"auto" is CUDA, else MPS, else the CPU."""
+    """ "auto" is CUDA, else MPS, else the CPU."""
     if name != "auto":
         return torch.device(name)
     if torch.cuda.is_available():

@@ -23,7 +23,7 @@ def auc(probability: Sequence[float], tumour: Sequence[int]) -> float:
 
 
 def expected_calibration_error(probability: Sequence[float], tumour: Sequence[int], bins: int = 15) -> float:
-    """Guo et al. 2017 on the probability of tumour: |mean probability - share of tumour| over equal-width bins, weighted by count."""
+    """|mean probability - share of tumour| over equal-width bins, weighted by count (Guo et al. 2017, on P(tumour))."""
     probability, tumour = np.asarray(probability, float), np.asarray(tumour, float)
     which = np.minimum((probability * bins).astype(int), bins - 1)
     error = 0.0

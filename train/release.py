@@ -1,4 +1,4 @@
-"""Turn finished runs into a zoo entry: python -m train.release --data DIR --run ALL_RUN --validated VALIDATED_RUN [--half] [--into DIR]
+"""Turn finished runs into a zoo entry: python -m train.release --data DIR --run RUN --validated RUN [--half] [--into DIR]
 
 The validated run fits the verdict's temperature, chooses the review band and gives the figures, all on the patients
 that it never trained on. The released weights are those of the run that went on to see every patient.
@@ -92,7 +92,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, help="the run whose weights are released")
-    parser.add_argument("--validated", type=Path, required=True, help="the run with validation patients, whose figures are published")
+    parser.add_argument(
+        "--validated", type=Path, required=True, help="the run with validation patients, whose figures are published"
+    )
     parser.add_argument("--into", type=Path, default=EMBEDDED, help="folder of entries")
     parser.add_argument("--half", action="store_true", help="store the weights in float16")
     options = parser.parse_args(arguments)

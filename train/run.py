@@ -37,7 +37,8 @@ def load_split(options: argparse.Namespace, preprocess: Preprocess) -> tuple[Spl
         split = Split(train=tuple(eligible), validation=())
     else:
         split = split_patients(tumour_areas(eligible), options.folds, options.fold)
-    print(f"{len(split.train)} patients train, {len(split.validation)} validate, {len(cases) - len(eligible)} held out are left alone")
+    held = len(cases) - len(eligible)
+    print(f"{len(split.train)} patients train, {len(split.validation)} validate, {held} held out are left alone")
     train, validation = (
         load_placed([s for case in role for s in eligible[case]], preprocess) for role in (split.train, split.validation)
     )
@@ -84,7 +85,9 @@ def save_run(
         },
         "metrics": {},
     }
-    return save_entry(options.out, net, config, {"train": split.train, "validation": split.validation, "held_out": sorted(HELD_OUT)})
+    return save_entry(
+        options.out, net, config, {"train": split.train, "validation": split.validation, "held_out": sorted(HELD_OUT)}
+    )
 
 
 def _without_paths(arguments: list[str]) -> list[str]:

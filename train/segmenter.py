@@ -106,10 +106,12 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     names = {
         "resunet": ("resunet-lgg", "The paper's ResUNet, trained by patient", ("segmentation",)),
-        "effunet": ("effunet-lgg", "U-Net on an EfficientNet-lite0 encoder, with a verdict head", ("segmentation", "classification")),
+        "effunet": ("effunet-lgg", "U-Net on EfficientNet-lite0, with a verdict head", ("segmentation", "classification")),
     }  # fmt: skip
     name, summary, tasks = names[options.net]
-    entry = save_run(options, net, name=name, summary=summary, tasks=tasks, arguments={}, preprocess=preprocess, split=split, flips=True)
+    entry = save_run(
+        options, net, name=name, summary=summary, tasks=tasks, arguments={}, preprocess=preprocess, split=split, flips=True
+    )
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
 
 

@@ -1,0 +1,279 @@
+"""The web page: thin handlers over `brainmri.predict` and `brainmri.render`.
+
+    python app.py        # http://127.0.0.1:7860, or the port in GRADIO_SERVER_PORT
+
+Nothing of a request outlives it but the files it offers for download: the only state is a bounded cache of networks.
+"""
+
+from __future__ import annotations
+
+try:
+    import spaces  # ZeroGPU has to be told before anything touches CUDA
+except ImportError:
+    spaces = None
+
+import json
+import logging
+import re
+import tempfile
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+import brainmri
+from brainmri.findings import NO_TUMOUR, REVIEW, TUMOUR, Finding
+from brainmri.predict import Pipeline
+from brainmri.reading import ACCEPTED, MAX_BYTES, SUFFIXES, Scan, read_slice
+from brainmri.render import gallery, mask_picture, overlay_picture
+from brainmri.zoo import DEFAULT, LoadedModel, ModelEntry, find_entry
+
+ASSETS = Path(__file__).parent / "assets"
+EXAMPLES = {
+    "large-lesion": "Large lesion",
+    "small-lesion": "Small lesion",
+    "frontal-lesion": "Frontal lesion",
+    "flair-only": "FLAIR only",
+    "healthy-ventricles": "Healthy, ventricles",
+    "healthy-high": "Healthy, high slice",
+}
+SWEEP, KEEP = 5 * 60, 25 * 60  # seconds between sweeps of the temporary files, and the age at which a sweep deletes them
+QUEUE = 32
+STATES = {TUMOUR: ("tumour", "▲", "Tumour"), NO_TUMOUR: ("clear", "●", "No tumour"), REVIEW: ("review", "◆", "Please review")}
+
+INTRO = """
+# Brain MRI: tumour or not, and where
+Give it one axial brain MR slice. One network says whether the slice shows a lower-grade glioma, another outlines it, and where
+the two disagree the page asks for a human. **A research demo, not a medical device: not for diagnosis.**
+"""
+ABOUT = f"""
+**Limits.** Trained on lower-grade gliomas of adults (TCGA-LGG, axial slices; pre-contrast T1, FLAIR and post-contrast T1 as red,
+green and blue). Other tumours, other sequences, other planes, children and post-operative scans were not seen in training, and
+the answer on them means little. It sees one slice, never the patient. A healthy-looking answer does not rule a tumour out.
+
+**Input.** {ACCEPTED}. A greyscale picture is taken for FLAIR.
+
+**Probability.** Calibrated on validation patients by one temperature. Inside the review band (hatched on the scale), or when
+verdict and mask disagree, the answer is *please review*.
+
+**Your data.** The slice is processed on the machine that serves this page and sent nowhere else; nothing is collected and no run
+is recorded. The upload and the results lie in temporary files there, reachable by whoever has their long address, and are deleted
+within {(SWEEP + KEEP) // 60} minutes. Please upload nothing that names a patient.
+"""
+EMPTY = '<div class="verdict empty" role="status">Upload a slice or choose an example; the verdict appears here.</div>'
+# on a phone the results lie below the controls
+SHOW_VERDICT = """() => {
+    const verdict = document.querySelector("#verdict"), box = verdict.getBoundingClientRect();
+    if (box.top < 0 || box.bottom > window.innerHeight) verdict.scrollIntoView({behavior: "smooth", block: "start"});
+}"""
+
+log = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=4)
+def network(name: str) -> LoadedModel:
+    """A network of the zoo, kept for the next request."""
+    return brainmri.load(name)
+
+
+def infer(scan: Scan, segmenter: str, classifier: str, threshold: float | None) -> Finding:
+    """The part that needs an accelerator; names go in rather than networks, since ZeroGPU runs it in another process."""
+    return Pipeline(network(segmenter), network(classifier), mask_threshold=threshold)(scan)
+
+
+if spaces is not None:
+    infer = spaces.GPU(duration=20)(infer)
+
+
+def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None) -> tuple:
+    """Analyse one brain MR slice.
+
+    Args:
+        image: a PNG, JPEG or TIFF slice.
+        segmenter: model that draws the mask.
+        classifier: model that gives the verdict.
+        threshold: on the probability map, 0.05 to 0.95; the segmenter's own when left out.
+
+    Returns:
+        The finding's record, captioned pictures, and three files: mask (PNG, 0 and 255), overlay (PNG), finding (JSON).
+    """
+    if not image:
+        raise gr.Error("No slice came; upload one or choose an example.", duration=15, print_exception=False)
+    try:
+        scan = read_slice(image)
+        finding = infer(scan, segmenter, classifier, threshold)
+        return finding.record(), gallery(scan.pixels, finding), *write_files(scan, finding)
+    except gr.Error:
+        raise
+    except (ValueError, FileNotFoundError) as error:
+        raise gr.Error(escape(str(error)), title="This slice was refused", duration=15, print_exception=False) from error
+    except Exception as error:
+        log.exception("analysis failed")
+        sorry = "Something went wrong on our side, and it was logged. Please try again or try another slice."
+        raise gr.Error(sorry, duration=15, print_exception=False) from error
+
+
+def write_files(scan: Scan, finding: Finding) -> tuple[str, str, str]:
+    """Mask, overlay and record in a fresh folder of Gradio's cache, from where they are served and swept."""
+    cache = Path(gr.utils.get_upload_folder())
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=cache))
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(scan.name).stem)[:80].strip("._") or "slice"
+    mask, overlay, record = (folder / f"{stem}{end}" for end in ("_mask.png", "_overlay.png", "_finding.json"))
+    mask_picture(finding.mask).save(mask)
+    overlay_picture(scan.pixels, finding.mask).save(overlay)
+    record.write_text(json.dumps(finding.record(), indent=2) + "\n", encoding="utf-8")
+    return str(mask), str(overlay), str(record)
+
+
+def analyse(image: str | None, segmenter: str, classifier: str, threshold: float) -> tuple:
+    """`predict` for the page: the verdict in words, and the results shown."""
+    if image is None:
+        return blank()
+    record, pictures, *files = predict(image, segmenter, classifier, threshold)
+    return verdict_html(record), gr.Column(visible=True), gr.Gallery(pictures, selected_index=0), *files, record
+
+
+def blank() -> tuple:
+    """The page's outputs before any analysis."""
+    return EMPTY, gr.Column(visible=False), None, None, None, None, None
+
+
+def percent(probability: float) -> str:
+    """Whole percent, without claiming certainty at the ends."""
+    if probability > 0.995:
+        return "over 99 %"
+    return "under 1 %" if probability < 0.005 else f"{100 * probability:.0f} %"
+
+
+def verdict_html(record: dict) -> str:
+    """The verdict as the page shows it, from `Finding.record()`."""
+    state, sign, words = STATES[record["verdict"]]
+    low, high = (100 * edge for edge in record["provenance"]["review_band"])
+    p, area, pixels = record["probability"], record["area_px"], record["height"] * record["width"]
+    outlined = f"{area:,} of {pixels:,} pixels ({100 * area / pixels:.1f} %)" if area else "nothing"
+    warnings = "".join(f"<p class='warning'><b>Note:</b> {escape(w)}.</p>" for w in record["warnings"])
+    return f"""
+<section class="verdict {state}" role="status">
+  <h2><span aria-hidden="true">{sign}</span> {words}</h2>
+  <p class="probability"><b>{percent(p)}</b> probability of tumour</p>
+  <div class="scale" aria-hidden="true">
+    <i class="band" style="left:{low:.2f}%;width:{high - low:.2f}%"></i><i class="needle" style="left:{100 * p:.2f}%"></i>
+  </div>
+  <p>{escape(record["reason"])} Outlined: {outlined}.</p>{warnings}
+</section>"""
+
+
+def figures(value: object) -> str:
+    """A measured value of any shape, in a line of text."""
+    if isinstance(value, dict):
+        return " · ".join(f"{key.replace('_', ' ')} {figures(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return f"({' to '.join(figures(item) for item in value)})"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def model_html(entry: ModelEntry) -> str:
+    """What the page tells of one entry of the zoo."""
+    does = {("segmentation",): "mask", ("classification",): "verdict"}.get(entry.tasks, "mask and verdict")
+    rows = "".join(f"<dt>{escape(k.replace('_', ' '))}</dt><dd>{escape(figures(v))}</dd>" for k, v in entry.metrics.items())
+    return f"""
+<article class="model"><h3>{escape(entry.name)} <small>{does} · {entry.parameters:,} parameters</small></h3>
+<p>{escape(entry.summary)}</p><dl>{rows or "<dd>Not measured yet.</dd>"}</dl></article>"""
+
+
+def build() -> gr.Blocks:
+    """The page, not launched yet."""
+    segmenters, classifiers = ([e.name for e in brainmri.list_models(task)] for task in ("segmentation", "classification"))
+    examples = {ASSETS / "examples" / f"{stem}.png": label for stem, label in EXAMPLES.items()}
+    examples = {path: label for path, label in examples.items() if path.is_file()}
+    paths = [str(path) for path in examples]
+
+    def pick(event: gr.SelectData) -> tuple:
+        return paths[event.index], gr.Gallery(selected_index=None)
+
+    with gr.Blocks(title="Brain MRI demo", analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
+        gr.Markdown(INTRO, elem_id="intro")
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=4, min_width=320):
+                upload = gr.File(label="Slice (PNG, JPEG or TIFF)", file_types=list(SUFFIXES), type="filepath", height=130)
+                gr.Markdown("Or choose an example. All are **synthetic**, of no patient.", visible=bool(paths))
+                samples = gr.Gallery(
+                    list(zip(paths, examples.values(), strict=True)), show_label=False, columns=3, object_fit="contain",
+                    height="auto", allow_preview=False, interactive=False, buttons=[], format="png", elem_id="examples", visible=bool(paths),
+                )  # fmt: skip
+                with gr.Accordion("Models and mask threshold", open=False):
+                    segmenter = gr.Dropdown(segmenters, value=DEFAULT, label="Segmenter", info="Draws the mask.")
+                    classifier = gr.Dropdown(classifiers, value=DEFAULT, label="Classifier", info="Gives the verdict.")
+                    threshold = gr.Slider(
+                        0.05, 0.95, find_entry(DEFAULT).mask_threshold, step=0.05, label="Mask threshold",
+                        info="Lower outlines more, higher only what is surest. The verdict's probability does not depend on it.",
+                    )  # fmt: skip
+                button = gr.Button("Analyse", variant="primary", size="lg")
+            with gr.Column(scale=6, min_width=320):
+                verdict = gr.HTML(EMPTY, elem_id="verdict", padding=False)
+                with gr.Column(visible=False) as results:
+                    pictures = gr.Gallery(
+                        show_label=False, columns=5, preview=True, object_fit="contain", height=460, format="png",
+                        buttons=["download", "fullscreen"], interactive=False, elem_id="pictures",
+                    )  # fmt: skip
+                    with gr.Row(elem_id="downloads"):
+                        files = [gr.DownloadButton(f"↓ {what}", min_width=90) for what in ("Mask", "Overlay", "Finding")]
+                    with gr.Accordion("The finding as a record, with its provenance", open=False):
+                        record = gr.JSON(label="Finding", show_label=False)
+        with gr.Accordion("Models", open=False):
+            gr.HTML("".join(model_html(entry) for entry in brainmri.list_models()))
+        with gr.Accordion("About, limits and your data", open=False):
+            gr.Markdown(ABOUT)
+
+        gpu = {"concurrency_limit": 1, "concurrency_id": "gpu"}
+        inputs, outputs = [upload, segmenter, classifier, threshold], [verdict, results, pictures, *files, record]
+        run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", **gpu}
+        private = {"api_visibility": "private", "queue": False}
+        chosen = samples.select(pick, None, [upload, samples], show_progress="hidden", **private)
+        switched = segmenter.input(lambda name: find_entry(name).mask_threshold, segmenter, threshold, **private)
+        runs = [
+            gr.on([button.click, upload.upload, classifier.input, threshold.release], trigger_mode="always_last", **run),
+            chosen.then(**run),
+            switched.then(**run),
+        ]
+        for analysis in runs:
+            analysis.failure(blank, None, outputs, **private)  # nothing of an earlier slice stays beside a refused one
+            analysis.success(None, None, None, js=SHOW_VERDICT, **private)
+        upload.clear(blank, None, outputs, cancels=runs, **private)
+
+        # the endpoint for programs: the same function without the page's dressing
+        own = gr.Number(None, minimum=0.05, maximum=0.95, label="Mask threshold", visible=False)
+        endpoint = gr.Button(visible=False)
+        endpoint.click(predict, [upload, segmenter, classifier, own], [record, pictures, *files], api_name="predict", **gpu)
+    return page.queue(max_size=QUEUE)
+
+
+def launch_options() -> dict:
+    """How the page is served, wherever it is served."""
+    theme = gr.themes.Default(
+        primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="lg",
+        font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"),  # none fetched from elsewhere
+    )  # fmt: skip
+    return {
+        "theme": theme,
+        "css_paths": ASSETS / "page.css",
+        "allowed_paths": [str(ASSETS / "examples")],
+        "max_file_size": MAX_BYTES,
+        "footer_links": ["api"],
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+    }
+
+
+def main() -> None:
+    """Load the default network, so that the first visitor does not wait for it, and serve the page."""
+    logging.basicConfig(level=logging.INFO)
+    network(DEFAULT)
+    build().launch(**launch_options())
+
+
+if __name__ == "__main__":
+    main()

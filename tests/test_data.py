@@ -1,0 +1,121 @@
+"""The dataset's layout, honest splits, sampling."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainmri.preprocess import Preprocess
+from train.data import (
+    HELD_OUT,
+    Split,
+    TumourShareSampler,
+    find_slices,
+    institutions,
+    load_placed,
+    read_patients,
+    split_patients,
+    tumour_areas,
+)
+from train.phantoms import write_phantom_dataset
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    root = tmp_path_factory.mktemp("phantoms")
+    write_phantom_dataset(root, patients=3, slices=6)
+    return root
+
+
+def made_up(institution: str, count: int) -> dict[str, int]:
+    return {f"TCGA_{institution}_{i:04d}_20000101": i * 100 for i in range(count)}
+
+
+def test_slices_come_in_order_along_the_head(phantoms):
+    cases = find_slices(phantoms)
+    assert len(cases) == 3
+    assert all([s.number for s in slices] == list(range(1, 7)) for slices in cases.values())
+    assert find_slices(phantoms / "kaggle_3m").keys() == cases.keys()
+
+
+def test_ten_comes_after_nine(tmp_path):
+    case = "TCGA_CS_0001_20000101"
+    (tmp_path / case).mkdir()
+    for number in (1, 10, 2, 9):
+        for suffix in ("", "_mask"):
+            Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / case / f"{case}_{number}{suffix}.tif")
+    assert [s.number for s in find_slices(tmp_path)[case]] == [1, 2, 9, 10]
+
+
+def test_a_folder_that_is_not_the_dataset_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Kaggle layout"):
+        find_slices(tmp_path)
+    with pytest.raises(FileNotFoundError, match="not a folder"):
+        find_slices(tmp_path / "nothing")
+    case = "TCGA_CS_0001_20000101"
+    (tmp_path / case).mkdir()
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / case / f"{case}_1.tif")
+    with pytest.raises(FileNotFoundError, match="has no mask"):
+        find_slices(tmp_path)
+
+
+def test_there_are_twenty_held_out():
+    assert len(HELD_OUT) == 20
+
+
+def test_the_folds_part_the_patients_and_leave_the_held_out_alone():
+    areas = made_up("CS", 23) | made_up("DU", 31) | dict.fromkeys(HELD_OUT, 5)
+    splits = [split_patients(areas, fold=f) for f in range(5)]
+    everyone = [case for s in splits for case in s.validation]
+    assert len(everyone) == len(set(everyone)) == 54
+    assert set(everyone) == set(areas) - HELD_OUT
+    for s in splits:
+        assert not set(s.train) & set(s.validation)
+        assert set(s.train) | set(s.validation) == set(areas) - HELD_OUT
+        assert abs(institutions(s.validation)["CS"] - 23 / 5) <= 2
+        # stratified by volume: no fold gets the large tumours alone
+        assert 0.6 < np.mean([areas[c] for c in s.validation]) / np.mean([areas[c] for c in everyone]) < 1.4
+
+
+def test_a_user_with_all_patients_gets_the_same_split():
+    areas = made_up("HT", 20)
+    assert split_patients(areas) == split_patients(areas | dict.fromkeys(HELD_OUT, 7))
+
+
+def test_leaks_are_refused():
+    with pytest.raises(ValueError, match="leak"):
+        Split(train=("a", "b"), validation=("b",))
+    with pytest.raises(ValueError, match="held-out"):
+        Split(train=tuple(HELD_OUT)[:1], validation=())
+    with pytest.raises(ValueError, match="fold 5"):
+        split_patients(made_up("CS", 9), fold=5)
+    with pytest.raises(ValueError, match="cannot make"):
+        split_patients(made_up("CS", 3))
+
+
+def test_patients_are_read_from_a_file(tmp_path):
+    (tmp_path / "patients.txt").write_text("# ten\nTCGA_A\n\n  TCGA_B  \n")
+    assert read_patients(tmp_path / "patients.txt") == ("TCGA_A", "TCGA_B")
+
+
+def test_placed_slices(phantoms):
+    cases = find_slices(phantoms)
+    slices = next(iter(cases.values()))
+    loaded = load_placed(slices, Preprocess(size=64))
+    assert [s["number"] for s in loaded] == [1, 2, 3, 4, 5, 6]
+    assert loaded[0]["image"].shape == (3, 64, 64)
+    assert loaded[0]["mask"].shape == (1, 64, 64)
+    assert {s["tumour"] for s in loaded} == {0, 1}
+    areas = tumour_areas(cases)
+    assert all(area > 0 for area in areas.values())
+
+
+def test_the_sampler_keeps_its_share_and_repeats_itself():
+    tumour = [1] * 10 + [0] * 90
+    sampler = TumourShareSampler(tumour, samples=4000, share=0.6, seed=1)
+    first = list(sampler)
+    assert first == list(sampler)
+    assert abs(np.mean([tumour[i] for i in first]) - 0.6) < 0.03
+    sampler.epoch = 1
+    assert first != list(sampler)
+    with pytest.raises(ValueError, match="one kind is missing"):
+        TumourShareSampler([1, 1], samples=4, share=0.5, seed=0)

@@ -1,0 +1,77 @@
+"""The rooms of the house: who may import whom, and that importing does nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# every room of the package and the rooms it may know
+ROOMS = {
+    "__init__": {"zoo", "predict", "findings"},  # predict and findings for type checkers and on first use
+    "__main__": {"predict", "reading", "render", "zoo"},
+    "findings": set(),
+    "nets": set(),
+    "predict": {"", "zoo", "preprocess", "reading", "findings"},  # "" is the package itself, for its version
+    "preprocess": set(),
+    "reading": {"preprocess"},
+    "render": {"findings", "preprocess"},
+    "zoo": {"nets", "preprocess"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of every module a file imports, anywhere in it; `from brainmri import x` counts as the room x."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "brainmri":
+                rooms = {a.name for a in node.names if (ROOT / "brainmri" / f"{a.name}.py").exists()}
+                found |= {f"brainmri.{room}" for room in rooms} if rooms else {"brainmri"}
+            else:
+                found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "brainmri").glob("*.py")), ids=lambda p: p.stem)
+def test_rooms_know_only_whom_they_may(path):
+    found = imports(path)
+    known = {name.removeprefix("brainmri").lstrip(".") for name in found if name.split(".")[0] == "brainmri"}
+    assert known <= ROOMS[path.stem]
+    assert not {name.split(".")[0] for name in found} & {"train", "gradio", "app"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "train").glob("*.py")), ids=lambda p: p.stem)
+def test_training_does_not_know_the_page(path):
+    assert not {name.split(".")[0] for name in imports(path)} & {"gradio", "app"}
+
+
+@pytest.mark.parametrize("path", sorted([*(ROOT / "brainmri").glob("*.py"), *(ROOT / "train").glob("*.py"), ROOT / "app.py"]))
+def test_nothing_is_unpickled(path):
+    assert not imports(path) & {"pickle", "joblib", "dill", "shelve", "marshal"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "numpy.load"):
+            keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert keywords.get("weights_only") == "True", f"{path}:{node.lineno}"
+
+
+def test_importing_prints_nothing_and_opens_no_socket():
+    program = (
+        "import socket, sys\n"
+        "def refuse(*a, **k): raise AssertionError('a socket was opened')\n"
+        "socket.socket.connect = refuse\n"
+        "import brainmri, brainmri.predict, brainmri.render\n"
+        "assert 'gradio' not in sys.modules and 'train' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_listing_the_zoo_needs_no_torch():
+    program = "import sys, brainmri; brainmri.list_models(); assert 'torchvision' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

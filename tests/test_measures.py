@@ -1,0 +1,102 @@
+"""Losses, metrics, calibration: golden numbers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from train.losses import LOSSES, FocalTverskyLoss, segmentation_loss, tversky_index
+from train.metrics import auc, bootstrap_interval, dice, expected_calibration_error
+from train.release import choose_review_band, fit_temperature
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "expected"),
+    [
+        ([1, 1, 1, 0], [1, 1, 0, 0], 0.8),
+        ([0, 0, 0, 0], [0, 0, 0, 0], 1.0),  # nothing there, nothing found
+        ([1, 0, 0, 0], [0, 0, 0, 0], 0.0),  # a false alarm must cost
+        ([0, 0, 0, 0], [1, 0, 0, 0], 0.0),
+    ],
+)
+def test_dice(predicted, true, expected):
+    assert dice(np.array(predicted, bool), np.array(true, bool)) == pytest.approx(expected)
+
+
+def logits(probability) -> torch.Tensor:
+    return torch.logit(torch.tensor(probability, dtype=torch.float64)).float().reshape(1, 1, 1, -1)
+
+
+def test_focal_tversky_is_golden():
+    # TP 0.5 + 0.9, FN 0.5 + 0.1, FP 0.2: T = 2.4 / (1.4 + 0.42 + 0.06 + 1)
+    mask = torch.tensor([1.0, 1.0, 0.0]).reshape(1, 1, 1, 3)
+    expected = (1 - 2.4 / 2.88) ** 0.75
+    assert FocalTverskyLoss()(logits([0.5, 0.9, 0.2]), mask).item() == pytest.approx(expected, abs=1e-5)
+    assert tversky_index(torch.tensor([0.5, 0.9, 0.2]), torch.tensor([1, 1, 0])) == pytest.approx(2.4 / 2.88)
+
+
+def test_focal_tversky_makes_a_false_alarm_cost():
+    empty = torch.zeros(1, 1, 1, 100)
+    loss = FocalTverskyLoss()
+    assert loss(torch.full_like(empty, 5.0), empty) > 0.9
+    assert loss(torch.full_like(empty, -12.0), empty) < 0.01
+
+
+def test_pooling_over_the_batch_is_another_loss():
+    torch.manual_seed(0)
+    prediction, mask = torch.randn(3, 1, 8, 8), (torch.rand(3, 1, 8, 8) > 0.7).float()
+    mask[0] = 0
+    assert FocalTverskyLoss(pooled=True)(prediction, mask) != pytest.approx(FocalTverskyLoss()(prediction, mask).item())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_prefers_the_truth_and_has_a_gradient(name):
+    loss = segmentation_loss(name)
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[0, :, 4:9, 4:9] = 1  # the second slice is empty
+    right, wrong = (mask * 16 - 8), (8 - mask * 16)
+    assert loss(right, mask) < loss(wrong, mask)
+    start = torch.zeros_like(mask, requires_grad=True)
+    loss(start, mask).backward()
+    assert torch.isfinite(start.grad).all()
+    assert start.grad[0].abs().sum() > 0
+
+
+def test_an_unknown_loss_is_refused():
+    with pytest.raises(ValueError, match="choose from focal-tversky-bce"):
+        segmentation_loss("hinge")
+
+
+def test_auc():
+    assert auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]) == pytest.approx(0.75)
+    assert math.isnan(auc([0.1, 0.2], [0, 0]))
+
+
+def test_expected_calibration_error_is_golden():
+    # one bin of 0.9 with half of them right: 0.4 off; one of 0.1 with none: 0.1 off
+    assert expected_calibration_error([0.9, 0.9, 0.1, 0.1], [1, 0, 0, 0]) == pytest.approx(0.25)
+    assert expected_calibration_error([1.0, 0.0], [1, 0]) == 0
+
+
+def test_the_bootstrap_covers_the_mean_and_repeats_itself():
+    values = np.arange(50) / 50
+    interval = bootstrap_interval(lambda drawn: values[drawn].mean(), 50)
+    assert interval[0] < values.mean() < interval[1]
+    assert interval[1] - interval[0] == pytest.approx(4 * values.std() / 50**0.5, rel=0.15)
+    assert interval == bootstrap_interval(lambda drawn: values[drawn].mean(), 50)
+
+
+def test_the_temperature_undoes_overconfidence():
+    generator = np.random.default_rng(0)
+    logit = generator.normal(0, 2, 20_000)
+    tumour = generator.random(20_000) < 1 / (1 + np.exp(-logit))
+    assert fit_temperature(1 / (1 + np.exp(-3 * logit)), tumour) == pytest.approx(3, rel=0.05)
+    assert fit_temperature(1 / (1 + np.exp(-logit)), tumour) == pytest.approx(1, rel=0.05)
+
+
+def test_the_review_band_takes_in_the_errors():
+    probability = np.concatenate([np.full(99, 0.99), np.full(99, 0.01), [0.62, 0.62, 0.62, 0.62, 0.62]])
+    tumour = np.concatenate([np.ones(99), np.zeros(99), np.zeros(5)]).astype(bool)
+    assert choose_review_band(probability, tumour) == (0.35, 0.65)
+    assert choose_review_band(probability[:198], tumour[:198]) == (0.45, 0.55)

@@ -1,0 +1,95 @@
+"""The networks: the paper's table recounted, every shape walked."""
+
+import pytest
+import torch
+
+from brainmri.nets import EffUNet, ResNet50Classifier, ResUNet
+from brainmri.zoo import count_parameters
+
+# Table 2 of the paper, for a 256 x 256 input: block, channels, side
+RESUNET_SHAPES = {
+    "stem": (16, 256),
+    "encoder.0": (32, 128),
+    "encoder.1": (64, 64),
+    "encoder.2": (128, 32),
+    "bottleneck": (256, 16),
+    "decoder.0": (128, 32),
+    "decoder.1": (64, 64),
+    "decoder.2": (32, 128),
+    "decoder.3": (16, 256),
+    "head": (1, 256),
+}
+# what enters each decoder block: the paper's Concatenate rows
+CONCATENATED = {"decoder.0": 384, "decoder.1": 192, "decoder.2": 96, "decoder.3": 48}
+
+
+def test_resunet_has_the_papers_parameters():
+    net = ResUNet()
+    assert sum(p.numel() for p in net.parameters() if p.requires_grad) == 1_206_129
+    assert count_parameters(net) == 1_210_513
+    assert sum(p.numel() for p in net.head.parameters()) == 17
+
+
+def test_resunet_has_the_papers_shapes():
+    net = ResUNet().eval()
+    seen, entered = {}, {}
+
+    def watch(name):
+        def hook(_module, inputs, output):
+            seen[name] = (output.shape[1], output.shape[2])
+            entered[name] = inputs[0].shape[1]
+
+        return hook
+
+    for name in RESUNET_SHAPES:
+        net.get_submodule(name).register_forward_hook(watch(name))
+    with torch.inference_mode():
+        assert net(torch.zeros(1, 3, 256, 256)).shape == (1, 1, 256, 256)
+    assert seen == RESUNET_SHAPES
+    assert {name: entered[name] for name in CONCATENATED} == CONCATENATED
+
+
+def test_resunet_batch_norm_is_keras_default():
+    for module in ResUNet().modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert (module.momentum, module.eps) == (0.01, 1e-3)
+
+
+def test_resnet50_head_is_the_papers():
+    net = ResNet50Classifier()
+    kinds = [type(layer).__name__ for layer in net.head]
+    assert kinds == ["AvgPool2d", "Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+    assert net.head[2].in_features == 2048 * 2 * 2  # an 8 x 8 map under a 4 x 4 pool
+    assert net.eval()(torch.zeros(2, 3, 256, 256)).shape == (2, 2)
+
+
+def test_a_frozen_base_stays_as_it_is():
+    net = ResNet50Classifier(64, 2, frozen=True).train()
+    before = {k: v.clone() for k, v in net.base.state_dict().items()}
+    optimiser = torch.optim.SGD((p for p in net.parameters() if p.requires_grad), lr=0.1)
+    net(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    optimiser.step()
+    assert all(torch.equal(v, before[k]) for k, v in net.base.state_dict().items())
+    assert all(p.grad is not None for p in net.head.parameters())
+
+
+def test_a_trained_base_moves():
+    net = ResNet50Classifier(64, 2).train()
+    net(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    assert all(p.grad is not None for p in net.base.parameters())
+
+
+@pytest.mark.parametrize(("size", "pool"), [(144, 4), (160, 4), (100, 3)])
+def test_a_pool_that_does_not_tile_is_refused(size, pool):
+    with pytest.raises(ValueError, match="does not tile"):
+        ResNet50Classifier(size, pool)
+
+
+def test_effunet_gives_mask_and_verdict_from_one_pass():
+    net = EffUNet().eval()
+    image = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        mask, verdict = net.both(image)
+        assert mask.shape == (2, 1, 64, 96)
+        assert verdict.shape == (2, 2)
+        assert torch.equal(net(image), mask)
