@@ -23,7 +23,7 @@ from pathlib import Path
 import gradio as gr
 
 import brainmri
-from brainmri.findings import NO_TUMOUR, REVIEW, TUMOUR, Finding
+from brainmri.findings import NO_TUMOUR, REVIEW, TUMOUR, Finding, percent
 from brainmri.predict import Pipeline
 from brainmri.reading import ACCEPTED, MAX_BYTES, SUFFIXES, Scan, read_slice
 from brainmri.render import gallery, mask_picture, overlay_picture
@@ -44,8 +44,8 @@ STATES = {TUMOUR: ("tumour", "▲", "Tumour"), NO_TUMOUR: ("clear", "●", "No t
 
 INTRO = """
 # Brain MRI: tumour or not, and where
-Give it one axial brain MR slice. One network says whether the slice shows a lower-grade glioma, another outlines it, and where
-the two disagree the page asks for a human. **A research demo, not a medical device: not for diagnosis.**
+Give it one axial brain MR slice. It says whether the slice shows a lower-grade glioma and outlines it; where the verdict and the
+outline disagree, it asks for a human. **A research demo, not a medical device: not for diagnosis.**
 """
 ABOUT = f"""
 **Limits.** Trained on lower-grade gliomas of adults (TCGA-LGG, axial slices; pre-contrast T1, FLAIR and post-contrast T1 as red,
@@ -62,11 +62,11 @@ is recorded. The upload and the results lie in temporary files there, reachable 
 within {(SWEEP + KEEP) // 60} minutes. Please upload nothing that names a patient.
 """
 EMPTY = '<div class="verdict empty" role="status">Upload a slice or choose an example; the verdict appears here.</div>'
-# on a phone the results lie below the controls
-SHOW_VERDICT = """() => {
+# on a phone the results lie below the controls; the wait lets the gallery, which takes the focus as it opens, scroll first
+SHOW_VERDICT = """() => { setTimeout(() => {
     const verdict = document.querySelector("#verdict"), box = verdict.getBoundingClientRect();
     if (box.top < 0 || box.bottom > window.innerHeight) verdict.scrollIntoView({behavior: "smooth", block: "start"});
-}"""
+}, 500); }"""
 
 log = logging.getLogger(__name__)
 
@@ -140,13 +140,6 @@ def blank() -> tuple:
     return EMPTY, gr.Column(visible=False), None, None, None, None, None
 
 
-def percent(probability: float) -> str:
-    """Whole percent, without claiming certainty at the ends."""
-    if probability > 0.995:
-        return "over 99 %"
-    return "under 1 %" if probability < 0.005 else f"{100 * probability:.0f} %"
-
-
 def verdict_html(record: dict) -> str:
     """The verdict as the page shows it, from `Finding.record()`."""
     state, sign, words = STATES[record["verdict"]]
@@ -165,22 +158,22 @@ def verdict_html(record: dict) -> str:
 </section>"""
 
 
-def figures(value: object) -> str:
-    """A measured value of any shape, in a line of text."""
-    if isinstance(value, dict):
-        return " · ".join(f"{key.replace('_', ' ')} {figures(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return f"({' to '.join(figures(item) for item in value)})"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
 def model_html(entry: ModelEntry) -> str:
-    """What the page tells of one entry of the zoo."""
+    """What the page tells of one entry of the zoo: its figures in a table, a column for each variant of the input."""
     does = {("segmentation",): "mask", ("classification",): "verdict"}.get(entry.tasks, "mask and verdict")
-    rows = "".join(f"<dt>{escape(k.replace('_', ' '))}</dt><dd>{escape(figures(v))}</dd>" for k, v in entry.metrics.items())
+    variants = entry.metrics["variants"]
+    names = [name for name, figure in next(iter(variants.values())).items() if isinstance(figure, dict) and "value" in figure]
+
+    def cell(figure: dict) -> str:
+        interval = " <small>({:.3f} to {:.3f})</small>".format(*figure["interval_95"]) if "interval_95" in figure else ""
+        return f"<td>{figure['value']:.3f}{interval}</td>"
+
+    head = "".join(f"<th scope='col'>{escape(variant)}</th>" for variant in variants)
+    rows = "".join(f"<tr><th scope='row'>{escape(n)}</th>{''.join(cell(v[n]) for v in variants.values())}</tr>" for n in names)
     return f"""
 <article class="model"><h3>{escape(entry.name)} <small>{does} · {entry.parameters:,} parameters</small></h3>
-<p>{escape(entry.summary)}</p><dl>{rows or "<dd>Not measured yet.</dd>"}</dl></article>"""
+<p>{escape(entry.summary)}. Measured on: {escape(entry.metrics["protocol"])}; 95 % intervals over patients in brackets.</p>
+<div class="table"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div></article>"""
 
 
 def build() -> gr.Blocks:
@@ -195,13 +188,14 @@ def build() -> gr.Blocks:
 
     with gr.Blocks(title="Brain MRI demo", analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
         gr.Markdown(INTRO, elem_id="intro")
-        with gr.Row(equal_height=False):
+        with gr.Row(equal_height=False, elem_id="panes"):
             with gr.Column(scale=4, min_width=320):
                 upload = gr.File(label="Slice (PNG, JPEG or TIFF)", file_types=list(SUFFIXES), type="filepath", height=130)
                 gr.Markdown("Or choose an example. All are **synthetic**, of no patient.", visible=bool(paths))
                 samples = gr.Gallery(
                     list(zip(paths, examples.values(), strict=True)), show_label=False, columns=3, object_fit="contain",
-                    height="auto", allow_preview=False, interactive=False, buttons=[], format="png", elem_id="examples", visible=bool(paths),
+                    height="auto", allow_preview=False, interactive=False, buttons=[], format="png",
+                    elem_id="examples", visible=bool(paths),
                 )  # fmt: skip
                 with gr.Accordion("Models and mask threshold", open=False):
                     segmenter = gr.Dropdown(segmenters, value=DEFAULT, label="Segmenter", info="Draws the mask.")
@@ -219,8 +213,9 @@ def build() -> gr.Blocks:
                         buttons=["download", "fullscreen"], interactive=False, elem_id="pictures",
                     )  # fmt: skip
                     with gr.Row(elem_id="downloads"):
-                        files = [gr.DownloadButton(f"↓ {what}", min_width=90) for what in ("Mask", "Overlay", "Finding")]
-                    with gr.Accordion("The finding as a record, with its provenance", open=False):
+                        names = ("Mask", "Overlay", "Finding")
+                        files = [gr.DownloadButton(f"↓ {name}", size="md", min_width=90) for name in names]
+                    with gr.Accordion("Record and provenance", open=False):
                         record = gr.JSON(label="Finding", show_label=False)
         with gr.Accordion("Models", open=False):
             gr.HTML("".join(model_html(entry) for entry in brainmri.list_models()))
@@ -255,6 +250,10 @@ def launch_options() -> dict:
     theme = gr.themes.Default(
         primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="lg",
         font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"),  # none fetched from elsewhere
+    ).set(
+        # white on the lighter teal of the default is hard to read
+        button_primary_background_fill="*primary_700", button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800", button_primary_background_fill_hover_dark="*primary_600",
     )  # fmt: skip
     return {
         "theme": theme,

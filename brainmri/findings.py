@@ -65,6 +65,13 @@ class Study:
     probability_map: np.ndarray
 
 
+def percent(probability: float) -> str:
+    """Whole percent, without claiming certainty at the ends."""
+    if probability > 0.995:
+        return "over 99 %"
+    return "under 1 %" if probability < 0.005 else f"{100 * probability:.0f} %"
+
+
 def decide(probability: float, area_on_grid: float, review: tuple[float, float]) -> tuple[str, str]:
     """Join the classifier's probability and the segmenter's mask to a three-state verdict.
 
@@ -77,14 +84,14 @@ def decide(probability: float, area_on_grid: float, review: tuple[float, float])
         The verdict and its reason.
     """
     low, high = review
+    shown = percent(probability)
     found = area_on_grid >= MIN_AREA
-    percent = f"{100 * probability:.0f} %"
     if low <= probability <= high and low < high:
-        return REVIEW, f"The classifier is undecided ({percent} for tumour)."
+        return REVIEW, f"The classifier is undecided ({shown} for tumour)."
     if (probability > high) != found:
         if found:
-            return REVIEW, f"The segmenter outlined a region, but the classifier sees no tumour ({percent}); they disagree."
-        return REVIEW, f"The classifier sees a tumour ({percent}), but the segmenter outlined none; they disagree."
+            return REVIEW, f"The segmenter outlined a region, but the classifier sees no tumour ({shown} for one); they disagree."
+        return REVIEW, f"The classifier sees a tumour ({shown}), but the segmenter outlined none; they disagree."
     if found:
-        return TUMOUR, f"The classifier sees a tumour ({percent}) and the segmenter outlined it."
-    return NO_TUMOUR, f"The classifier sees no tumour ({percent} for one) and the segmenter outlined none."
+        return TUMOUR, f"The classifier sees a tumour ({shown}) and the segmenter outlined it."
+    return NO_TUMOUR, f"The classifier sees no tumour ({shown} for one) and the segmenter outlined none."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from brainmri.zoo import ModelEntry
+import json
+
+from brainmri.zoo import SPLIT, ModelEntry
 from train.evaluate import VARIANTS
 
 INTENDED = """Research and teaching on brain MR slices: transverse FLAIR, alone or with T1 before and after contrast, of adults with
@@ -53,6 +55,13 @@ def model_card(entry: ModelEntry) -> str:
         name = "verdict AUC, by slice"
         full, flair = (variants[v][name]["value"] for v in VARIANTS[:2])
         gaps.append(f"The verdict's AUC is {full:.3f} on three sequences and {flair:.3f} on FLAIR alone.")
+    split = json.loads((entry.folder / SPLIT).read_text(encoding="utf-8"))
+    if set(split["train"]) & set(split["validated_on"]):
+        seen = (
+            "The weights measured then went on, in the last stage below, to see these patients too: those are the released ones."
+        )
+    else:
+        seen = "The released weights are the very ones measured."
     stages = "\n".join(
         f"{number}. `{stage['command']}` ({stage['samples']:,} slices drawn from {stage['patients']} patients)"
         for number, stage in enumerate(entry.training["stages"], 1)
@@ -82,8 +91,7 @@ with its aspect ratio kept, and standardises each slice by its own mean and stan
 ## Measured
 
 {count["patients"]} patients, {count["slices"]} slices; 95 % intervals by bootstrap over patients; two empty masks have Dice 1, a false alarm on
-an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics["machine"]}. The released weights saw all of
-`split.json`'s training patients, these included, in their last stage; the held-out 20 were never touched.
+an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics["machine"]}. {seen} The held-out 20 (`split.json`) were never touched.
 
 | figure | {" | ".join(VARIANTS)} |
 |---|---|---|---|
@@ -103,3 +111,17 @@ Temperature {entry.temperature:.3f}; review band {entry.review[0]:.2f} to {entry
 
 The weights: CC BY-NC-SA 4.0, following the dataset. {CITATION}
 """
+
+
+def readme_row(entry: ModelEntry) -> str:
+    """The entry's line in the README's zoo table: Dice on three sequences and on FLAIR alone, AUC and accuracy of the verdict."""
+    variants = entry.metrics["variants"]
+
+    def shown(variant: str, name: str) -> str:
+        figure = variants[variant].get(name)
+        return "{:.3f} [{:.3f}, {:.3f}]".format(figure["value"], *figure["interval_95"]) if figure else "-"
+
+    dice, auc, accuracy = "volumetric Dice, mean over patients", "verdict AUC, by slice", "verdict accuracy at 0.5, by slice"
+    full, flair = VARIANTS[:2]
+    cells = [shown(full, dice), shown(flair, dice), shown(full, auc), shown(full, accuracy)]
+    return f"| `{entry.name}` | {entry.parameters / 1e6:.2f} M | {' | '.join(cells)} |"

@@ -1,7 +1,8 @@
 """Turn finished runs into a zoo entry: python -m train.release --data DIR --run RUN --validated RUN [--half] [--into DIR]
 
 The validated run fits the verdict's temperature, chooses the review band and gives the figures, all on the patients
-that it never trained on. The released weights are those of the run that went on to see every patient.
+that it never trained on. `--run`, whose weights are released, is that same run, or one that started from it and went on to
+see every patient (`--all --start`).
 """
 
 from __future__ import annotations
@@ -75,8 +76,9 @@ def release(run: Path, validated: Path, data: Path, into: Path, half: bool) -> M
         "temperature": measured.entry.temperature,
         "review": list(measured.entry.review),
         "metrics": {
-            "protocol": f"{len(cases)} patients never trained on, of the validated run (before it went on to see all); "
-            "temperature and review band fitted on these same patients; mirrored test-time view averaged in",
+            "protocol": f"patient-level validation on {len(cases)} of {len(cases) + len(split['train'])} patients, none of whom the "
+            "measured weights were trained on; temperature and review band fitted on these same patients; "
+            "mirrored view averaged in",
             "machine": f"{platform.machine()} CPU, float32, torch {torch.__version__.split('+')[0]}",
             "variants": figures,
         },

@@ -1,0 +1,94 @@
+"""The page's endpoint, over HTTP, as a program would use it."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
+
+
+@pytest.fixture(scope="module")
+def client(page_url, tmp_path_factory) -> Client:
+    return Client(page_url, verbose=False, analytics_enabled=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+
+
+def test_predict_gives_the_record_the_pictures_and_the_files(client):
+    record, pictures, mask, overlay, finding = client.predict(handle_file(EXAMPLES / "large-lesion.png"), api_name="/predict")
+    width, height = Image.open(EXAMPLES / "large-lesion.png").size
+    assert record["verdict"] in ("tumour", "no tumour", "review")
+    assert record == json.loads(Path(finding).read_text(encoding="utf-8"))
+    assert (record["width"], record["height"]) == (width, height)
+    assert all(Path(p["image"]).suffix == ".png" for p in pictures)
+    assert len(pictures) == 5
+    drawn = Image.open(mask)
+    assert (drawn.mode, drawn.size) == ("L", (width, height))
+    assert set(np.unique(drawn)) <= {0, 255}
+    assert np.count_nonzero(drawn) == record["area_px"]
+    assert (Image.open(overlay).mode, Image.open(overlay).size) == ("RGB", (width, height))
+    assert [Path(p).name for p in (mask, overlay, finding)] == [
+        f"large-lesion_{end}" for end in ("mask.png", "overlay.png", "finding.json")
+    ]
+
+
+def test_the_threshold_is_the_segmenters_own_unless_given(client):
+    image = handle_file(EXAMPLES / "large-lesion.png")
+    areas = []
+    for threshold in (0.05, None, 0.95):
+        record = client.predict(image, threshold=threshold, api_name="/predict")[0]
+        areas.append(record["area_px"])
+        if threshold is not None:
+            assert record["provenance"]["mask_threshold"] == threshold
+    assert areas == sorted(areas, reverse=True)
+
+
+def test_a_text_file_named_png_is_refused_in_plain_words(client, tmp_path):
+    path = tmp_path / "notes.png"
+    path.write_text("not a picture", encoding="utf-8")
+    with pytest.raises(AppError, match=r"notes\.png: this is not an image.*Accepted: PNG, JPEG and TIFF"):
+        client.predict(handle_file(path), api_name="/predict")
+
+
+def test_a_stack_of_pages_is_refused_in_plain_words(client, tmp_path):
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.zeros((3, 64, 64), np.uint8), photometric="minisblack")
+    with pytest.raises(AppError, match="a TIFF of 3 pages came"):
+        client.predict(handle_file(path), api_name="/predict")
+
+
+def test_another_suffix_is_refused(client, tmp_path):
+    path = tmp_path / "slice.gif"
+    Image.new("L", (64, 64)).save(path)
+    with pytest.raises(AppError, match="Invalid file type"):
+        client.predict(handle_file(path), api_name="/predict")
+
+
+def test_two_visitors_get_their_own_results(page_url, tmp_path):
+    """Same file name, different slices, at the same time."""
+    sizes = [(96, 128), (160, 112)]
+    uploads = []
+    for number, size in enumerate(sizes):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        Image.open(EXAMPLES / "small-lesion.png").resize(size).save(folder / "slice.png")
+        uploads.append(folder)
+
+    def visit(folder: Path) -> tuple:
+        visitor = Client(page_url, verbose=False, analytics_enabled=False, download_files=str(folder / "downloads"))
+        return visitor.predict(handle_file(folder / "slice.png"), api_name="/predict")
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(visit, uploads)
+    for (record, _, mask, overlay, _), size in zip((first, second), sizes, strict=True):
+        assert (record["width"], record["height"]) == Image.open(mask).size == Image.open(overlay).size == size
+    assert first[0]["provenance"]["input"] != second[0]["provenance"]["input"]
+
+
+def test_only_the_endpoint_is_public(client):
+    assert list(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == ["/predict"]

@@ -1,0 +1,80 @@
+"""What only real patients can show. Runs where BRAINMRI_DATA points to the dataset in its Kaggle layout."""
+
+import os
+
+import numpy as np
+import pytest
+
+import brainmri
+from train.data import HELD_OUT, find_slices, read_image, split_patients, tumour_areas
+from train.evaluate import evaluate, main
+from train.metrics import dice
+
+DATA = os.environ.get("BRAINMRI_DATA")
+pytestmark = pytest.mark.skipif(not DATA, reason="BRAINMRI_DATA is not set")
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return find_slices(DATA)
+
+
+def test_the_dataset_is_whole(cases):
+    eligible = {case: slices for case, slices in cases.items() if case not in HELD_OUT}
+    assert len(eligible) == 90
+    assert sum(map(len, eligible.values())) == 3246
+
+
+def test_the_shipped_split_is_the_one_the_code_makes(cases):
+    split = split_patients({c: a for c, a in tumour_areas(cases).items() if c not in HELD_OUT})
+    import json
+
+    for entry in brainmri.list_models():
+        recorded = json.loads((entry.folder / "split.json").read_text())
+        assert tuple(recorded["validated_on"]) == split.validation
+
+
+def test_a_real_study_is_outlined(cases):
+    # the shipped weights have seen this patient: this is a check of the path, not a measurement
+    case = "TCGA_HT_7694_19950404"
+    slices = cases[case]
+    study = brainmri.Pipeline(device="cpu").study(slices[0].image.parent)
+    from train.data import read_mask
+
+    truth = np.stack([read_mask(s.mask) for s in slices])
+    assert study.mask.shape == truth.shape
+    assert dice(study.mask, truth) > 0.8
+    right = [
+        (f.verdict == "tumour") == t for f, t in zip(study.findings, truth.any((1, 2)), strict=True) if f.verdict != "review"
+    ]
+    assert np.mean(right) > 0.9
+
+
+def test_one_slice_and_the_volume_agree(cases):
+    slices = cases["TCGA_HT_7694_19950404"][10:13]
+    pipe = brainmri.Pipeline(device="cpu")
+    study = pipe.study(np.stack([read_image(s.image) for s in slices]))
+    for number, item in enumerate(slices):
+        assert dice(pipe(item.image).mask, study.mask[number]) > 0.99
+
+
+def test_evaluate_writes_its_report(cases, tmp_path, capsys):
+    patients = tmp_path / "patients.txt"
+    patients.write_text("TCGA_CS_4941_19960909\nTCGA_HT_7694_19950404\n")
+    main(["--data", DATA, "--patients", str(patients), "--out", str(tmp_path / "report.json"), "--device", "cpu"])
+    assert "volumetric Dice, mean over patients" in capsys.readouterr().out
+    import json
+
+    report = json.loads((tmp_path / "report.json").read_text())
+    figures = report["figures"]["three sequences"]
+    assert figures["patients"] == 2
+    assert report["patients_trained_on"] == {"effunet-lgg": 2}
+    low, high = figures["volumetric Dice, mean over patients"]["interval_95"]
+    assert low <= figures["volumetric Dice, mean over patients"]["value"] <= high
+
+
+def test_a_segmenter_alone_is_measured(cases):
+    model = brainmri.load("resunet-lgg", device="cpu")
+    report = evaluate({"TCGA_CS_4941_19960909": cases["TCGA_CS_4941_19960909"]}, model, None)
+    assert "verdict AUC, by slice" not in report["three sequences"]
+    assert 0 <= report["three sequences"]["volumetric Dice, mean over patients"]["value"] <= 1

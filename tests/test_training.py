@@ -1,0 +1,137 @@
+"""Training from end to end on two phantoms, and resuming to the same weights."""
+
+import csv
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from brainmri.nets import ResNet50Classifier, ResUNet
+from brainmri.preprocess import FLAIR
+from brainmri.zoo import load
+from train import classifier, segmenter
+from train.augment import RandFlairInsteadd, augmentation
+from train.loop import choose_precision
+from train.pretrained import imagenet_resnet50
+
+SMOKE = ["--smoke", "--precision", "float32"]
+
+
+@pytest.mark.parametrize(
+    ("command", "extra", "name"),
+    [
+        (segmenter, ["--net", "resunet"], "resunet-lgg"),
+        (segmenter, ["--net", "effunet", "--loss", "dice-bce"], "effunet-lgg"),
+        (classifier, ["--frozen"], "resnet50-lgg"),
+    ],
+)
+def test_smoke(command, extra, name, tmp_path):
+    out = tmp_path / name
+    command.main([*SMOKE, *extra, "--out", str(out)])
+    with (out / "history.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(any(key.startswith("validation") for key in row) for row in rows)
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    model = load(name, weights=out, device="cpu")
+    assert model.entry.name == name
+    split = json.loads((out / "split.json").read_text())
+    assert not set(split["train"]) & set(split["validation"])
+    assert len(split["held_out"]) == 20
+    assert model.entry.training["stages"][0]["samples"] == 32
+
+
+def test_resume_ends_where_an_unbroken_run_does(tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    segmenter.main([*SMOKE, "--out", str(whole)])
+
+    save = torch.save
+
+    def save_and_die(*arguments, **keywords):
+        save(*arguments, **keywords)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save_and_die)  # the power goes as soon as the first checkpoint is written
+        with pytest.raises(KeyboardInterrupt):
+            segmenter.main([*SMOKE, "--out", str(broken)])
+    (broken / "checkpoint.partial").rename(broken / "checkpoint.pt")
+    assert not (broken / "model.safetensors").exists()
+    data = torch.load(broken / "checkpoint.pt", weights_only=True)
+    assert len(data["history"]) == 1
+
+    segmenter.main([*SMOKE, "--resume", "--out", str(broken)])
+    one, two = (load_file(folder / "model.safetensors") for folder in (whole, broken))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_resume_refuses_another_recipe(tmp_path):
+    segmenter.main([*SMOKE, "--out", str(tmp_path)])
+    with pytest.raises(ValueError, match="other options"):
+        segmenter.main([*SMOKE, "--resume", "--lr", "0.5", "--out", str(tmp_path)])
+
+
+def test_a_run_starts_from_another(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    segmenter.main([*SMOKE, "--out", str(first)])
+    segmenter.main([*SMOKE, "--out", str(second), "--start", str(first), "--lr", "1e-9", "--all"])
+    one, two = (load_file(folder / "model.safetensors") for folder in (first, second))
+    assert torch.allclose(one["head.weight"], two["head.weight"], atol=1e-5)
+    stages = load("resunet-lgg", weights=second, device="cpu").entry.training["stages"]
+    assert [stage["patients"] for stage in stages] == [1, 2]
+    assert json.loads((second / "split.json").read_text())["validation"] == []
+
+
+def test_without_data_it_says_what_to_give(tmp_path):
+    with pytest.raises(SystemExit, match="--data is needed"):
+        segmenter.main(["--out", str(tmp_path), "--precision", "float32"])
+
+
+def test_flair_replaces_the_other_sequences():
+    transform = RandFlairInsteadd("image", prob=1.0)
+    transform.set_random_state(0)
+    image = torch.rand(3, 8, 8)
+    seen = set()
+    for _ in range(60):
+        out = transform({"image": image})["image"]
+        assert torch.equal(out[FLAIR], image[FLAIR])
+        seen.add(tuple(bool(torch.equal(out[c], image[FLAIR])) for c in (0, 2)))
+    assert seen == {(True, True), (True, False), (False, True)}
+    assert not torch.equal(image[0], image[FLAIR])  # the cached slice is left as it was
+
+
+def test_augmentation_moves_image_and_mask_together():
+    transform = augmentation(64)
+    transform.set_random_state(3)
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 24:40, 20:34] = 1
+    for _ in range(20):
+        out = transform({"image": mask.repeat(3, 1, 1), "mask": mask})
+        assert type(out["image"]) is torch.Tensor
+        inside, outside = out["mask"] > 0.9, out["mask"] < 0.1
+        flair = out["image"][FLAIR : FLAIR + 1]
+        assert flair[inside].mean() > 0.5 > flair[outside].mean()
+
+
+def test_the_same_seed_augments_the_same_way():
+    item = {"image": torch.rand(3, 64, 64), "mask": torch.zeros(1, 64, 64)}
+    one, two, other = (augmentation(64).set_random_state(seed)(item)["image"] for seed in (5, 5, 6))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_precision_is_probed_or_obeyed():
+    net = ResUNet()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    assert choose_precision("bfloat16", net, 64, torch.device("cpu")) == torch.bfloat16
+    assert choose_precision("auto", net, 64, torch.device("cpu")) in (torch.float32, torch.bfloat16)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert net.training
+
+
+def test_no_network_and_no_file_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there: offline, wherever the test runs
+    with pytest.raises(ConnectionError, match="go online"):
+        imagenet_resnet50(ResNet50Classifier(64, 2))

@@ -1,0 +1,146 @@
+"""The contract of every zoo entry, and loading."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import brainmri
+from brainmri.zoo import CARD, CONFIG, DEFAULT, NETS, SPLIT, WEIGHTS, count_parameters, file_sha256, read_entry, save_entry
+from train.card import model_card, readme_row
+from train.data import HELD_OUT
+
+ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
+
+
+def test_the_zoo_has_what_the_readme_says():
+    assert {"effunet-lgg", "resunet-lgg", "resnet50-lgg"} <= set(ENTRIES)
+    assert DEFAULT in {e.name for e in brainmri.list_models("segmentation")} & {
+        e.name for e in brainmri.list_models("classification")
+    }
+    assert "resnet50-lgg" not in {e.name for e in brainmri.list_models("segmentation")}
+
+
+@pytest.fixture(params=ENTRIES)
+def entry(request):
+    return ENTRIES[request.param]
+
+
+def test_parameters_and_hash_are_recounted(entry):
+    net = NETS[entry.net](**entry.arguments)
+    assert count_parameters(net) == entry.parameters
+    assert file_sha256(entry.folder / WEIGHTS) == entry.sha256
+
+
+def test_it_loads_strictly_in_eval_mode(entry):
+    model = brainmri.load(entry.name, device="cpu")
+    assert not any(module.training for module in model.net.modules())
+    assert not any(p.requires_grad for p in model.net.parameters())
+    assert {p.dtype for p in model.net.parameters()} == {torch.float32}
+
+
+def test_its_outputs_have_the_shapes_of_its_tasks(entry):
+    net = brainmri.load(entry.name, device="cpu").net
+    side = entry.preprocess.size
+    with torch.inference_mode():
+        image = torch.randn(1, 3, side, side)
+        if entry.tasks == ("segmentation", "classification"):
+            mask, verdict = net.both(image)
+            assert (mask.shape, verdict.shape) == ((1, 1, side, side), (1, 2))
+        elif entry.tasks == ("segmentation",):
+            assert net(image).shape == (1, 1, side, side)
+        else:
+            assert net(image).shape == (1, 2)
+
+
+def test_its_weights_are_finite_and_not_the_initial_ones(entry):
+    state = brainmri.load(entry.name, device="cpu").net.state_dict()
+    assert all(torch.isfinite(t).all() for t in state.values())
+    variances = [t for name, t in state.items() if name.endswith("running_var")]
+    assert all((t != 1).any() for t in variances)
+
+
+def test_its_split_is_honest(entry):
+    split = json.loads((entry.folder / SPLIT).read_text())
+    assert not (set(split["train"]) | set(split["validation"]) | set(split["validated_on"])) & HELD_OUT
+    assert set(split["held_out"]) == HELD_OUT
+    assert len(split["validated_on"]) == 18
+    stages = entry.training["stages"]
+    seen = set(split["train"]) & set(split["validated_on"])
+    if seen:  # the last stage went on to see every patient; what was measured came before it
+        assert seen == set(split["validated_on"])
+        assert [stage["patients"] for stage in stages] == [72] * (len(stages) - 1) + [90]
+    else:
+        assert {stage["patients"] for stage in stages} == {72}
+
+
+def test_its_thresholds_make_sense(entry):
+    assert 0 < entry.mask_threshold < 1
+    low, high = entry.review
+    assert 0 < low <= 0.5 <= high < 1
+    assert 0.2 <= entry.temperature <= 5
+    assert entry.labels == (("no tumour", "tumour") if "classification" in entry.tasks else ())
+
+
+def test_its_card_is_the_entrys(entry):
+    assert (entry.folder / CARD).read_text(encoding="utf-8") == model_card(entry)
+
+
+def test_the_readme_shows_its_measured_figures(entry):
+    assert readme_row(entry) in (entry.folder.parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_is_saved_is_loaded_to_the_bit(tmp_path):
+    from brainmri.nets import ResUNet
+
+    net = ResUNet().eval()
+    config = json.loads((ENTRIES["resunet-lgg"].folder / CONFIG).read_text())
+    save_entry(tmp_path, net, config, {"train": [], "validation": []})
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(brainmri.load("mine", weights=tmp_path, device="cpu").net(image), net(image))
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(ValueError, match="unknown model 'resnet'; choose from effunet-lgg, resnet50-lgg, resunet-lgg"):
+        brainmri.load("resnet")
+    with pytest.raises(ValueError, match="unknown task 'detection'"):
+        brainmri.list_models("detection")
+    with pytest.raises(ValueError, match="device 'cuda:77'"):
+        brainmri.load("resunet-lgg", device="cuda:77")
+    with pytest.raises(ValueError, match="device 'toaster'"):
+        brainmri.load("resunet-lgg", device="toaster")
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return shutil.copytree(ENTRIES["resunet-lgg"].folder, tmp_path / "copy")
+
+
+def test_a_damaged_file_is_refused(copy):
+    with (copy / WEIGHTS).open("r+b") as handle:
+        handle.seek(-4, 2)
+        handle.write(b"\x11\x22\x33\x44")
+    with pytest.raises(ValueError, match="damaged or was exchanged"):
+        brainmri.load("resunet-lgg", weights=copy)
+
+
+def test_weights_of_another_net_are_refused(copy):
+    config = json.loads((copy / CONFIG).read_text())
+    (copy / CONFIG).write_text(json.dumps(config | {"net": "EffUNet"}))
+    with pytest.raises(ValueError, match="do not fit EffUNet"):
+        brainmri.load("resunet-lgg", weights=copy)
+
+
+@pytest.mark.parametrize("change", [{"net": "Perceptron"}, {"tasks": []}, {"preprocess": {"size": 7}}, {"review": None}])
+def test_a_configuration_of_another_layout_is_refused(copy, change):
+    config = json.loads((copy / CONFIG).read_text())
+    (copy / CONFIG).write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=r"config\.json"):
+        read_entry(copy)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        brainmri.load("resunet-lgg", weights=tmp_path)
