@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         milliseconds.append(1000 * (time.perf_counter() - began))
     kept = sorted(milliseconds[3:])
     print(
-        f"{options.segmenter} on {pipe.segmenter.device.type}, {torch.get_num_threads()} threads, {options.runs} runs, 256 x 256: "
+        f"{options.segmenter} on {pipe.segmenter.device.type}, {torch.get_num_threads()} threads, {options.runs} runs, 256x256: "
         f"median {statistics.median(kept):.0f} ms, fastest {kept[0]:.0f}, slowest {kept[-1]:.0f}"
     )
 

@@ -128,8 +128,12 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     batches = -(-options.samples // options.batch)
     optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
+    steps = options.epochs * batches
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=[g["lr"] for g in groups], total_steps=options.epochs * batches, pct_start=0.25
+        optimiser,
+        max_lr=[g["lr"] for g in groups],
+        total_steps=steps,
+        pct_start=min(1.0, max(0.25, 2 / steps)),  # a rise of under two steps divides by zero
     )
     recipe = json.dumps({k: str(v) for k, v in vars(options).items() if k not in ("resume", "device", "workers", "data", "out")})
     history: list[dict] = []
