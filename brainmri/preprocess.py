@@ -1,7 +1,8 @@
 """The one deterministic preprocessing, used by training, evaluation and serving alike, and its inverse.
 
 `Preprocess` travels with the weights in `config.json`. Training inserts its augmentation between `place` and
-`normalise`; nothing here is random and nothing here is written twice.
+`normalise`; nothing here is random and nothing here is written twice. Plain torch rather than MONAI, whose random
+transforms do the augmentation: the geometry and its inverse stay explicit in one small record, and serving needs no MONAI.
 """
 
 from __future__ import annotations
