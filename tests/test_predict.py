@@ -10,7 +10,10 @@ from PIL import Image
 import brainmri
 from brainmri import render
 from brainmri.__main__ import main, output_stems
+from brainmri.nets import ResNet50Classifier
+from brainmri.preprocess import Preprocess
 from brainmri.reading import UnreadableImage
+from brainmri.zoo import find_entry, save_entry
 from train.metrics import dice
 from train.phantoms import phantom_slice
 
@@ -101,9 +104,29 @@ def test_a_study_is_its_slices(pipe, tmp_path):
     assert np.array_equal(pipe.study(stack[..., 1]).mask, pipe.study(np.repeat(stack[..., 1:2], 3, axis=3)).mask)
 
 
-def test_wrong_tasks_and_thresholds_are_refused():
+@pytest.fixture(scope="module")
+def classifier_alone(tmp_path_factory):
+    """An untrained ResNet50 as an entry of its own, at another input size than the segmenters'."""
+    folder = tmp_path_factory.mktemp("resnet50")
+    config = json.loads((find_entry("effunet-lgg").folder / "config.json").read_text())
+    arguments = {"image_size": 64, "pool": 2}
+    preprocess = Preprocess(size=64).config()
+    config |= {"name": "resnet50-untrained", "net": "ResNet50Classifier", "arguments": arguments, "preprocess": preprocess}
+    save_entry(folder, ResNet50Classifier(**arguments), config | {"tasks": ["classification"]}, {"train": []}, half=True)
+    return brainmri.load("resnet50-untrained", weights=folder, device="cpu")
+
+
+def test_a_classifier_of_its_own_changes_the_verdict_and_not_the_mask(pipe, classifier_alone):
+    image, _ = phantom_slice(128)
+    own, other = pipe(image), brainmri.Pipeline(classifier=classifier_alone, device="cpu")(image)
+    assert np.array_equal(own.mask, other.mask)
+    assert own.probability != other.probability
+    assert other.provenance["classifier"] == {"name": "resnet50-untrained", "sha256": classifier_alone.entry.sha256}
+
+
+def test_wrong_tasks_and_thresholds_are_refused(classifier_alone):
     with pytest.raises(ValueError, match="not segmentation"):
-        brainmri.Pipeline(segmenter="resnet50-lgg")
+        brainmri.Pipeline(segmenter=classifier_alone)
     with pytest.raises(ValueError, match="not classification"):
         brainmri.Pipeline(classifier="resunet-lgg")
     for threshold in (0, 1, -1, 2):
