@@ -96,7 +96,7 @@ def test_the_temperature_undoes_overconfidence():
 
 
 def test_the_review_band_takes_in_the_errors():
-    probability = np.concatenate([np.full(99, 0.99), np.full(99, 0.01), [0.62, 0.62, 0.62, 0.62, 0.62]])
-    tumour = np.concatenate([np.ones(99), np.zeros(99), np.zeros(5)]).astype(bool)
+    probability = np.concatenate([np.full(99, 0.99), np.full(99, 0.01), np.full(7, 0.62)])
+    tumour = np.concatenate([np.ones(99), np.zeros(99), np.zeros(7)]).astype(bool)
     assert choose_review_band(probability, tumour) == (0.35, 0.65)
     assert choose_review_band(probability[:198], tumour[:198]) == (0.45, 0.55)
