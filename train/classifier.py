@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from brainmri.nets import ResNet50Classifier
 from brainmri.preprocess import Preprocess
+from brainmri.zoo import resolve_device
 from train.augment import augmentation
-from train.loop import choose_precision, common_arguments, fit, resolve_device
+from train.loop import choose_precision, common_arguments, fit
 from train.metrics import auc
 from train.pretrained import imagenet_resnet50
 from train.run import apply_smoke, load_split, save_run, start_from

@@ -41,15 +41,6 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     add("--smoke", action="store_true", help="the whole thing on two synthetic patients, in under a minute")
 
 
-def resolve_device(name: str) -> torch.device:
-    """ "auto" is CUDA, else MPS, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def choose_precision(asked: str, net: nn.Module, size: int, device: torch.device) -> torch.dtype:
     """The dtype to train in: on some CPUs bfloat16 is twice as fast, on others twenty times slower, so time one step of each."""
     if asked != "auto":

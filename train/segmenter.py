@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from brainmri.nets import EffUNet, ResUNet
 from brainmri.preprocess import Preprocess
+from brainmri.zoo import resolve_device
 from train.augment import augmentation
-from train.loop import choose_precision, common_arguments, fit, resolve_device
+from train.loop import choose_precision, common_arguments, fit
 from train.losses import LOSSES, segmentation_loss
 from train.metrics import auc, dice
 from train.pretrained import imagenet_effunet
