@@ -14,6 +14,7 @@ from train import classifier, segmenter
 from train.augment import RandFlairInsteadd, augmentation
 from train.loop import choose_precision
 from train.pretrained import imagenet_resnet50
+from train.release import release
 
 SMOKE = ["--smoke", "--precision", "float32"]
 
@@ -81,6 +82,35 @@ def test_a_run_starts_from_another(tmp_path):
     stages = load("resunet-lgg", weights=second, device="cpu").entry.training["stages"]
     assert [stage["patients"] for stage in stages] == [1, 2]
     assert json.loads((second / "split.json").read_text())["validation"] == []
+
+
+def test_a_start_that_saw_the_validation_patients_is_refused(tmp_path):
+    first = tmp_path / "first"
+    segmenter.main([*SMOKE, "--out", str(first)])
+    with pytest.raises(ValueError, match="trained on 1 of this run's validation patients"):
+        segmenter.main([*SMOKE, "--out", str(tmp_path / "second"), "--start", str(first), "--fold", "1"])
+
+
+def test_a_release_of_a_run_that_did_not_start_from_the_measured_one_is_refused(tmp_path):
+    measured, other = tmp_path / "measured", tmp_path / "other"
+    segmenter.main([*SMOKE, "--out", str(measured)])
+    # another recipe, from scratch: its stages differ from the measured run's
+    segmenter.main([*SMOKE, "--out", str(other), "--all"])
+    config = json.loads((other / "config.json").read_text())
+    config["training"]["stages"][0]["samples"] += 1
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit, match="did not start from"):
+        release(other, measured, measured / "phantoms", tmp_path / "zoo", half=False)
+
+
+def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):
+    run, zoo = tmp_path / "run", tmp_path / "zoo"
+    segmenter.main([*SMOKE, "--net", "effunet", "--out", str(run)])
+    entry = release(run, run, run / "phantoms", zoo, half=True)
+    assert entry.metrics["variants"]["three sequences"]["patients"] == 1
+    assert 0.2 <= entry.temperature <= 5
+    assert "The released weights are the very ones measured" in (zoo / entry.name / "README.md").read_text()
+    assert load(entry.name, weights=zoo / entry.name, device="cpu").entry == entry
 
 
 def test_without_data_it_says_what_to_give(tmp_path):

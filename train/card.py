@@ -45,11 +45,11 @@ def model_card(entry: ModelEntry) -> str:
         name = "volumetric Dice, mean over patients"
         full, flair, volume = (variants[v][name]["value"] for v in VARIANTS)
         gaps.append(
-            f"On FLAIR alone the mean volumetric Dice is {flair:.3f}, {full - flair:+.3f} lost against three sequences ({full:.3f})."
+            f"On FLAIR alone the mean volumetric Dice is {flair:.3f} against {full:.3f} on three sequences ({flair - full:+.3f})."
         )
         gaps.append(
-            f"Normalised over the whole volume instead of slice by slice it is {volume:.3f}: {full - volume:+.3f} lost by the other choice, "
-            "so a lone slice loses nothing."
+            f"Normalised over the whole volume instead of slice by slice it is {volume:.3f} ({volume - full:+.3f}). "
+            "Each slice is standardised alone, so a lone slice gets the very mask that it gets within its study."
         )
     if "classification" in entry.tasks:
         name = "verdict AUC, by slice"

@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     built = {"image_size": options.size, "pool": min(4, options.size // 32), "dropout": options.dropout}
     net = ResNet50Classifier(**built, frozen=options.frozen)
     if options.start:
-        start_from(net, options.start)
+        start_from(net, options.start, split)
     elif options.base == "imagenet":
         imagenet_resnet50(net)
     net = net.to(device, memory_format=torch.channels_last)

@@ -51,7 +51,7 @@ LOSSES = {
 
 
 def segmentation_loss(name: str) -> nn.Module:
-    """The loss of that name; KeyError's message lists the names."""
+    """The loss of that name; ValueError, listing the names, for an unknown one."""
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; choose from {', '.join(LOSSES)}")
     return LOSSES[name]()

@@ -39,7 +39,10 @@ def fit_temperature(probability: np.ndarray, tumour: np.ndarray) -> float:
 
 
 def choose_review_band(probability: np.ndarray, tumour: np.ndarray, widest: float = 0.9) -> tuple[float, float]:
-    """The narrowest band (1 - h, h) outside of which at most `REVIEW_ERROR` of the slices are called wrongly."""
+    """The narrowest band (1 - h, h) outside of which at most `REVIEW_ERROR` of the slices are called wrongly.
+
+    The widest allowed, when none keeps to that.
+    """
     for high in np.arange(0.55, widest + 1e-9, 0.05):
         decided = (probability < 1 - high) | (probability > high)
         wrong = (probability > 0.5) != tumour
@@ -57,6 +60,9 @@ def release(run: Path, validated: Path, data: Path, into: Path, half: bool) -> M
         raise SystemExit(f"{data} lacks {len(set(split['validation']) - set(cases))} of the validation patients of {validated}")
     if overlap := set(split["train"]) & set(cases):
         raise SystemExit(f"{validated} was trained on patients it would be measured on: {', '.join(sorted(overlap))}")
+    stages, earlier = (load(folder.name, weights=folder, device="cpu").entry.training["stages"] for folder in (run, validated))
+    if stages[: len(earlier)] != earlier:
+        raise SystemExit(f"{run} did not start from {validated}, so the figures of one say nothing of the other")
     segments, classifies = ("segmentation" in measured.entry.tasks), ("classification" in measured.entry.tasks)
     if classifies:
         rows = [row for slices in cases.values() for row in predict_case(slices, None, measured)]
@@ -77,8 +83,9 @@ def release(run: Path, validated: Path, data: Path, into: Path, half: bool) -> M
         "review": list(measured.entry.review),
         "metrics": {
             "protocol": f"patient-level validation on {len(cases)} of {len(cases) + len(split['train'])} patients, none of whom "
-            "the measured weights had seen; temperature and review band fitted on these same patients; mirrored view averaged in",
-            "machine": f"{platform.machine()} CPU, float32, torch {torch.__version__.split('+')[0]}",
+            "the measured weights had seen; temperature and review band fitted on these same patients"
+            + ("; mirrored view averaged in" if measured.entry.flips else ""),
+            "machine": f"{platform.machine()} {measured.device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}",
             "variants": figures,
         },
     }

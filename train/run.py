@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from brainmri.preprocess import Preprocess
-from brainmri.zoo import ModelEntry, load, read_entry, save_entry
+from brainmri.zoo import SPLIT, ModelEntry, load, read_entry, save_entry
 from train.data import HELD_OUT, Split, find_slices, load_placed, split_patients, tumour_areas
 from train.phantoms import write_phantom_dataset
 
@@ -23,7 +23,7 @@ def apply_smoke(options: argparse.Namespace, size: int) -> None:
     options.folds, options.epochs, options.samples, options.batch, options.validate_every = 2, 2, 16, 8, 1
     options.size, options.workers = size, 0
     if options.data is None:
-        options.data = Path(tempfile.mkdtemp(prefix="brainmri-phantoms-"))
+        options.data = options.out / "phantoms"
         write_phantom_dataset(options.data, patients=2, slices=8)
 
 
@@ -45,9 +45,20 @@ def load_split(options: argparse.Namespace, preprocess: Preprocess) -> tuple[Spl
     return split, train, validation
 
 
-def start_from(net: nn.Module, folder: Path) -> None:
-    """Copy the weights of a finished run or zoo entry of the same architecture."""
-    net.load_state_dict(load(folder.name, weights=folder, device="cpu").net.state_dict())
+def start_from(net: nn.Module, folder: Path, split: Split) -> None:
+    """Copy the weights of a finished run or zoo entry of the same architecture.
+
+    Raises:
+        ValueError: when they were trained on a patient who is to validate this run: its figures would flatter it.
+    """
+    started = load(folder.name, weights=folder, device="cpu")
+    seen = json.loads((folder / SPLIT).read_text(encoding="utf-8"))["train"]
+    if leaked := set(seen) & set(split.validation):
+        raise ValueError(
+            f"the weights in {folder} were trained on {len(leaked)} of this run's validation patients "
+            f"({', '.join(sorted(leaked)[:3])} …); start from a run of the same fold, or train with --all"
+        )
+    net.load_state_dict(started.net.state_dict())
 
 
 def earlier_stages(folder: Path) -> list[dict]:

@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     with_verdict = options.net == "effunet"
     net = EffUNet() if with_verdict else ResUNet()
     if options.start:
-        start_from(net, options.start)
+        start_from(net, options.start, split)
     elif with_verdict and options.encoder == "imagenet":
         imagenet_effunet(net)
     net = net.to(device, memory_format=torch.channels_last)
