@@ -64,7 +64,8 @@ class ModelEntry:
         flips: average the prediction with that of the left-right mirrored slice.
         parameters: trainable parameters and batch-norm statistics, counted.
         sha256: of `model.safetensors`.
-        training: the dataset with its licence, and `stages`: command, slices drawn and patients of each run in order.
+        training: the dataset with its licence, and `stages`: command, slices drawn, patients and teacher, if any, of each run
+            in order.
         metrics: measured figures, each named with its protocol.
         folder: where the entry lies.
     """

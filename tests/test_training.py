@@ -2,11 +2,13 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import brainmri
 from brainmri.nets import ResNet50Classifier, ResUNet
 from brainmri.preprocess import FLAIR
 from brainmri.zoo import load
@@ -89,6 +91,26 @@ def test_a_start_that_saw_the_validation_patients_is_refused(tmp_path):
     segmenter.main([*SMOKE, "--out", str(first)])
     with pytest.raises(ValueError, match="trained on 1 of this run's validation patients"):
         segmenter.main([*SMOKE, "--out", str(tmp_path / "second"), "--start", str(first), "--fold", "1"])
+
+
+def test_a_student_learns_from_its_teachers_masks(tmp_path):
+    teacher, student, alone = tmp_path / "teacher", tmp_path / "student", tmp_path / "alone"
+    segmenter.main([*SMOKE, "--net", "effunet", "--out", str(teacher)])
+    segmenter.main([*SMOKE, "--teacher", str(teacher), "--out", str(student)])
+    segmenter.main([*SMOKE, "--out", str(alone)])
+    losses = []
+    for folder in (student, alone):
+        with (folder / "history.csv").open() as handle:
+            losses.append(next(csv.DictReader(handle))["train loss"])
+    assert losses[0] != losses[1]  # the same start, the same slices, other targets
+    stage = load("resunet-lgg", weights=student, device="cpu").entry.training["stages"][0]
+    assert stage["teacher"].startswith("effunet-lgg, SHA-256 ")
+    assert "--teacher TEACHER" in stage["command"] and str(tmp_path) not in stage["command"]
+    with pytest.raises(ValueError, match="trained on 1 of this run's validation patients"):
+        segmenter.main([*SMOKE, "--teacher", str(teacher), "--fold", "1", "--out", str(tmp_path / "leaks")])
+    with pytest.raises(SystemExit, match="preprocesses as"):
+        segmenter.main([*SMOKE, "--teacher", str(Path(brainmri.__file__).parent / "weights" / "resunet-lgg"), "--all",
+                        "--out", str(tmp_path / "other")])  # fmt: skip
 
 
 def test_a_release_of_a_run_that_did_not_start_from_the_measured_one_is_refused(tmp_path):

@@ -63,7 +63,8 @@ def model_card(entry: ModelEntry) -> str:
     else:
         seen = "The released weights are the very ones measured."
     stages = "\n".join(
-        f"{number}. `{stage['command']}` ({stage['samples']:,} slices drawn from {stage['patients']} patients)"
+        f"{number}. `{stage['command']}` ({stage['samples']:,} slices drawn from {stage['patients']} patients"
+        + (f"; taught by {stage['teacher']})" if "teacher" in stage else ")")
         for number, stage in enumerate(entry.training["stages"], 1)
     )
     return f"""---

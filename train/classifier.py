@@ -8,6 +8,7 @@ thousand tumour slices, the base learns faster from being told where to look (`-
 from __future__ import annotations
 
 import argparse
+import sys
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ from train.pretrained import imagenet_resnet50
 from train.run import apply_smoke, load_split, save_run, start_from
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common_arguments(parser)
     parser.add_argument("--base", choices=["none", "imagenet"], default="none", help="the base's starting weights")
@@ -63,6 +64,7 @@ def grid_figures(
 
 
 def main(arguments: list[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
     if options.smoke:
         apply_smoke(options, size=64)
@@ -99,8 +101,8 @@ def main(arguments: list[str] | None = None) -> None:
         options=options, device=device, dtype=dtype,
     )  # fmt: skip
     entry = save_run(
-        options, net, name="resnet50-lgg", summary="ResNet50 with the paper's head: does this slice show tumour?",
-        tasks=("classification",), arguments=built, preprocess=preprocess, split=split, flips=True,
+        options, net, command=["train.classifier", *arguments], name="resnet50-lgg",
+        summary="ResNet50 with the paper's head: does this slice show tumour?", tasks=("classification",), arguments=built, preprocess=preprocess, split=split, flips=True,
     )  # fmt: skip
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
 

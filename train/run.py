@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from brainmri.preprocess import Preprocess
-from brainmri.zoo import SPLIT, ModelEntry, load, read_entry, save_entry
+from brainmri.zoo import SPLIT, LoadedModel, ModelEntry, load, read_entry, save_entry
 from train.data import HELD_OUT, Split, find_slices, load_placed, split_patients, tumour_areas
 from train.phantoms import write_phantom_dataset
 
@@ -45,20 +44,24 @@ def load_split(options: argparse.Namespace, preprocess: Preprocess) -> tuple[Spl
     return split, train, validation
 
 
-def start_from(net: nn.Module, folder: Path, split: Split) -> None:
-    """Copy the weights of a finished run or zoo entry of the same architecture.
+def load_unleaked(folder: Path, split: Split, device: torch.device) -> LoadedModel:
+    """A finished run or zoo entry, to start from or to learn from.
 
     Raises:
-        ValueError: when they were trained on a patient who is to validate this run: its figures would flatter it.
+        ValueError: when it was trained on a patient who is to validate this run: the figures would flatter it.
     """
-    started = load(folder.name, weights=folder, device="cpu")
     seen = json.loads((folder / SPLIT).read_text(encoding="utf-8"))["train"]
     if leaked := set(seen) & set(split.validation):
         raise ValueError(
             f"the weights in {folder} were trained on {len(leaked)} of this run's validation patients "
-            f"({', '.join(sorted(leaked)[:3])} …); start from a run of the same fold, or train with --all"
+            f"({', '.join(sorted(leaked)[:3])} …); take a run of the same fold, or train with --all"
         )
-    net.load_state_dict(started.net.state_dict())
+    return load(folder.name, weights=folder, device=device)
+
+
+def start_from(net: nn.Module, folder: Path, split: Split) -> None:
+    """Copy the weights of a finished run or zoo entry of the same architecture, unless they leak (`load_unleaked`)."""
+    net.load_state_dict(load_unleaked(folder, split, torch.device("cpu")).net.state_dict())
 
 
 def earlier_stages(folder: Path) -> list[dict]:
@@ -67,16 +70,24 @@ def earlier_stages(folder: Path) -> list[dict]:
 
 
 def save_run(
-    options: argparse.Namespace, net: nn.Module, *, name: str, summary: str, tasks: tuple[str, ...],
+    options: argparse.Namespace, net: nn.Module, *, command: list[str], name: str, summary: str, tasks: tuple[str, ...],
     arguments: dict, preprocess: Preprocess, split: Split, flips: bool,
 ) -> ModelEntry:  # fmt: skip
-    """Write the trained network into the run folder as a zoo entry that has not been measured yet."""
+    """Write the trained network into the run folder as a zoo entry that has not been measured yet.
+
+    Args:
+        command: the training module and the arguments it was called with, for the record.
+        arguments: what the network's class was built with.
+    """
     verdict = "classification" in tasks
     stage = {
-        "command": " ".join(["python", "-m", f"train.{Path(sys.argv[0]).stem}", *_without_paths(sys.argv[1:])]),
+        "command": " ".join(["python", "-m", *_without_paths(command)]),
         "samples": options.epochs * options.samples,
         "patients": len(split.train),
     }
+    if teacher := vars(options).get("teacher"):
+        entry = read_entry(teacher)
+        stage["teacher"] = f"{entry.name}, SHA-256 {entry.sha256[:12]}"
     config = {
         "name": name,
         "summary": summary,
@@ -104,7 +115,7 @@ def save_run(
 def _without_paths(arguments: list[str]) -> list[str]:
     """The command as another machine would type it: its own folders as placeholders."""
     shown = list(arguments)
-    for option, placeholder in (("--data", "DIR"), ("--out", "RUN"), ("--start", "START")):
+    for option, placeholder in (("--data", "DIR"), ("--out", "RUN"), ("--start", "START"), ("--teacher", "TEACHER")):
         if option in shown:
             shown[shown.index(option) + 1] = placeholder
     return shown

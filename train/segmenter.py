@@ -1,12 +1,15 @@
 """Train a segmenter: python -m train.segmenter --data DIR --out RUN [--net effunet|resunet] …
 
 The networks see placed slices (`brainmri.preprocess`), augmented (`train.augment`), split by patient (`train.data`).
-`effunet` starts from ImageNet and learns the verdict beside the mask; `resunet` is the paper's, from scratch.
+`effunet` starts from ImageNet and learns the verdict beside the mask; `resunet` is the paper's, from scratch, and may learn
+from a stronger teacher (Hinton et al. 2015), whose masks are smoother than the annotators' and even out their gaps.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,17 +23,19 @@ from train.loop import choose_precision, common_arguments, fit
 from train.losses import LOSSES, segmentation_loss
 from train.metrics import auc, dice
 from train.pretrained import imagenet_effunet
-from train.run import apply_smoke, load_split, save_run, start_from
+from train.run import apply_smoke, load_split, load_unleaked, save_run, start_from
 
 VERDICT_WEIGHT = 0.3
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common_arguments(parser)
     parser.add_argument("--net", choices=["resunet", "effunet"], default="resunet")
     parser.add_argument("--loss", choices=list(LOSSES), default="focal-tversky-bce")
     parser.add_argument("--encoder", choices=["imagenet", "none"], default="imagenet", help="effunet's starting weights")
+    add = parser.add_argument
+    add("--teacher", type=Path, help="run folder or zoo entry whose masks the targets are drawn halfway towards")
     parser.set_defaults(size=160)
     return parser.parse_args(arguments)
 
@@ -59,6 +64,7 @@ def grid_figures(net, slices: list[dict], preprocess: Preprocess, device, batch:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
     if options.smoke:
         apply_smoke(options, size=64)
@@ -77,11 +83,19 @@ def main(arguments: list[str] | None = None) -> None:
     dtype = choose_precision(options.precision, net, options.size, device)
     print(f"{type(net).__name__} on {device} in {str(dtype).removeprefix('torch.')}")
     criterion = segmentation_loss(options.loss)
+    teacher = load_unleaked(options.teacher, split, device) if options.teacher else None
+    if teacher and teacher.entry.preprocess != preprocess:
+        raise SystemExit(f"{options.teacher} preprocesses as {teacher.entry.preprocess}, this run as {preprocess}")
 
     def loss(batch):
         image = preprocess.normalise(batch["image"]).to(memory_format=torch.channels_last)
         logits, verdict = net.both(image) if with_verdict else (net(image), None)
-        value = criterion(logits, batch["mask"].clamp(0, 1))
+        target = batch["mask"].clamp(0, 1)
+        if teacher:
+            with torch.inference_mode():
+                seen = teacher.net(image).float().sigmoid()
+            target = (target + seen) / 2
+        value = criterion(logits, target)
         figures = {}
         if with_verdict:
             value = value + VERDICT_WEIGHT * F.cross_entropy(verdict.float(), batch["tumour"])
@@ -111,8 +125,9 @@ def main(arguments: list[str] | None = None) -> None:
     }  # fmt: skip
     name, summary, tasks = names[options.net]
     entry = save_run(
-        options, net, name=name, summary=summary, tasks=tasks, arguments={}, preprocess=preprocess, split=split, flips=True
-    )
+        options, net, command=["train.segmenter", *arguments], name=name, summary=summary, tasks=tasks, arguments={},
+        preprocess=preprocess, split=split, flips=True,
+    )  # fmt: skip
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
 
 
