@@ -96,7 +96,7 @@ class ResNet50Classifier(nn.Module):
         if image_size % 32 or side % pool:
             raise ValueError(f"image_size {image_size} gives a {image_size / 32:g}-wide map, which pool {pool} does not tile")
         self.frozen = frozen
-        base = resnet50(weights=None)
+        base = resnet50(weights=None, zero_init_residual=True)  # learns sooner from scratch (Goyal et al. 2017)
         self.width = base.fc.in_features
         base.fc = nn.Identity()
         base.avgpool = nn.Identity()

@@ -93,16 +93,21 @@ def main(arguments: list[str] | None = None) -> None:
             value = value + options.localise * F.binary_cross_entropy_with_logits(where.float(), present.clamp(0, 1))
         return value, {"train accuracy": (logits.argmax(1) == batch["tumour"]).float().mean().item()}
 
-    trainable = [p for p in training.parameters() if p.requires_grad]
+    # the head's first layer sums 2048 positive features: at the base's step its ReLUs all die within an epoch
+    head = list(net.head.parameters())
+    known = {id(p) for p in head}
+    rest = [p for p in training.parameters() if p.requires_grad and id(p) not in known]
     fit(
-        training, loss=loss, groups=[{"params": trainable, "lr": options.lr}], slices=train,
+        training, loss=loss, slices=train,
+        groups=[{"params": head, "lr": options.lr / 30}, {"params": rest, "lr": options.lr}],
         transform=augmentation(options.size),
         validate=(lambda: grid_figures(net, validation, preprocess, device)) if validation else None,
         options=options, device=device, dtype=dtype,
     )  # fmt: skip
     entry = save_run(
         options, net, command=["train.classifier", *arguments], name="resnet50-lgg",
-        summary="ResNet50 with the paper's head: does this slice show tumour?", tasks=("classification",), arguments=built, preprocess=preprocess, split=split, flips=True,
+        summary="ResNet50 with the paper's head: does this slice show tumour?", tasks=("classification",),
+        arguments=built, preprocess=preprocess, split=split, flips=True,
     )  # fmt: skip
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
 
