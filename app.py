@@ -1,8 +1,9 @@
 """The web page: thin handlers over `brainmri.predict` and `brainmri.render`.
 
-    python app.py        # http://127.0.0.1:7860, or the port in GRADIO_SERVER_PORT
+    python app.py [--models DIR_OR_REPO…]        # http://127.0.0.1:7860, or the port in GRADIO_SERVER_PORT
 
-Nothing of a request outlives it but the files it offers for download: the only state is a bounded cache of networks.
+Nothing of a request outlives it but the files it offers for download: the only state is what models are offered, and a bounded
+cache of their networks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ try:
 except ImportError:
     spaces = None
 
+import argparse
 import json
 import logging
 import re
@@ -23,11 +25,13 @@ from pathlib import Path
 import gradio as gr
 
 import brainmri
+from brainmri.entry import ModelEntry
 from brainmri.findings import NO_TUMOUR, REVIEW, TUMOUR, Finding, percent
+from brainmri.hub import HubError
 from brainmri.predict import Pipeline
 from brainmri.reading import ACCEPTED, MAX_BYTES, SUFFIXES, Scan, read_slice
 from brainmri.render import gallery, mask_picture, overlay_picture
-from brainmri.zoo import DEFAULT, LoadedModel, ModelEntry, find_entry
+from brainmri.zoo import DEFAULT, LoadedModel, find_entry, pins, pull
 
 ASSETS = Path(__file__).parent / "assets"
 EXAMPLES = {
@@ -71,10 +75,26 @@ SHOW_VERDICT = """() => { setTimeout(() => {
 log = logging.getLogger(__name__)
 
 
+# what a visitor may choose: the zoo, and what whoever runs the page added to it
+offered: dict[str, ModelEntry] = {}
+
+
+def offer(sources: list[str]) -> None:
+    """Offer the zoo, pulling what was published and is not at hand, and other entries: folders, OWNER/NAME on the Hub."""
+    for name in set(pins()) - {entry.name for entry in brainmri.list_models()}:
+        pull(name)
+    offered.clear()
+    offered.update({entry.name: entry for entry in brainmri.list_models()})
+    for source in sources:
+        offered[source] = find_entry(source)
+
+
 @lru_cache(maxsize=4)
 def network(name: str) -> LoadedModel:
-    """A network of the zoo, kept for the next request."""
-    return brainmri.load(name)
+    """A network that is offered, kept for the next request; nobody else's name makes the server load or fetch anything."""
+    if name not in offered:
+        raise ValueError(f"unknown model {name!r}; choose from {', '.join(offered)}")
+    return brainmri.load(name, weights=offered[name].folder)
 
 
 def infer(scan: Scan, segmenter: str, classifier: str, threshold: float | None) -> Finding:
@@ -161,6 +181,9 @@ def verdict_html(record: dict) -> str:
 def model_html(entry: ModelEntry) -> str:
     """What the page tells of one entry of the zoo: its figures in a table, a column for each variant of the input."""
     does = {("segmentation",): "mask", ("classification",): "verdict"}.get(entry.tasks, "mask and verdict")
+    title = f"<h3>{escape(entry.name)} <small>{does} · {entry.parameters:,} parameters</small></h3>"
+    if not entry.metrics:
+        return f"<article class='model'>{title}<p>{escape(entry.summary)}. Not measured.</p></article>"
     variants = entry.metrics["variants"]
     names = [name for name, figure in next(iter(variants.values())).items() if isinstance(figure, dict) and "value" in figure]
 
@@ -171,14 +194,23 @@ def model_html(entry: ModelEntry) -> str:
     head = "".join(f"<th scope='col'>{escape(variant)}</th>" for variant in variants)
     rows = "".join(f"<tr><th scope='row'>{escape(n)}</th>{''.join(cell(v[n]) for v in variants.values())}</tr>" for n in names)
     return f"""
-<article class="model"><h3>{escape(entry.name)} <small>{does} · {entry.parameters:,} parameters</small></h3>
+<article class="model">{title}
 <p>{escape(entry.summary)}. Measured on: {escape(entry.metrics["protocol"])}; 95 % intervals over patients in brackets.</p>
 <div class="table"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div></article>"""
 
 
-def build() -> gr.Blocks:
-    """The page, not launched yet."""
-    segmenters, classifiers = ([e.name for e in brainmri.list_models(task)] for task in ("segmentation", "classification"))
+def build(models: list[str] | None = None) -> gr.Blocks:
+    """The page, not launched yet.
+
+    Args:
+        models: folders or OWNER/NAME on the Hub to offer beside the zoo.
+    """
+    offer(models or [])
+    labels = {name: entry.name if name == entry.name else f"{entry.name} ({name})" for name, entry in offered.items()}
+    segmenters, classifiers = (
+        [(labels[name], name) for name, entry in offered.items() if task in entry.tasks]
+        for task in ("segmentation", "classification")
+    )
     examples = {ASSETS / "examples" / f"{stem}.png": label for stem, label in EXAMPLES.items()}
     examples = {path: label for path, label in examples.items() if path.is_file()}
     paths = [str(path) for path in examples]
@@ -201,7 +233,7 @@ def build() -> gr.Blocks:
                     segmenter = gr.Dropdown(segmenters, value=DEFAULT, label="Segmenter", info="Draws the mask.")
                     classifier = gr.Dropdown(classifiers, value=DEFAULT, label="Classifier", info="Gives the verdict.")
                     threshold = gr.Slider(
-                        0.05, 0.95, find_entry(DEFAULT).mask_threshold, step=0.05, label="Mask threshold",
+                        0.05, 0.95, offered[DEFAULT].mask_threshold, step=0.05, label="Mask threshold",
                         info="Lower outlines more, higher only what is surest. The verdict's probability does not depend on it.",
                     )  # fmt: skip
                 button = gr.Button("Analyse", variant="primary", size="lg")
@@ -218,7 +250,7 @@ def build() -> gr.Blocks:
                     with gr.Accordion("Record and provenance", open=False):
                         record = gr.JSON(label="Finding", show_label=False)
         with gr.Accordion("Models", open=False):
-            gr.HTML("".join(model_html(entry) for entry in brainmri.list_models()))
+            gr.HTML("".join(model_html(entry) for entry in offered.values()))
         with gr.Accordion("About, limits and your data", open=False):
             gr.Markdown(ABOUT)
 
@@ -227,7 +259,7 @@ def build() -> gr.Blocks:
         run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", **gpu}
         private = {"api_visibility": "private", "queue": False}
         chosen = samples.select(pick, None, [upload, samples], show_progress="hidden", **private)
-        switched = segmenter.input(lambda name: find_entry(name).mask_threshold, segmenter, threshold, **private)
+        switched = segmenter.input(lambda name: offered[name].mask_threshold, segmenter, threshold, **private)
         runs = [
             gr.on([button.click, upload.upload, classifier.input, threshold.release], trigger_mode="always_last", **run),
             chosen.then(**run),
@@ -269,9 +301,18 @@ def launch_options() -> dict:
 
 def main() -> None:
     """Load the default network, so that the first visitor does not wait for it, and serve the page."""
+    parser = argparse.ArgumentParser(description="The demo's page. Research demo, not a medical device.")
+    parser.add_argument(
+        "--models", nargs="*", default=[], metavar="DIR_OR_REPO", help="more entries: folders, OWNER/NAME on the Hub"
+    )
+    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
+    try:
+        page = build(options.models)
+    except (ValueError, FileNotFoundError, HubError) as error:
+        parser.error(str(error))
     network(DEFAULT)
-    build().launch(**launch_options())
+    page.launch(**launch_options())
 
 
 if __name__ == "__main__":

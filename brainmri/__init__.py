@@ -9,7 +9,8 @@ Research software, not a medical device.
 
 from typing import TYPE_CHECKING
 
-from brainmri.zoo import ModelEntry, list_models, load
+from brainmri.entry import ModelEntry
+from brainmri.zoo import list_models, load
 
 if TYPE_CHECKING:
     from brainmri.findings import Finding, Study

@@ -1,4 +1,4 @@
-"""The command line: python -m brainmri predict PATH… --out DIR, python -m brainmri models."""
+"""The command line: python -m brainmri predict PATH… --out DIR, models, download."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from brainmri import zoo
+from brainmri import hub, zoo
+from brainmri.entry import WEIGHTS
 
 
 def output_stems(paths: list[Path]) -> list[str]:
@@ -56,7 +57,7 @@ def predict(options: argparse.Namespace) -> int:
 
 def models(options: argparse.Namespace) -> int:
     """List the zoo, as a table or as JSON."""
-    entries = zoo.list_models()
+    entries = [*zoo.list_models(), *(zoo.find_entry(source) for source in options.sources)]
     if options.json:
         rows = [
             {"name": e.name, "summary": e.summary, "tasks": e.tasks, "net": e.net, "parameters": e.parameters, "sha256": e.sha256,
@@ -71,6 +72,22 @@ def models(options: argparse.Namespace) -> int:
     return 0
 
 
+def download(options: argparse.Namespace) -> int:
+    """Pull entries from the Hub into the local cache; 1 when any of them could not be had, 0 else."""
+    names = options.names or (sorted({*zoo.embedded(), *zoo.pins()}) if options.all else [zoo.DEFAULT])
+    failed = False
+    for name in names:
+        try:
+            entry = zoo.pull(name, options.revision)
+        except (ValueError, hub.HubError) as error:
+            failed = True
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        size = (entry.folder / WEIGHTS).stat().st_size
+        print(f"{name}: {size / 1e6:.1f} MB, SHA-256 {entry.sha256[:12]}…, in {entry.folder}")
+    return 1 if failed else 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m brainmri", description="Brain-tumour MRI: research demo, not a medical device."
@@ -81,17 +98,23 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument(
         "--out", type=Path, required=True, help="folder for <stem>.mask.png, <stem>.overlay.png, <stem>.finding.json"
     )
-    run.add_argument("--segmenter", help=f"zoo entry for the mask (default {zoo.DEFAULT})")
-    run.add_argument("--classifier", help="zoo entry for the verdict (default: the segmenter's own head, or the default's)")
+    run.add_argument("--segmenter", help=f"zoo entry, folder or OWNER/NAME for the mask (default {zoo.DEFAULT})")
+    run.add_argument("--classifier", help="the same for the verdict (default: the segmenter's own head, or the default's)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     run.set_defaults(run=predict)
     listing = commands.add_parser("models", help="list the zoo")
+    listing.add_argument("sources", nargs="*", metavar="DIR_OR_REPO", help="more entries: folders, OWNER/NAME on the Hub")
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=models)
+    pulling = commands.add_parser("download", help="pull entries from the Hugging Face Hub into its local cache")
+    pulling.add_argument("names", nargs="*", metavar="NAME", help=f"entry, or OWNER/NAME (default {zoo.DEFAULT})")
+    pulling.add_argument("--all", action="store_true", help="every entry of the zoo")
+    pulling.add_argument("--revision", help="commit, tag or branch instead of the pinned commit")
+    pulling.set_defaults(run=download)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
-    except ValueError as error:  # an unknown model or device
+    except (ValueError, FileNotFoundError, hub.HubError) as error:  # an unknown model or device, a Hub that does not answer
         parser.error(str(error))
 
 

@@ -1,4 +1,4 @@
-"""The networks: plain torch modules, no files, no preprocessing.
+"""The networks: torch modules, no preprocessing; how each is read from and pushed to the Hub is `brainmri.pretrained`'s.
 
 Every segmenter returns logits (B, 1, H, W). Every classifier returns two logits (B, 2), "no tumour" and "tumour".
 `EffUNet` does both: its `forward` returns the mask logits and `verdict` is read from the same encoder pass.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from brainmri.pretrained import PretrainedNet
 
 BATCH_NORM = {"momentum": 0.01, "eps": 1e-3}  # Keras' defaults, in torch's convention for momentum
 
@@ -41,7 +43,7 @@ class ResBlock(nn.Module):
         return F.relu(self.main(x) + self.shortcut(x))
 
 
-class ResUNet(nn.Module):
+class ResUNet(PretrainedNet):
     """The paper's segmenter (Deng, Cui, Liu, Table 2), layer by layer.
 
     1,206,129 trainable parameters and 4,384 batch-norm statistics: the paper's 1,210,513.
@@ -49,6 +51,8 @@ class ResUNet(nn.Module):
     Args:
         in_channels: sequences in the input; 3 in the paper (pre-contrast T1, FLAIR, post-contrast T1).
     """
+
+    tasks = ("segmentation",)
 
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
@@ -75,7 +79,7 @@ class ResUNet(nn.Module):
         return self.head(x)
 
 
-class ResNet50Classifier(nn.Module):
+class ResNet50Classifier(PretrainedNet):
     """torchvision's ResNet50 under the paper's head: average pool, flatten, two times [dense 256, ReLU, dropout], dense 2.
 
     Args:
@@ -87,6 +91,8 @@ class ResNet50Classifier(nn.Module):
     Raises:
         ValueError: if the pool does not tile the feature map, so that its border would be thrown away.
     """
+
+    tasks = ("classification",)
 
     def __init__(self, image_size: int = 256, pool: int = 4, dropout: float = 0.3, frozen: bool = False) -> None:
         super().__init__()
@@ -129,7 +135,7 @@ class ResNet50Classifier(nn.Module):
         return self.head(self.features(image)[1])
 
 
-class EffUNet(nn.Module):
+class EffUNet(PretrainedNet):
     """U-Net on an EfficientNet-lite0 encoder, with a linear verdict head on the pooled last encoder map.
 
     Built by segmentation_models.pytorch, without weights: `train.pretrained` fills the encoder from ImageNet.
@@ -137,6 +143,8 @@ class EffUNet(nn.Module):
     Args:
         decoder_channels: from the deepest block to full resolution.
     """
+
+    tasks = ("segmentation", "classification")
 
     def __init__(self, decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12)) -> None:
         super().__init__()

@@ -8,11 +8,12 @@ transforms do the augmentation: the geometry and its inverse stay explicit in on
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+
+if TYPE_CHECKING:  # torch is imported where it works, so that reading the zoo takes a moment, not seconds
+    from torch import Tensor
 
 FLAIR = 1  # channels are pre-contrast T1, FLAIR, post-contrast T1
 MIN_SIDE, MAX_SIDE = 32, 4096
@@ -154,6 +155,8 @@ class Preprocess:
         Returns:
             (C, size, size) float32, on the network's grid.
         """
+        from torch.nn import functional as F
+
         top, left, tall, wide = placement.crop
         y, x, height, width = placement.placed
         cut = channels[None, :, top : top + tall, left : left + wide]
@@ -162,6 +165,8 @@ class Preprocess:
 
     def normalise(self, batch: Tensor) -> Tensor:
         """(B, 3, size, size) in [0, 1] to zero mean and unit population standard deviation; a constant slice to zeros."""
+        import torch
+
         dims = (1, 2, 3) if self.normalise_over == "slice" else (0, 1, 2, 3)
         centred = batch - batch.mean(dim=dims, keepdim=True)
         deviation = centred.square().mean(dim=dims, keepdim=True).sqrt()
@@ -169,6 +174,8 @@ class Preprocess:
 
     def __call__(self, unit: np.ndarray) -> tuple[Tensor, Placement]:
         """(H, W, 3) float32 in [0, 1] to what `normalise` takes, (3, size, size) in [0, 1], and its placement."""
+        import torch
+
         placement = self.placement(unit)
         channels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(unit, 2, 0), dtype=np.float32))
         return self.place(channels, placement), placement
@@ -185,6 +192,8 @@ class Preprocess:
         Returns:
             (H, W) float32 in [0, 1], on the image's own grid; 0 outside the crop.
         """
+        from torch.nn import functional as F
+
         top, left, tall, wide = placement.crop
         y, x, height, width = placement.placed
         cut = probability[None, :, y : y + height, x : x + width].float()

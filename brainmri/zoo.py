@@ -1,91 +1,31 @@
-"""The zoo: what is known about each set of weights, and how to load it.
+"""The zoo: which models there are, where each lies, and how to load one.
 
-An entry is a folder in the layout of a Hub repo: `config.json` (how to build the net, preprocessing, labels,
-thresholds, calibration, measured metrics), `model.safetensors`, `split.json` (patients per role) and `README.md`
-(the model card). The embedded copies lie under `brainmri/weights/`.
+A name is looked for among the embedded copies (`brainmri/weights/`), then on the Hub at the commit pinned in
+`weights/hub.json`, whose files the local cache may hold already. A folder or an OWNER/NAME on the Hub stands for itself.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brainmri.preprocess import Preprocess
+from brainmri import hub
+from brainmri.entry import CONFIG, TASKS, ModelEntry, load_weights, read_entry
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 EMBEDDED = Path(__file__).parent / "weights"
-CONFIG, WEIGHTS, SPLIT, CARD = "config.json", "model.safetensors", "split.json", "README.md"
-TASKS = ("segmentation", "classification")
+PINS = "hub.json"  # beside the embedded entries: repo, 40-hex revision and weight SHA-256 of each published one
+OWNER = "BRAINMRI_HUB_OWNER"
 DEFAULT = "effunet-lgg"
 
-
-def _effunet(**arguments) -> nn.Module:
-    from brainmri.nets import EffUNet
-
-    return EffUNet(**arguments)
-
-
-def _resunet(**arguments) -> nn.Module:
-    from brainmri.nets import ResUNet
-
-    return ResUNet(**arguments)
-
-
-def _resnet50(**arguments) -> nn.Module:
-    from brainmri.nets import ResNet50Classifier
-
-    return ResNet50Classifier(**arguments)
-
-
-# deferred, so that listing the zoo does not import torch's vision stack
-NETS: dict[str, Callable[..., nn.Module]] = {"EffUNet": _effunet, "ResUNet": _resunet, "ResNet50Classifier": _resnet50}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelEntry:
-    """Everything known about a set of weights.
-
-    Attributes:
-        name: of the entry, and of its Hub repo.
-        tasks: "segmentation", "classification" or both.
-        net: the network's class, a key of `NETS`, with `arguments` for its constructor.
-        preprocess: what the network was trained behind.
-        labels: of the verdict's outputs, in order; empty without a verdict.
-        temperature: divides the verdict's logits before the softmax (Guo et al. 2017), fitted on validation patients.
-        mask_threshold: on the probability map, in (0, 1).
-        review: [low, high] band of the tumour probability in which the verdict is "review".
-        flips: average the prediction with that of the left-right mirrored slice.
-        parameters: trainable parameters and batch-norm statistics, counted.
-        sha256: of `model.safetensors`.
-        training: the dataset with its licence, and `stages`: command, slices drawn, patients and teacher, if any, of each run
-            in order.
-        metrics: measured figures, each named with its protocol.
-        folder: where the entry lies.
-    """
-
-    name: str
-    summary: str
-    tasks: tuple[str, ...]
-    net: str
-    arguments: dict
-    preprocess: Preprocess
-    labels: tuple[str, ...]
-    temperature: float
-    mask_threshold: float
-    review: tuple[float, float]
-    flips: bool
-    parameters: int
-    sha256: str
-    training: dict
-    metrics: dict
-    folder: Path
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,84 +37,20 @@ class LoadedModel:
     device: torch.device
 
 
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def embedded() -> dict[str, ModelEntry]:
+    """The entries that lie in this package, by name."""
+    entries = [read_entry(folder) for folder in sorted(EMBEDDED.iterdir()) if (folder / CONFIG).is_file()]
+    return {entry.name: entry for entry in entries}
 
 
-def count_parameters(net: nn.Module) -> int:
-    """Trainable parameters plus batch-norm means and variances, the count that Keras prints."""
-    statistics = sum(b.numel() for name, b in net.named_buffers() if not name.endswith("num_batches_tracked"))
-    return sum(p.numel() for p in net.parameters()) + statistics
-
-
-def read_entry(folder: str | Path) -> ModelEntry:
-    """Read an entry's `config.json`; the weights stay untouched.
-
-    Raises:
-        FileNotFoundError: when the folder or one of the two needed files is missing.
-        ValueError: when the configuration is not of this layout.
-    """
-    folder = Path(folder)
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        entry = ModelEntry(
-            name=config["name"],
-            summary=config["summary"],
-            tasks=tuple(config["tasks"]),
-            net=config["net"],
-            arguments=config["arguments"],
-            preprocess=Preprocess(**config["preprocess"]),
-            labels=tuple(config["labels"]),
-            temperature=float(config["temperature"]),
-            mask_threshold=float(config["mask_threshold"]),
-            review=tuple(config["review"]),
-            flips=bool(config["flips"]),
-            parameters=int(config["parameters"]),
-            sha256=config["sha256"],
-            training=config["training"],
-            metrics=config["metrics"],
-            folder=folder,
-        )
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CONFIG} is not a model configuration of this layout: {error!r}") from error
-    if entry.net not in NETS or not entry.tasks or set(entry.tasks) - set(TASKS):
-        raise ValueError(
-            f"{folder / CONFIG} names net {entry.net!r} for {entry.tasks}; known are {', '.join(NETS)} for {', '.join(TASKS)}"
-        )
-    return entry
-
-
-def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, half: bool = False) -> ModelEntry:
-    """Write a network and what is known about it as an entry; the count and the hash are filled in.
-
-    Args:
-        config: every field of `config.json` but `parameters` and `sha256`.
-        split: patients by role.
-        half: store floating-point tensors in float16; they are loaded as float32.
-    """
-    import torch
-    from safetensors.torch import save_file
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: (t.half() if half and t.dtype == torch.float32 else t).detach().cpu().contiguous()
-        for name, t in net.state_dict().items()
-    }
-    save_file(tensors, folder / WEIGHTS)
-    config = {**config, "parameters": count_parameters(net), "sha256": file_sha256(folder / WEIGHTS)}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / SPLIT).write_text(json.dumps(split, indent=2) + "\n", encoding="utf-8")
-    return read_entry(folder)
+def pins() -> dict[str, dict]:
+    """`repo`, `revision` (a commit) and `sha256` of every entry this project published, by name."""
+    path = EMBEDDED / PINS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def list_models(task: str | None = None) -> list[ModelEntry]:
-    """The embedded entries, by name.
+    """The entries at hand, by name: embedded, or published and in the local cache. Asks no network.
 
     Args:
         task: "segmentation" or "classification" to list only the entries that do it.
@@ -184,20 +60,77 @@ def list_models(task: str | None = None) -> list[ModelEntry]:
     """
     if task is not None and task not in TASKS:
         raise ValueError(f"unknown task {task!r}; choose from {', '.join(TASKS)}")
-    entries = [read_entry(folder) for folder in sorted(EMBEDDED.iterdir()) if (folder / CONFIG).is_file()]
-    return [entry for entry in entries if task is None or task in entry.tasks]
+    entries = embedded()
+    for name in set(pins()) - set(entries):
+        try:
+            entries[name] = _pinned(name, cached_only=True)
+        except hub.HubError:
+            log.debug("%s is not in the local cache", name)
+    return [entries[name] for name in sorted(entries) if task is None or task in entries[name].tasks]
 
 
-def find_entry(name: str) -> ModelEntry:
-    """The embedded entry of that name.
+def find_entry(source: str | Path, revision: str | None = None) -> ModelEntry:
+    """The entry of a name, a folder in the layout, or an OWNER/NAME on the Hub, downloaded where it is not at hand.
+
+    `BRAINMRI_HUB_OWNER` takes names from that owner's repos instead, and `revision` from another commit, tag or
+    branch; where the Hub then cannot be reached, an embedded copy serves, and a warning says so.
 
     Raises:
-        ValueError: for an unknown name, listing those there are.
+        ValueError: for an unknown name, listing those there are, or a folder that is not in the layout.
+        FileNotFoundError: when the folder lacks a file.
+        brainmri.hub.HubError: when the Hub has to be asked and does not give it.
     """
-    entries = {entry.name: entry for entry in list_models()}
-    if name not in entries:
-        raise ValueError(f"unknown model {name!r}; choose from {', '.join(entries)}")
-    return entries[name]
+    name = str(source)
+    known = embedded()
+    published = pins()
+    if name not in known and name not in published:
+        if isinstance(source, Path) or Path(name).is_dir():
+            return read_entry(source)
+        if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+            return read_entry(hub.fetch(name, revision))
+    if os.environ.get(OWNER) or (revision and name in published):
+        try:
+            return pull(name, revision)
+        except hub.HubUnreachable as error:
+            if name not in known:
+                raise
+            log.warning("%s; the embedded copy of %s serves instead", error, name)
+            return known[name]
+    if revision:
+        raise ValueError(f"{name} was not published yet, so it has no revision {revision!r}; set {OWNER}, or give OWNER/NAME")
+    if name in known:
+        return known[name]
+    if name in published:
+        return _pinned(name)
+    raise ValueError(f"unknown model {name!r}; choose from {', '.join(sorted({*known, *published}))}, a folder, or OWNER/NAME")
+
+
+def pull(name: str, revision: str | None = None) -> ModelEntry:
+    """An entry from the Hub, through the local cache: from `BRAINMRI_HUB_OWNER`'s repo where that is set, else as it was pinned.
+
+    Args:
+        name: of an entry, or OWNER/NAME.
+        revision: commit, tag or branch instead of the pinned commit.
+
+    Raises:
+        ValueError: when it is not known from whom to pull.
+        brainmri.hub.HubError: when the Hub does not give it.
+    """
+    if "/" in name:
+        return read_entry(hub.fetch(name, revision))
+    if owner := os.environ.get(OWNER):
+        return read_entry(hub.fetch(f"{owner}/{name}", revision))
+    if name not in (published := pins()):
+        raise ValueError(f"{name} was not published from here; set {OWNER}, or give OWNER/NAME")
+    return read_entry(hub.fetch(published[name]["repo"], revision)) if revision else _pinned(name)
+
+
+def _pinned(name: str, cached_only: bool = False) -> ModelEntry:
+    pin = pins()[name]
+    entry = read_entry(hub.fetch(pin["repo"], pin["revision"], cached_only=cached_only))
+    if entry.sha256 != pin["sha256"]:
+        raise hub.HubError(f"{pin['repo']} at {pin['revision']} does not hold the weights that were published from here")
+    return entry
 
 
 def resolve_device(name: str) -> torch.device:
@@ -220,30 +153,24 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def load(name: str, weights: str | Path | None = None, device: str = "auto") -> LoadedModel:
-    """Load a network of the zoo, strictly and in eval mode.
+def load(source: str | Path, weights: str | Path | None = None, device: str = "auto", revision: str | None = None) -> LoadedModel:
+    """Load a network, strictly and in eval mode, its file checked by its hash.
 
     Args:
-        name: of the entry, see `list_models`.
-        weights: a folder in the entry layout to load instead of the embedded copy, for weights trained or kept elsewhere.
+        source: name of an entry (see `list_models`), a folder in the entry layout, or OWNER/NAME on the Hub.
+        weights: a folder to load instead of what `source` names, for weights trained or kept elsewhere.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        revision: commit, tag or branch on the Hub, instead of the pinned one.
 
     Raises:
         ValueError: for an unknown name or device, weights whose hash differs from their `config.json`, or that don't fit the net.
         FileNotFoundError: when the folder lacks a file.
+        brainmri.hub.HubError: when the Hub has to be asked and does not give it.
     """
-    from safetensors.torch import load_file
+    from brainmri import nets
 
-    entry = read_entry(weights) if weights is not None else find_entry(name)
-    path = entry.folder / WEIGHTS
-    if (found := file_sha256(path)) != entry.sha256:
-        raise ValueError(
-            f"{path} has SHA-256 {found}, but its config.json says {entry.sha256}; the file is damaged or was exchanged"
-        )
-    net = NETS[entry.net](**entry.arguments)
-    try:
-        net.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in load_file(path).items()}, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {path} do not fit {entry.net}: {error}") from error
+    entry = read_entry(weights) if weights is not None else find_entry(source, revision)
+    net = getattr(nets, entry.net)(**entry.arguments)
+    load_weights(net, entry)
     target = resolve_device(device)
-    return LoadedModel(entry=entry, net=net.eval().requires_grad_(False).to(target), device=target)
+    return LoadedModel(entry=entry, net=net.requires_grad_(False).to(target), device=target)

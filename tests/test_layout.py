@@ -10,15 +10,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # every room of the package and the rooms it may know
 ROOMS = {
-    "__init__": {"zoo", "predict", "findings"},  # predict and findings for type checkers and on first use
-    "__main__": {"predict", "reading", "render", "zoo"},
+    "__init__": {"entry", "zoo", "predict", "findings"},  # predict and findings for type checkers and on first use
+    "__main__": {"entry", "hub", "predict", "reading", "render", "zoo"},
     "findings": set(),
-    "nets": set(),
+    "entry": {"preprocess"},
+    "hub": {"entry"},
+    "nets": {"pretrained"},
     "predict": {"", "zoo", "preprocess", "reading", "findings"},  # "" is the package itself, for its version
     "preprocess": set(),
+    "pretrained": {"entry", "hub", "preprocess"},
     "reading": {"preprocess"},
     "render": {"findings", "preprocess"},
-    "zoo": {"nets", "preprocess"},
+    "zoo": {"entry", "hub", "nets"},
 }
 
 

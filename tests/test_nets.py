@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from brainmri.entry import count_parameters
 from brainmri.nets import EffUNet, ResNet50Classifier, ResUNet
-from brainmri.zoo import count_parameters
 
 # Table 2 of the paper, for a 256 x 256 input: block, channels, side
 RESUNET_SHAPES = {

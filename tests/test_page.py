@@ -48,6 +48,16 @@ def test_the_threshold_is_the_segmenters_own_unless_given(client):
     assert areas[0] > areas[1] > areas[2] > 0
 
 
+@pytest.mark.parametrize("name", ["/etc", "../weights", "owner/model"])
+def test_a_visitor_cannot_make_the_server_load_what_it_does_not_offer(name, client, page_url):
+    import app
+
+    with pytest.raises(ValueError, match=r"unknown model .*; choose from effunet-lgg"):
+        app.network(name)
+    with pytest.raises(AppError, match="not in the list of choices"):
+        client.predict(handle_file(EXAMPLES / "large-lesion.png"), segmenter=name, api_name="/predict")
+
+
 def test_a_text_file_named_png_is_refused_in_plain_words(client, tmp_path):
     path = tmp_path / "notes.png"
     path.write_text("not a picture", encoding="utf-8")

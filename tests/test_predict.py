@@ -10,10 +10,11 @@ from PIL import Image
 import brainmri
 from brainmri import render
 from brainmri.__main__ import main, output_stems
+from brainmri.entry import save_entry
 from brainmri.nets import ResNet50Classifier
 from brainmri.preprocess import Preprocess
 from brainmri.reading import UnreadableImage
-from brainmri.zoo import find_entry, save_entry
+from brainmri.zoo import find_entry
 from train.metrics import dice
 from train.phantoms import phantom_slice
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import brainmri
-from brainmri.zoo import CARD, CONFIG, DEFAULT, NETS, SPLIT, WEIGHTS, count_parameters, file_sha256, read_entry, save_entry
+from brainmri import nets
+from brainmri.entry import CARD, CONFIG, SPLIT, WEIGHTS, count_parameters, file_sha256, read_entry, save_entry
+from brainmri.zoo import DEFAULT
 from train.card import model_card, readme_row
 from train.data import HELD_OUT
 
@@ -28,7 +30,7 @@ def entry(request):
 
 
 def test_parameters_and_hash_are_recounted(entry):
-    net = NETS[entry.net](**entry.arguments)
+    net = getattr(nets, entry.net)(**entry.arguments)
     assert count_parameters(net) == entry.parameters
     assert file_sha256(entry.folder / WEIGHTS) == entry.sha256
 

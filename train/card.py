@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from brainmri.zoo import SPLIT, ModelEntry
-from train.evaluate import VARIANTS
+from huggingface_hub import EvalResult, ModelCardData
+
+from brainmri.entry import ONNX, SPLIT, VARIANTS, ModelEntry
 
 INTENDED = """Research and teaching on brain MR slices: transverse FLAIR, alone or with T1 before and after contrast, of adults with
 suspected lower-grade glioma. Not a medical device; no clinical decision may rest on it. Other tumours, other
@@ -13,6 +14,84 @@ sequences, children, and scans after surgery are outside what it has seen."""
 
 CITATION = """Buda M, Saha A, Mazurowski MA. Association of genomic subtypes of lower-grade gliomas with shape features
 automatically extracted by a deep learning algorithm. Computers in Biology and Medicine, 2019."""
+
+
+# metric identifiers for the Hub, by what a figure's name holds; the first that fits
+METRICS = {"volumetric Dice": "dice", "slice Dice": "dice", "Tversky": "tversky", "AUC": "roc_auc", "calibration": "ece",
+           "accuracy": "accuracy", "sensitivity": "recall", "specificity": "specificity", "share": "rate"}  # fmt: skip
+
+NUMPY_EXAMPLE = """import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+SIZE = {size}
+picture = Image.open("slice.png").convert("RGB")  # a grey slice is FLAIR, in all three channels
+grey = np.asarray(picture, np.float32).mean(axis=2)
+head = grey > 0.15 * np.percentile(grey, 99)
+rows, columns = (np.flatnonzero(head.mean(axis=axis) > 0.03) for axis in (1, 0))
+box = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+head = ImageOps.contain(picture.crop(box), (SIZE, SIZE))
+left, top = (SIZE - head.width) // 2, (SIZE - head.height) // 2
+image = np.zeros((1, 3, SIZE, SIZE), np.float32)
+image[0, :, top : top + head.height, left : left + head.width] = np.asarray(head, np.float32).transpose(2, 0, 1) / 255
+session = onnxruntime.InferenceSession("model.onnx")
+found = dict(zip((output.name for output in session.get_outputs()), session.run(None, {{"image": image}})))
+"""
+SHOW_MASK = """small = Image.fromarray(found["mask"][0, 0, top : top + head.height, left : left + head.width])
+whole = np.zeros(grey.shape, np.float32)
+whole[box[1] : box[3], box[0] : box[2]] = np.asarray(small.resize((box[2] - box[0], box[3] - box[1])))
+Image.fromarray(np.uint8(255 * (whole > {threshold}))).save("mask.png")
+"""
+SHOW_VERDICT = """print(f"probability of tumour: {found['tumour'][0]:.3f}")
+"""
+
+
+def numpy_example(entry: ModelEntry) -> str:
+    """A program that needs numpy, Pillow and onnxruntime alone: `slice.png` and `model.onnx` to `mask.png` and the verdict."""
+    program = NUMPY_EXAMPLE.format(size=entry.preprocess.size)
+    if "segmentation" in entry.tasks:
+        program += SHOW_MASK.format(threshold=entry.mask_threshold)
+    if "classification" in entry.tasks:
+        program += SHOW_VERDICT
+    return program
+
+
+def measured(entry: ModelEntry) -> dict[tuple[str, str], float]:
+    """Every measured figure by variant of the input and name."""
+    return {
+        (variant, name): figure["value"]
+        for variant, figures in entry.metrics["variants"].items()
+        for name, figure in figures.items()
+        if isinstance(figure, dict) and "value" in figure
+    }
+
+
+def front_matter(entry: ModelEntry) -> str:
+    """The card's YAML: what the Hub files the model under, and its `model-index` with every measured figure."""
+    results = []
+    for (variant, name), value in measured(entry).items():
+        verdict = name.startswith(("verdict", "three-state"))
+        results.append(
+            EvalResult(
+                task_type="image-classification" if verdict else "image-segmentation",
+                dataset_type="mateuszbuda/lgg-mri-segmentation",
+                dataset_name="LGG MRI Segmentation",
+                dataset_config=variant,
+                dataset_split="validation patients",
+                metric_type=next(kind for word, kind in METRICS.items() if word in name),
+                metric_name=name,
+                metric_value=value,
+            )
+        )
+    return ModelCardData(
+        model_name=entry.name,
+        library_name="brainmri",
+        pipeline_tag="image-segmentation" if "segmentation" in entry.tasks else "image-classification",
+        license="cc-by-nc-sa-4.0",
+        datasets=["mateuszbuda/lgg-mri-segmentation"],
+        tags=["medical", "mri", "brain", "tumour", "glioma", "flair"],
+        eval_results=results,
+    ).to_yaml()
 
 
 def figure_rows(entry: ModelEntry) -> list[str]:
@@ -37,7 +116,6 @@ def model_card(entry: ModelEntry) -> str:
     Args:
         entry: with metrics, as `train.release` writes them.
     """
-    tag = "image-segmentation" if "segmentation" in entry.tasks else "image-classification"
     variants = entry.metrics["variants"]
     count = variants[VARIANTS[0]]
     gaps = []
@@ -56,7 +134,7 @@ def model_card(entry: ModelEntry) -> str:
         full, flair = (variants[v][name]["value"] for v in VARIANTS[:2])
         gaps.append(f"The verdict's AUC is {full:.3f} on three sequences and {flair:.3f} on FLAIR alone.")
     split = json.loads((entry.folder / SPLIT).read_text(encoding="utf-8"))
-    if set(split["train"]) & set(split["validated_on"]):
+    if set(split["train"]) & set(split.get("validated_on", [])):
         seen = (
             "The weights measured then went on, in the last stage below, to see these patients too: those are the released ones."
         )
@@ -67,11 +145,19 @@ def model_card(entry: ModelEntry) -> str:
         + (f"; taught by {stage['teacher']})" if "teacher" in stage else ")")
         for number, stage in enumerate(entry.training["stages"], 1)
     )
+    onnx = ""
+    if (entry.folder / ONNX).is_file():
+        onnx = f"""
+## Without this package
+
+`model.onnx` takes placed slices in [0, 1], normalises them itself and gives probabilities; the mirrored view is not averaged in.
+With numpy, Pillow and onnxruntime alone:
+
+```python
+{numpy_example(entry)}```
+"""
     return f"""---
-library_name: brainmri
-pipeline_tag: {tag}
-license: cc-by-nc-sa-4.0
-tags: [medical, mri, brain, tumour, glioma, flair]
+{front_matter(entry)}
 ---
 
 # {entry.name}
@@ -89,6 +175,17 @@ A slice of any size, three channels (pre-contrast T1, FLAIR, post-contrast T1); 
 and stands in all three. `brainmri.preprocess.Preprocess` crops the head, scales it to {entry.preprocess.size} x {entry.preprocess.size}
 with its aspect ratio kept, and standardises each slice by its own mean and standard deviation.
 
+## Use
+
+```python
+import brainmri
+
+model = brainmri.load("OWNER/{entry.name}")  # a LoadedModel: its entry, and the network in eval mode
+pipe = brainmri.Pipeline({"segmenter" if "segmentation" in entry.tasks else "classifier"}=model)
+```
+
+`from brainmri.nets import {entry.net}; {entry.net}.from_pretrained("OWNER/{entry.name}")` gives the bare network.
+{onnx}
 ## Measured
 
 {count["patients"]} patients, {count["slices"]} slices; 95 % intervals by bootstrap over patients; two empty masks have Dice 1, a false alarm on

@@ -106,8 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     entry = save_run(
         options, net, command=["train.classifier", *arguments], name="resnet50-lgg",
-        summary="ResNet50 with the paper's head: does this slice show tumour?", tasks=("classification",),
-        arguments=built, preprocess=preprocess, split=split, flips=True,
+        summary="ResNet50 with the paper's head: does this slice show tumour?", arguments=built,
+        preprocess=preprocess, split=split, flips=True,
     )  # fmt: skip
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from brainmri.entry import VARIANTS
 from brainmri.findings import REVIEW, decide
 from brainmri.predict import run_model
 from brainmri.preprocess import FLAIR, to_unit
@@ -23,7 +24,6 @@ from train.data import Slice, find_slices, read_image, read_mask, read_patients
 from train.losses import tversky_index
 from train.metrics import auc, bootstrap_interval, dice, expected_calibration_error
 
-VARIANTS = ("three sequences", "FLAIR only", "volume normalisation")
 TVERSKY_BATCH = 16
 
 

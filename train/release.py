@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from brainmri.zoo import CARD, CONFIG, EMBEDDED, SPLIT, LoadedModel, ModelEntry, load, save_entry
+from brainmri.entry import CARD, CONFIG, SPLIT, VARIANTS, ModelEntry, save_entry
+from brainmri.zoo import EMBEDDED, LoadedModel, load
 from train.card import model_card
 from train.data import find_slices
-from train.evaluate import VARIANTS, evaluate, predict_case, table
+from train.evaluate import evaluate, predict_case, table
 
 REVIEW_ERROR = 0.03  # the verdict may be wrong on this share of the slices it decides
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from brainmri.entry import SPLIT, ModelEntry, new_config, read_entry, save_entry
 from brainmri.preprocess import Preprocess
-from brainmri.zoo import SPLIT, LoadedModel, ModelEntry, load, read_entry, save_entry
+from brainmri.pretrained import PretrainedNet
+from brainmri.zoo import LoadedModel, load
 from train.data import HELD_OUT, Split, find_slices, load_placed, split_patients, tumour_areas
 from train.phantoms import write_phantom_dataset
 
@@ -70,7 +72,7 @@ def earlier_stages(folder: Path) -> list[dict]:
 
 
 def save_run(
-    options: argparse.Namespace, net: nn.Module, *, command: list[str], name: str, summary: str, tasks: tuple[str, ...],
+    options: argparse.Namespace, net: PretrainedNet, *, command: list[str], name: str, summary: str,
     arguments: dict, preprocess: Preprocess, split: Split, flips: bool,
 ) -> ModelEntry:  # fmt: skip
     """Write the trained network into the run folder as a zoo entry that has not been measured yet.
@@ -79,7 +81,6 @@ def save_run(
         command: the training module and the arguments it was called with, for the record.
         arguments: what the network's class was built with.
     """
-    verdict = "classification" in tasks
     stage = {
         "command": " ".join(["python", "-m", *_without_paths(command)]),
         "samples": options.epochs * options.samples,
@@ -88,25 +89,15 @@ def save_run(
     if teacher := vars(options).get("teacher"):
         entry = read_entry(teacher)
         stage["teacher"] = f"{entry.name}, SHA-256 {entry.sha256[:12]}"
-    config = {
-        "name": name,
-        "summary": summary,
-        "tasks": list(tasks),
-        "net": type(net).__name__,
-        "arguments": arguments,
-        "preprocess": preprocess.config(),
-        "labels": ["no tumour", "tumour"] if verdict else [],
-        "temperature": 1.0,
-        "mask_threshold": 0.5,
-        "review": [0.5, 0.5],
-        "flips": flips,
-        "training": {
+    config = new_config(
+        name=name, net=type(net).__name__, tasks=net.tasks, arguments=arguments, preprocess=preprocess,
+        summary=summary, flips=flips,
+        training={
             "dataset": DATASET,
             "stages": [*(earlier_stages(options.start) if options.start else []), stage],
             "torch": torch.__version__.split("+")[0],
         },
-        "metrics": {},
-    }
+    )  # fmt: skip
     return save_entry(
         options.out, net, config, {"train": split.train, "validation": split.validation, "held_out": sorted(HELD_OUT)}
     )

@@ -120,12 +120,12 @@ def main(arguments: list[str] | None = None) -> None:
         options=options, device=device, dtype=dtype,
     )  # fmt: skip
     names = {
-        "resunet": ("resunet-lgg", "The paper's ResUNet, trained by patient", ("segmentation",)),
-        "effunet": ("effunet-lgg", "U-Net on EfficientNet-lite0, with a verdict head", ("segmentation", "classification")),
-    }  # fmt: skip
-    name, summary, tasks = names[options.net]
+        "resunet": ("resunet-lgg", "The paper's ResUNet, trained by patient"),
+        "effunet": ("effunet-lgg", "U-Net on EfficientNet-lite0, with a verdict head"),
+    }
+    name, summary = names[options.net]
     entry = save_run(
-        options, net, command=["train.segmenter", *arguments], name=name, summary=summary, tasks=tasks, arguments={},
+        options, net, command=["train.segmenter", *arguments], name=name, summary=summary, arguments={},
         preprocess=preprocess, split=split, flips=True,
     )  # fmt: skip
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")

@@ -1,0 +1,179 @@
+"""The layout of an entry of the zoo: one folder, on disk here or a repo on the Hub, read and written by these functions alone.
+
+`config.json` (how to build the net, preprocessing, labels, thresholds, calibration, measured metrics),
+`model.safetensors`, `split.json` (patients per role), `README.md` (the model card) and, where it was exported, `model.onnx`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brainmri.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CONFIG, WEIGHTS, SPLIT, CARD, ONNX = "config.json", "model.safetensors", "split.json", "README.md", "model.onnx"
+TASKS = ("segmentation", "classification")
+VARIANTS = ("three sequences", "FLAIR only", "volume normalisation")  # of the input, for which metrics are given
+NETS = ("EffUNet", "ResUNet", "ResNet50Classifier")  # the classes of `brainmri.nets` that an entry may name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """Everything known about a set of weights.
+
+    Attributes:
+        name: of the entry, and of its Hub repo.
+        tasks: "segmentation", "classification" or both.
+        net: the network's class, one of `NETS`, with `arguments` for its constructor.
+        preprocess: what the network was trained behind.
+        labels: of the verdict's outputs, in order; empty without a verdict.
+        temperature: divides the verdict's logits before the softmax (Guo et al. 2017), fitted on validation patients.
+        mask_threshold: on the probability map, in (0, 1).
+        review: [low, high] band of the tumour probability in which the verdict is "review".
+        flips: average the prediction with that of the left-right mirrored slice.
+        parameters: trainable parameters and batch-norm statistics, counted.
+        sha256: of `model.safetensors`.
+        training: the dataset with its licence, and `stages`: command, slices drawn, patients and teacher, if any, of each run
+            in order.
+        metrics: measured figures, each named with its protocol.
+        folder: where the entry lies.
+    """
+
+    name: str
+    summary: str
+    tasks: tuple[str, ...]
+    net: str
+    arguments: dict
+    preprocess: Preprocess
+    labels: tuple[str, ...]
+    temperature: float
+    mask_threshold: float
+    review: tuple[float, float]
+    flips: bool
+    parameters: int
+    sha256: str
+    training: dict
+    metrics: dict
+    folder: Path
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Trainable parameters plus batch-norm means and variances, the count that Keras prints."""
+    statistics = sum(b.numel() for name, b in net.named_buffers() if not name.endswith("num_batches_tracked"))
+    return sum(p.numel() for p in net.parameters()) + statistics
+
+
+def read_entry(folder: str | Path) -> ModelEntry:
+    """Read an entry's `config.json`; the weights stay untouched.
+
+    Raises:
+        FileNotFoundError: when the folder or one of the two needed files is missing.
+        ValueError: when the configuration is not of this layout.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        entry = ModelEntry(
+            name=config["name"],
+            summary=config["summary"],
+            tasks=tuple(config["tasks"]),
+            net=config["net"],
+            arguments=config["arguments"],
+            preprocess=Preprocess(**config["preprocess"]),
+            labels=tuple(config["labels"]),
+            temperature=float(config["temperature"]),
+            mask_threshold=float(config["mask_threshold"]),
+            review=tuple(config["review"]),
+            flips=bool(config["flips"]),
+            parameters=int(config["parameters"]),
+            sha256=config["sha256"],
+            training=config["training"],
+            metrics=config["metrics"],
+            folder=folder,
+        )
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG} is not a model configuration of this layout: {error!r}") from error
+    if entry.net not in NETS or not entry.tasks or set(entry.tasks) - set(TASKS):
+        raise ValueError(
+            f"{folder / CONFIG} names net {entry.net!r} for {entry.tasks}; known are {', '.join(NETS)} for {', '.join(TASKS)}"
+        )
+    return entry
+
+
+def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, preprocess: Preprocess, **known) -> dict:
+    """Every field that `save_entry` wants, of a network that was neither calibrated nor measured; `known` fields replace them."""
+    return {
+        "name": name,
+        "summary": net,
+        "tasks": list(tasks),
+        "net": net,
+        "arguments": arguments,
+        "preprocess": preprocess.config(),
+        "labels": ["no tumour", "tumour"] if "classification" in tasks else [],
+        "temperature": 1.0,
+        "mask_threshold": 0.5,
+        "review": [0.5, 0.5],
+        "flips": False,
+        "training": {},
+        "metrics": {},
+    } | known
+
+
+def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, half: bool = False) -> ModelEntry:
+    """Write a network and what is known about it as an entry; the count and the hash are filled in.
+
+    Args:
+        config: every field of `config.json` but `parameters` and `sha256`.
+        split: patients by role.
+        half: store floating-point tensors in float16; they are loaded as float32.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: (t.half() if half and t.dtype == torch.float32 else t).detach().cpu().contiguous()
+        for name, t in net.state_dict().items()
+    }
+    save_file(tensors, folder / WEIGHTS)
+    (folder / ONNX).unlink(missing_ok=True)  # an export of earlier weights
+    config = {**config, "parameters": count_parameters(net), "sha256": file_sha256(folder / WEIGHTS)}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / SPLIT).write_text(json.dumps(split, indent=2) + "\n", encoding="utf-8")
+    return read_entry(folder)
+
+
+def load_weights(net: nn.Module, entry: ModelEntry) -> None:
+    """Fill a network with an entry's weights: strictly, as float32, in eval mode.
+
+    Raises:
+        ValueError: when the file's hash is not the one in `config.json`, or its tensors don't fit the network.
+    """
+    from safetensors.torch import load_file
+
+    path = entry.folder / WEIGHTS
+    if (found := file_sha256(path)) != entry.sha256:
+        raise ValueError(
+            f"{path} has SHA-256 {found}, but its config.json says {entry.sha256}; the file is damaged or was exchanged"
+        )
+    try:
+        net.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in load_file(path).items()}, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} do not fit {entry.net}: {error}") from error
+    net.eval()

@@ -1,0 +1,79 @@
+"""Export entries to ONNX, for programs without torch: python -m train.export NAME… [--weights DIR]
+
+The graph takes placed slices in [0, 1] and normalises them itself; out come probabilities, so that numpy is all it takes. The
+mirrored view is not averaged in.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from brainmri.entry import CARD, ONNX
+from brainmri.zoo import EMBEDDED, LoadedModel, load
+from train.card import model_card
+
+TOLERANCE = 1e-4  # of a probability, between torch and onnxruntime
+
+
+class Probabilities(nn.Module):
+    """An entry's network between its own normalisation and its probabilities."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        super().__init__()
+        self.net, self.entry = model.net, model.entry
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, S, S) in [0, 1] to mask (B, 1, S, S) and tumour (B,) probabilities, whichever the network gives."""
+        normal = self.entry.preprocess.normalise(image)
+        if len(self.entry.tasks) == 2:
+            logits, verdict = self.net.both(normal)
+            return logits.sigmoid(), (verdict / self.entry.temperature).softmax(1)[:, 1]
+        if "segmentation" in self.entry.tasks:
+            return (self.net(normal).sigmoid(),)
+        return ((self.net(normal) / self.entry.temperature).softmax(1)[:, 1],)
+
+
+def export(model: LoadedModel) -> Path:
+    """Write `model.onnx` into the entry's folder and mention it in its card.
+
+    Raises:
+        RuntimeError: when onnxruntime's probabilities differ from torch's by more than the tolerance.
+    """
+    import onnxruntime
+
+    entry, net = model.entry, Probabilities(model).eval()
+    size = entry.preprocess.size
+    image = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    names = [name for name, task in (("mask", "segmentation"), ("tumour", "classification")) if task in entry.tasks]
+    path = entry.folder / ONNX
+    torch.onnx.export(
+        net, (image,), path, input_names=["image"], output_names=names, dynamo=True, external_data=False,
+        dynamic_shapes={"image": {0: torch.export.Dim("batch")}}, verbose=False,
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(path)
+    with torch.inference_mode():
+        for name, ours, theirs in zip(names, net(image), session.run(None, {"image": image.numpy()}), strict=True):
+            if (gap := float(np.abs(ours.numpy() - theirs).max())) > TOLERANCE:
+                path.unlink()
+                raise RuntimeError(f"{entry.name}: {name} differs by {gap:.2g} between torch and onnxruntime")
+    (entry.folder / CARD).write_text(model_card(entry), encoding="utf-8")
+    return path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", metavar="NAME")
+    parser.add_argument("--weights", type=Path, default=EMBEDDED, help="folder of entries")
+    options = parser.parse_args(arguments)
+    for name in options.names:
+        path = export(load(name, weights=options.weights / name, device="cpu"))
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
