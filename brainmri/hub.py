@@ -222,8 +222,9 @@ def _unpublished(error: Exception, repo: str) -> HubError:
 
     if isinstance(error, LocalTokenNotFoundError):
         return HubError(f"publishing {repo} needs a token that may write: {LOGIN}")
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
+    refusal = error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error  # as failed uploads are wrapped
+    if isinstance(refusal, HfHubHTTPError):
+        status = refusal.response.status_code
         if status in (401, 403):
             return HubError(f"the Hub refused to publish {repo} (status {status}); a token that may write is needed: {LOGIN}")
         return HubError(f"the Hub answered {status} while publishing {repo}; run it again, only what is missing is uploaded")

@@ -26,7 +26,7 @@ CLOSED = "http://127.0.0.1:9"  # nobody listens on the discard port
 
 @pytest.fixture(scope="module")
 def hub():
-    return Hub()
+    return Hub({f"hf_{user}": user for user in ("owner", "ann", "ben", "eve")})
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,34 @@ def test_publishing_needs_a_token(client, tmp_path):
     done = client("-m", "train.publish", "resunet-lgg", "--owner", "newcomer", "--weights", str(folder), HF_TOKEN=None)
     assert "a token that may write is needed" in sentence(done)
     assert not (folder / PINS).exists()
+
+
+@pytest.mark.parametrize(
+    ("owner", "fault", "words", "left"),
+    [
+        ("ann", Fault("PUT", "/lfs/objects/", "status", times=1), None, 0),
+        ("ben", Fault("POST", "/commit/", "status", times=1), "the Hub answered 500 while publishing", 100_000),
+        ("eve", Fault("POST", "/commit/", "cut", times=1), "could not be published", 0),  # the commit happened all the same
+    ],
+    ids=["put", "commit", "cut"],
+)
+def test_an_interrupted_publication_goes_on_where_it_stopped(owner, fault, words, left, hub, client, tmp_path):
+    folder = tmp_path / "weights"
+    shutil.copytree(EMBEDDED / "resunet-lgg", folder / "resunet-lgg")
+    command = ("-m", "train.publish", "resunet-lgg", "--owner", owner, "--weights", str(folder))
+    hub.faults[:] = [fault]
+    done = client(*command, HF_TOKEN=f"hf_{owner}")
+    assert not hub.faults, "the fault was never met"
+    if words:
+        assert words in sentence(done)
+        assert not (folder / PINS).exists()
+        before = hub.uploaded_bytes
+        done = client(*command, HF_TOKEN=f"hf_{owner}")
+        assert hub.uploaded_bytes - before <= left  # the large file was there already
+    assert done.returncode == 0, done.stderr
+    repo = hub.repos[f"{owner}/resunet-lgg"]
+    assert repo.files[WEIGHTS] == (folder / "resunet-lgg" / WEIGHTS).read_bytes()
+    assert set(repo.tags.values()) == {repo.head} == {json.loads((folder / PINS).read_text())["resunet-lgg"]["revision"]}
 
 
 @pytest.mark.parametrize(
