@@ -12,9 +12,10 @@ import brainmri
 from brainmri.nets import ResNet50Classifier, ResUNet
 from brainmri.preprocess import FLAIR
 from brainmri.zoo import load
-from train import classifier, segmenter
+from train import classifier, crossvalidate, segmenter
 from train.augment import RandFlairInsteadd, augmentation
 from train.loop import choose_precision
+from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
 from train.release import release
 
@@ -123,13 +124,13 @@ def test_a_release_of_a_run_that_did_not_start_from_the_measured_one_is_refused(
     config["training"]["stages"][0]["samples"] += 1
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(SystemExit, match="did not start from"):
-        release(other, measured, measured / "phantoms", tmp_path / "zoo", half=False)
+        release(other, [measured], measured / "phantoms", tmp_path / "zoo", half=False)
 
 
 def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):
     run, zoo = tmp_path / "run", tmp_path / "zoo"
     segmenter.main([*SMOKE, "--net", "effunet", "--out", str(run)])
-    entry = release(run, run, run / "phantoms", zoo, half=True)
+    entry = release(run, [run], run / "phantoms", zoo, half=True)
     assert entry.metrics["variants"]["three sequences"]["patients"] == 1
     assert 0.2 <= entry.temperature <= 5
     assert "The released weights are the very ones measured" in (zoo / entry.name / "README.md").read_text()
@@ -188,3 +189,28 @@ def test_no_network_and_no_file_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there: offline, wherever the test runs
     with pytest.raises(ConnectionError, match="go online"):
         imagenet_resnet50(ResNet50Classifier(64, 2))
+
+
+def test_a_cross_validation_measures_every_patient_once(tmp_path):
+    data = tmp_path / "phantoms"
+    write_phantom_dataset(data, patients=2, slices=8)
+    command = ["segmenter", *SMOKE, "--net", "effunet", "--data", str(data), "--folds", "2", "--out", str(tmp_path / "cv")]
+    runs = crossvalidate.main(command)
+    began = [(run / "model.safetensors").stat().st_mtime_ns for run in runs]
+    assert crossvalidate.main(command) == runs  # finished folds are left alone
+    assert [(run / "model.safetensors").stat().st_mtime_ns for run in runs] == began
+    splits = [json.loads((run / "split.json").read_text()) for run in runs]
+    assert splits[0]["validation"] == splits[1]["train"] != splits[1]["validation"]
+
+    everything = tmp_path / "all"
+    segmenter.main(
+        [*SMOKE, "--net", "effunet", "--data", str(data), "--folds", "2", "--all", "--resume", "--out", str(everything)]
+    )
+    entry = release(everything, runs, data, tmp_path / "zoo", half=False)
+    assert entry.metrics["variants"]["three sequences"]["patients"] == 2
+    assert entry.metrics["protocol"].startswith("2 folds of a cross-validation by patient, 2 of 2 patients")
+    card = (tmp_path / "zoo" / entry.name / "README.md").read_text()
+    assert "trained by the same recipe on every patient" in card
+
+    with pytest.raises(SystemExit, match="a fold came twice"):
+        release(everything, [runs[0], runs[0]], data, tmp_path / "zoo", half=False)

@@ -134,12 +134,14 @@ def model_card(entry: ModelEntry) -> str:
         full, flair = (variants[v][name]["value"] for v in VARIANTS[:2])
         gaps.append(f"The verdict's AUC is {full:.3f} on three sequences and {flair:.3f} on FLAIR alone.")
     split = json.loads((entry.folder / SPLIT).read_text(encoding="utf-8"))
-    if set(split["train"]) & set(split.get("validated_on", [])):
+    if not set(split["train"]) & set(split.get("validated_on", [])):
+        seen = "The released weights are the very ones measured."
+    elif len({stage["patients"] for stage in entry.training["stages"]}) > 1:
         seen = (
             "The weights measured then went on, in the last stage below, to see these patients too: those are the released ones."
         )
     else:
-        seen = "The released weights are the very ones measured."
+        seen = "The released weights were trained by the same recipe on every patient, these included."
     stages = "\n".join(
         f"{number}. `{stage['command']}` ({stage['samples']:,} slices drawn from {stage['patients']} patients"
         + (f"; taught by {stage['teacher']})" if "teacher" in stage else ")")

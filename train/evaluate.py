@@ -44,7 +44,8 @@ def predict_case(
 
     Returns:
         Rows with `case`, `number`, `tumour`, `mask` (H, W) bool, and where there is a segmenter `map` (H, W) float32
-        and `grid_area` (mask pixels on the network's grid), where there is a classifier `probability`.
+        and `grid_area` (mask pixels on the network's grid), where there is a classifier `probability`, where there are both
+        `verdict`, one of the three states.
     """
     units = [to_unit(read_image(s.image)) for s in slices]
     if variant == "FLAIR only":
@@ -69,6 +70,8 @@ def predict_case(
         (_, probabilities), _ = done[id(classifier)]
         for row, probability in zip(rows, probabilities.tolist(), strict=True):
             row["probability"] = probability
+            if segmenter:
+                row["verdict"], _ = decide(probability, row["grid_area"], classifier.entry.review)
     return rows
 
 
@@ -78,11 +81,12 @@ def _figure(name: str, per_patient: list, statistic, report: dict) -> None:
     report[name] = {"value": float(statistic(per_patient)), "interval_95": [low, high]}
 
 
-def summarise(cases: dict[str, list[dict]], mask_threshold: float | None, review: tuple[float, float] | None) -> dict:
-    """Figures over patients, from the rows of `predict_case`; intervals by bootstrap over patients."""
+def summarise(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
+    """Figures over patients, from the rows of `predict_case`, whatever these hold; intervals by bootstrap over patients."""
     report: dict = {"patients": len(cases), "slices": sum(map(len, cases.values()))}
     rows = list(cases.values())
-    if mask_threshold is not None:
+    first = rows[0][0]
+    if "map" in first:
         volumes = [dice(np.stack([r["map"] for r in p]) > mask_threshold, np.stack([r["mask"] for r in p])) for p in rows]
         _figure("volumetric Dice, mean over patients", volumes, np.mean, report)
         _figure("volumetric Dice, median over patients", volumes, np.median, report)
@@ -96,7 +100,7 @@ def summarise(cases: dict[str, list[dict]], mask_threshold: float | None, review
         empty = [r for p in rows for r in p if not r["tumour"]]
         alarms = np.mean([bool((r["map"] > mask_threshold).any()) for r in empty]) if empty else float("nan")
         report["false alarms by mask, share of slices without tumour"] = {"value": float(alarms)}
-    if review is not None:
+    if "probability" in first:
         pairs = [[(r["probability"], r["tumour"]) for r in p] for p in rows]
 
         def over_slices(function):
@@ -107,8 +111,8 @@ def summarise(cases: dict[str, list[dict]], mask_threshold: float | None, review
         _figure("verdict sensitivity at 0.5, by slice", pairs, over_slices(_sensitivity), report)
         _figure("verdict specificity at 0.5, by slice", pairs, over_slices(_specificity), report)
         _figure("verdict expected calibration error, 15 bins, by slice", pairs, over_slices(expected_calibration_error), report)
-    if review is not None and mask_threshold is not None:
-        verdicts = [(decide(r["probability"], r["grid_area"], review)[0], r["tumour"]) for p in rows for r in p]
+    if "verdict" in first:
+        verdicts = [(r["verdict"], r["tumour"]) for p in rows for r in p]
         decided = [(v == "tumour") == t for v, t in verdicts if v != REVIEW]
         report["three-state verdict, share of slices to review"] = {"value": 1 - len(decided) / len(verdicts)}
         report["three-state verdict, accuracy where decided"] = {"value": float(np.mean(decided)) if decided else float("nan")}
@@ -142,11 +146,7 @@ def evaluate(
             case: predict_case(slices, segmenter, classifier, variant)
             for case, slices in tqdm(cases.items(), desc=variant, unit="patient")
         }
-        report[variant] = summarise(
-            predicted,
-            segmenter.entry.mask_threshold if segmenter else None,
-            classifier.entry.review if classifier else None,
-        )
+        report[variant] = summarise(predicted, segmenter.entry.mask_threshold if segmenter else 0.5)
     return report
 
 

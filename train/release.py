@@ -1,8 +1,8 @@
-"""Turn finished runs into a zoo entry: python -m train.release --data DIR --run RUN --validated RUN [--half] [--into DIR]
+"""Turn finished runs into a zoo entry: python -m train.release --data DIR --run RUN --validated RUN… [--half] [--into DIR]
 
-The validated run fits the verdict's temperature, chooses the review band and gives the figures, all on the patients
-that it never trained on. `--run`, whose weights are released, is that same run, or one that started from it and went on to
-see every patient (`--all --start`).
+The validated runs, one or the folds of a cross-validation, give the figures, each on the patients that it never trained on,
+and fit the verdict's temperature and review band. `--run`, whose weights are released, is that same run, one that started
+from it and went on to see every patient (`--all --start`), or one of the same recipe on every patient (`--all`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import argparse
 import dataclasses
 import json
 import platform
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
+from tqdm import tqdm
 
 from brainmri.entry import CARD, CONFIG, SPLIT, VARIANTS, ModelEntry, save_entry
 from brainmri.zoo import EMBEDDED, LoadedModel, load
 from train.card import model_card
-from train.data import find_slices
-from train.evaluate import evaluate, predict_case, table
+from train.data import Slice, find_slices
+from train.evaluate import predict_case, summarise, table
 
 REVIEW_ERROR = 0.03  # the verdict may be wrong on this share of the slices it decides
 
@@ -52,47 +54,112 @@ def choose_review_band(probability: np.ndarray, tumour: np.ndarray, widest: floa
     return round(1 - float(high), 2), round(float(high), 2)
 
 
-def release(run: Path, validated: Path, data: Path, into: Path, half: bool) -> ModelEntry:
-    """Measure the validated run, and write the other run's weights with those figures as an entry under `into`."""
-    measured = load(validated.name, weights=validated)
-    split = json.loads((validated / SPLIT).read_text(encoding="utf-8"))
-    cases = {case: slices for case, slices in find_slices(data).items() if case in set(split["validation"])}
-    if set(cases) != set(split["validation"]):
-        raise SystemExit(f"{data} lacks {len(set(split['validation']) - set(cases))} of the validation patients of {validated}")
-    if overlap := set(split["train"]) & set(cases):
-        raise SystemExit(f"{validated} was trained on patients it would be measured on: {', '.join(sorted(overlap))}")
-    stages, earlier = (load(folder.name, weights=folder, device="cpu").entry.training["stages"] for folder in (run, validated))
-    if stages[: len(earlier)] != earlier:
-        raise SystemExit(f"{run} did not start from {validated}, so the figures of one say nothing of the other")
-    segments, classifies = ("segmentation" in measured.entry.tasks), ("classification" in measured.entry.tasks)
-    if classifies:
-        rows = [row for slices in cases.values() for row in predict_case(slices, None, measured)]
-        probability, tumour = (np.array([r[key] for r in rows]) for key in ("probability", "tumour"))
+def recipe(entry: ModelEntry) -> list[tuple[frozenset[str], int]]:
+    """The stages that led to an entry's weights, as options and slices drawn, whichever patients they were drawn from."""
+    which = re.compile(r"fold \d+|all|resume")
+    return [
+        (frozenset(part for part in stage["command"].split(" --") if not which.fullmatch(part)), stage["samples"])
+        for stage in entry.training["stages"]
+    ]
+
+
+def check(released: ModelEntry, folds: list[ModelEntry], splits: list[dict]) -> None:
+    """Whether the folds' figures say something of the released weights: SystemExit with the reason, when they don't."""
+    validated = [case for split in splits for case in split["validation"]]
+    if not validated or len(validated) != len(set(validated)):
+        raise SystemExit("each validated run needs patients of its own; a fold came twice, or a run without validation")
+    for entry, split in zip(folds, splits, strict=True):
+        if overlap := set(split["train"]) & set(split["validation"]):
+            raise SystemExit(f"{entry.folder} was trained on patients it would be measured on: {', '.join(sorted(overlap))}")
+        if recipe(entry) != recipe(folds[0]):
+            raise SystemExit(
+                f"{entry.folder} and {folds[0].folder} were trained by different recipes; they don't make one figure"
+            )
+    if recipe(released)[: len(recipe(folds[0]))] != recipe(folds[0]):
+        raise SystemExit(
+            f"{released.folder} did not start from {folds[0].folder}, nor by its recipe: one says nothing of the other"
+        )
+
+
+def calibrated(folds: list[LoadedModel], patients: list[list[str]], cases: dict[str, list[Slice]]) -> list[LoadedModel]:
+    """Each fold's model with the temperature and review band that fit the other folds' patients; a single fold's, its own.
+
+    The last model is an extra one, the first fold's network with what fits all patients: what a release takes along.
+    """
+    raw = [
+        [(row["probability"], row["tumour"]) for case in part for row in predict_case(cases[case], None, model)]
+        for model, part in zip(folds, patients, strict=True)
+    ]
+    everything = range(len(folds))
+    done = []
+    for fold in [*everything, None]:
+        fitted = [other for other in everything if other != fold] or [0]
+        probability, tumour = (
+            np.array(column) for column in zip(*(pair for other in fitted for pair in raw[other]), strict=True)
+        )
         temperature = fit_temperature(probability, tumour)
         clipped = np.clip(probability, 1e-7, 1 - 1e-7)
-        calibrated = 1 / (1 + (clipped / (1 - clipped)) ** (-1 / temperature))
-        entry = dataclasses.replace(measured.entry, temperature=temperature, review=choose_review_band(calibrated, tumour))
-        measured = LoadedModel(entry=entry, net=measured.net, device=measured.device)
-    figures = evaluate(cases, measured if segments else None, measured if classifies else None, VARIANTS)
-    for variant, part in figures.items():
-        print(f"{variant}: {part['patients']} patients, {part['slices']} slices\n{table(part)}")
+        tempered = 1 / (1 + (clipped / (1 - clipped)) ** (-1 / temperature))
+        model = folds[fold or 0]
+        entry = dataclasses.replace(model.entry, temperature=temperature, review=choose_review_band(tempered, tumour))
+        done.append(LoadedModel(entry=entry, net=model.net, device=model.device))
+    return done
 
-    trained = load(run.name, weights=run, device="cpu")
+
+def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool) -> ModelEntry:
+    """Measure the validated runs on their own patients, and write the other run's weights with those figures under `into`."""
+    trained = load(run, device="cpu")
+    folds = [load(folder) for folder in validated]
+    splits = [json.loads((folder / SPLIT).read_text(encoding="utf-8")) for folder in validated]
+    check(trained.entry, [model.entry for model in folds], splits)
+    patients = [split["validation"] for split in splits]
+    wanted = {case for part in patients for case in part}
+    cases = {case: slices for case, slices in find_slices(data).items() if case in wanted}
+    if missing := wanted - set(cases):
+        raise SystemExit(f"{data} lacks {len(missing)} of the validation patients")
+    tasks = trained.entry.tasks
+    fitted = folds[0].entry
+    if "classification" in tasks:
+        *folds, last = calibrated(folds, patients, cases)
+        fitted = last.entry
+    figures = {}
+    for variant in VARIANTS:
+        predicted = {
+            case: predict_case(
+                cases[case],
+                model if "segmentation" in tasks else None,
+                model if "classification" in tasks else None,
+                variant,
+            )
+            for model, part in zip(folds, patients, strict=True)
+            for case in tqdm(part, desc=variant, unit="patient")
+        }
+        figures[variant] = summarise(predicted, fitted.mask_threshold)
+        print(
+            f"{variant}: {figures[variant]['patients']} patients, {figures[variant]['slices']} slices\n{table(figures[variant])}"
+        )
+
     config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
+    roles = json.loads((run / SPLIT).read_text(encoding="utf-8"))
+    everybody = len({case for split in splits for role in ("train", "validation") for case in split[role]})
+    measured = f"{len(wanted)} of {everybody} patients"
+    if len(folds) > 1:
+        protocol = f"{len(folds)} folds of a cross-validation by patient, {measured}, each by weights that never saw them; "
+        protocol += "temperature and review band fitted on the other folds"
+    else:
+        protocol = f"patient-level validation on {measured}, none of whom the measured weights had seen; "
+        protocol += "temperature and review band fitted on these same patients"
     config |= {
-        "temperature": measured.entry.temperature,
-        "review": list(measured.entry.review),
+        "temperature": fitted.temperature,
+        "review": list(fitted.review),
         "metrics": {
-            "protocol": f"patient-level validation on {len(cases)} of {len(cases) + len(split['train'])} patients, none of whom "
-            "the measured weights had seen; temperature and review band fitted on these same patients"
-            + ("; mirrored view averaged in" if measured.entry.flips else ""),
-            "machine": f"{platform.machine()} {measured.device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}",
+            "protocol": protocol + ("; mirrored view averaged in" if fitted.flips else ""),
+            "machine": f"{platform.machine()} {folds[0].device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}",
             "variants": figures,
         },
     }
-    roles = json.loads((run / SPLIT).read_text(encoding="utf-8"))
     folder = into / config["name"]
-    entry = save_entry(folder, trained.net, config, {**roles, "validated_on": split["validation"]}, half=half)
+    entry = save_entry(folder, trained.net, config, {**roles, "validated_on": sorted(wanted)}, half=half)
     (folder / CARD).write_text(model_card(entry), encoding="utf-8")
     return entry
 
@@ -102,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, help="the run whose weights are released")
     parser.add_argument(
-        "--validated", type=Path, required=True, help="the run with validation patients, whose figures are published"
+        "--validated", type=Path, nargs="+", required=True, help="the runs with validation patients, whose figures are published"
     )
     parser.add_argument("--into", type=Path, default=EMBEDDED, help="folder of entries")
     parser.add_argument("--half", action="store_true", help="store the weights in float16")

@@ -1,0 +1,39 @@
+"""Train one recipe on every fold: python -m train.crossvalidate segmenter|classifier --data DIR --out CV [--folds 5] [options…]
+
+Each fold is a run of its own, `CV/fold-K`, with whatever options `train.segmenter` or `train.classifier` takes. Finished folds
+are left alone and an interrupted one resumes, so the same command may be given again and again until all are there.
+`python -m train.release --validated CV/fold-*` then measures every patient by the fold that never saw it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from brainmri.entry import SPLIT
+from train import classifier, segmenter
+
+COMMANDS = {"segmenter": segmenter.main, "classifier": classifier.main}
+
+
+def main(arguments: list[str] | None = None) -> list[Path]:
+    """Train what is missing; returns the folds' run folders."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=list(COMMANDS))
+    parser.add_argument("--out", type=Path, required=True, help="folder for the folds' runs")
+    parser.add_argument("--folds", type=int, default=5)
+    options, recipe = parser.parse_known_args(arguments)
+    runs = [options.out / f"fold-{fold}" for fold in range(options.folds)]
+    for fold, run in enumerate(runs):
+        if (run / SPLIT).is_file():
+            print(f"{run} is finished")
+            continue
+        COMMANDS[options.command](
+            [*recipe, "--folds", str(options.folds), "--fold", str(fold), "--out", str(run), "--resume"]
+        )  # fmt: skip
+    return runs
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
