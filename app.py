@@ -31,7 +31,7 @@ from brainmri.hub import HubError
 from brainmri.predict import Pipeline
 from brainmri.reading import ACCEPTED, MAX_BYTES, SUFFIXES, Scan, read_slice
 from brainmri.render import gallery, mask_picture, overlay_picture
-from brainmri.zoo import DEFAULT, LoadedModel, find_entry, pins, pull
+from brainmri.zoo import DEFAULT, LoadedModel, embedded, find_entry, pins
 
 ASSETS = Path(__file__).parent / "assets"
 EXAMPLES = {
@@ -81,11 +81,8 @@ offered: dict[str, ModelEntry] = {}
 
 def offer(sources: list[str]) -> None:
     """Offer the zoo, pulling what was published and is not at hand, and other entries: folders, OWNER/NAME on the Hub."""
-    for name in set(pins()) - {entry.name for entry in brainmri.list_models()}:
-        pull(name)
     offered.clear()
-    offered.update({entry.name: entry for entry in brainmri.list_models()})
-    for source in sources:
+    for source in [*sorted({*embedded(), *pins()}), *sources]:
         offered[source] = find_entry(source)
 
 
