@@ -20,9 +20,7 @@ from train.phantoms import phantom_slice
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
 WITH_LESION = ("large-lesion", "small-lesion", "frontal-lesion", "flair-only")
-# strict: the mark has to go as soon as better weights decide it
-UNDECIDED = pytest.mark.xfail(reason="the verdict head gives it 25 %, inside the review band", strict=True)
-HEALTHY = (pytest.param("healthy-ventricles", marks=UNDECIDED), "healthy-high")
+HEALTHY = ("healthy-ventricles", "healthy-high")
 
 
 @pytest.fixture(scope="module")

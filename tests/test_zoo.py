@@ -17,7 +17,7 @@ ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
 
 
 def test_the_zoo_has_what_the_readme_says():
-    assert {"effunet-lgg", "resunet-lgg"} <= set(ENTRIES)
+    assert {"effunet-lgg", "resnet50-lgg", "resunet-lgg"} <= set(ENTRIES)
     assert DEFAULT in {e.name for e in brainmri.list_models("segmentation")} & {
         e.name for e in brainmri.list_models("classification")
     }
