@@ -29,7 +29,8 @@ picture = Image.open("slice.png").convert("RGB")  # a grey slice is FLAIR, in al
 grey = np.asarray(picture, np.float32).mean(axis=2)
 head = grey > 0.15 * np.percentile(grey, 99)
 rows, columns = (np.flatnonzero(head.mean(axis=axis) > 0.03) for axis in (1, 0))
-box = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+(left, right), (top, bottom) = ((line[0] - 0.04 * np.ptp(line), line[-1] + 0.04 * np.ptp(line)) for line in (columns, rows))
+box = max(0, round(left)), max(0, round(top)), min(picture.width, round(right) + 1), min(picture.height, round(bottom) + 1)
 head = ImageOps.contain(picture.crop(box), (SIZE, SIZE))
 left, top = (SIZE - head.width) // 2, (SIZE - head.height) // 2
 image = np.zeros((1, 3, SIZE, SIZE), np.float32)
