@@ -1,6 +1,6 @@
 """DICOM MR images to scans: which series is read, its slices in order, their pixels and where they lie.
 
-Only the elements named in `_ELEMENTS` are ever parsed, so names, dates and numbers of patients never enter the program;
+Of the data set only the elements named in `_ELEMENTS` are kept, so names, dates and numbers of patients never enter the program;
 series are told apart by their UIDs, which stay within it. pydicom's own messages quote values, so they are silenced, and
 its exceptions are not chained to a refusal.
 """
