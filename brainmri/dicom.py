@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from brainmri import jpeg
 from brainmri.files import StudyFile, digest
 from brainmri.preprocess import FLAIR, MAX_SIDE
 from brainmri.scan import MAX_STUDY_BYTES, Geometry, Instance, Scan, UnreadableImage, check_extent, refuse_study
@@ -33,7 +34,7 @@ _ELEMENTS = [
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    "PixelData",  # without its extended offset table, which would let frames overlap; where there is one, a fragment is a frame
 ]
 # a description is shown only when every word of it is one of these, so that it cannot name anybody
 _HARMLESS = set(
@@ -313,16 +314,10 @@ def _decode(stack: _Stack) -> np.ndarray:
 def _check_codestreams(dataset: Dataset) -> None:
     """Refuse compressed frames that unpack to another size than their header's, before a decoder makes room for them."""
     from pydicom.encaps import generate_frames
-    from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
 
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax in JPEG2000TransferSyntaxes:
-        from openjpeg import get_parameters
-    elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
-        from libjpeg import get_parameters
-    else:
+    if not jpeg.register(dataset.file_meta.TransferSyntaxUID):
         return
+    dataset.pixel_array_options(decoding_plugin=jpeg.PLUGIN)
     for frame in generate_frames(dataset.PixelData, number_of_frames=_frame_count(dataset)):
-        told = get_parameters(frame)
-        if (told["rows"], told["columns"]) != (dataset.Rows, dataset.Columns):
+        if jpeg.frame_size(frame) != (dataset.Rows, dataset.Columns, 1):
             raise refuse_study(NAME, "a DICOM file came whose compressed pixels have another size than its header says")

@@ -13,10 +13,11 @@ ROOMS = {
     "__init__": {"entry", "zoo", "predict", "findings"},  # predict and findings for type checkers and on first use
     "__main__": {"entry", "hub", "predict", "reading", "render", "zoo"},
     "findings": set(),
-    "dicom": {"files", "preprocess", "scan", "volumes"},
+    "dicom": {"files", "jpeg", "preprocess", "scan", "volumes"},
     "entry": {"preprocess"},
     "files": {"scan"},
     "hub": {"entry"},
+    "jpeg": set(),
     "nets": {"pretrained"},
     "predict": {"", "zoo", "preprocess", "reading", "findings"},  # "" is the package itself, for its version
     "preprocess": set(),
