@@ -65,10 +65,10 @@ class Pipeline:
         return self._findings(scan, scan.pixels[None])[0]
 
     def study(self, source: str | Path | np.ndarray | Scan) -> Study:
-        """A study: a folder of slices named `<case>_<number>`, an array (S, H, W[, 3]), or a `Scan` read already.
+        """A study: whatever `read_study` reads (a path, an array (S, H, W[, 3])), or a `Scan` read already.
 
         Raises:
-            FileNotFoundError: when the folder is not there.
+            FileNotFoundError: when nothing is there.
             brainmri.reading.UnreadableImage: when the input is refused, with a message that says why.
         """
         scan = source if isinstance(source, Scan) else read_study(source)

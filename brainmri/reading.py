@@ -1,4 +1,4 @@
-"""Files to arrays: PNG, JPEG and TIFF slices, a folder of slices; every limit and every refusal.
+"""Files to arrays: PNG, JPEG and TIFF slices here, and the way in for whole studies of every kind.
 
 Limits are checked on the file's size and header before pixels are decoded. Every refusal is an `UnreadableImage`
 whose message names what came and what is accepted.
@@ -9,43 +9,26 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from brainmri.preprocess import MAX_SIDE, MIN_SIDE, to_unit
+from brainmri.dicom import NAME, read_dicom
+from brainmri.files import StudyFile, folder_files, is_zip, zip_files
+from brainmri.preprocess import FLAIR, MAX_SIDE, MIN_SIDE, to_unit
+from brainmri.scan import MAX_SLICES, MAX_STUDY_BYTES, Scan, UnreadableImage, check_extent, refuse_study
+from brainmri.volumes import NIFTI_SUFFIXES, ONE_SEQUENCE, SEQUENCES, compose, read_nifti
 
 MAX_BYTES = 64 * 2**20
-MAX_SLICES = 512
 ACCEPTED = (
     f"PNG, JPEG and TIFF slices (8 or 16 bit, one page, {MIN_SIDE} to {MAX_SIDE} pixels a side, up to {MAX_BYTES // 2**20} MiB)"
 )
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d+)")
-
-
-class UnreadableImage(ValueError):
-    """An input that is refused; the message is fit for the page."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scan:
-    """Pixels as read, brought to float32 in [0, 1] and three channels, and where they came from.
-
-    Attributes:
-        pixels: (H, W, 3) for a slice or (S, H, W, 3) for a study; pre-contrast T1, FLAIR, post-contrast T1.
-        name: the file's or folder's name, for messages and output names.
-        sha256: of the input's bytes (of the pixels, for an array or an image in memory).
-        warnings: what a reader had to assume.
-    """
-
-    pixels: np.ndarray
-    name: str
-    sha256: str
-    warnings: tuple[str, ...] = ()
 
 
 def _refuse(name: str, came: str) -> UnreadableImage:
@@ -66,30 +49,42 @@ def _check_sides(width: int, height: int, name: str) -> None:
 
 def _assumptions(unit: np.ndarray) -> tuple[str, ...]:
     if np.array_equal(unit[..., 0], unit[..., 1]) and np.array_equal(unit[..., 1], unit[..., 2]):
-        return ("one sequence came; it is taken for FLAIR and stands in all three channels",)
+        return (ONE_SEQUENCE,)
     return ()
 
 
-def _decode_tiff(data: bytes, name: str) -> np.ndarray:
+def _page_pixels(page: tifffile.TiffPage, name: str) -> np.ndarray:
+    if page.samplesperpixel not in (1, 3, 4) or page.dtype is None or page.dtype.itemsize > 8:
+        raise _refuse(name, f"a TIFF with {page.samplesperpixel} samples of {page.dtype} a pixel came")
+    pixels = page.asarray()
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        colours = page.colormap  # (3, 256) uint16
+        pixels = (np.moveaxis(colours, 0, -1)[pixels] >> 8).astype(np.uint8)
+    elif page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        pixels = -pixels if pixels.dtype.kind == "f" else ~pixels  # the same for every page of a stack
+    elif page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
+        pixels = np.moveaxis(pixels, 0, -1)
+    return pixels
+
+
+def _decode_tiff(data: bytes, name: str, most: int = 1) -> np.ndarray:
+    """(S, H, W[, 3 or 4]), a slice a page; more than `most` of them are refused."""
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            if len(tiff.pages) != 1:
-                raise _refuse(
-                    name, f"a TIFF of {len(tiff.pages)} pages came, and multi-page files are not read yet; save one slice"
-                )
-            page = tiff.pages[0]
-            _check_sides(page.imagewidth, page.imagelength, name)
-            if page.samplesperpixel not in (1, 3, 4) or page.dtype is None or page.dtype.itemsize > 8:
-                raise _refuse(name, f"a TIFF with {page.samplesperpixel} samples of {page.dtype} a pixel came")
-            pixels = page.asarray()
-            if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-                colours = page.colormap  # (3, 256) uint16
-                pixels = (np.moveaxis(colours, 0, -1)[pixels] >> 8).astype(np.uint8)
-            elif page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-                pixels = pixels.max() - pixels if pixels.dtype != np.uint8 else 255 - pixels
-            elif page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
-                pixels = np.moveaxis(pixels, 0, -1)
-            return pixels
+            pages, first = tiff.pages, tiff.pages[0]
+            # ImageJ may keep a whole stack behind one page
+            slices = len(pages) if len(pages) > 1 else tiff.series[0].size // first.size
+            if slices > most == 1:
+                raise _refuse(name, f"a TIFF of {slices} pages came where one slice is expected; read it as a study")
+            if slices == 1:
+                _check_sides(first.imagewidth, first.imagelength, name)
+            else:
+                check_extent(name, slices, first.imagelength, first.imagewidth)
+            if slices > len(pages):
+                return tiff.series[0].asarray().reshape(-1, *first.shape)
+            if len({(page.shape, page.dtype, page.photometric) for page in pages}) > 1:
+                raise refuse_study(name, "a TIFF whose pages differ in size or kind came")
+            return np.stack([_page_pixels(page, name) for page in pages])
     except UnreadableImage:
         raise
     except Exception as error:  # a broken TIFF fails in many ways, all of them the file's fault
@@ -136,8 +131,7 @@ def read_bytes(data: bytes, name: str) -> Scan:
         raise _refuse(name, "an empty file came")
     if len(data) > MAX_BYTES:
         raise _refuse(name, f"a file of {len(data) / 2**20:.0f} MiB came")
-    tiff = data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-    unit = _unit(_decode_tiff(data, name) if tiff else _decode_picture(data, name), name)
+    unit = _unit(_decode_tiff(data, name)[0] if data[:4] in TIFF_MAGIC else _decode_picture(data, name), name)
     return Scan(pixels=unit, name=name, sha256=hashlib.sha256(data).hexdigest(), warnings=_assumptions(unit))
 
 
@@ -160,9 +154,7 @@ def read_slice(source: str | Path | Image.Image | np.ndarray) -> Scan:
             )
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not a file")
-        if path.stat().st_size > MAX_BYTES:
-            raise _refuse(path.name, f"a file of {path.stat().st_size / 2**20:.0f} MiB came")
-        return read_bytes(path.read_bytes(), path.name)
+        return _read_slice(StudyFile(path=path))
     if isinstance(source, Image.Image):
         pixels, name = _image_pixels(source, "image"), "image"
     elif isinstance(source, np.ndarray):
@@ -174,61 +166,131 @@ def read_slice(source: str | Path | Image.Image | np.ndarray) -> Scan:
     return Scan(pixels=unit, name=name, sha256=digest, warnings=_assumptions(unit))
 
 
-def slice_files(folder: Path) -> list[Path]:
-    """The slices of a study folder in order along the head: `<case>_<n>.<suffix>` by n, masks (`…_mask`) left out."""
-    files = [
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in SUFFIXES and not p.stem.endswith("_mask") and not p.name.startswith(".")
-    ]
-    numbered = [(int(m["number"]), p) for p in files if (m := NUMBERED.fullmatch(p.stem))]
-    if len(numbered) != len(files):
-        odd = next(p.name for p in files if not NUMBERED.fullmatch(p.stem))
-        raise UnreadableImage(
-            f"{folder.name}: {odd} has no slice number; a study's slices are named <case>_<number>, counting along the head"
-        )
-    if len({n for n, _ in numbered}) != len(numbered):
-        raise UnreadableImage(f"{folder.name}: two slices have the same number; one study a folder, please")
-    return [p for _, p in sorted(numbered)]
+def _read_slice(file: StudyFile) -> Scan:
+    if file.size > MAX_BYTES:
+        raise _refuse(file.name.name, f"a file of {file.size / 2**20:.0f} MiB came")
+    return read_bytes(file.read(), file.name.name)
 
 
 def read_study(source: str | Path | np.ndarray) -> Scan:
-    """A study from a folder of slices in the dataset's naming, or from an array.
+    """A study: slices, a multi-page TIFF, NIfTI or DICOM, in a file, a folder or a zip; or an array.
 
     Args:
-        source: a folder; or (S, H, W) or (S, H, W, 3) of 8-bit, 16-bit or float.
+        source: a path; what lies there is told from its bytes, NIfTI from its suffix. Slices are named
+            `<case>_<number>`, counting along the head, masks (`…_mask`) left aside. Or an array (S, H, W) or
+            (S, H, W, 3) of 8-bit, 16-bit or float, axial, from the neck upwards.
+
+    Returns:
+        The scan, pixels (S, H, W, 3); with its geometry for NIfTI and DICOM that tell where they lie.
 
     Raises:
-        FileNotFoundError: when the folder is not there.
-        UnreadableImage: when there are no slices, too many, of different sizes, or one is refused.
+        FileNotFoundError: when nothing is there.
+        UnreadableImage: when no study can be told in it, or it is damaged or outside the limits.
     """
     if isinstance(source, np.ndarray):
-        if source.ndim not in (3, 4) or not 1 <= len(source) <= MAX_SLICES:
-            raise UnreadableImage(
-                f"an array of shape {source.shape} came; a study is (S, H, W) or (S, H, W, 3), 1 to {MAX_SLICES} slices"
-            )
-        if source.dtype.kind not in "buif" or not source.size:
-            raise UnreadableImage(f"an array of {source.dtype} came; 8-bit, 16-bit and float pixels are accepted")
-        shared = (source.min(), source.max())  # one scale from end to end for 16-bit and float, so that slices stay comparable
-        pixels = np.stack([_unit(pixels, f"slice {number}", shared) for number, pixels in enumerate(source, 1)])
-        digest = hashlib.sha256(np.ascontiguousarray(source).tobytes()).hexdigest()
-        return Scan(pixels=pixels, name="array", sha256=digest, warnings=_assumptions(pixels))
-    folder = Path(source)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder")
-    files = slice_files(folder)
-    if not files:
+        return _read_array(source)
+    path = Path(source)
+    if path.is_dir():
+        return _read_files(folder_files(path), path.name)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is neither a file nor a folder")
+    if path.stat().st_size > MAX_STUDY_BYTES:
+        raise refuse_study("the file", f"{path.stat().st_size / 2**20:.0f} MiB came")
+    if is_zip(path):
+        return replace(_read_files(zip_files(path), path.name), sha256=StudyFile(path=path).digest())
+    return _read_files([StudyFile(path=path)], path.name)
+
+
+def _read_array(source: np.ndarray) -> Scan:
+    if source.ndim not in (3, 4) or not 1 <= len(source) <= MAX_SLICES:
         raise UnreadableImage(
-            f"{folder.name}: no slices came; a study is a folder of {', '.join(SUFFIXES)} named <case>_<number>"
+            f"an array of shape {source.shape} came; a study is (S, H, W) or (S, H, W, 3), 1 to {MAX_SLICES} slices"
         )
+    if source.dtype.kind not in "buif" or not source.size:
+        raise UnreadableImage(f"an array of {source.dtype} came; 8-bit, 16-bit and float pixels are accepted")
+    shared = (source.min(), source.max())  # one scale from end to end for 16-bit and float, so that slices stay comparable
+    pixels = np.stack([_unit(pixels, f"slice {number}", shared) for number, pixels in enumerate(source, 1)])
+    digest = hashlib.sha256(np.ascontiguousarray(source).tobytes()).hexdigest()
+    return Scan(pixels=pixels, name="array", sha256=digest, warnings=_assumptions(pixels))
+
+
+def _read_files(files: list[StudyFile], name: str) -> Scan:
+    """Read the one kind of study that the files are; pictures beside a volume are taken for its previews."""
+    dicom, nifti, pictures = [], [], []
+    for file in files:
+        if _is_dicom(file):
+            dicom.append(file)
+        elif file.name.name.lower().endswith(NIFTI_SUFFIXES):
+            nifti.append(file)
+        elif file.name.suffix.lower() in SUFFIXES and not file.name.stem.endswith("_mask"):
+            pictures.append(file)
+    if dicom and nifti:
+        raise refuse_study(NAME, "DICOM and NIfTI files came together; one study of one kind, please")
+    if dicom:
+        return read_dicom(dicom)
+    if nifti:
+        return read_nifti(nifti, name)
+    if not pictures:
+        raise refuse_study(NAME, f"no slices and no volume came, {len(files)} other files")
+    nearest = min(len(file.name.parts) for file in pictures)
+    return _read_pictures([file for file in pictures if len(file.name.parts) == nearest], name)
+
+
+def _is_dicom(file: StudyFile) -> bool:
+    with file.open() as handle:
+        return handle.read(132)[128:] == b"DICM"
+
+
+def _read_pictures(files: list[StudyFile], name: str) -> Scan:
+    """Slices, each a file, in order along the head; or one multi-page TIFF."""
+    if len(files) == 1:
+        return _read_picture(files[0], name)
+    if len({file.name.parent for file in files}) > 1:
+        raise refuse_study(name, "slices in several folders came; one study at a time, please")
     if len(files) > MAX_SLICES:
-        raise UnreadableImage(f"{folder.name}: {len(files)} slices came; up to {MAX_SLICES} are accepted")
-    scans = [read_slice(p) for p in files]
+        raise refuse_study(name, f"{len(files)} slices came")
+    scans = []
+    for file in _in_order(files, name):
+        scan = _read_slice(file)
+        if not scans:
+            check_extent(name, len(files), *scan.pixels.shape[:2])
+        scans.append(scan)
     shapes = {s.pixels.shape for s in scans}
     if len(shapes) > 1:
-        raise UnreadableImage(
-            f"{folder.name}: slices of different sizes came ({', '.join(f'{w} x {h}' for h, w, _ in sorted(shapes))})"
-        )
+        sizes = ", ".join(f"{w} x {h}" for h, w, _ in sorted(shapes))
+        raise UnreadableImage(f"{name}: slices of different sizes came ({sizes})")
     digest = hashlib.sha256("".join(s.sha256 for s in scans).encode()).hexdigest()
     pixels = np.stack([s.pixels for s in scans])
-    return Scan(pixels=pixels, name=folder.name, sha256=digest, warnings=_assumptions(pixels))
+    return Scan(pixels=pixels, name=name, sha256=digest, warnings=_assumptions(pixels))
+
+
+def _read_picture(file: StudyFile, name: str) -> Scan:
+    """The slices of a multi-page TIFF; a lone slice is a study of one."""
+    with file.open() as handle:
+        tiff = handle.read(4) in TIFF_MAGIC
+    pixels = _decode_tiff(file.read(), name, most=MAX_SLICES) if tiff else None
+    if pixels is None or len(pixels) == 1:
+        scan = _read_slice(file)
+        return replace(scan, pixels=scan.pixels[None], name=name)
+    warnings = ["the file tells no orientation; its pages are taken for axial slices, from the neck upwards"]
+    if pixels.dtype != np.uint8:
+        pixels = pixels.astype(np.float32)
+    if pixels.ndim == 3:
+        sequences = {FLAIR: pixels}
+        warnings.append(ONE_SEQUENCE)
+    else:
+        sequences = {channel: pixels[..., channel] for channel in SEQUENCES}
+    return compose(sequences, None, name=name, sha256=file.digest(), warnings=warnings)
+
+
+def _in_order(files: list[StudyFile], name: str) -> list[StudyFile]:
+    """The slices of a study in order along the head: `<case>_<n>.<suffix>` by n."""
+    numbered = [(int(m["number"]), file) for file in files if (m := NUMBERED.fullmatch(file.name.stem))]
+    if len(numbered) != len(files):
+        odd = next(file.name.name for file in files if not NUMBERED.fullmatch(file.name.stem))
+        raise UnreadableImage(
+            f"{name}: {odd} has no slice number; a study's slices are named <case>_<number>, counting along the head"
+        )
+    if len({n for n, _ in numbered}) != len(numbered):
+        raise UnreadableImage(f"{name}: two slices have the same number; one study a folder, please")
+    return [file for _, file in sorted(numbered, key=lambda pair: pair[0])]

@@ -1,0 +1,140 @@
+"""The files a study is made of, in a folder or a zip; what is safe to open, and what is left shut.
+
+A zip is never unpacked to the disk: its members are read into memory, within the limits, and what lies in them is
+told from their bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mmap
+import re
+import stat
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from brainmri.scan import MAX_STUDY_BYTES, UnreadableImage, refuse_study
+
+MAX_FILES = 8192  # in a folder or a zip; a long examination has a few thousand
+ZIP = "the zip"  # instead of its name, which may name a patient
+DIRECTORY_ENTRY = re.compile(b"PK\1\2")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StudyFile:
+    """One file of a study, on the disk or, out of a zip, in memory.
+
+    Attributes:
+        path: the file, or the zip it lies in.
+        member: its name within the zip.
+        data: its bytes, out of a zip.
+    """
+
+    path: Path = field(repr=False)
+    member: str | None = field(default=None, repr=False)
+    data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> PurePosixPath:
+        """Its path, within the zip where it lies in one."""
+        return PurePosixPath(self.member or self.path.as_posix())
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.data is None else len(self.data)
+
+    def open(self) -> BinaryIO:
+        return self.path.open("rb") if self.data is None else io.BytesIO(self.data)
+
+    def read(self) -> bytes:
+        return self.path.read_bytes() if self.data is None else self.data
+
+    def digest(self) -> str:
+        """SHA-256 of its bytes."""
+        with self.open() as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest(files: list[StudyFile]) -> str:
+    """SHA-256 of one file's bytes; of several, of their hexadecimal digests in order."""
+    digests = [file.digest() for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def is_zip(path: Path) -> bool:
+    with path.open("rb") as handle:
+        return handle.read(4) in (b"PK\3\4", b"PK\5\6")
+
+
+def _hidden(name: PurePosixPath) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in name.parts)
+
+
+def folder_files(folder: Path) -> list[StudyFile]:
+    """Every file in a folder and its subfolders by name, hidden ones left out.
+
+    Raises:
+        UnreadableImage: when there are more than `MAX_FILES`.
+    """
+    files = []
+    for path in folder.rglob("*"):
+        if path.is_file() and not _hidden(PurePosixPath(path.relative_to(folder).as_posix())):
+            files.append(StudyFile(path=path))
+            if len(files) > MAX_FILES:
+                raise refuse_study("the folder", f"more than {MAX_FILES} files came")
+    return sorted(files, key=lambda file: file.name)
+
+
+def zip_files(path: Path) -> list[StudyFile]:
+    """Every file in a zip by name, read into memory, hidden ones left out.
+
+    Raises:
+        UnreadableImage: when it is damaged, encrypted or hostile, holds another zip, or unpacks to more than the limits.
+    """
+    try:
+        with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            # counted before the directory is parsed, which takes half a kilobyte of memory an entry
+            entries = sum(1 for _ in zip(DIRECTORY_ENTRY.finditer(content), range(MAX_FILES + 1), strict=False))
+        if entries > MAX_FILES:
+            raise refuse_study(ZIP, f"more than {MAX_FILES} files came")
+        with zipfile.ZipFile(path) as archive:
+            members = sorted((info for info in archive.infolist() if not info.is_dir()), key=lambda info: info.filename)
+            _check_members(members)
+            return _read_members(path, archive, [info for info in members if not _hidden(PurePosixPath(info.filename))])
+    except UnreadableImage:
+        raise
+    except Exception as error:  # a broken zip fails in many ways, all of them the file's fault; some name its members
+        raise refuse_study(ZIP, f"a damaged zip came ({type(error).__name__})") from None
+
+
+def _check_members(members: list[zipfile.ZipInfo]) -> None:
+    """Refuse a zip for what its directory says."""
+    for info in members:
+        name = PurePosixPath(info.filename)
+        if name.is_absolute() or ".." in name.parts or ":" in info.filename or "\\" in info.orig_filename:
+            raise refuse_study(ZIP, "a zip with paths that lead out of it came")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise refuse_study(ZIP, "a zip with links in it came")
+        if info.flag_bits & 0x1:
+            raise refuse_study(ZIP, "an encrypted zip came; save it without a password")
+        if name.suffix.lower() == ".zip":
+            raise refuse_study(ZIP, "a zip within a zip came; unpack it first")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise refuse_study(ZIP, "a zip with an unusual compression came; save it with the usual one (deflate)")
+    if sum(info.file_size for info in members) > MAX_STUDY_BYTES:
+        raise refuse_study(ZIP, f"a zip of {sum(info.file_size for info in members) / 2**20:.0f} MiB unpacked came")
+
+
+def _read_members(path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> list[StudyFile]:
+    files, left = [], MAX_STUDY_BYTES
+    for info in members:
+        with archive.open(info) as handle:
+            data = handle.read(left + 1)  # the directory's sizes may lie
+        left -= len(data)
+        if left < 0:
+            raise refuse_study(ZIP, f"a zip of more than {MAX_STUDY_BYTES // 2**20} MiB unpacked came")
+        files.append(StudyFile(path=path, member=info.filename, data=data))
+    return files
