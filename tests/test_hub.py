@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 from hub_server import Fault, Hub, serve
 from huggingface_hub import ModelCard
@@ -385,6 +386,8 @@ def test_the_cards_model_index_is_what_was_measured(entry):
 
 @pytest.mark.parametrize("entry", [e for e in ENTRIES.values() if (e.folder / ONNX).is_file()], ids=lambda e: e.name)
 def test_the_cards_numpy_example_runs_and_agrees(entry, tmp_path):
+    exported = onnx.load(entry.folder / ONNX)
+    assert not any(item.metadata_props or item.doc_string for item in exported.graph.node)
     program = numpy_example(entry)
     assert program in (entry.folder / CARD).read_text(encoding="utf-8")
     assert len(program.splitlines()) <= 25

@@ -1,6 +1,6 @@
 """Measure weights on patients: python -m train.evaluate --data DIR [--patients FILE] --out report.json [--segmenter NAME] …
 
-A model is a zoo name or a run folder. Everything is measured on the images' own grid, through the very
+A model is a zoo name, a run folder or OWNER/NAME on the Hub. Everything is measured on the images' own grid, through the very
 preprocessing and prediction that the page uses. Each figure's name says its protocol.
 """
 
@@ -25,12 +25,6 @@ from train.losses import tversky_index
 from train.metrics import auc, bootstrap_interval, dice, expected_calibration_error
 
 TVERSKY_BATCH = 16
-
-
-def load_model(name_or_folder: str, device: str = "auto") -> LoadedModel:
-    """A zoo entry by name, or a run folder by path."""
-    folder = Path(name_or_folder)
-    return load(folder.name, weights=folder, device=device) if folder.is_dir() else load(name_or_folder, device=device)
 
 
 def predict_case(
@@ -165,8 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder in the Kaggle layout")
     add("--patients", type=Path, help="text file with a patient a line; every patient in --data without it")
-    add("--segmenter", default=DEFAULT, help="zoo name or run folder")
-    add("--classifier", default=DEFAULT, help="zoo name or run folder")
+    add("--segmenter", default=DEFAULT, help="zoo name, run folder or OWNER/NAME")
+    add("--classifier", default=DEFAULT, help="zoo name, run folder or OWNER/NAME")
     add("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS[:1]))
     add("--device", default="auto")
     add("--out", type=Path, required=True, help="where the JSON report goes")
@@ -177,8 +171,8 @@ def main(arguments: list[str] | None = None) -> None:
         if missing := set(wanted) - set(cases):
             raise SystemExit(f"{options.data} lacks {len(missing)} of the patients asked for: {', '.join(sorted(missing)[:5])} …")
         cases = {case: cases[case] for case in wanted}
-    segmenter = load_model(options.segmenter, options.device)
-    classifier = segmenter if options.classifier == options.segmenter else load_model(options.classifier, options.device)
+    segmenter = load(options.segmenter, device=options.device)
+    classifier = segmenter if options.classifier == options.segmenter else load(options.classifier, device=options.device)
     seen = {m.entry.name: len(set(cases) & set(trained_on(m))) for m in (segmenter, classifier)}
     for name, count in seen.items():
         if count:

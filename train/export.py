@@ -45,16 +45,19 @@ def export(model: LoadedModel) -> Path:
         RuntimeError: when onnxruntime's probabilities differ from torch's by more than the tolerance.
     """
     import onnxruntime
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     entry, net = model.entry, Probabilities(model).eval()
     size = entry.preprocess.size
     image = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     names = [name for name, task in (("mask", "segmentation"), ("tumour", "classification")) if task in entry.tasks]
     path = entry.folder / ONNX
-    torch.onnx.export(
-        net, (image,), path, input_names=["image"], output_names=names, dynamo=True, external_data=False,
+    program = torch.onnx.export(
+        net, (image,), input_names=["image"], output_names=names, dynamo=True,
         dynamic_shapes={"image": {0: torch.export.Dim("batch")}}, verbose=False,
     )  # fmt: skip
+    ClearMetadataAndDocStringPass()(program.model)  # the exporter's traces name folders of the machine it ran on
+    program.save(path, external_data=False)
     session = onnxruntime.InferenceSession(path)
     with torch.inference_mode():
         for name, ours, theirs in zip(names, net(image), session.run(None, {"image": image.numpy()}), strict=True):
