@@ -78,7 +78,7 @@ def to_unit(image: np.ndarray, value_range: tuple[float, float] | None = None) -
     return np.repeat(unit, 3, axis=2) if unit.shape[2] == 1 else unit
 
 
-def head_box(unit: np.ndarray, smallest: float = 0.5) -> tuple[int, int, int, int]:
+def head_box(unit: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0), smallest: float = 0.5) -> tuple[int, int, int, int]:
     """The box around the head: what is brighter than the background, with a margin of 4 %.
 
     Scaling the head rather than the field of view to the network's grid spends its pixels on the head, and makes
@@ -87,6 +87,7 @@ def head_box(unit: np.ndarray, smallest: float = 0.5) -> tuple[int, int, int, in
 
     Args:
         unit: (H, W, 3) float32 in [0, 1].
+        spacing: between rows and between columns, in a common unit.
         smallest: neither side shrinks below this share of the image's longer side (as far as the image goes), so
             that the small cross-sections at the top of a head are not blown up.
 
@@ -96,12 +97,12 @@ def head_box(unit: np.ndarray, smallest: float = 0.5) -> tuple[int, int, int, in
     height, width = unit.shape[:2]
     mean = unit.mean(axis=2)
     foreground = mean > 0.15 * np.percentile(mean, 99)
-    least = smallest * max(height, width)
+    longer = max(height * spacing[0], width * spacing[1])
     box = []
-    for counts, side in ((foreground.mean(axis=1), height), (foreground.mean(axis=0), width)):
+    for counts, side, step in ((foreground.mean(axis=1), height, spacing[0]), (foreground.mean(axis=0), width, spacing[1])):
         inside = np.flatnonzero(counts > 0.03)
         low, high = (inside[0], inside[-1] + 1) if len(inside) else (0, side)
-        length = min(side, max(1.08 * (high - low), least))
+        length = min(side, max(1.08 * (high - low), smallest * longer / step))
         start = int(np.clip(round((low + high - length) / 2), 0, side - 1))
         stop = min(side, start + int(np.ceil(length)))
         box.append((start, stop - start))
@@ -135,11 +136,16 @@ class Preprocess:
         """What `config.json` keeps; `Preprocess(**config)` is the way back."""
         return asdict(self)
 
-    def placement(self, unit: np.ndarray) -> Placement:
-        """Where `place` puts an (H, W, 3) image in [0, 1]: aspect ratio kept, centred, the longer side filling the grid."""
-        top, left, tall, wide = head_box(unit) if self.crop else (0, 0, *unit.shape[:2])
-        scale = self.size / max(tall, wide)
-        height, width = max(1, round(tall * scale)), max(1, round(wide * scale))
+    def placement(self, unit: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> Placement:
+        """Where `place` puts an image: proportions kept, centred, the longer side filling the grid.
+
+        Args:
+            unit: (H, W, 3) float32 in [0, 1].
+            spacing: between rows and between columns, in a common unit; the networks know square pixels only.
+        """
+        top, left, tall, wide = head_box(unit, spacing) if self.crop else (0, 0, *unit.shape[:2])
+        sides = tall * spacing[0], wide * spacing[1]
+        height, width = (max(1, round(side * self.size / max(sides))) for side in sides)
         return Placement(
             image=tuple(unit.shape[:2]),
             crop=(top, left, tall, wide),
@@ -172,11 +178,11 @@ class Preprocess:
         deviation = centred.square().mean(dim=dims, keepdim=True).sqrt()
         return centred / torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
 
-    def __call__(self, unit: np.ndarray) -> tuple[Tensor, Placement]:
+    def __call__(self, unit: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> tuple[Tensor, Placement]:
         """(H, W, 3) float32 in [0, 1] to what `normalise` takes, (3, size, size) in [0, 1], and its placement."""
         import torch
 
-        placement = self.placement(unit)
+        placement = self.placement(unit, spacing)
         channels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(unit, 2, 0), dtype=np.float32))
         return self.place(channels, placement), placement
 

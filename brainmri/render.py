@@ -1,15 +1,17 @@
-"""Arrays to pictures: overlays, contours, heat maps, the gallery."""
+"""Arrays to pictures: overlays, contours, heat maps, the gallery of a slice; layers, montage and projections of a study."""
 
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
-from brainmri.findings import Finding
+from brainmri.findings import Finding, Study
 from brainmri.preprocess import FLAIR
+from brainmri.scan import Geometry
 
-MASK_COLOUR = np.array([255, 92, 60], np.float32)  # warm on grey, told apart by colour-blind eyes by its brightness
-CONTOUR_COLOUR = np.array([255, 220, 80], np.float32)
+MASK_COLOUR = (255, 92, 60)  # warm on grey, told apart by colour-blind eyes by its brightness
+CONTOUR_COLOUR = (255, 220, 80)
+TINT = 0.35
 
 
 def to_bytes(unit: np.ndarray) -> np.ndarray:
@@ -39,21 +41,29 @@ def contour(mask: np.ndarray) -> np.ndarray:
     return mask & ~(np.asarray(eroded) > 0)[width:-width, width:-width]
 
 
-def overlay_picture(pixels: np.ndarray, mask: np.ndarray, alpha: float = 0.35) -> Image.Image:
+def overlay_layer(mask: np.ndarray) -> Image.Image:
+    """An (H, W) bool mask tinted, its contour drawn, the rest transparent: RGBA, to lie over FLAIR in grey."""
+    layer = np.zeros((*mask.shape, 4), np.uint8)
+    layer[mask] = [*MASK_COLOUR, round(255 * TINT)]
+    layer[contour(mask)] = [*CONTOUR_COLOUR, 255]
+    return Image.fromarray(layer, "RGBA")
+
+
+def overlay_picture(pixels: np.ndarray, mask: np.ndarray) -> Image.Image:
     """FLAIR in grey with the mask tinted and its contour drawn; (H, W, 3) in [0, 1] and (H, W) bool."""
-    canvas = np.repeat(to_bytes(pixels[..., FLAIR : FLAIR + 1]), 3, axis=2).astype(np.float32)
-    canvas[mask] = (1 - alpha) * canvas[mask] + alpha * MASK_COLOUR
-    canvas[contour(mask)] = CONTOUR_COLOUR
-    return Image.fromarray(canvas.astype(np.uint8), "RGB")
+    return Image.alpha_composite(flair_picture(pixels).convert("RGBA"), overlay_layer(mask)).convert("RGB")
+
+
+def heat_layer(probability_map: np.ndarray) -> Image.Image:
+    """The probability of tumour, from transparent through red and yellow to white: RGBA, to lie over FLAIR in grey."""
+    p = probability_map[..., None]
+    colours = [np.clip(p * 3, 0, 1), np.clip(p * 3 - 1, 0, 1), np.clip(p * 3 - 2, 0, 1), np.clip(p * 1.5, 0, 0.85)]
+    return Image.fromarray(to_bytes(np.concatenate(colours, axis=2)), "RGBA")
 
 
 def heat_picture(pixels: np.ndarray, probability_map: np.ndarray) -> Image.Image:
-    """FLAIR in grey under the probability of tumour, black through red and yellow to white."""
-    p = probability_map[..., None]
-    heat = np.concatenate([np.clip(p * 3, 0, 1), np.clip(p * 3 - 1, 0, 1), np.clip(p * 3 - 2, 0, 1)], axis=2)
-    strength = np.clip(p * 1.5, 0, 0.85)
-    grey = pixels[..., FLAIR : FLAIR + 1]
-    return Image.fromarray(to_bytes((1 - strength) * 0.8 * grey + strength * heat), "RGB")
+    """FLAIR in grey under the probability of tumour."""
+    return Image.alpha_composite(flair_picture(pixels).convert("RGBA"), heat_layer(probability_map)).convert("RGB")
 
 
 def gallery(pixels: np.ndarray, finding: Finding) -> list[tuple[Image.Image, str]]:
@@ -66,3 +76,75 @@ def gallery(pixels: np.ndarray, finding: Finding) -> list[tuple[Image.Image, str
         (heat_picture(pixels, finding.probability_map), "Probability of tumour, pixel by pixel"),
         (mask_picture(finding.mask), "Mask"),
     ]
+
+
+def montage_picture(pixels: np.ndarray, study: Study, most: int = 24, columns: int = 6, side: int = 192) -> Image.Image:
+    """The overlays of a study's outlined slices, numbered; of slices evenly along the head where none is outlined.
+
+    Args:
+        pixels: (S, H, W, 3) in [0, 1].
+        most: slices shown; of more, evenly spaced ones.
+        side: longer side of each, in pixels, in the proportions of the head.
+    """
+    numbers = np.flatnonzero(study.mask.any(axis=(1, 2)))
+    if not len(numbers):
+        numbers = np.arange(len(pixels))
+    if len(numbers) > most:
+        numbers = numbers[np.linspace(0, len(numbers) - 1, most).round().astype(int)]
+    height, width = proportions(pixels.shape[1:3], study.geometry, side)
+    columns = min(columns, len(numbers))
+    canvas = Image.new("RGB", (columns * width, -(-len(numbers) // columns) * height))
+    write = ImageDraw.Draw(canvas)
+    for place, number in enumerate(numbers):
+        corner = place % columns * width, place // columns * height
+        canvas.paste(overlay_picture(pixels[number], study.mask[number]).resize((width, height)), corner)
+        write.text(
+            (corner[0] + 4, corner[1] + 3), str(number + 1), fill="white", stroke_width=1, stroke_fill="black", font_size=14
+        )
+    return canvas
+
+
+def proportions(shape: tuple[int, int], geometry: Geometry | None, side: int) -> tuple[int, int]:
+    """Height and width of a picture of an (H, W) slice in the head's true proportions, the longer of them `side`."""
+    tall, wide = np.multiply(shape, geometry.spacing[1:] if geometry else (1, 1))
+    return max(1, round(side * tall / max(tall, wide))), max(1, round(side * wide / max(tall, wide)))
+
+
+def projection_pictures(pixels: np.ndarray, study: Study, views: int = 24, side: int = 192) -> list[Image.Image]:
+    """The lesions in a translucent head, seen from all around: projections of FLAIR with the mask's thickness over them.
+
+    Args:
+        pixels: (S, H, W, 3) in [0, 1].
+        views: pictures of a full turn about the long axis, the first from the front; an even number.
+        side: of each picture, in pixels.
+
+    Returns:
+        RGB pictures, upright.
+    """
+    from scipy.ndimage import rotate, zoom
+
+    extent = np.array(pixels.shape[:3], float)
+    if study.geometry:
+        extent *= study.geometry.spacing
+    else:  # a head is about as high as it is wide, whatever the slices' thickness
+        extent[0] = max(extent[1:])
+    grid = side / 2 * extent / (1.1 * extent.max())  # half as fine as the picture; the corners of the field of view are air
+    flair, mask = (zoom(volume, grid / volume.shape, order=1) for volume in (pixels[..., FLAIR], study.mask.astype(np.float32)))
+    wide = round(side / 2)
+    heads, thicknesses = [], []
+    for angle in np.arange(views // 2) * 360 / views:
+        for volume, projections in ((flair, heads), (mask, thicknesses)):
+            projection = rotate(volume, angle, axes=(2, 1), order=1).sum(axis=1)[::-1]  # upright
+            canvas = np.zeros((wide, wide), np.float32)
+            top, left = (wide - projection.shape[0]) // 2, (wide - projection.shape[1]) // 2
+            fitting = projection[max(0, -top) :, max(0, -left) :][:wide, :wide]
+            canvas[max(0, top) :, max(0, left) :][: fitting.shape[0], : fitting.shape[1]] = fitting
+            projections.append(canvas)
+    brightest, thickest = max(map(np.max, heads)) or 1, max(map(np.max, thicknesses)) or 1
+    pictures = []
+    for head, thickness in zip(heads, thicknesses, strict=True):
+        strength = np.clip(2 * thickness / thickest, 0, 0.9)[..., None]
+        colours = (1 - strength) * 255 * (head / brightest)[..., None] + strength * np.array(MASK_COLOUR)
+        pictures.append(Image.fromarray(colours.astype(np.uint8), "RGB").resize((side, side), Image.Resampling.BICUBIC))
+    # a projection from behind is the mirror image of the one from the front
+    return pictures + [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]

@@ -15,6 +15,7 @@ ACCEPTED_STUDIES = (
     "slices named <case>_<number> (PNG, JPEG, TIFF), a multi-page TIFF, NIfTI (.nii, .nii.gz) or DICOM MR images, as files, "
     f"a folder or a zip; up to {MAX_SLICES} slices of {MIN_SIDE} to {MAX_SIDE} pixels a side and {MAX_STUDY_BYTES // 2**20} MiB"
 )
+EXTENT = (30, 1000)  # mm that a side of an axial slice may measure; outside it the spacing is in another unit, or damaged
 AXIAL = "SPL"  # where the axes of a scan's pixels point: slices to superior, rows to posterior, columns to the patient's left
 
 
@@ -69,6 +70,7 @@ class Geometry:
         shape: of the stored array: (i, j, k) of a NIfTI file; (slices, rows, columns) of DICOM, slices along their normal.
         affine: (4, 4) float64, index into the stored array to mm, towards the patient's right, anterior and superior.
         instances: for DICOM, the frame behind each index along the stored array's first axis.
+        oriented: False where the file tells sizes only and the directions had to be assumed.
 
     Raises:
         ValueError: when the affine is not invertible.
@@ -77,6 +79,7 @@ class Geometry:
     shape: tuple[int, int, int]
     affine: np.ndarray
     instances: tuple[Instance, ...] = field(default=(), repr=False)
+    oriented: bool = True
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.affine).all() or np.linalg.matrix_rank(self.affine[:3, :3]) < 3:
@@ -110,6 +113,24 @@ class Geometry:
         """Millimetres between the scan's slices, rows and columns."""
         lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
         return tuple(float(lengths[axis]) for axis in self.axes)
+
+    @property
+    def voxel_volume(self) -> float:
+        """Cubic millimetres, of sheared voxels too."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @property
+    def plausible(self) -> bool:
+        """Whether axial slices are of a size that can show a head, so that millimetres may be told."""
+        _, tall, wide = np.multiply(self.axial_shape, self.spacing)
+        return bool(EXTENT[0] <= min(tall, wide) and max(tall, wide) <= EXTENT[1])
+
+    def to_mm(self, index: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Slice, row and column of the scan, from 0, to mm towards the patient's right, anterior and superior."""
+        stored = np.ones(4)
+        for axis, direction, position in zip(self.axes, self.directions, index, strict=True):
+            stored[axis] = position if direction == 1 else self.shape[axis] - 1 - position
+        return tuple(float(c) for c in (self.affine @ stored)[:3])
 
     def to_axial(self, volume: np.ndarray) -> np.ndarray:
         """A volume on the stored array's grid, of `shape`, to the scan's (S, H, W); a view."""

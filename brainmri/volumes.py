@@ -47,6 +47,16 @@ def sequence_of(words: str) -> int | None:
     return None if _OTHER.search(words) else contrast
 
 
+def is_nifti(name: str) -> bool:
+    """Whether a file's name says NIfTI."""
+    return name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def is_mask(name: str) -> bool:
+    """Whether a file's name says that it holds labels rather than an image."""
+    return bool(_MASK.search(name.lower()))
+
+
 def _scaled(volume: np.ndarray) -> np.ndarray:
     """One sequence to float32 in [0, 1]: 8-bit by the range its format declares, the rest by percentiles of the volume."""
     if volume.dtype == np.uint8:
@@ -85,13 +95,6 @@ def compose(sequences: dict[int, np.ndarray], geometry: Geometry | None, *, name
         if not np.isfinite(volume).all():
             raise refuse_study(name, "voxels that are NaN or infinite came; replace them, or export the volume again")
         pixels[..., channel] = _scaled(geometry.to_axial(volume) if geometry else volume)
-    if geometry:
-        _, tall, wide = geometry.spacing
-        if max(tall, wide) > 1.2 * min(tall, wide):
-            warnings.append(
-                f"pixels are {tall:.2g} mm high and {wide:.2g} mm wide in axial slices; the networks know square ones, "
-                "and heads are squashed for them"
-            )
     return Scan(pixels=pixels, name=name, sha256=sha256, warnings=tuple(warnings), geometry=geometry)
 
 
@@ -188,11 +191,12 @@ def _decode(stream: BinaryIO, name: str) -> tuple[np.ndarray, Geometry, list[str
     if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
         raise refuse_study(name, f"a NIfTI file of shape {shape} came; one volume, or three along the fourth axis, is accepted")
     affine, warnings = header.get_best_affine(), []
-    if not (header["sform_code"] or header["qform_code"]):
+    oriented = bool(header["sform_code"] or header["qform_code"])
+    if not oriented:
         # NIfTI's method 1: indices count towards the right, anterior and superior
         affine = np.diag([*(abs(float(side)) or 1.0 for side in header["pixdim"][1:4]), 1.0])
         warnings.append("the file tells no orientation; its slices are taken for axial, from the neck upwards")
-    geometry = Geometry(shape=shape[:3], affine=np.asarray(affine, np.float64))
+    geometry = Geometry(shape=shape[:3], affine=np.asarray(affine, np.float64), oriented=oriented)
     check_extent(name, *geometry.axial_shape)
     end = header.get_data_offset() + int(np.prod(shape)) * dtype.itemsize
     if end > MAX_STUDY_BYTES:

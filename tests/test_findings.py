@@ -43,6 +43,7 @@ def test_a_finding_is_frozen_and_complete():
         mask=np.zeros((4, 6), bool),
         probability_map=np.zeros((4, 6), np.float32),
         area_px=0,
+        area_mm2=None,
         warnings=(),
         provenance={},
     )

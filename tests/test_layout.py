@@ -12,18 +12,20 @@ ROOT = Path(__file__).parent.parent
 ROOMS = {
     "__init__": {"entry", "zoo", "predict", "findings"},  # predict and findings for type checkers and on first use
     "__main__": {"entry", "hub", "predict", "reading", "render", "zoo"},
-    "findings": set(),
+    "findings": {"lesions", "scan"},
     "dicom": {"files", "jpeg", "preprocess", "scan", "volumes"},
     "entry": {"preprocess"},
     "files": {"scan"},
     "hub": {"entry"},
     "jpeg": set(),
+    "lesions": {"preprocess", "scan"},
     "nets": {"pretrained"},
-    "predict": {"", "zoo", "preprocess", "reading", "findings"},  # "" is the package itself, for its version
+    "predict": {"", "findings", "lesions", "preprocess", "reading", "zoo"},  # "" is the package itself, for its version
     "preprocess": set(),
     "pretrained": {"entry", "hub", "preprocess"},
     "reading": {"dicom", "files", "preprocess", "scan", "volumes"},
-    "render": {"findings", "preprocess"},
+    "render": {"findings", "preprocess", "scan"},
+    "report": {"findings", "render", "scan"},
     "scan": {"preprocess"},
     "volumes": {"files", "preprocess", "scan"},
     "zoo": {"entry", "hub", "nets"},
