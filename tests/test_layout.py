@@ -13,7 +13,7 @@ ROOMS = {
     "__init__": {"entry", "zoo", "predict", "findings"},  # predict and findings for type checkers and on first use
     "__main__": {"entry", "hub", "predict", "reading", "render", "zoo"},
     "findings": set(),
-    "dicom": {"files", "jpeg", "preprocess", "scan", "volumes"},
+    "dicom": {"files", "jpeg", "preprocess", "scan", "sequences", "volumes"},
     "entry": {"preprocess"},
     "files": {"scan"},
     "hub": {"entry"},
@@ -22,10 +22,11 @@ ROOMS = {
     "predict": {"", "zoo", "preprocess", "reading", "findings"},  # "" is the package itself, for its version
     "preprocess": set(),
     "pretrained": {"entry", "hub", "preprocess"},
-    "reading": {"dicom", "files", "preprocess", "scan", "volumes"},
+    "reading": {"dicom", "files", "preprocess", "scan", "sequences", "volumes"},
     "render": {"findings", "preprocess"},
     "scan": {"preprocess"},
-    "volumes": {"files", "preprocess", "scan"},
+    "sequences": {"preprocess", "scan"},
+    "volumes": {"files", "preprocess", "scan", "sequences"},
     "zoo": {"entry", "hub", "nets"},
 }
 

@@ -46,7 +46,7 @@ import brainmri.files
 from brainmri.preprocess import FLAIR
 from brainmri.reading import UnreadableImage, read_slice, read_study
 from brainmri.scan import AXIAL, Geometry
-from brainmri.volumes import ONE_SEQUENCE, POST, PRE, sequence_of
+from brainmri.sequences import ONE_SEQUENCE, POST, PRE, sequence_of
 
 SHAPE = (40, 36, 12)
 SPACING = (2.0, 2.0, 5.0)
@@ -199,7 +199,7 @@ def test_a_sparse_or_constant_volume_is_read(tmp_path):
 def test_a_file_without_orientation_is_taken_for_axial(tmp_path):
     scan = read(nifti(tmp_path / "scan.nii", affine=RAS, code=0))
     assert marker(scan) == MARKER
-    assert "no orientation" in scan.warnings[0]
+    assert "no orientation" in scan.warnings[1]
     assert ONE_SEQUENCE in scan.warnings
 
 
