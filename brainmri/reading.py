@@ -30,7 +30,7 @@ ACCEPTED = (
 )
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d+)")
+NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{1,9})")
 
 
 def _refuse(name: str, came: str) -> UnreadableImage:
@@ -319,8 +319,9 @@ def _read_pictures(files: list[StudyFile], name: str) -> Scan:
         return _read_picture(files[0], name)
     if len(files) > MAX_SLICES:
         raise refuse_study(name, f"{len(files)} slices came")
+    numbered = _in_order(files, name)
     scans = []
-    for file in _in_order(files, name):
+    for file in numbered.values():
         scan = _read_slice(file)
         if not scans:
             check_extent(name, len(files), *scan.pixels.shape[:2])
@@ -331,7 +332,11 @@ def _read_pictures(files: list[StudyFile], name: str) -> Scan:
         raise UnreadableImage(f"{name}: slices of different sizes came ({sizes})")
     digest = hashlib.sha256("".join(s.sha256 for s in scans).encode()).hexdigest()
     pixels = np.stack([s.pixels for s in scans])
-    return Scan(pixels=pixels, name=name, sha256=digest, warnings=_assumptions(pixels))
+    warnings = _assumptions(pixels)
+    first, last = min(numbered), max(numbered)
+    if absent := last - first + 1 - len(numbered):
+        warnings += (f"{absent} of the slices' numbers from {first} to {last} did not come; slices may be missing",)
+    return Scan(pixels=pixels, name=name, sha256=digest, warnings=warnings)
 
 
 def _read_picture(file: StudyFile, name: str) -> Scan:
@@ -353,17 +358,20 @@ def _read_picture(file: StudyFile, name: str) -> Scan:
     return compose(sequences, None, name=name, sha256=file.digest(), warnings=warnings)
 
 
-def _in_order(files: list[StudyFile], name: str) -> list[StudyFile]:
-    """The slices of a study in order along the head: `<case>_<n>.<suffix>` by n."""
-    matches = [(m, file) for file in files if (m := NUMBERED.fullmatch(file.name.stem))]
-    numbered = [(int(m["number"]), file) for m, file in matches]
-    if len(numbered) != len(files):
-        odd = next(file.name.name for file in files if not NUMBERED.fullmatch(file.name.stem))
-        raise UnreadableImage(
-            f"{name}: {odd} has no slice number; a study's slices are named <case>_<number>, counting along the head"
-        )
-    if len(cases := sorted({m["case"] for m, _ in matches})) > 1:
-        raise UnreadableImage(f"{name}: slices of {len(cases)} cases came ({cases[0]}, {cases[1]}…); one study at a time, please")
-    if len({n for n, _ in numbered}) != len(numbered):
+def _in_order(files: list[StudyFile], name: str) -> dict[int, StudyFile]:
+    """The slices of a study by number, in order along the head: `<case>_<n>.<suffix>` by n."""
+    numbered, cases = {}, set()
+    for file in files:
+        match = NUMBERED.fullmatch(file.name.stem)
+        if not match:
+            raise UnreadableImage(
+                f"{name}: {file.name.name} has no slice number; a study's slices are named <case>_<number>, counting along the "
+                "head"
+            )
+        numbered[int(match["number"])] = file
+        cases.add(match["case"])
+    if len(cases) > 1:
+        raise UnreadableImage(f"{name}: slices of {len(cases)} cases came; one study at a time, please")
+    if len(numbered) < len(files):
         raise UnreadableImage(f"{name}: two slices have the same number; one study a folder, please")
-    return [file for _, file in sorted(numbered, key=lambda pair: pair[0])]
+    return dict(sorted(numbered.items()))

@@ -290,6 +290,7 @@ def _load(file: StudyFile, head: _Head, name: str) -> np.ndarray:
         data = stream.read(head.end)  # no more than the header announces, however much is packed
         if len(data) < head.end:
             raise refuse_study(name, "a NIfTI file came that ends too early")
+        stream.read(1)  # a packed file that ends here has its checksum compared
         image = head.image_class.from_bytes(data)
         plain = head.dtype == np.uint8 and (image.dataobj.slope, image.dataobj.inter) == (1, 0)
         voxels = image.dataobj.get_unscaled() if plain else image.get_fdata(dtype=np.float32)

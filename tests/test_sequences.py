@@ -288,7 +288,7 @@ def test_slices_from_anywhere_are_put_in_order(tmp_path):
 
 def test_slices_of_different_cases_are_refused(tmp_path):
     paths = scattered(tmp_path, {"a_1.png": png(1), "b_2.png": png(2)})
-    assert "slices of 2 cases came (a, b" in refusal(paths)
+    assert "slices of 2 cases came" in refusal(paths)
     assert "slices of 2 cases came" in refusal(zip_of_bytes(tmp_path, {"a_1.png": png(1), "b_2.png": png(2)}))
 
 
