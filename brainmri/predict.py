@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,8 @@ class Pipeline:
             raise ValueError(f"pixels of shape {scan.pixels.shape} came; one slice is (H, W, 3); use study() for a stack")
         return self._findings(scan, scan.pixels[None])[0]
 
-    def study(self, source: str | Path | np.ndarray | Scan) -> Study:
-        """A study: whatever `read_study` reads (a path, an array (S, H, W[, 3])), or a `Scan` read already.
+    def study(self, source: str | Path | Sequence[str | Path] | np.ndarray | Scan) -> Study:
+        """A study: whatever `read_study` reads (a path, a list of them, an array (S, H, W[, 3])), or a `Scan` read already.
 
         Raises:
             FileNotFoundError: when nothing is there.
