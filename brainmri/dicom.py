@@ -11,8 +11,9 @@ import contextlib
 import logging
 import threading
 import warnings as python_warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,8 @@ from brainmri import jpeg
 from brainmri.files import StudyFile, digest
 from brainmri.preprocess import FLAIR, MAX_SIDE
 from brainmri.scan import MAX_STUDY_BYTES, Geometry, Instance, Scan, UnreadableImage, check_extent, refuse_study
-from brainmri.volumes import ONE_SEQUENCE, SEQUENCES, compose, same_grid, sequence_of
+from brainmri.sequences import HOW_TO_CHOOSE, SEQUENCES, Candidate, Choice, assigned, lone, sequence_of
+from brainmri.volumes import compose, refuse_other_grid, same_grid
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -43,6 +45,8 @@ _HARMLESS = set(
     "tse fse se gre ge ir stir fs fat sat fatsat ax axial tra transverse sag sagittal cor coronal obl oblique iso 2d 3d p2 "
     "brain head localizer loc scout survey and of sub".split()
 )
+# the two-letter modalities of the standard's vocabulary; no other word of a header is told as one
+_MODALITIES = set("AR AU BI CR CT DG DX EC EM ES GM HC IO KO LS MG NM OP OT PR PT PX RF RG SC SM SR TG US XA XC".split())
 
 
 _silence = threading.Lock()
@@ -65,6 +69,15 @@ class _Series:
     @property
     def slices(self) -> int:
         return sum(_frame_count(header) for _, header in self.images)
+
+    @property
+    def label(self) -> str:
+        return f"series {self}"
+
+    @cached_property
+    def stack(self) -> _Stack:
+        """Its slices in order, checked; raises UnreadableImage."""
+        return _stack(self)
 
     def __str__(self) -> str:
         words = self.description.lower().replace("_", " ").replace("-", " ").split()
@@ -99,18 +112,38 @@ class _Stack:
     warnings: list[str]
 
 
-def read_dicom(files: list[StudyFile]) -> Scan:
+def list_series(files: list[StudyFile]) -> tuple[Candidate, ...]:
+    """The MR series among the DICOM files of one study, and what `read_dicom` reads each as; headers only.
+
+    Raises:
+        UnreadableImage: when there is none, or a header is damaged.
+    """
+    with _guarded():
+        series, _ = _series(files)
+        return _told(series).candidates([one.label for one in series])
+
+
+def read_dicom(files: list[StudyFile], assign: Mapping[int, int | None] | None = None) -> Scan:
     """DICOM files of one study to a scan: its FLAIR series, with the T1 series on the same grid.
 
     Args:
         files: DICOM files of any number of series, in any order, single or multi-frame; other objects are left aside.
+        assign: by channel, an index into `list_series`, instead of what the descriptions tell.
 
     Raises:
-        UnreadableImage: when no series can be told to be FLAIR, or its slices are damaged, doubled or outside the limits.
+        UnreadableImage: when no series can be told to be FLAIR, a sequence was assigned a series that lies on another grid
+            than the FLAIR, or slices are damaged, doubled or outside the limits.
     """
+    with _guarded():
+        return _read(files, assign)
+
+
+@contextlib.contextmanager
+def _guarded() -> Iterator[None]:
+    """Every failure is a refusal that quotes nothing of a header."""
     try:
         with _quiet():
-            return _read(files)
+            yield
     except UnreadableImage:
         raise
     except Exception as error:  # a broken file fails in many ways, all of them the file's fault
@@ -130,36 +163,52 @@ def _quiet() -> Iterator[None]:
             log.disabled = disabled
 
 
-def _read(files: list[StudyFile]) -> Scan:
-    by_uid: dict[str, list[tuple[StudyFile, Dataset]]] = {}
-    for file in files:
-        header = _header(file)
-        if header is not None:
-            by_uid.setdefault(str(header.get("SeriesInstanceUID")), []).append((file, header))
-    series = sorted((_Series(images=images) for images in by_uid.values()), key=lambda s: (s.number, s.description))
-    if not series:
-        raise refuse_study(NAME, f"{len(files)} DICOM files came, but no greyscale MR images among them")
-    warnings = []
-    if aside := len(files) - sum(len(s.images) for s in series):
-        warnings.append(f"{aside} DICOM files that are not greyscale MR images were left aside")
-    flair, notes = _choose(series)
-    stacks = {FLAIR: _stack(flair)}
-    warnings += notes + stacks[FLAIR].warnings
-    for channel in sorted(set(SEQUENCES) - {FLAIR}):
-        told = [s for s in series if s is not flair and sequence_of(s.description) == channel]
-        fitting = [stack for s in told if (stack := _fitting(s, stacks[FLAIR]))]
-        if len(fitting) == 1:
-            stacks[channel] = fitting[0]
-        elif told:
-            why = "came several times" if fitting else "lies on another grid than the FLAIR"
-            warnings.append(f"the {SEQUENCES[channel]} {why} and was left out")
+def _read(files: list[StudyFile], assign: Mapping[int, int | None] | None) -> Scan:
+    series, aside = _series(files)
+    labels = [one.label for one in series]
+    choice = _told(series) if assign is None else assigned(assign, labels, NAME)
+    if choice.problem:
+        raise refuse_study(NAME, choice.problem)
+    flair = series[choice.indices[FLAIR]]
+    stacks = {FLAIR: flair.stack}
+    for channel in sorted(set(choice.indices) - {FLAIR}):
+        one = series[choice.indices[channel]]
+        if not _same_place(one.stack, flair.stack):
+            raise refuse_other_grid(NAME, channel, one.label)
+        stacks[channel] = one.stack
     sequences = {channel: _decode(stack) for channel, stack in stacks.items()}
     read = dict.fromkeys(frame.file for channel in sorted(stacks) for frame in stacks[channel].frames)
-    return compose(sequences, stacks[FLAIR].geometry, name=NAME, sha256=digest(list(read)), warnings=warnings)
+    return compose(
+        sequences,
+        flair.stack.geometry,
+        name=NAME,
+        sha256=digest(list(read)),
+        warnings=[*choice.warnings, *aside, *flair.stack.warnings],
+        labels=choice.labels(labels),
+    )
 
 
-def _header(file: StudyFile) -> Dataset | None:
-    """What of a file's header is needed here, or None when it is no greyscale MR image."""
+def _series(files: list[StudyFile]) -> tuple[list[_Series], list[str]]:
+    """The greyscale MR series among the files, by number and description; and what was left aside."""
+    by_uid: dict[str, list[tuple[StudyFile, Dataset]]] = {}
+    modalities = set()
+    for file in files:
+        header = _header(file)
+        if _is_grey(header) and header.get("Modality") == "MR":
+            by_uid.setdefault(str(header.get("SeriesInstanceUID")), []).append((file, header))
+        else:
+            modalities.add(str(header.get("Modality")))
+    series = sorted((_Series(images=images) for images in by_uid.values()), key=lambda s: (s.number, s.description))
+    if not series:
+        named = ", ".join(sorted(modalities & _MODALITIES))
+        came = f"; they hold {named}, and the networks know MR alone" if named else ""
+        raise refuse_study(NAME, f"{len(files)} DICOM files came, but no greyscale MR images among them{came}")
+    aside = len(files) - sum(len(s.images) for s in series)
+    return series, [f"{aside} DICOM files that are not greyscale MR images were left aside"] if aside else []
+
+
+def _header(file: StudyFile) -> Dataset:
+    """What of a file's header is needed here."""
     from pydicom import dcmread
     from pydicom.filereader import read_dataset
 
@@ -169,24 +218,34 @@ def _header(file: StudyFile) -> Dataset | None:
         if str(meta.get("TransferSyntaxUID")) == DEFLATED:
             raise refuse_study(NAME, "a deflated DICOM file came; save it uncompressed, or as a zip")
         handle.seek(0)
-        header = dcmread(handle, stop_before_pixels=True, specific_tags=_ELEMENTS)
-    grey = "Rows" in header and "Columns" in header and header.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
-    return header if grey and header.get("Modality") == "MR" else None
+        return dcmread(handle, stop_before_pixels=True, specific_tags=_ELEMENTS)
 
 
-def _choose(series: list[_Series]) -> tuple[_Series, list[str]]:
-    """The series to read as FLAIR, and what had to be assumed."""
-    flairs = [s for s in series if sequence_of(s.description) == FLAIR]
+def _is_grey(header: Dataset) -> bool:
+    return "Rows" in header and "Columns" in header and header.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+
+
+def _told(series: list[_Series]) -> Choice:
+    """What the descriptions tell: of several FLAIR series an axial one, of several T1 series the one on the FLAIR's grid."""
+    if len(series) == 1:
+        return lone(series[0].description, "the series is described as")
+    named = {channel: [i for i, s in enumerate(series) if sequence_of(s.description) == channel] for channel in SEQUENCES}
+    flairs, indices, warnings, problem = named[FLAIR], {}, [], None
     if flairs:
-        best = max(flairs, key=lambda s: (_is_axial(s), s.slices))
-        return best, [f"{len(flairs)} FLAIR series came; the one {best} was read"] if len(flairs) > 1 else []
-    if len(series) > 1:
+        indices[FLAIR] = max(flairs, key=lambda index: (_is_axial(series[index]), series[index].slices))
+        if len(flairs) > 1:
+            warnings.append(f"{len(flairs)} FLAIR series came; the one {series[indices[FLAIR]]} was read")
+    else:
         listed = "; ".join(map(str, series[:12])) + ("; and more" if len(series) > 12 else "")
-        raise refuse_study(NAME, f"{len(series)} series came and none is described as FLAIR ({listed}); send the FLAIR alone")
-    described = sequence_of(series[0].description)
-    if described is None:
-        return series[0], [ONE_SEQUENCE]
-    return series[0], [f"the series is described as a {SEQUENCES[described]}, which the networks cannot judge by", ONE_SEQUENCE]
+        problem = f"{len(series)} series came and none is described as FLAIR ({listed}); {HOW_TO_CHOOSE}"
+    for channel in sorted(set(SEQUENCES) - {FLAIR}):
+        fitting = [i for i in named[channel] if not flairs or _fits(series[i], series[indices[FLAIR]])]
+        if len(fitting) == 1:
+            indices[channel] = fitting[0]
+        elif named[channel]:
+            why = "came several times" if fitting else "lies on another grid than the FLAIR"
+            warnings.append(f"the {SEQUENCES[channel]} {why} and was left out")
+    return Choice(indices=indices, warnings=tuple(warnings), problem=problem)
 
 
 def _is_axial(series: _Series) -> bool:
@@ -280,13 +339,16 @@ def _numbered(frames: list[_Frame]) -> list[_Frame]:
     return [frame for _, frame in sorted(zip(numbers, frames, strict=True), key=lambda pair: pair[0])]
 
 
-def _fitting(series: _Series, flair: _Stack) -> _Stack | None:
-    """A series' stack where it has the FLAIR's grid."""
+def _fits(series: _Series, flair: _Series) -> bool:
+    """Whether both are stacks and lie in the same place."""
     try:
-        stack = _stack(series)
+        return _same_place(series.stack, flair.stack)
     except UnreadableImage:
-        return None
-    return stack if stack.geometry and flair.geometry and same_grid(stack.geometry, flair.geometry) else None
+        return False
+
+
+def _same_place(one: _Stack, other: _Stack) -> bool:
+    return one.geometry is not None and other.geometry is not None and same_grid(one.geometry, other.geometry)
 
 
 def _decode(stack: _Stack) -> np.ndarray:

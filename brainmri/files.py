@@ -12,6 +12,7 @@ import mmap
 import re
 import stat
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -86,6 +87,27 @@ def folder_files(folder: Path) -> list[StudyFile]:
             if len(files) > MAX_FILES:
                 raise refuse_study("the folder", f"more than {MAX_FILES} files came")
     return sorted(files, key=lambda file: file.name)
+
+
+def listed_files(paths: Sequence[Path]) -> list[StudyFile]:
+    """Several files, in the order they are listed.
+
+    Raises:
+        FileNotFoundError: when one of them is not there.
+        UnreadableImage: for no files, for more than `MAX_FILES`, or for a folder or a zip among them.
+    """
+    if not 1 <= len(paths) <= MAX_FILES:
+        raise refuse_study("the files", f"{len(paths)} files came where 1 to {MAX_FILES} are read")
+    for path in paths:
+        if path.is_dir():
+            raise refuse_study("the files", "a folder came among several files; send it alone, or the files in it")
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is neither a file nor a folder")
+        if is_zip(path):
+            raise refuse_study("the files", "a zip came among several files; send it alone, or the files in it")
+        if path.stat().st_size > MAX_STUDY_BYTES:
+            raise refuse_study("the files", f"a file of {path.stat().st_size / 2**20:.0f} MiB came")
+    return [StudyFile(path=path) for path in paths]
 
 
 def zip_files(path: Path) -> list[StudyFile]:

@@ -1,4 +1,7 @@
-"""JPEG, JPEG-LS and JPEG 2000 frames of DICOM files: their size before they are decoded, and pydicom's way to imagecodecs."""
+"""JPEG, JPEG-LS and JPEG 2000 frames of DICOM files: their size before they are decoded, and pydicom's way to imagecodecs.
+
+High-Throughput JPEG 2000 has JPEG 2000's headers, and the same decoder, OpenJPEG, takes it.
+"""
 
 from __future__ import annotations
 

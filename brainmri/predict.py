@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +81,10 @@ class Pipeline:
         raw = self._predict(scan.pixels[None], (1.0, 1.0))[0]
         return self._finding(raw, raw.probability_map > self.mask_threshold, scan.warnings, self.provenance(scan), None)
 
-    def study(self, source: str | Path | np.ndarray | Scan, progress: Progress | None = None) -> Study:
-        """A study: whatever `read_study` reads (a path, an array (S, H, W[, 3])), or a `Scan` read already.
+    def study(
+        self, source: str | Path | Sequence[str | Path] | np.ndarray | Scan, progress: Progress | None = None
+    ) -> Study:
+        """A study: whatever `read_study` reads (a path, a list of them, an array (S, H, W[, 3])), or a `Scan` read already.
 
         Slices without a head in them are not analysed, and small islands of the mask are dropped (`lesions.without_islands`).
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from brainmri.dicom import NAME, read_dicom
-from brainmri.files import StudyFile, folder_files, is_zip, zip_files
+from brainmri.dicom import NAME, list_series, read_dicom
+from brainmri.files import StudyFile, folder_files, is_zip, listed_files, zip_files
 from brainmri.preprocess import FLAIR, MAX_SIDE, MIN_SIDE, to_unit
 from brainmri.scan import MAX_SLICES, MAX_STUDY_BYTES, Scan, UnreadableImage, check_extent, refuse_study
-from brainmri.volumes import NIFTI_SUFFIXES, ONE_SEQUENCE, SEQUENCES, compose, read_nifti
+from brainmri.sequences import ONE_SEQUENCE, SEQUENCES, Candidate
+from brainmri.volumes import compose, is_nifti, list_volumes, read_nifti
 
 MAX_BYTES = 64 * 2**20
 ACCEPTED = (
@@ -28,7 +30,7 @@ ACCEPTED = (
 )
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d+)")
+NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{1,9})")
 
 
 def _refuse(name: str, came: str) -> UnreadableImage:
@@ -172,33 +174,125 @@ def _read_slice(file: StudyFile) -> Scan:
     return read_bytes(file.read(), file.name.name)
 
 
-def read_study(source: str | Path | np.ndarray) -> Scan:
-    """A study: slices, a multi-page TIFF, NIfTI or DICOM, in a file, a folder or a zip; or an array.
+@dataclass(frozen=True, kw_only=True)
+class _Files:
+    """The files of one study, all of one kind; the other two are empty.
+
+    Attributes:
+        name: the study's.
+        archive: the zip they came in.
+    """
+
+    name: str
+    dicom: list[StudyFile]
+    nifti: list[StudyFile]
+    pictures: list[StudyFile]
+    archive: StudyFile | None
+
+
+def read_study(source: str | Path | Sequence[str | Path] | np.ndarray, assign: Mapping[int, int | None] | None = None) -> Scan:
+    """A study: slices, a multi-page TIFF, NIfTI or DICOM, in a file, a folder or a zip, or as several files; or an array.
 
     Args:
-        source: a path; what lies there is told from its bytes, NIfTI from its suffix. Slices are named
-            `<case>_<number>`, counting along the head, masks (`…_mask`) left aside. Or an array (S, H, W) or
-            (S, H, W, 3) of 8-bit, 16-bit or float, axial, from the neck upwards.
+        source: a path, or a list of the paths of files; what lies there is told from its bytes, NIfTI from its suffix.
+            Slices are named `<case>_<number>`, counting along the head, masks (`…_mask`) left aside. Or an array (S, H, W)
+            or (S, H, W, 3) of 8-bit, 16-bit or float, axial, from the neck upwards.
+        assign: for NIfTI and DICOM, what is read as which sequence, instead of what names and descriptions tell: by channel
+            (0 pre-contrast T1, 1 FLAIR, 2 post-contrast T1) an index into `list_sequences(source)`; a channel that is
+            missing or None is not there, and FLAIR stands in for it.
 
     Returns:
         The scan, pixels (S, H, W, 3); with its geometry for NIfTI and DICOM that tell where they lie.
 
     Raises:
         FileNotFoundError: when nothing is there.
-        UnreadableImage: when no study can be told in it, or it is damaged or outside the limits.
+        UnreadableImage: when no study can be told in it, it is damaged or outside the limits, or it cannot be read as
+            assigned.
     """
     if isinstance(source, np.ndarray):
+        _refuse_assignment(assign, "an array")
         return _read_array(source)
-    path = Path(source)
+    files = _files(source)
+    if files.dicom:
+        scan = read_dicom(files.dicom, assign)
+    elif files.nifti:
+        scan = read_nifti(files.nifti, files.name, assign)
+    else:
+        _refuse_assignment(assign, files.name)
+        scan = _read_pictures(files.pictures, files.name)
+    return replace(scan, sha256=files.archive.digest()) if files.archive else scan
+
+
+def list_sequences(source: str | Path | Sequence[str | Path] | np.ndarray) -> tuple[Candidate, ...]:
+    """What in a study may be read as which sequence, and what `read_study` reads it as unless told otherwise.
+
+    Only headers are read, so the pixels behind them may still be refused.
+
+    Args:
+        source: as for `read_study`.
+
+    Returns:
+        The volumes of NIfTI files or the series of DICOM files; none for slices, TIFF stacks and arrays, whose channels are
+        their colours. None of them has channel 1 where it cannot be told which is the FLAIR: the caller has to assign it.
+
+    Raises:
+        FileNotFoundError: when nothing is there.
+        UnreadableImage: when no study can be told in it, or a header is damaged or outside the limits.
+    """
+    if isinstance(source, np.ndarray):
+        return ()
+    files = _files(source)
+    if files.dicom:
+        return list_series(files.dicom)
+    return list_volumes(files.nifti, files.name) if files.nifti else ()
+
+
+def _refuse_assignment(assign: Mapping[int, int | None] | None, name: str) -> None:
+    if assign is not None:
+        raise UnreadableImage(
+            f"{name}: sequences were assigned to slices, whose colours they are; only volumes of NIfTI and series of DICOM files "
+            "can be assigned"
+        )
+
+
+def _files(source: str | Path | Sequence[str | Path]) -> _Files:
+    """What came, within the limits of a file, a folder, a zip or a list."""
+    paths = [Path(path) for path in source] if isinstance(source, list | tuple) else [Path(source)]
+    if len(paths) != 1:
+        return _of_one_kind(listed_files(paths), NAME, loose=True)
+    path = paths[0]
     if path.is_dir():
-        return _read_files(folder_files(path), path.name)
+        return _of_one_kind(folder_files(path), path.name)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is neither a file nor a folder")
     if path.stat().st_size > MAX_STUDY_BYTES:
         raise refuse_study("the file", f"{path.stat().st_size / 2**20:.0f} MiB came")
     if is_zip(path):
-        return replace(_read_files(zip_files(path), path.name), sha256=StudyFile(path=path).digest())
-    return _read_files([StudyFile(path=path)], path.name)
+        return _of_one_kind(zip_files(path), path.name, archive=StudyFile(path=path))
+    return _of_one_kind([StudyFile(path=path)], path.name)
+
+
+def _of_one_kind(files: list[StudyFile], name: str, archive: StudyFile | None = None, loose: bool = False) -> _Files:
+    """The one kind of study among the files; `loose` ones came one by one, so the folders they lie in mean nothing."""
+    dicom, nifti, pictures = [], [], []
+    for file in files:
+        if _is_dicom(file):
+            dicom.append(file)
+        elif is_nifti(file.name.name):
+            nifti.append(file)
+        elif file.name.suffix.lower() in SUFFIXES and not file.name.stem.endswith("_mask"):
+            pictures.append(file)
+    if dicom and nifti:
+        raise refuse_study(NAME, "DICOM and NIfTI files came together; one study of one kind, please")
+    if not (dicom or nifti or pictures):
+        raise refuse_study(NAME, f"no slices and no volume came, {len(files)} other files")
+    if pictures and not (dicom or nifti or loose):
+        nearest = min(len(file.name.parts) for file in pictures)
+        pictures = [file for file in pictures if len(file.name.parts) == nearest]
+        if len({file.name.parent for file in pictures}) > 1:
+            raise refuse_study(name, "slices in several folders came; one study at a time, please")
+    # beside a volume pictures are taken for its previews
+    return _Files(name=name, dicom=dicom, nifti=nifti, pictures=[] if dicom or nifti else pictures, archive=archive)
 
 
 def _read_array(source: np.ndarray) -> Scan:
@@ -214,28 +308,6 @@ def _read_array(source: np.ndarray) -> Scan:
     return Scan(pixels=pixels, name="array", sha256=digest, warnings=_assumptions(pixels))
 
 
-def _read_files(files: list[StudyFile], name: str) -> Scan:
-    """Read the one kind of study that the files are; pictures beside a volume are taken for its previews."""
-    dicom, nifti, pictures = [], [], []
-    for file in files:
-        if _is_dicom(file):
-            dicom.append(file)
-        elif file.name.name.lower().endswith(NIFTI_SUFFIXES):
-            nifti.append(file)
-        elif file.name.suffix.lower() in SUFFIXES and not file.name.stem.endswith("_mask"):
-            pictures.append(file)
-    if dicom and nifti:
-        raise refuse_study(NAME, "DICOM and NIfTI files came together; one study of one kind, please")
-    if dicom:
-        return read_dicom(dicom)
-    if nifti:
-        return read_nifti(nifti, name)
-    if not pictures:
-        raise refuse_study(NAME, f"no slices and no volume came, {len(files)} other files")
-    nearest = min(len(file.name.parts) for file in pictures)
-    return _read_pictures([file for file in pictures if len(file.name.parts) == nearest], name)
-
-
 def _is_dicom(file: StudyFile) -> bool:
     with file.open() as handle:
         return handle.read(132)[128:] == b"DICM"
@@ -245,12 +317,11 @@ def _read_pictures(files: list[StudyFile], name: str) -> Scan:
     """Slices, each a file, in order along the head; or one multi-page TIFF."""
     if len(files) == 1:
         return _read_picture(files[0], name)
-    if len({file.name.parent for file in files}) > 1:
-        raise refuse_study(name, "slices in several folders came; one study at a time, please")
     if len(files) > MAX_SLICES:
         raise refuse_study(name, f"{len(files)} slices came")
+    numbered = _in_order(files, name)
     scans = []
-    for file in _in_order(files, name):
+    for file in numbered.values():
         scan = _read_slice(file)
         if not scans:
             check_extent(name, len(files), *scan.pixels.shape[:2])
@@ -261,7 +332,11 @@ def _read_pictures(files: list[StudyFile], name: str) -> Scan:
         raise UnreadableImage(f"{name}: slices of different sizes came ({sizes})")
     digest = hashlib.sha256("".join(s.sha256 for s in scans).encode()).hexdigest()
     pixels = np.stack([s.pixels for s in scans])
-    return Scan(pixels=pixels, name=name, sha256=digest, warnings=_assumptions(pixels))
+    warnings = _assumptions(pixels)
+    first, last = min(numbered), max(numbered)
+    if absent := last - first + 1 - len(numbered):
+        warnings += (f"{absent} of the slices' numbers from {first} to {last} did not come; slices may be missing",)
+    return Scan(pixels=pixels, name=name, sha256=digest, warnings=warnings)
 
 
 def _read_picture(file: StudyFile, name: str) -> Scan:
@@ -283,14 +358,20 @@ def _read_picture(file: StudyFile, name: str) -> Scan:
     return compose(sequences, None, name=name, sha256=file.digest(), warnings=warnings)
 
 
-def _in_order(files: list[StudyFile], name: str) -> list[StudyFile]:
-    """The slices of a study in order along the head: `<case>_<n>.<suffix>` by n."""
-    numbered = [(int(m["number"]), file) for file in files if (m := NUMBERED.fullmatch(file.name.stem))]
-    if len(numbered) != len(files):
-        odd = next(file.name.name for file in files if not NUMBERED.fullmatch(file.name.stem))
-        raise UnreadableImage(
-            f"{name}: {odd} has no slice number; a study's slices are named <case>_<number>, counting along the head"
-        )
-    if len({n for n, _ in numbered}) != len(numbered):
+def _in_order(files: list[StudyFile], name: str) -> dict[int, StudyFile]:
+    """The slices of a study by number, in order along the head: `<case>_<n>.<suffix>` by n."""
+    numbered, cases = {}, set()
+    for file in files:
+        match = NUMBERED.fullmatch(file.name.stem)
+        if not match:
+            raise UnreadableImage(
+                f"{name}: {file.name.name} has no slice number; a study's slices are named <case>_<number>, counting along the "
+                "head"
+            )
+        numbered[int(match["number"])] = file
+        cases.add(match["case"])
+    if len(cases) > 1:
+        raise UnreadableImage(f"{name}: slices of {len(cases)} cases came; one study at a time, please")
+    if len(numbered) < len(files):
         raise UnreadableImage(f"{name}: two slices have the same number; one study a folder, please")
-    return [file for _, file in sorted(numbered, key=lambda pair: pair[0])]
+    return dict(sorted(numbered.items()))

@@ -164,6 +164,8 @@ class Scan:
             (of the pixels, for an array or an image in memory).
         warnings: what a reader had to assume.
         geometry: where the pixels lie in the patient, where the files know it.
+        sequences: by channel, what was read as it, in words fit to show; None where FLAIR stands in, and for slices, whose
+            channels are their colours.
     """
 
     pixels: np.ndarray
@@ -171,3 +173,4 @@ class Scan:
     sha256: str
     warnings: tuple[str, ...] = ()
     geometry: Geometry | None = None
+    sequences: tuple[str | None, str | None, str | None] = (None, None, None)

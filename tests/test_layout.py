@@ -11,9 +11,10 @@ ROOT = Path(__file__).parent.parent
 # every room of the package and the rooms it may know
 ROOMS = {
     "__init__": {"entry", "zoo", "predict", "findings"},  # predict and findings for type checkers and on first use
-    "__main__": {"entry", "hub", "predict", "reading", "render", "zoo"},
+    "__main__": {"cohort", "entry", "hub", "predict", "zoo"},
+    "cohort": {"dicom", "files", "outputs", "predict", "reading", "scan", "sequences", "volumes"},
     "findings": {"lesions", "scan"},
-    "dicom": {"files", "jpeg", "preprocess", "scan", "volumes"},
+    "dicom": {"files", "jpeg", "preprocess", "scan", "sequences", "volumes"},
     "entry": {"preprocess"},
     "files": {"scan"},
     "hub": {"entry"},
@@ -23,11 +24,13 @@ ROOMS = {
     "predict": {"", "findings", "lesions", "preprocess", "reading", "zoo"},  # "" is the package itself, for its version
     "preprocess": set(),
     "pretrained": {"entry", "hub", "preprocess"},
-    "reading": {"dicom", "files", "preprocess", "scan", "volumes"},
+    "reading": {"dicom", "files", "preprocess", "scan", "sequences", "volumes"},
+    "outputs": {"exports", "findings", "render", "report", "scan"},
     "render": {"findings", "preprocess", "scan"},
     "report": {"findings", "render", "scan"},
     "scan": {"preprocess"},
-    "volumes": {"files", "preprocess", "scan"},
+    "sequences": {"preprocess", "scan"},
+    "volumes": {"files", "preprocess", "scan", "sequences"},
     "zoo": {"entry", "hub", "nets"},
 }
 

@@ -24,9 +24,12 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    HTJ2K,
     DeflatedExplicitVRLittleEndian,
     EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -43,7 +46,7 @@ import brainmri.files
 from brainmri.preprocess import FLAIR
 from brainmri.reading import UnreadableImage, read_slice, read_study
 from brainmri.scan import AXIAL, Geometry
-from brainmri.volumes import ONE_SEQUENCE, POST, PRE, sequence_of
+from brainmri.sequences import ONE_SEQUENCE, POST, PRE, sequence_of
 
 SHAPE = (40, 36, 12)
 SPACING = (2.0, 2.0, 5.0)
@@ -196,7 +199,7 @@ def test_a_sparse_or_constant_volume_is_read(tmp_path):
 def test_a_file_without_orientation_is_taken_for_axial(tmp_path):
     scan = read(nifti(tmp_path / "scan.nii", affine=RAS, code=0))
     assert marker(scan) == MARKER
-    assert "no orientation" in scan.warnings[0]
+    assert "no orientation" in scan.warnings[1]
     assert ONE_SEQUENCE in scan.warnings
 
 
@@ -548,6 +551,9 @@ def jpeg_baseline(pixels: np.ndarray) -> bytes:
     [
         (RLELossless, 16, 0, None),  # by pydicom itself
         (JPEG2000Lossless, 16, 0, lambda p: imagecodecs.jpeg2k_encode(p, level=0, codecformat="j2k", reversible=True)),
+        (HTJ2KLossless, 16, 0, lambda p: imagecodecs.htj2k_encode(p, reversible=True)),
+        (HTJ2KLosslessRPCL, 16, 0, lambda p: imagecodecs.htj2k_encode(p, reversible=True)),
+        (HTJ2K, 16, 0.02, lambda p: imagecodecs.htj2k_encode(p, reversible=False)),
         (JPEGLSLossless, 16, 0, imagecodecs.jpegls_encode),
         (JPEGLSNearLossless, 16, 0.02, lambda p: imagecodecs.jpegls_encode(p, level=2)),
         (JPEGLosslessSV1, 16, 0, lambda p: imagecodecs.ljpeg_encode(p, bitspersample=16)),
@@ -555,7 +561,10 @@ def jpeg_baseline(pixels: np.ndarray) -> bytes:
         (JPEGExtended12Bit, 16, 0.02, lambda p: imagecodecs.jpeg8_encode(p, level=100, bitspersample=12)),
         (JPEGBaseline8Bit, 8, 0.02, jpeg_baseline),
     ],
-    ids=["RLE", "JPEG 2000", "JPEG-LS", "JPEG-LS near", "JPEG lossless SV1", "JPEG lossless", "JPEG extended", "JPEG"],
+    ids=[
+        *("RLE", "JPEG 2000", "HTJ2K lossless", "HTJ2K RPCL", "HTJ2K", "JPEG-LS", "JPEG-LS near", "JPEG lossless SV1"),
+        *("JPEG lossless", "JPEG extended", "JPEG"),
+    ],
 )
 def test_compressed_pixels_are_read(tmp_path, syntax, bits, off, encode):
     volume = EXPECTED // 4 if bits == 8 else EXPECTED
@@ -585,11 +594,12 @@ def test_pydicoms_own_files_are_read(kind):
     [
         (JPEG2000Lossless, lambda p: imagecodecs.jpeg2k_encode(p, codecformat="j2k")),
         (JPEG2000Lossless, lambda p: imagecodecs.jpeg2k_encode(p, codecformat="jp2")),
+        (HTJ2KLossless, imagecodecs.htj2k_encode),
         (JPEGLSLossless, imagecodecs.jpegls_encode),
         (JPEGLosslessSV1, lambda p: imagecodecs.ljpeg_encode(p, bitspersample=16)),
         (JPEGBaseline8Bit, lambda p: jpeg_baseline(p.astype(np.uint8))),
     ],
-    ids=["JPEG 2000", "JP2", "JPEG-LS", "JPEG lossless", "JPEG"],
+    ids=["JPEG 2000", "JP2", "HTJ2K", "JPEG-LS", "JPEG lossless", "JPEG"],
 )
 def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(tmp_path, syntax, encode, monkeypatch):
     ds = images()[0]
