@@ -47,6 +47,7 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     RLELossless,
 )
+from scipy.spatial.transform import Rotation
 
 import brainmri.files
 from brainmri.preprocess import FLAIR
@@ -109,12 +110,31 @@ def test_every_orientation_goes_to_axial_and_back_exactly(code):
     ]
 
 
-def test_an_oblique_volume_goes_to_the_nearest_axes():
-    tilt = np.deg2rad(20)
-    rotation = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+def tilted(degrees: float, axis: int) -> np.ndarray:
+    """The phantom's affine, turned about an anatomical axis."""
     affine = np.eye(4)
-    affine[:3, :3] = rotation @ np.diag(SPACING)
-    assert np.array_equal(Geometry(shape=SHAPE, affine=affine).to_axial(PHANTOM), EXPECTED)
+    affine[:3, :3] = Rotation.from_rotvec(np.eye(3)[axis] * degrees, degrees=True).as_matrix() @ np.diag(SPACING)
+    return affine
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_oblique_volume_goes_to_the_nearest_axes(axis):
+    geometry = Geometry(shape=SHAPE, affine=tilted(40, axis))
+    assert np.array_equal(geometry.to_axial(PHANTOM), EXPECTED)
+    assert geometry.tilt == pytest.approx(40)
+    assert Geometry(shape=SHAPE, affine=RAS).tilt == 0
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_far_from_axial_are_warned_about(tmp_path, axis):
+    assert not [w for w in read(nifti(tmp_path / "routine.nii", affine=tilted(-18, axis))).warnings if "tilted" in w]
+    assert "tilted by 25 degrees" in read(nifti(tmp_path / "flair.nii", affine=tilted(25, axis))).warnings[-1]
+    series = images()
+    turned = tilted(25, axis)[:3, :3] / SPACING * [[-1], [-1], [1]]  # DICOM counts towards left and posterior
+    for number, ds in enumerate(series):
+        ds.ImageOrientationPatient = [round(float(v), 6) for v in (*-turned[:, 0], *-turned[:, 1])]
+        ds.ImagePositionPatient = [round(float(v), 6) for v in turned[:, 2] * 5 * number]
+    assert "tilted by 25 degrees" in read(save(tmp_path / "dicom", series)).warnings[-1]
 
 
 def test_a_geometry_refuses_what_lies_on_another_grid():
