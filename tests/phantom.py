@@ -53,7 +53,11 @@ def header(sop_class=MRImageStorage, uid: str | None = None, series=1, descripti
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = uid or generate_uid(ROOT + ".")
     ds.PatientName, ds.PatientID, ds.PatientBirthDate = "Planted^Patient", "ID4711", "19700102"
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = "19991231"
-    ds.StudyTime, ds.AccessionNumber, ds.InstitutionName = "235959", "ACC0815", "Planted Hospital"
+    ds.StudyTime, ds.AccessionNumber, ds.InstitutionName = "235959.4711", "ACC0815", "Planted Hospital"
+    ds.PatientSex, ds.PatientAge, ds.PatientComments, ds.StudyID = "O", "047Y", "Planted comment", "ID4711"
+    ds.ReferringPhysicianName, ds.StudyDescription, ds.ProtocolName = "Planted^Physician", "Planted study", "Planted protocol"
+    ds.Manufacturer, ds.DeviceSerialNumber, ds.SoftwareVersions = "Planted Scanners", "SN4711", "Planted 1"
+    ds.PositionReferenceIndicator = "Planted"
     ds.StudyInstanceUID, ds.FrameOfReferenceUID = ROOT + ".1", ROOT + ".2"
     ds.SeriesInstanceUID = f"{ROOT}.3.{series}"
     ds.SeriesNumber, ds.SeriesDescription, ds.Modality = series, description, "MR"
