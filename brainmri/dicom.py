@@ -2,7 +2,7 @@
 
 Of the data set only the elements named in `_ELEMENTS` are kept, so names, dates and numbers of patients never enter the program;
 series are told apart by their UIDs, which stay within it. pydicom's own messages quote values, so they are silenced, and
-its exceptions are not chained to a refusal.
+its exceptions are not chained to a refusal. `quiet`, `group` and `place` serve the room that writes DICOM, too.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def read_dicom(files: list[StudyFile], assign: Mapping[int, int | None] | None =
 def _guarded() -> Iterator[None]:
     """Every failure is a refusal that quotes nothing of a header."""
     try:
-        with _quiet():
+        with quiet():
             yield
     except UnreadableImage:
         raise
@@ -151,16 +151,19 @@ def _guarded() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Neither warnings nor log from pydicom, one reader at a time: both switches are the whole process's."""
-    log = logging.getLogger("pydicom")
+def quiet() -> Iterator[None]:
+    """Neither warnings nor log from pydicom and highdicom, one file at a time: both switches are the whole process's."""
+    logs = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [log.level for log in logs]
     with _silence, python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore")
-        disabled, log.disabled = log.disabled, True
+        for log in logs:
+            log.setLevel(logging.CRITICAL + 1)  # inherited by their modules' loggers, as `disabled` would not be
         try:
             yield
         finally:
-            log.disabled = disabled
+            for log, level in zip(logs, levels, strict=True):
+                log.setLevel(level)
 
 
 def _read(files: list[StudyFile], assign: Mapping[int, int | None] | None) -> Scan:
@@ -249,7 +252,7 @@ def _told(series: list[_Series]) -> Choice:
 
 
 def _is_axial(series: _Series) -> bool:
-    _, orientation, _ = _place(series.images[0][1], 0)
+    _, orientation, _ = place(series.images[0][1], 0)
     return orientation is not None and int(np.abs(np.cross(orientation[:3], orientation[3:])).argmax()) == 2
 
 
@@ -257,7 +260,7 @@ def _frame_count(header: Dataset) -> int:
     return int(header.get("NumberOfFrames") or 1)
 
 
-def _group(header: Dataset, index: int, name: str) -> Dataset:
+def group(header: Dataset, index: int, name: str) -> Dataset:
     """Where a frame's elements stand: in its own functional group, in the one all frames share, or in the header itself."""
     for groups, item in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
         sequence = header.get(groups) or []
@@ -266,7 +269,7 @@ def _group(header: Dataset, index: int, name: str) -> Dataset:
     return header
 
 
-def _place(header: Dataset, index: int) -> tuple[np.ndarray | None, ...]:
+def place(header: Dataset, index: int) -> tuple[np.ndarray | None, ...]:
     """A frame's position, orientation and spacing, None where the header does not tell."""
     found = []
     for name, keyword, length in (
@@ -274,7 +277,7 @@ def _place(header: Dataset, index: int) -> tuple[np.ndarray | None, ...]:
         ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
         ("PixelMeasuresSequence", "PixelSpacing", 2),
     ):
-        value = _group(header, index, name).get(keyword)
+        value = group(header, index, name).get(keyword)
         vector = np.array(value if value is not None else [], np.float64)
         found.append(vector if vector.shape == (length,) and np.isfinite(vector).all() else None)
     return tuple(found)
@@ -288,7 +291,7 @@ def _stack(series: _Series) -> _Stack:
     frames = []
     for file, header in series.images:
         for index in range(_frame_count(header)):
-            position, orientation, spacing = _place(header, index)
+            position, orientation, spacing = place(header, index)
             frame = _Frame(file=file, header=header, index=index, position=position, orientation=orientation, spacing=spacing)
             frames.append(frame)
     if len({frame.grid for frame in frames}) > 1:
@@ -318,7 +321,7 @@ def _stack(series: _Series) -> _Stack:
             )
         step = (frames[-1].position - frames[0].position) / len(gaps)
     else:
-        measures = _group(first.header, first.index, "PixelMeasuresSequence")
+        measures = group(first.header, first.index, "PixelMeasuresSequence")
         step = normal * float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1)
     affine = np.eye(4)
     affine[:3] = np.stack([step, along_column * first.spacing[0], along_row * first.spacing[1], frames[0].position], axis=1)
@@ -364,7 +367,7 @@ def _decode(stack: _Stack) -> np.ndarray:
         decoded = dataset.pixel_array.reshape(-1, *stack.shape[1:])
         for number, frame in enumerate(stack.frames):
             if frame.file is file:
-                rescale = _group(frame.header, frame.index, "PixelValueTransformationSequence")
+                rescale = group(frame.header, frame.index, "PixelValueTransformationSequence")
                 slope, intercept = float(rescale.get("RescaleSlope", 1)), float(rescale.get("RescaleIntercept", 0))
                 plain &= decoded.dtype == np.uint8 and (slope, intercept) == (1, 0)
                 volume[number] = decoded[frame.index] * np.float32(slope) + np.float32(intercept)

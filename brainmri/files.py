@@ -6,13 +6,14 @@ told from their bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import mmap
 import re
 import stat
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -63,6 +64,17 @@ def digest(files: list[StudyFile]) -> str:
     """SHA-256 of one file's bytes; of several, of their hexadecimal digests in order."""
     digests = [file.digest() for file in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def reopened(places: Iterable[tuple[Path, str | None]]) -> Iterator[BinaryIO]:
+    """Files of a study that was read, once more and one at a time, each by its path and, in a zip, its name within it."""
+    with contextlib.ExitStack() as stack:
+        zips: dict[Path, zipfile.ZipFile] = {}  # a zip's directory is parsed once, however many of its members are read
+        for path, member in places:
+            if member is not None and path not in zips:
+                zips[path] = stack.enter_context(zipfile.ZipFile(path))
+            with path.open("rb") if member is None else zips[path].open(member) as handle:
+                yield handle
 
 
 def is_zip(path: Path) -> bool:

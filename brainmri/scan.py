@@ -132,6 +132,12 @@ class Geometry:
             stored[axis] = position if direction == 1 else self.shape[axis] - 1 - position
         return tuple(float(c) for c in (self.affine @ stored)[:3])
 
+    @property
+    def tilt(self) -> float:
+        """Degrees by which the axes lie away from the anatomical ones that they are taken for, the largest of the three."""
+        cosines = np.abs(self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)).max(axis=0)
+        return float(np.degrees(np.arccos(np.clip(cosines, 0, 1)).max()))
+
     def to_axial(self, volume: np.ndarray) -> np.ndarray:
         """A volume on the stored array's grid, of `shape`, to the scan's (S, H, W); a view."""
         return self._apply(volume, self.shape, self._turn())

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PERCENTILES = (0.5, 99.5)
+# degrees; less is routine: axial slices are planned along the skull base or the commissures, and training turns them by as much
+MAX_TILT = 20
 
 _MASK = re.compile(r"(?<![a-z])(seg|segmentation|mask|labels?|roi)(?![a-z])")
 
@@ -75,6 +77,11 @@ def compose(
             warnings.append("one sequence came, FLAIR; it stands in all three channels")
     elif missing := [words for channel, words in SEQUENCES.items() if channel not in sequences]:
         warnings.append(f"FLAIR stands in for the {missing[0]}")
+    if geometry and geometry.tilt > MAX_TILT:
+        warnings.append(
+            f"the slices are tilted by {geometry.tilt:.0f} degrees against the anatomical axes; the networks know axial ones, "
+            "and they are analysed as they were acquired"
+        )
     shape = geometry.axial_shape if geometry else sequences[FLAIR].shape
     pixels = np.empty((*shape, 3), np.float32)
     for channel in (FLAIR, PRE, POST):

@@ -16,6 +16,7 @@ ROOMS = {
     "findings": {"lesions", "scan"},
     "dicom": {"files", "jpeg", "preprocess", "scan", "sequences", "volumes"},
     "entry": {"preprocess"},
+    "exports": {"dicom", "files", "scan"},
     "files": {"scan"},
     "hub": {"entry"},
     "jpeg": set(),
@@ -78,8 +79,8 @@ def test_importing_prints_nothing_and_opens_no_socket():
         "import socket, sys\n"
         "def refuse(*a, **k): raise AssertionError('a socket was opened')\n"
         "socket.socket.connect = refuse\n"
-        "import brainmri, brainmri.predict, brainmri.render\n"
-        "assert not {'gradio', 'train', 'nibabel', 'pydicom'} & set(sys.modules)\n"
+        "import brainmri, brainmri.predict, brainmri.render, brainmri.exports\n"
+        "assert not {'gradio', 'train', 'nibabel', 'pydicom', 'highdicom'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
