@@ -1,6 +1,6 @@
-"""Make the six example slices of the demo: synthetic MR pictures, from an average brain and from seeds. No patient is in them.
+"""Make the demo's six example slices and its example study: synthetic MR, from an average brain and seeds. No patient is in them.
 
-    pip install nilearn
+    pip install nilearn nibabel
     python assets/make_examples.py [--out assets/examples]
 
 The anatomy is the MNI ICBM152 template that nilearn ships inside its package, so nothing is downloaded. The template has
@@ -11,7 +11,7 @@ field and noise turn a slice of it into something that looks like one person's s
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,13 @@ RECIPES = {
     "healthy-ventricles": Recipe(level=95, seed=55, gains=(1.0, 1.05, 0.9), zoom=1.0),
     "healthy-high": Recipe(level=122, seed=66, gains=(0.9, 0.95, 1.0), zoom=1.12),
 }
+
+
+# the study: FLAIR alone, as a folder of NIfTI most often is; every STEP mm a slice
+LEVELS, STEP = range(66, 142, 5), 5
+CENTRE, RADIUS = 97, 26  # the lesion's level and radius in mm
+STUDY = Recipe(level=CENTRE, seed=77, lesion=(140, 160, RADIUS), flair_only=True)
+FRAME = slice(14, 242), slice(34, 222)  # rows and columns that are kept
 
 
 def load_template() -> np.ndarray:
@@ -94,8 +101,11 @@ def personal_slice(template: np.ndarray, recipe: Recipe, rng: np.random.Generato
     return np.stack([ndimage.map_coordinates(part, (y + middle[0], x + middle[1]), order=1) for part in cut])
 
 
-def make(template: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+def make(template: np.ndarray, recipe: Recipe, noise_seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """One example and the true mask of its lesion.
+
+    Args:
+        noise_seed: draws the noise apart from the anatomy, for the slices of one study; from the recipe's own seed when None.
 
     Returns:
         (SIZE, SIZE, 3) uint8, pre-contrast T1, FLAIR and post-contrast T1; or (SIZE, SIZE) uint8 where FLAIR is all there is;
@@ -152,6 +162,7 @@ def make(template: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     sinus = soft(3.2 - np.hypot(out + 1.0, (x - x[brain].mean()) * 90)) * (np.abs(y) > 0.3)
     dura = np.exp(-0.5 * ((out + 0.3) / 0.8) ** 2) * np.clip(0.5 + 0.4 * hills(rng, 8), 0, 1)
 
+    noise_rng = rng if noise_seed is None else np.random.default_rng([recipe.seed, noise_seed])
     channels = []
     for tissue, gap, fatty, marrowy, sinus_light, dura_light, gain in (
         (plain, 0.14, 1.25, 0.38, 0.16, 0.06, recipe.gains[0]),
@@ -166,10 +177,33 @@ def make(template: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
         bias = 1 + 0.06 * hills(rng, 50) + 0.08 * (y**2 + x**2)
         picture = ndimage.gaussian_filter(np.clip(picture, 0, None) * bias * gain * 0.46, 0.45)
         # The magnitude of a complex signal with Gaussian noise on both parts is Rician; the blur is the scanner's interpolation.
-        noise = ndimage.gaussian_filter(rng.standard_normal((2, SIZE, SIZE)), (0, 0.55, 0.55)) * 0.019
+        noise = ndimage.gaussian_filter(noise_rng.standard_normal((2, SIZE, SIZE)), (0, 0.55, 0.55)) * 0.019
         channels.append(np.hypot(picture + noise[0], noise[1]))
     image = (np.clip(np.stack(channels, axis=-1), 0, 1) * 255).round().astype(np.uint8)
     return (image[..., 1] if recipe.flair_only else image), mask
+
+
+def make_study(template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A head with one round lesion, slice by slice from below: (S, H, W) uint8 FLAIR, and (S, H, W) bool."""
+    slices = []
+    for level in LEVELS:
+        reach = RADIUS**2 - (level - CENTRE) ** 2
+        lesion = (*STUDY.lesion[:2], reach**0.5) if reach > 36 else None
+        slices.append(make(template, replace(STUDY, level=level, lesion=lesion), noise_seed=level))
+    return tuple(np.stack(part)[:, *FRAME] for part in zip(*slices, strict=True))
+
+
+def save_volume(volume: np.ndarray, path: Path, content: str) -> None:
+    """Write (S, H, W) as NIfTI with 1 mm pixels, in the orientation the slices have."""
+    import nibabel
+
+    stored = volume.transpose(2, 1, 0)  # columns to the left, rows to the back, slices upwards
+    affine = np.diag([-1.0, -1.0, STEP, 1.0])
+    affine[:2, 3] = np.array(stored.shape[:2]) / 2
+    image = nibabel.Nifti1Image(stored, affine)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = f"Synthetic, not a patient. {content}"[:79].encode()
+    nibabel.save(image, path)
 
 
 def save(pixels: np.ndarray, path: Path, content: str) -> None:
@@ -194,6 +228,10 @@ def main() -> None:
         if recipe.lesion:
             save(mask.astype(np.uint8) * 255, out / "truth" / f"{stem}.mask.png", f"The true mask of {stem}.png.")
         print(f"{stem}: {image.shape}, lesion of {mask.sum()} pixels")
+    volume, mask = make_study(template)
+    save_volume(volume, out / "study-flair.nii.gz", "From the MNI ICBM152 template, see NOTICE.md")
+    save_volume(mask.astype(np.uint8), out / "truth" / "study-flair.mask.nii.gz", "The true mask of study-flair.nii.gz")
+    print(f"study: {volume.shape}, lesion of {mask.sum() * STEP / 1000:.1f} mL")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from brainmri.entry import WEIGHTS
 
 
 def output_stems(paths: list[Path]) -> list[str]:
-    """A name of its own for each input's outputs: its stem, numbered from the second of the same stem on."""
+    """A name of its own for each input's outputs: its name without the suffix, numbered from the second of the same on."""
     taken: set[str] = set()
     stems = []
     for path in paths:
-        stem, count = path.stem, 2
+        stem, count = path.name if path.is_dir() else path.stem.removesuffix(".nii"), 2
         while stem.lower() in taken:  # some file systems don't tell case apart
             stem, count = f"{path.stem}-{count}", count + 1
         taken.add(stem.lower())
@@ -25,33 +25,32 @@ def output_stems(paths: list[Path]) -> list[str]:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Write mask, overlay and finding for every input; 1 when any of them failed, 0 else."""
+    """Analyse every input, and every study in a folder of them; 1 when any of them failed, 0 else."""
     from tqdm import tqdm
 
+    from brainmri.cohort import inputs_in, process, write_table
     from brainmri.predict import Pipeline
-    from brainmri.reading import read_slice
-    from brainmri.render import mask_picture, overlay_picture
 
     options.out.mkdir(parents=True, exist_ok=True)
     pipe = Pipeline(segmenter=options.segmenter, classifier=options.classifier, device=options.device)
-    failed = []
-    for path, stem in zip(
-        tqdm(options.paths, unit="slice", disable=len(options.paths) == 1), output_stems(options.paths), strict=True
-    ):
-        try:
-            scan = read_slice(path)
-            finding = pipe(scan)
-        except (OSError, ValueError) as error:
-            failed.append(path)
-            tqdm.write(f"{path}: {error}", file=sys.stderr)
-            continue
-        mask_picture(finding.mask).save(options.out / f"{stem}.mask.png")
-        overlay_picture(scan.pixels, finding.mask).save(options.out / f"{stem}.overlay.png")
-        record = {"input": path.name, **finding.record()}
-        (options.out / f"{stem}.finding.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        tqdm.write(f"{path}: {finding.verdict}, probability {finding.probability:.3f}, {finding.area_px} pixels")
+    inputs = [found for path in options.paths for found in inputs_in(path)]
+    rows = []
+    try:
+        for path, stem in zip(tqdm(inputs, unit="input", disable=len(inputs) == 1), output_stems(inputs), strict=True):
+            row = process(pipe, path, options.out, stem)
+            rows.append(row)
+            if row["status"] == "failed":
+                tqdm.write(f"{path}: {row['problem']}", file=sys.stderr)
+            else:
+                before = " (done before)" if row["status"] == "done before" else ""
+                size = f"{row['lesion_volume_ml']:.1f} mL" if row.get("lesion_volume_ml") else f"{row['lesion_voxels']} pixels"
+                tqdm.write(f"{path}: {row['verdict']}, {size} outlined{before}")
+    finally:  # what is done stays told when somebody stops it
+        if any(row["kind"] == "study" for row in rows):
+            write_table(rows, options.out)
+    failed = sum(row["status"] == "failed" for row in rows)
     if failed:
-        print(f"{len(failed)} of {len(options.paths)} inputs failed; the others are in {options.out}", file=sys.stderr)
+        print(f"{failed} of {len(inputs)} inputs failed; the others are in {options.out}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -93,10 +92,15 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m brainmri", description="Brain-tumour MRI: research demo, not a medical device."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("predict", help="verdict, mask and overlay for slices")
-    run.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="PNG, JPEG or TIFF slices")
+    run = commands.add_parser("predict", help="verdict, mask and overlay for slices and whole studies")
     run.add_argument(
-        "--out", type=Path, required=True, help="folder for <stem>.mask.png, <stem>.overlay.png, <stem>.finding.json"
+        "paths", nargs="+", type=Path, metavar="PATH", help="slices; studies as files, folders or zips; folders of studies"
+    )
+    run.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for <stem>.mask.png, <stem>.overlay.png, <stem>.finding.json of slices, a folder <stem> for each study",
     )
     run.add_argument("--segmenter", help=f"zoo entry, folder or OWNER/NAME for the mask (default {zoo.DEFAULT})")
     run.add_argument("--classifier", help="the same for the verdict (default: the segmenter's own head, or the default's)")

@@ -138,6 +138,18 @@ def read_dicom(files: list[StudyFile], assign: Mapping[int, int | None] | None =
         return _read(files, assign)
 
 
+def study_uid(file: StudyFile) -> str:
+    """The StudyInstanceUID of a DICOM file, to tell studies apart by; never to be shown. Empty where there is none.
+
+    Raises:
+        UnreadableImage: when the header is damaged.
+    """
+    from pydicom import dcmread
+
+    with _guarded(), file.open() as handle:
+        return str(dcmread(handle, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).get("StudyInstanceUID") or "")
+
+
 @contextlib.contextmanager
 def _guarded() -> Iterator[None]:
     """Every failure is a refusal that quotes nothing of a header."""

@@ -60,9 +60,10 @@ def write_nifti(path: str | Path, volume: np.ndarray, geometry: Geometry) -> Non
     _check_dtype(volume, bool, np.float32)
     stored = geometry.to_original(volume)
     image = nibabel.Nifti1Image(stored.astype(np.uint8) if stored.dtype == bool else stored, geometry.affine)
-    image.set_sform(geometry.affine, code="scanner")
-    image.set_qform(geometry.affine, code="scanner")
-    if not np.allclose(image.get_qform(), geometry.affine, atol=1e-3):
+    known = "scanner" if geometry.oriented else "unknown"  # a file that told no orientation gets a mask that tells none
+    image.set_sform(geometry.affine, code=known)
+    image.set_qform(geometry.affine, code=known)
+    if geometry.oriented and not np.allclose(image.get_qform(), geometry.affine, atol=1e-3):
         image.set_qform(None)  # a quaternion cannot shear, as a stack whose slices are shifted asks; the sform stands alone
     image.header.set_xyzt_units("mm")
     with Path(path).open("wb") as handle, gzip.GzipFile("", "wb", compresslevel=6, fileobj=handle, mtime=0) as packed:

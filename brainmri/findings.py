@@ -70,6 +70,8 @@ class Study:
         probability_map: (S, H, W) float32 in [0, 1].
         diameters: for each slice the largest distance across what is outlined, in mm; in pixels where `measured` is False.
         lesions: the largest first.
+        sequences: what was read as pre-contrast T1, as FLAIR and as post-contrast T1; None where FLAIR stands in, and for
+            slices, whose channels are their colours.
         geometry: where the slices lie in the patient, where the files know it.
         warnings: what the reader assumed and the user should know.
         provenance: input SHA-256, model names and weight SHA-256, thresholds, versions, device.
@@ -83,6 +85,7 @@ class Study:
     probability_map: np.ndarray
     diameters: tuple[float, ...]
     lesions: tuple[Lesion, ...]
+    sequences: tuple[str | None, str | None, str | None]
     geometry: Geometry | None
     warnings: tuple[str, ...]
     provenance: dict
@@ -104,6 +107,7 @@ class Study:
             "verdict": self.verdict,
             "reason": self.reason,
             "carried_by_slices": [number + 1 for number in self.carried_by],
+            "sequences": dict(zip(("pre-contrast T1", "FLAIR", "post-contrast T1"), self.sequences, strict=True)),
             "slices": len(self.findings),
             "height": int(self.mask.shape[1]),
             "width": int(self.mask.shape[2]),

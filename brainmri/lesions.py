@@ -108,7 +108,7 @@ def find_lesions(mask: np.ndarray, geometry: Geometry | None, middle: float) -> 
         lesions.append(
             Lesion(
                 voxels=int(region.num_pixels),
-                volume_mm3=region.num_pixels * geometry.voxel_volume if measured else None,
+                volume_mm3=float(region.num_pixels * geometry.voxel_volume) if measured else None,
                 diameter=float(max(across)),
                 widest=first + int(np.argmax(across)),
                 slices=(int(first), int(last)),

@@ -81,9 +81,7 @@ class Pipeline:
         raw = self._predict(scan.pixels[None], (1.0, 1.0))[0]
         return self._finding(raw, raw.probability_map > self.mask_threshold, scan.warnings, self.provenance(scan), None)
 
-    def study(
-        self, source: str | Path | Sequence[str | Path] | np.ndarray | Scan, progress: Progress | None = None
-    ) -> Study:
+    def study(self, source: str | Path | Sequence[str | Path] | np.ndarray | Scan, progress: Progress | None = None) -> Study:
         """A study: whatever `read_study` reads (a path, a list of them, an array (S, H, W[, 3])), or a `Scan` read already.
 
         Slices without a head in them are not analysed, and small islands of the mask are dropped (`lesions.without_islands`).
@@ -129,6 +127,7 @@ class Pipeline:
             probability_map=maps,
             diameters=tuple(diameters(mask, spacing if measured else (1.0, 1.0))),
             lesions=find_lesions(mask, geometry, midline(scan.pixels)),
+            sequences=scan.sequences,
             geometry=geometry,
             warnings=warnings,
             provenance=provenance,

@@ -168,6 +168,21 @@ def read_slice(source: str | Path | Image.Image | np.ndarray) -> Scan:
     return Scan(pixels=unit, name=name, sha256=digest, warnings=_assumptions(unit))
 
 
+def holds_one_slice(path: Path) -> bool:
+    """Whether a path is one slice rather than a study: a file that is no volume, no zip and no stack of pages."""
+    file = StudyFile(path=path)
+    if not path.is_file() or is_nifti(path.name) or is_zip(path) or is_dicom(file):
+        return False
+    with file.open() as handle:
+        if handle.read(4) not in TIFF_MAGIC:
+            return True
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return len(tiff.pages) == 1 and tiff.series[0].size == tiff.pages[0].size
+    except Exception:  # damaged: for the reader of slices to say
+        return True
+
+
 def _read_slice(file: StudyFile) -> Scan:
     if file.size > MAX_BYTES:
         raise _refuse(file.name.name, f"a file of {file.size / 2**20:.0f} MiB came")
@@ -276,7 +291,7 @@ def _of_one_kind(files: list[StudyFile], name: str, archive: StudyFile | None = 
     """The one kind of study among the files; `loose` ones came one by one, so the folders they lie in mean nothing."""
     dicom, nifti, pictures = [], [], []
     for file in files:
-        if _is_dicom(file):
+        if is_dicom(file):
             dicom.append(file)
         elif is_nifti(file.name.name):
             nifti.append(file)
@@ -308,7 +323,8 @@ def _read_array(source: np.ndarray) -> Scan:
     return Scan(pixels=pixels, name="array", sha256=digest, warnings=_assumptions(pixels))
 
 
-def _is_dicom(file: StudyFile) -> bool:
+def is_dicom(file: StudyFile) -> bool:
+    """Whether a file's first bytes say DICOM."""
     with file.open() as handle:
         return handle.read(132)[128:] == b"DICM"
 

@@ -12,6 +12,7 @@ from brainmri.scan import Geometry
 MASK_COLOUR = (255, 92, 60)  # warm on grey, told apart by colour-blind eyes by its brightness
 CONTOUR_COLOUR = (255, 220, 80)
 TINT = 0.35
+AIR = 0.06  # what a scan shows where there is nothing, left out of projections
 
 
 def to_bytes(unit: np.ndarray) -> np.ndarray:
@@ -129,11 +130,12 @@ def projection_pictures(pixels: np.ndarray, study: Study, views: int = 24, side:
     else:  # a head is about as high as it is wide, whatever the slices' thickness
         extent[0] = max(extent[1:])
     grid = side / 2 * extent / (1.1 * extent.max())  # half as fine as the picture; the corners of the field of view are air
-    flair, mask = (zoom(volume, grid / volume.shape, order=1) for volume in (pixels[..., FLAIR], study.mask.astype(np.float32)))
+    head = np.clip(pixels[..., FLAIR] - AIR, 0, None)
+    head, mask = (zoom(volume, grid / volume.shape, order=1) for volume in (head, study.mask.astype(np.float32)))
     wide = round(side / 2)
     heads, thicknesses = [], []
     for angle in np.arange(views // 2) * 360 / views:
-        for volume, projections in ((flair, heads), (mask, thicknesses)):
+        for volume, projections in ((head, heads), (mask, thicknesses)):
             projection = rotate(volume, angle, axes=(2, 1), order=1).sum(axis=1)[::-1]  # upright
             canvas = np.zeros((wide, wide), np.float32)
             top, left = (wide - projection.shape[0]) // 2, (wide - projection.shape[1]) // 2
@@ -142,9 +144,9 @@ def projection_pictures(pixels: np.ndarray, study: Study, views: int = 24, side:
             projections.append(canvas)
     brightest, thickest = max(map(np.max, heads)) or 1, max(map(np.max, thicknesses)) or 1
     pictures = []
-    for head, thickness in zip(heads, thicknesses, strict=True):
+    for projection, thickness in zip(heads, thicknesses, strict=True):
         strength = np.clip(2 * thickness / thickest, 0, 0.9)[..., None]
-        colours = (1 - strength) * 255 * (head / brightest)[..., None] + strength * np.array(MASK_COLOUR)
+        colours = (1 - strength) * 255 * (projection / brightest)[..., None] + strength * np.array(MASK_COLOUR)
         pictures.append(Image.fromarray(colours.astype(np.uint8), "RGB").resize((side, side), Image.Resampling.BICUBIC))
     # a projection from behind is the mirror image of the one from the front
     return pictures + [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]

@@ -55,7 +55,7 @@ def report_html(scan: Scan, study: Study, title: str) -> str:
     state, sign, words = STATES[study.verdict]
     return _template("report.html").render(
         title=title, state=state, sign=sign, words=words, summary=summary(study), record=study.record(),
-        viewer=viewer_html(scan, study), lesions=lesions_html(study), montage=_webp(montage_picture(scan.pixels, study)),
+        viewer=viewer_html(scan, study), lesions=lesions_html(study), montage=montage_html(scan, study),
         css=viewer_style(), js=viewer_script(),
     )  # fmt: skip
 
@@ -95,11 +95,17 @@ def lesions_html(study: Study) -> Markup:
     return Markup('<div class="table"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>').format(titles, cells)
 
 
+def montage_html(scan: Scan, study: Study) -> Markup:
+    """The overlays of the outlined slices in one picture."""
+    picture = _webp(montage_picture(scan.pixels, study))
+    return Markup('<img class="montage" src="{}" alt="Overlays of the slices, numbered from the neck upwards">').format(picture)
+
+
 def chart_svg(study: Study) -> Markup:
     """Area (bars) and probability (line) along the head, each slice's verdict below; made to be clicked in the viewer."""
     slices = len(study.findings)
-    left, right, top, tall = 46, 40, 18, 120
-    step = (760 - left - right) / slices
+    width, left, right, top, tall = 620, 56, 56, 24, 120
+    step = (width - left - right) / slices
     areas = [f.area_px if f.area_mm2 is None else f.area_mm2 / 100 for f in study.findings]
     most = max(areas) or 1.0
     unit = "cm²" if study.measured else "pixels"
@@ -119,8 +125,8 @@ def chart_svg(study: Study) -> Markup:
     ]
     parts += [text(x(slices) + 6, y(level) + 4, f"{level:.0%}", "start") for level in (0, 0.5, 1)]
     parts += [text(left - 6, y(1) + 4, f"{most:,.1f}" if study.measured else f"{most:,.0f}", "end")]
-    parts += [text(left - 6, y(0) + 4, "0", "end"), text(left, 11, f"bars: area ({unit})", "start")]
-    parts += [text(x(slices), 11, "line: probability of tumour", "end")]
+    parts += [text(left - 6, y(0) + 4, "0", "end"), text(left, 14, f"bars: area ({unit})", "start")]
+    parts += [text(x(slices), 14, "line: probability of tumour", "end")]
 
     def bar(kind: str, number: int, width: float, high: float, low: float) -> str:
         across = x(number) + (step - width) / 2
@@ -130,8 +136,8 @@ def chart_svg(study: Study) -> Markup:
     middles = [(x(n) + step / 2, y(finding.probability)) for n, finding in enumerate(study.findings)]
     parts += [f'<polyline class="line" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in middles)}"/>']
     parts += [bar(STATES[f.verdict][0], n, max(step - 1, 0.5), floor + 4, floor + 10) for n, f in enumerate(study.findings)]
-    every = next(e for e in (1, 2, 5, 10, 20, 50, 100) if e * step >= 26)
-    parts += [text(x(n) + step / 2, floor + 24, str(n + 1), "middle") for n in range(slices) if (n + 1) % every == 0 or n == 0]
+    every = next(e for e in (1, 2, 5, 10, 20, 50, 100) if e * step >= 30)
+    parts += [text(x(n) + step / 2, floor + 26, str(n + 1), "middle") for n in range(slices) if (n + 1) % every == 0 or n == 0]
     parts += [f'<rect class="here" x="0" y="{top}" width="0" height="{tall + 12}"/>']
     parts += [
         f'<rect class="hit" data-slice="{n}" x="{x(n - 1):.1f}" y="{top}" width="{step:.1f}" height="{tall + 12}">'
@@ -140,7 +146,7 @@ def chart_svg(study: Study) -> Markup:
     ]
     label = f"Outlined area and probability of tumour in {count(slices, 'slice')}, from the neck upwards"
     return Markup(
-        f'<svg class="study-chart" viewBox="0 0 760 {floor + 30}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+        f'<svg class="study-chart" viewBox="0 0 {width} {floor + 32}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
     )
 
 

@@ -69,7 +69,7 @@ def compose(
         labels: what was read as each channel, in words fit to show.
 
     Raises:
-        UnreadableImage: for NaN or infinite voxels.
+        UnreadableImage: for NaN or infinite voxels, or a FLAIR of one value alone.
     """
     warnings = list(warnings)
     if set(sequences) == {FLAIR}:
@@ -91,6 +91,8 @@ def compose(
             continue
         if not np.isfinite(volume).all():
             raise refuse_study(name, "voxels that are NaN or infinite came; replace them, or export the volume again")
+        if channel == FLAIR and volume.min() == volume.max():
+            raise refuse_study(name, "a FLAIR came whose voxels all have one value; nothing is in it")
         pixels[..., channel] = _scaled(geometry.to_axial(volume) if geometry else volume)
     return Scan(pixels=pixels, name=name, sha256=sha256, warnings=tuple(warnings), geometry=geometry, sequences=labels)
 

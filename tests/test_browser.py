@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -65,7 +66,7 @@ def test_upload_verdict_download(visit, tmp_path):
     assert page.locator(VERDICT).bounding_box()["y"] < 450
     with page.expect_download() as waiting:
         page.click("#downloads >> text=Mask")
-    assert waiting.value.suggested_filename == "large-lesion_mask.png"
+    assert waiting.value.suggested_filename == "large-lesion.mask.png"
     waiting.value.save_as(tmp_path / "mask.png")
     mask = Image.open(tmp_path / "mask.png")
     assert (mask.mode, mask.size) == ("L", Image.open(EXAMPLE).size)
@@ -106,3 +107,92 @@ def test_a_phone_shows_the_verdict_without_scrolling_sideways(visit):
     pane, verdict = page.locator("#panes").bounding_box(), page.locator("#verdict").bounding_box()
     assert -1 <= verdict["y"] <= 844 - verdict["height"]
     assert verdict["width"] > 0.9 * pane["width"]
+
+
+# --- studies --------------------------------------------------------------------------------------------------------------
+
+STUDY = EXAMPLE.parent / "study-flair.nii.gz"
+WORDS = "#study-viewer .study-words"
+
+
+def open_studies(page) -> None:
+    page.click("button[role=tab]:has-text('Whole study')")
+
+
+def study_verdict(page) -> str:
+    page.wait_for_selector("#study-verdict section.verdict h2")
+    page.wait_for_selector(WORDS)
+    return page.inner_text("#study-verdict h2")
+
+
+def test_a_study_is_flipped_through_and_taken_away(visit, tmp_path):
+    page = visit(1280, 900)
+    open_studies(page)
+    page.set_input_files("#study-upload input[type=file]", STUDY)
+    assert "Tumour" in study_verdict(page)
+    assert page.input_value("#sequences input >> nth=0") == STUDY.name
+    slider, picture = page.locator("#study-viewer .study-number"), page.locator("#study-viewer .study-flair")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert page.inner_text(WORDS).startswith("Slice 1 of 16: no tumour")
+    first = picture.get_attribute("src")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text(WORDS).startswith("Slice 2 of 16")
+    assert picture.get_attribute("src") != first
+    page.locator(".study-chart .hit[data-slice='8']").click()
+    assert page.inner_text(WORDS).startswith("Slice 8 of 16: tumour")
+    layer = page.locator("#study-viewer .study-layer")
+    outline = layer.get_attribute("src")
+    page.click("#study-viewer button:has-text('Probability')")
+    assert layer.get_attribute("src") != outline
+    assert page.evaluate("Array.from(document.querySelectorAll('.study-stage img')).every(i => i.complete && i.naturalWidth > 0)")
+    page.locator("#study-viewer .study-stage").focus()
+    page.keyboard.press("ArrowUp")
+    assert page.inner_text(WORDS).startswith("Slice 9 of 16")
+    with page.expect_download() as waiting:
+        page.click("#study-downloads >> text=Everything")
+    waiting.value.save_as(tmp_path / "study.zip")
+    with zipfile.ZipFile(tmp_path / "study.zip") as archive:
+        assert archive.testzip() is None
+        archive.extractall(tmp_path)
+    report = page.context.new_page()
+    report.goto((tmp_path / "study-flair" / "report.html").as_uri())
+    report.locator(".study-chart .hit[data-slice='3']").click()
+    assert report.inner_text(".study-words").startswith("Slice 3 of 16")
+
+
+def test_what_cannot_be_told_is_asked(visit, tmp_path):
+    page = visit(1280, 900)
+    open_studies(page)
+    for name in ("one.nii.gz", "two.nii.gz"):
+        (tmp_path / name).write_bytes(STUDY.read_bytes())
+    page.set_input_files("#study-upload input[type=file]", [tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"])
+    page.wait_for_selector("#study-verdict >> text=cannot be told which of these is the FLAIR")
+    page.click("#sequences input >> nth=0")
+    page.click("ul[role=listbox] >> text=two.nii.gz")
+    page.click("button:has-text('Analyse'):visible")
+    assert "Tumour" in study_verdict(page)
+
+
+def test_a_refused_study_leaves_no_earlier_result(visit, tmp_path):
+    page = visit(1280, 900)
+    open_studies(page)
+    page.click("#study-example")
+    study_verdict(page)
+    page.click("#study-upload button[aria-label='Clear']")
+    page.wait_for_selector("#study-verdict .verdict.empty")
+    (tmp_path / "cut.nii.gz").write_bytes(STUDY.read_bytes()[:100_000])
+    page.set_input_files("#study-upload input[type=file]", tmp_path / "cut.nii.gz")
+    page.wait_for_selector("text=cut.nii.gz: a damaged NIfTI file came")
+    page.wait_for_selector("#study-verdict .verdict.empty")
+    assert not page.is_visible(WORDS)
+
+
+def test_a_study_on_a_phone(visit):
+    page = visit(390, 844)
+    open_studies(page)
+    page.click("#study-example")
+    study_verdict(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    stage = page.locator("#study-viewer .study-stage").bounding_box()
+    assert 300 <= stage["width"] <= 390

@@ -1,9 +1,11 @@
 """The page's endpoint, over HTTP, as a program would use it."""
 
 import json
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -11,6 +13,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+STUDY = Path(__file__).parents[1] / "assets" / "examples" / "study-flair.nii.gz"
 EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
 
 
@@ -23,7 +26,7 @@ def test_predict_gives_the_record_the_pictures_and_the_files(client):
     record, pictures, mask, overlay, finding = client.predict(handle_file(EXAMPLES / "large-lesion.png"), api_name="/predict")
     width, height = Image.open(EXAMPLES / "large-lesion.png").size
     assert record["verdict"] in ("tumour", "no tumour", "review")
-    assert record == json.loads(Path(finding).read_text(encoding="utf-8"))
+    assert {"input": "large-lesion.png", **record} == json.loads(Path(finding).read_text(encoding="utf-8"))
     assert (record["width"], record["height"]) == (width, height)
     assert all(Path(p["image"]).suffix == ".png" for p in pictures)
     assert len(pictures) == 5
@@ -33,7 +36,7 @@ def test_predict_gives_the_record_the_pictures_and_the_files(client):
     assert np.count_nonzero(drawn) == record["area_px"]
     assert (Image.open(overlay).mode, Image.open(overlay).size) == ("RGB", (width, height))
     assert [Path(p).name for p in (mask, overlay, finding)] == [
-        f"large-lesion_{end}" for end in ("mask.png", "overlay.png", "finding.json")
+        f"large-lesion.{end}" for end in ("mask.png", "overlay.png", "finding.json")
     ]
 
 
@@ -100,5 +103,45 @@ def test_two_visitors_get_their_own_results(page_url, tmp_path):
     assert first[0]["provenance"]["input"] != second[0]["provenance"]["input"]
 
 
-def test_only_the_endpoint_is_public(client):
-    assert list(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == ["/predict"]
+def test_only_the_endpoints_are_public(client):
+    assert list(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == ["/predict", "/study"]
+
+
+# --- studies --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_comes_back_with_everything_in_one_zip(client, tmp_path):
+    record, packed, report = client.predict([handle_file(STUDY)], api_name="/study")
+    assert record["verdict"] == "tumour"
+    assert record["lesion_volume_ml"] == pytest.approx(47, abs=5)
+    assert record["sequences"]["FLAIR"] == "study-flair.nii.gz"
+    with zipfile.ZipFile(packed) as archive:
+        assert Path(packed).name == "study-flair.zip"
+        archive.extractall(tmp_path)
+    mask, source = nibabel.load(tmp_path / "study-flair" / "mask.nii.gz"), nibabel.load(STUDY)
+    assert mask.shape == source.shape
+    assert np.allclose(mask.affine, source.affine)
+    assert int(np.asarray(mask.dataobj).sum()) == record["lesion_voxels"]
+    assert (tmp_path / "study-flair" / "report.html").read_bytes() == Path(report).read_bytes()
+
+
+def test_the_sequences_of_a_study_can_be_said(client, tmp_path):
+    files = []
+    for name in ("one", "two"):
+        files.append(tmp_path / f"{name}.nii.gz")
+        files[-1].write_bytes(STUDY.read_bytes())
+    uploads = [handle_file(file) for file in files]
+    with pytest.raises(AppError, match="say which is which"):
+        client.predict(uploads, api_name="/study")
+    record, *_ = client.predict(uploads, flair=1, pre=0, api_name="/study")
+    assert record["sequences"] == {"pre-contrast T1": "one.nii.gz", "FLAIR": "two.nii.gz", "post-contrast T1": None}
+
+
+def test_a_refused_study_says_why(client, tmp_path):
+    (tmp_path / "cut.nii.gz").write_bytes(STUDY.read_bytes()[:100_000])
+    with pytest.raises(AppError, match=r"cut\.nii\.gz: a damaged NIfTI file came"):
+        client.predict([handle_file(tmp_path / "cut.nii.gz")], api_name="/study")
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
+        archive.writestr("notes.txt", "nothing")
+    with pytest.raises(AppError, match="no slices and no volume came"):
+        client.predict([handle_file(tmp_path / "empty.zip")], api_name="/study")

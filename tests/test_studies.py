@@ -198,7 +198,7 @@ def test_the_report_is_whole_and_fetches_nothing(study, phantom):
     assert "default-src 'none'" in report
     assert report.count('class="hit"') == 10
     assert f"{study.volume_mm3 / 1000:.2f} mL" in report
-    data = json.loads(re.search(r'class="study-data">(.*?)</script>', report, re.DOTALL)[1])
+    data = json.loads(re.search(r'class="study-data">(.*?)</template>', report, re.DOTALL)[1])
     assert len(data["frames"]) == 10
     assert len(data["projections"]) == 24
     assert data["frames"][0]["overlay"] is None

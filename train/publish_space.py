@@ -33,8 +33,9 @@ def space_files(pins: Path) -> dict[str, Path | bytes]:
     pinned = json.loads(pins.read_text(encoding="utf-8")) if pins.is_file() else {}
     if DEFAULT not in pinned:
         raise ValueError(f"{DEFAULT} is not published yet; run python -m train.publish first")
-    paths = [ROOT / "app.py", ROOT / "requirements.txt", ROOT / "LICENSE", *(ROOT / "brainmri").glob("*.py")]
-    paths += [path for path in (ROOT / "assets").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    paths = [ROOT / "app.py", ROOT / "requirements.txt", ROOT / "LICENSE", *(ROOT / "brainmri").rglob("*.py")]
+    folders = ROOT / "assets", ROOT / "brainmri" / "templates"
+    paths += [path for folder in folders for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     files: dict[str, Path | bytes] = {path.relative_to(ROOT).as_posix(): path for path in paths}
     files[f"brainmri/weights/{PINS}"] = pins
     card = RepoCard.load(ROOT / "README.md")

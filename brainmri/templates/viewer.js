@@ -1,7 +1,7 @@
 // Flips through a study's slices; every picture is in the page already, so nothing is fetched.
 function mountStudyViewer(root) {
   const find = (selector) => root.querySelector(selector);
-  const { frames, projections } = JSON.parse(find(".study-data").textContent);
+  const { frames, projections } = JSON.parse(find(".study-data").content.textContent);
   const stage = find(".study-stage"), flair = find(".study-flair"), layer = find(".study-layer");
   const number = find(".study-number"), words = find(".study-words"), here = find(".study-chart .here");
   const blank = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==";

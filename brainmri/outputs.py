@@ -1,0 +1,83 @@
+"""A finding as files: what the command line writes and the page offers for download."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+from brainmri import __version__
+from brainmri.exports import write_nifti, write_segmentation, write_tiff
+from brainmri.findings import Finding, Study
+from brainmri.render import mask_picture, montage_picture, overlay_picture
+from brainmri.report import report_html
+from brainmri.scan import Scan, UnreadableImage
+
+RECORD = "study.json"
+
+
+def write_slice(scan: Scan, finding: Finding, folder: Path, stem: str) -> tuple[Path, Path, Path]:
+    """Mask (PNG, 0 and 255), overlay (PNG) and record (JSON) of one slice.
+
+    Returns:
+        Their paths, `<stem>.mask.png`, `<stem>.overlay.png`, `<stem>.finding.json`.
+    """
+    mask, overlay, record = (folder / f"{stem}.{end}" for end in ("mask.png", "overlay.png", "finding.json"))
+    mask_picture(finding.mask).save(mask)
+    overlay_picture(scan.pixels, finding.mask).save(overlay)
+    record.write_text(json.dumps({"input": scan.name, **finding.record()}, indent=2) + "\n", encoding="utf-8")
+    return mask, overlay, record
+
+
+def write_study(scan: Scan, study: Study, folder: Path) -> list[Path]:
+    """Everything of a study, into a folder that is made where it is missing.
+
+    Where the files told their geometry: mask and probability map as NIfTI on the input's own grid; for DICOM, the mask as a
+    DICOM segmentation too. Else the mask as a TIFF stack. Always the slices' table (CSV), a montage (PNG), a report (HTML)
+    and the record (JSON), written last, so that a folder with a record is complete.
+
+    Returns:
+        The files written, the report first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    volumes, problems = _write_volumes(study, folder)
+    study = replace(study, warnings=(*study.warnings, *problems))
+    report, table, montage, record = (folder / name for name in ("report.html", "slices.csv", "montage.png", RECORD))
+    report.write_text(report_html(scan, study, scan.name), encoding="utf-8")
+    with table.open("w", newline="", encoding="utf-8") as handle:
+        rows = study.table()
+        writer = csv.DictWriter(handle, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    montage_picture(scan.pixels, study).save(montage)
+    record.write_text(json.dumps({"input": scan.name, **study.record()}, indent=2) + "\n", encoding="utf-8")
+    return [report, *volumes, table, montage, record]
+
+
+def _write_volumes(study: Study, folder: Path) -> tuple[list[Path], list[str]]:
+    """The files written, and what could not be written and why."""
+    if study.geometry is None:
+        stack = folder / "mask.tif"
+        write_tiff(stack, study.mask)
+        return [stack], []
+    mask, probability, segmentation = (folder / name for name in ("mask.nii.gz", "probability.nii.gz", "mask.dcm"))
+    write_nifti(mask, study.mask, study.geometry)
+    write_nifti(probability, study.probability_map, study.geometry)
+    if not study.geometry.instances:
+        return [mask, probability], []
+    try:
+        write_segmentation(segmentation, study.mask, study.geometry, __version__)
+    except UnreadableImage as error:  # the series lacks what a segmentation must reference; the rest stands
+        return [mask, probability], [f"no DICOM segmentation was written: {error}".rstrip(".")]
+    return [mask, probability, segmentation], []
+
+
+def pack(files: list[Path], path: Path) -> Path:
+    """The files in one zip, in a folder of the zip's name."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files:
+            archive.write(file, f"{path.stem}/{file.name}")
+    return path

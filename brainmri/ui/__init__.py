@@ -1,0 +1,1 @@
+"""The page's parts; nothing outside knows them but `app.py`, and nothing else of the package imports gradio."""

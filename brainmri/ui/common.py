@@ -1,0 +1,105 @@
+"""What both tabs share: refusals as messages, files for download, the verdict as it is shown, the model fields."""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+from brainmri.findings import percent
+from brainmri.report import STATES
+from brainmri.ui.inference import offered
+from brainmri.zoo import DEFAULT
+
+ASSETS = Path(__file__).parents[2] / "assets"
+GPU = {"concurrency_limit": 1, "concurrency_id": "gpu"}
+PRIVATE = {"api_visibility": "private", "queue": False}
+# on a phone the results lie below the controls; the wait lets what takes the focus as it opens scroll first
+SHOW = """() => { setTimeout(() => {
+    const verdict = document.querySelector("#%s"), box = verdict.getBoundingClientRect();
+    if (box.top < 0 || box.bottom > window.innerHeight) verdict.scrollIntoView({behavior: "smooth", block: "start"});
+}, 500); }"""
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def told(title: str) -> Iterator[None]:
+    """Expected errors become messages under a title; unexpected ones are logged whole and shown as a short apology."""
+    try:
+        yield
+    except gr.Error:
+        raise
+    except (ValueError, FileNotFoundError) as error:
+        raise gr.Error(escape(str(error)), title=title, duration=15, print_exception=False) from error
+    except Exception as error:
+        log.exception("analysis failed")
+        sorry = "Something went wrong on our side, and it was logged. Please try again, or try another input."
+        raise gr.Error(sorry, duration=15, print_exception=False) from error
+
+
+def fresh_folder() -> Path:
+    """A folder of its own in Gradio's cache, from where files are served and swept."""
+    cache = Path(gr.utils.get_upload_folder())
+    cache.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=cache))
+
+
+def safe_stem(name: str, otherwise: str) -> str:
+    """A file name's stem that every file system takes."""
+    stem = Path(name).name.removesuffix(".gz").rsplit(".", 1)[0]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:80].strip("._") or otherwise
+
+
+def verdict_html(verdict: str, sentences: list[str], warnings: tuple[str, ...], scale: str = "") -> str:
+    """The verdict in a box of its colour; the sentences and warnings are escaped here."""
+    state, sign, words = STATES[verdict]
+    return f"""
+<section class="verdict {state}" role="status">
+  <h2><span aria-hidden="true">{sign}</span> {words}</h2>{scale}
+  <p>{escape(" ".join(sentences))}</p>{"".join(f"<p class='warning'><b>Note:</b> {escape(w)}.</p>" for w in warnings)}
+</section>"""
+
+
+def probability_scale(probability: float, review: list[float]) -> str:
+    """A probability in words and on a scale on which the review band is hatched."""
+    low, high = (100 * edge for edge in review)
+    band, needle = f"left:{low:.2f}%;width:{high - low:.2f}%", f"left:{100 * probability:.2f}%"
+    return f"""
+  <p class="probability"><b>{percent(probability)}</b> probability of tumour</p>
+  <div class="scale" aria-hidden="true">
+    <i class="band" style="{band}"></i><i class="needle" style="{needle}"></i>
+  </div>"""
+
+
+def empty(words: str) -> str:
+    """What stands in the verdict's place before there is one."""
+    return f'<div class="verdict empty" role="status">{words}</div>'
+
+
+def model_fields() -> tuple[gr.Dropdown, gr.Dropdown, gr.Slider]:
+    """Segmenter, classifier and mask threshold in an accordion."""
+    labels = {name: entry.name if name == entry.name else f"{entry.name} ({name})" for name, entry in offered.items()}
+    segmenters, classifiers = (
+        [(labels[name], name) for name, entry in offered.items() if task in entry.tasks]
+        for task in ("segmentation", "classification")
+    )
+    with gr.Accordion("Models and mask threshold", open=False):
+        segmenter = gr.Dropdown(segmenters, value=DEFAULT, label="Segmenter", info="Draws the mask.")
+        classifier = gr.Dropdown(classifiers, value=DEFAULT, label="Classifier", info="Gives the verdict.")
+        threshold = gr.Slider(
+            0.05, 0.95, offered[DEFAULT].mask_threshold, step=0.05, label="Mask threshold",
+            info="Lower outlines more, higher only what is surest. The verdict's probability does not depend on it.",
+        )  # fmt: skip
+    return segmenter, classifier, threshold
+
+
+def own_threshold() -> gr.Number:
+    """The endpoints' threshold, which programs may leave out."""
+    return gr.Number(None, minimum=0.05, maximum=0.95, label="Mask threshold", visible=False)

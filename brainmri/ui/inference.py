@@ -1,0 +1,56 @@
+"""What the page may run: the models it offers, their networks kept warm, and the part that needs an accelerator."""
+
+from __future__ import annotations
+
+try:
+    import spaces  # ZeroGPU has to be told before anything touches CUDA
+except ImportError:
+    spaces = None
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import brainmri
+from brainmri.entry import ModelEntry
+from brainmri.findings import Finding, Study
+from brainmri.predict import Pipeline
+from brainmri.scan import Scan
+from brainmri.zoo import LoadedModel, embedded, find_entry, pins
+
+# what a visitor may choose: the zoo, and what whoever runs the page added to it
+offered: dict[str, ModelEntry] = {}
+
+
+def offer(sources: list[str]) -> None:
+    """Offer the zoo, pulling what was published and is not at hand, and other entries: folders, OWNER/NAME on the Hub."""
+    offered.clear()
+    for source in [*sorted({*embedded(), *pins()}), *sources]:
+        offered[source] = find_entry(source)
+
+
+@lru_cache(maxsize=4)
+def network(name: str) -> LoadedModel:
+    """A network that is offered, kept for the next request; nobody else's name makes the server load or fetch anything."""
+    if name not in offered:
+        raise ValueError(f"unknown model {name!r}; choose from {', '.join(offered)}")
+    return brainmri.load(name, weights=offered[name].folder)
+
+
+# names go in rather than networks, since ZeroGPU runs these in another process
+
+
+def find_in_slice(scan: Scan, segmenter: str, classifier: str, threshold: float | None) -> Finding:
+    """The finding of one slice."""
+    return Pipeline(network(segmenter), network(classifier), mask_threshold=threshold)(scan)
+
+
+def find_in_study(
+    scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Callable[[int, int], None] | None = None
+) -> Study:
+    """The findings of a study; `progress` is told the slices done and their number."""
+    return Pipeline(network(segmenter), network(classifier), mask_threshold=threshold).study(scan, progress)
+
+
+if spaces is not None:
+    find_in_slice = spaces.GPU(duration=20)(find_in_slice)
+    find_in_study = spaces.GPU(duration=60)(find_in_study)

@@ -1,0 +1,177 @@
+"""A whole study: upload, which sequence is which, verdict, viewer, measured lesions, downloads; and the endpoint `/study`."""
+
+from __future__ import annotations
+
+import gradio as gr
+from markupsafe import Markup
+
+from brainmri.findings import Study
+from brainmri.outputs import pack, write_study
+from brainmri.preprocess import FLAIR
+from brainmri.reading import list_sequences, read_study
+from brainmri.report import lesions_html, montage_html, summary, viewer_html, viewer_script
+from brainmri.scan import Scan
+from brainmri.sequences import POST, PRE, SEQUENCES
+from brainmri.ui.common import (
+    ASSETS,
+    GPU,
+    PRIVATE,
+    SHOW,
+    empty,
+    fresh_folder,
+    model_fields,
+    own_threshold,
+    safe_stem,
+    told,
+    verdict_html,
+)  # fmt: skip
+from brainmri.ui.inference import find_in_study, offered, spaces
+from brainmri.zoo import DEFAULT
+
+EXAMPLE = ASSETS / "examples" / "study-flair.nii.gz"
+CHANNELS = (FLAIR, PRE, POST)  # in the order of the fields
+ABSENT = -1  # of the fields of the T1 sequences, which may be left out
+EMPTY = empty("Upload a study or choose the example; the verdict appears here.")
+ASK = empty("It cannot be told which of these is the FLAIR. Please choose it in the fields beside, then press <b>Analyse</b>.")
+MOUNT = """
+const mount = () => element.querySelectorAll(".study-viewer").forEach(mountStudyViewer);
+mount();
+watch("value", mount);
+"""
+
+
+def study(
+    files: list[str], segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None,
+    flair: int | None = None, pre: int | None = None, post: int | None = None, progress=gr.Progress(),
+) -> tuple:  # fmt: skip
+    """Analyse a whole brain MR study.
+
+    Args:
+        files: a zip; NIfTI volumes; DICOM files; a multi-page TIFF; or slices named <case>_<number>.
+        segmenter: model that draws the mask.
+        classifier: model that gives the verdict.
+        threshold: on the probability map, 0.05 to 0.95; the segmenter's own when left out.
+        flair: which of the volumes or series is the FLAIR, counted from 0; told by names and descriptions when left out.
+        pre: which is the pre-contrast T1; only looked at when flair is given.
+        post: which is the post-contrast T1; only looked at when flair is given.
+
+    Returns:
+        The study's record, and two files: everything in one zip, and the report (HTML).
+    """
+    if not files:
+        raise gr.Error("No study came; upload one or choose the example.", duration=15, print_exception=False)
+    with told("This study was refused"):
+        scan, found = _analyse(files, segmenter, classifier, threshold, (flair, pre, post), progress)
+        packed, report = _write(scan, found)
+        return found.record(), packed, report
+
+
+def _analyse(files, segmenter, classifier, threshold, chosen, progress) -> tuple[Scan, Study]:
+    progress((0, None), desc="Reading")
+    assign = None if chosen[0] is None else dict(zip(CHANNELS, (None if n == ABSENT else n for n in chosen), strict=True))
+    scan = read_study(files, assign)
+
+    def slices(done: int, total: int) -> None:
+        progress((done, total), desc="Analysing", unit="slices")
+
+    # ZeroGPU runs the analysis in another process, from where no progress can be told
+    return scan, find_in_study(scan, segmenter, classifier, threshold, slices if spaces is None else None)
+
+
+def _write(scan: Scan, found: Study) -> tuple[str, str]:
+    folder = fresh_folder() / safe_stem(scan.name, "study")
+    files = write_study(scan, found, folder)
+    return str(pack(files, folder.with_suffix(".zip"))), str(files[0])
+
+
+def ask(files: list[str] | None) -> tuple:
+    """What was uploaded, for the fields of the sequences: shown where there is something to choose."""
+    if not files:
+        return blank_fields()
+    with told("This study was refused"):
+        candidates = list_sequences(files)
+    choices = [(candidate.label, index) for index, candidate in enumerate(candidates)]
+    told_as = {candidate.channel: index for index, candidate in enumerate(candidates)}
+    absent = {FLAIR: [], PRE: [("not there", ABSENT)], POST: [("not there", ABSENT)]}
+    fields = [
+        gr.Dropdown([*absent[channel], *choices], value=told_as.get(channel, None if channel == FLAIR else ABSENT))
+        for channel in CHANNELS
+    ]
+    return gr.Column(visible=bool(choices)), *fields
+
+
+def blank_fields() -> tuple:
+    return gr.Column(visible=False), *(gr.Dropdown([], value=None) for _ in CHANNELS)
+
+
+def analyse(
+    files: list[str] | None, segmenter: str, classifier: str, threshold: float, flair: int | None, pre: int | None,
+    post: int | None, progress=gr.Progress(),
+) -> tuple:  # fmt: skip
+    """`study` for the page: the verdict in words, the viewer, and the results shown."""
+    if not files:
+        return blank()
+    with told("This study was refused"):
+        candidates = list_sequences(files)
+        if candidates and flair is None:
+            return ASK, *blank()[1:]
+        scan, found = _analyse(files, segmenter, classifier, threshold, (flair, pre, post), progress)
+        packed, report = _write(scan, found)
+        verdict = verdict_html(found.verdict, [found.reason, summary(found)], found.warnings)
+        overlays = Markup("<details><summary>Overlays</summary>{}</details>").format(montage_html(scan, found))
+        shown = viewer_html(scan, found) + (lesions_html(found) if found.lesions else "") + overlays
+        return verdict, gr.Column(visible=True), shown, packed, report, found.record()
+
+
+def blank() -> tuple:
+    """The tab's outputs before any analysis."""
+    return EMPTY, gr.Column(visible=False), None, None, None, None
+
+
+def study_tab() -> None:
+    """The tab's components and events, in the Blocks at hand."""
+    with gr.Row(equal_height=False, elem_classes="panes"):
+        with gr.Column(scale=4, min_width=320):
+            upload = gr.File(
+                label="Study (zip, NIfTI, DICOM, TIFF)",
+                file_count="multiple",
+                type="filepath",
+                height=150,
+                elem_id="study-upload",
+            )
+            example = gr.Button(
+                "Example: a synthetic FLAIR volume", size="sm", visible=EXAMPLE.is_file(), elem_id="study-example"
+            )
+            with gr.Column(visible=False, elem_id="sequences") as asked:
+                fields = [gr.Dropdown([], label=SEQUENCES[channel], interactive=True) for channel in CHANNELS]
+            segmenter, classifier, threshold = model_fields()
+            button = gr.Button("Analyse", variant="primary", size="lg")
+        with gr.Column(scale=6, min_width=320):
+            verdict = gr.HTML(EMPTY, elem_id="study-verdict", elem_classes="verdict-box", padding=False)
+            with gr.Column(visible=False) as results:
+                viewer = gr.HTML(js_on_load=viewer_script() + MOUNT, elem_id="study-viewer", padding=False)
+                with gr.Row(elem_classes="downloads", elem_id="study-downloads"):
+                    files = [gr.DownloadButton(f"↓ {name}", size="md", min_width=90) for name in ("Everything (zip)", "Report")]
+                with gr.Accordion("Record and provenance", open=False):
+                    record = gr.JSON(label="Study", show_label=False)
+
+    inputs, outputs = [upload, segmenter, classifier, threshold, *fields], [verdict, results, viewer, *files, record]
+    run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", "show_progress_on": verdict, **GPU}
+    told_fields = {"fn": ask, "inputs": upload, "outputs": [asked, *fields], "show_progress": "hidden", **PRIVATE}
+    chosen = example.click(lambda: [str(EXAMPLE)], None, upload, show_progress="hidden", **PRIVATE).then(**told_fields)
+    uploaded = upload.upload(**told_fields)
+    switched = segmenter.input(lambda name: offered[name].mask_threshold, segmenter, threshold, **PRIVATE)
+    runs = [
+        gr.on([button.click, classifier.input, threshold.release], trigger_mode="always_last", **run),
+        *(event.success(**run) for event in (chosen, uploaded)),
+        switched.then(**run),
+    ]
+    for analysis in (*runs, chosen, uploaded):
+        analysis.failure(blank, None, outputs, **PRIVATE)  # nothing of an earlier study stays beside a refused one
+    for analysis in runs:
+        analysis.success(None, None, None, js=SHOW % "study-verdict", **PRIVATE)
+    upload.clear(blank, None, outputs, cancels=runs, **PRIVATE).then(blank_fields, None, [asked, *fields], **PRIVATE)
+
+    own, endpoint = own_threshold(), gr.Button(visible=False)
+    numbers = [gr.Number(None, precision=0, minimum=0, label=SEQUENCES[channel], visible=False) for channel in CHANNELS]
+    endpoint.click(study, [upload, segmenter, classifier, own, *numbers], [record, *files], api_name="study", **GPU)
