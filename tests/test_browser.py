@@ -131,6 +131,9 @@ def test_a_study_is_flipped_through_and_taken_away(visit, tmp_path):
     page.set_input_files("#study-upload input[type=file]", STUDY)
     assert "Tumour" in study_verdict(page)
     assert page.input_value("#sequences input >> nth=0") == STUDY.name
+    if target := os.environ.get("BRAINMRI_SCREENSHOT"):
+        page.wait_for_timeout(2000)
+        page.screenshot(path=Path(target).with_stem(Path(target).stem + "-study"), full_page=True)
     slider, picture = page.locator("#study-viewer .study-number"), page.locator("#study-viewer .study-flair")
     slider.focus()
     page.keyboard.press("Home")

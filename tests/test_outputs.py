@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import resource
 import zipfile
 from pathlib import Path
 
@@ -17,13 +18,14 @@ import tifffile
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from phantom import PLANTED, header, save, zip_of
 from PIL import Image
+from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, RLELossless
 from scipy.ndimage import zoom
 
 import brainmri
 from brainmri.__main__ import main
-from brainmri.cohort import inputs_in
+from brainmri.cohort import inputs_in, process
 from brainmri.outputs import pack, write_study
 from brainmri.reading import read_study
 from train.metrics import dice
@@ -288,6 +290,27 @@ def test_the_series_of_one_dicom_study_stay_together(tmp_path):
     assert inputs_in(root) == [root]
     save(root / "0003", [header(StudyInstanceUID="1.2.3.4")])
     assert inputs_in(root) == [root / "0001", root / "0002", root / "0003"]
+
+
+def test_pydicoms_own_mr_image_goes_all_the_way(pipe, tmp_path):
+    scan = read_study(get_testdata_file("MR_small.dcm", download=False))
+    files = write_study(scan, pipe.study(scan), tmp_path)
+    assert {"mask.dcm", "mask.nii.gz", "report.html"} <= {file.name for file in files}
+    assert highdicom.seg.segread(tmp_path / "mask.dcm").Rows == 64
+
+
+def test_memory_does_not_grow_with_the_number_of_studies(pipe, tmp_path):
+    source = turned(tmp_path / "flair.nii.gz", "RAS")
+
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # MiB
+
+    for number in range(2):
+        process(pipe, source, tmp_path, f"warm-{number}")
+    before = peak()
+    for number in range(4):
+        process(pipe, source, tmp_path, f"study-{number}")
+    assert peak() - before < 40  # one study's pixels alone are 8 MiB, its report and files as much again
 
 
 def test_reports_of_many_slices_stay_small(pipe, study):

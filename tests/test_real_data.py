@@ -3,6 +3,7 @@
 import json
 import os
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -45,6 +46,22 @@ def test_a_real_study_is_outlined(cases):
         (f.verdict == "tumour") == t for f, t in zip(study.findings, truth.any((1, 2)), strict=True) if f.verdict != "review"
     ]
     assert np.mean(right) > 0.9
+
+
+def test_a_real_study_as_nifti_is_outlined_alike(cases, tmp_path):
+    """The dataset's slices, stored as a volume of three sequences on a sagittal grid, and the mask taken back from there."""
+    slices = cases["TCGA_HT_7694_19950404"]
+    pixels = np.stack([read_image(s.image) for s in slices])  # (S, H, W, 3), to superior, posterior and left
+    stored = np.ascontiguousarray(pixels.transpose(1, 0, 2, 3)[::-1])  # to anterior, superior and left
+    affine = np.array([[0, 0, -1.0, 128], [1.0, 0, 0, -128], [0, 5.0, 0, 0], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(stored, affine), tmp_path / "study.nii.gz")
+    pipe = brainmri.Pipeline(device="cpu")
+    plain, volume = pipe.study(slices[0].image.parent), pipe.study(tmp_path / "study.nii.gz")
+    truth = np.stack([read_mask(s.mask) for s in slices])
+    assert dice(volume.mask, truth) == pytest.approx(dice(plain.mask, truth), abs=1e-3)
+    back = volume.geometry.to_original(volume.mask)
+    assert dice(back, truth.transpose(1, 0, 2)[::-1]) == pytest.approx(dice(plain.mask, truth), abs=1e-3)
+    assert volume.volume_mm3 == pytest.approx(plain.mask.sum() * 5.0, rel=0.01)
 
 
 def test_one_slice_and_the_volume_agree(cases):
