@@ -66,13 +66,13 @@ def process(pipe: Pipeline, path: Path, out: Path, name: str) -> dict:
     Returns:
         A row of the table: `kind` is "slice" or "study", `status` "done", "done before" or "failed" with the `problem` in words.
     """
-    row = {"input": name, "kind": "study", "status": "done", "problem": None}
+    row = {"input": name, "kind": "slice" if holds_one_slice(path) else "study", "status": "done", "problem": None}
     try:
-        if holds_one_slice(path):
+        if row["kind"] == "slice":
             scan = read_slice(path)
             finding = pipe(scan)
             write_slice(scan, finding, out, name)
-            return row | {"kind": "slice", "verdict": finding.verdict, "lesion_voxels": finding.area_px}
+            return row | {"verdict": finding.verdict, "lesion_voxels": finding.area_px}
         scan = read_study(path)
         record = _record_of(out / name)
         if record and _same_making(record["provenance"], pipe.provenance(scan)):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from brainmri.fusion import Fusion
 from brainmri.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class ModelEntry:
         temperature: divides the verdict's logits before the softmax (Guo et al. 2017), fitted on validation patients.
         mask_threshold: on the probability map, in (0, 1).
         review: [low, high] band of the tumour probability in which the verdict is "review".
+        fusion: for "slice" and "study", how the entry's own verdict and mask become one probability, which then replaces
+            temperature and band; empty where that was not fitted.
         flips: average the prediction with that of the left-right mirrored slice.
         parameters: trainable parameters and batch-norm statistics, counted.
         sha256: of `model.safetensors`.
@@ -55,6 +58,7 @@ class ModelEntry:
     temperature: float
     mask_threshold: float
     review: tuple[float, float]
+    fusion: dict[str, Fusion]
     flips: bool
     parameters: int
     sha256: str
@@ -99,6 +103,7 @@ def read_entry(folder: str | Path) -> ModelEntry:
             temperature=float(config["temperature"]),
             mask_threshold=float(config["mask_threshold"]),
             review=tuple(config["review"]),
+            fusion={mode: _read_fusion(fusion) for mode, fusion in config.get("fusion", {}).items()},
             flips=bool(config["flips"]),
             parameters=int(config["parameters"]),
             sha256=config["sha256"],
@@ -115,6 +120,10 @@ def read_entry(folder: str | Path) -> ModelEntry:
     return entry
 
 
+def _read_fusion(config: dict) -> Fusion:
+    return Fusion(**config | {"review": tuple(config["review"])})
+
+
 def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, preprocess: Preprocess, **known) -> dict:
     """Every field that `save_entry` wants, of a network that was neither calibrated nor measured; `known` fields replace them."""
     return {
@@ -128,6 +137,7 @@ def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, 
         "temperature": 1.0,
         "mask_threshold": 0.5,
         "review": [0.5, 0.5],
+        "fusion": {},
         "flips": False,
         "training": {},
         "metrics": {},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from brainmri import __version__
 from brainmri.findings import NO_TUMOUR, Finding, Study, decide, decide_study
+from brainmri.fusion import Fusion, evidence, sigmoid, smooth_maps
 from brainmri.lesions import diameters, find_lesions, midline, without_islands
-from brainmri.preprocess import FLAIR, Preprocess
+from brainmri.preprocess import FLAIR
 from brainmri.reading import Scan, read_slice, read_study
 from brainmri.zoo import DEFAULT, LoadedModel, load
 
@@ -26,13 +27,23 @@ DARK = 0.1
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Raw:
-    """What the networks say of one slice, before any rule: the calibrated probability, the map on the image's own grid."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """What networks say of slices, in order along the head, before any rule; None for what no network was asked.
 
-    probability: float
-    probability_map: np.ndarray
-    area_on_grid: int
+    Attributes:
+        maps: (S, H, W) float32 in [0, 1], on the slices' own grid.
+        grid_share: (S,) pixels of the network's grid for one of the slice's own.
+        probabilities: (S,) float64, calibrated, of tumour.
+        logits: (S,) float64, of the verdict head, tumour against no tumour, as they come.
+        evidence: (S,) float64, `fusion.evidence` of the maps.
+    """
+
+    maps: np.ndarray | None = None
+    grid_share: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    evidence: np.ndarray | None = None
 
 
 class Pipeline:
@@ -78,8 +89,9 @@ class Pipeline:
         scan = source if isinstance(source, Scan) else read_slice(source)
         if scan.pixels.ndim != 3:
             raise ValueError(f"pixels of shape {scan.pixels.shape} came; one slice is (H, W, 3); use study() for a stack")
-        raw = self._predict(scan.pixels[None], (1.0, 1.0))[0]
-        return self._finding(raw, raw.probability_map > self.mask_threshold, scan.warnings, self.provenance(scan), None)
+        predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[None])
+        mask = predicted.maps > self.mask_threshold
+        return self._findings(predicted, mask, "slice", scan.warnings, self.provenance(scan), None)[0]
 
     def study(self, source: str | Path | Sequence[str | Path] | np.ndarray | Scan, progress: Progress | None = None) -> Study:
         """A study: whatever `read_study` reads (a path, a list of them, an array (S, H, W[, 3])), or a `Scan` read already.
@@ -99,24 +111,18 @@ class Pipeline:
         measured = geometry is not None and geometry.plausible
         if geometry and not measured:
             warnings += ("the voxels' size cannot be right for a head; volumes are told in voxels and distances in pixels",)
-        shown = _with_head(scan.pixels)
-        raws = dict(zip(np.flatnonzero(shown), self._predict(scan.pixels[shown], spacing, progress), strict=True))
+        shown, mode = _with_head(scan.pixels), "study" if len(scan.pixels) > 1 else "slice"
+        predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[shown], spacing, mode, progress=progress)
         maps = np.zeros(scan.pixels.shape[:3], np.float32)
-        for number, raw in raws.items():
-            maps[number] = raw.probability_map
+        maps[shown] = predicted.maps
         mask = without_islands(maps > self.mask_threshold)
-        provenance = self.provenance(scan)
+        provenance = self.provenance(scan, mode)
         pixel = float(np.prod(spacing)) if measured else None
+        seen = iter(self._findings(predicted, mask[shown], mode, warnings, provenance, pixel))
         findings = tuple(
-            self._finding(raws[number], mask[number], warnings, provenance, pixel)
-            if number in raws
-            else Finding(
-                verdict=NO_TUMOUR, reason="No head in this slice; it was not analysed.", probability=0.0, mask=mask[number],
-                probability_map=maps[number], area_px=0, area_mm2=None if pixel is None else 0.0, warnings=warnings,
-                provenance=provenance,
-            )
-            for number in range(len(maps))
-        )  # fmt: skip
+            next(seen) if analysed else _without_head(mask[number], warnings, provenance, pixel)
+            for number, analysed in enumerate(shown)
+        )
         verdict, reason, carried_by = decide_study([finding.verdict for finding in findings])
         return Study(
             verdict=verdict,
@@ -133,50 +139,46 @@ class Pipeline:
             provenance=provenance,
         )
 
-    def _finding(
-        self, raw: _Raw, mask: np.ndarray, warnings: tuple[str, ...], provenance: dict, pixel_mm2: float | None
-    ) -> Finding:
-        verdict, reason = decide(raw.probability, raw.area_on_grid if mask.any() else 0, self.classifier.entry.review)
-        area = int(mask.sum())
-        return Finding(
-            verdict=verdict,
-            reason=reason,
-            probability=raw.probability,
-            mask=mask,
-            probability_map=raw.probability_map,
-            area_px=area,
-            area_mm2=None if pixel_mm2 is None else area * pixel_mm2,
-            warnings=warnings,
-            provenance=provenance,
-        )
-
-    def _predict(self, slices: np.ndarray, spacing: tuple[float, float], progress: Progress | None = None) -> list[_Raw]:
-        """What the networks say of (S, H, W, 3) slices of pixels of that height and width."""
-        shared = self.classifier is self.segmenter
-        preprocess = self.segmenter.entry.preprocess
-        placed, placements = zip(*(preprocess(s, spacing) for s in slices), strict=True)
-        maps, verdicts = run_model(self.segmenter, torch.stack(placed), progress=progress)
-        if not shared:
-            other = self.classifier.entry.preprocess
-            _, verdicts = run_model(self.classifier, torch.stack([other(s, spacing)[0] for s in slices]))
-        return [
-            _Raw(
-                probability=probability,
-                probability_map=preprocess.restore(grid_map, placement).numpy(),
-                area_on_grid=int((grid_map > self.mask_threshold).sum()),
+    def _findings(
+        self,
+        predicted: Prediction,
+        masks: np.ndarray,
+        mode: str,
+        warnings: tuple[str, ...],
+        provenance: dict,
+        pixel: float | None,
+    ) -> list[Finding]:
+        """A finding for each slice; `pixel` is its size in square millimetres where that is known."""
+        review = review_band(self.segmenter, self.classifier, mode)
+        findings = []
+        for number, mask in enumerate(masks):
+            area, probability = int(mask.sum()), float(predicted.probabilities[number])
+            verdict, reason = decide(probability, area * predicted.grid_share[number], review)
+            findings.append(
+                Finding(
+                    verdict=verdict,
+                    reason=reason,
+                    probability=probability,
+                    mask=mask,
+                    probability_map=predicted.maps[number],
+                    area_px=area,
+                    area_mm2=None if pixel is None else area * pixel,
+                    warnings=warnings,
+                    provenance=provenance,
+                )
             )
-            for grid_map, placement, probability in zip(maps, placements, verdicts.tolist(), strict=True)
-        ]
+        return findings
 
-    def provenance(self, scan: Scan) -> dict:
-        """What a finding on the scan would be made of."""
+    def provenance(self, scan: Scan, mode: str = "slice") -> dict:
+        """What a finding on the scan would be made of, as a lone slice or in a study."""
+        fusion = _fusion(self.segmenter, self.classifier, mode)
         return {
             "input": {"sha256": scan.sha256},
             "segmenter": {"name": self.segmenter.entry.name, "sha256": self.segmenter.entry.sha256},
             "classifier": {"name": self.classifier.entry.name, "sha256": self.classifier.entry.sha256},
             "mask_threshold": self.mask_threshold,
-            "review_band": list(self.classifier.entry.review),
-            "temperature": self.classifier.entry.temperature,
+            "review_band": list(review_band(self.segmenter, self.classifier, mode)),
+            "calibration": fusion.config() if fusion else {"temperature": self.classifier.entry.temperature},
             "device": self.segmenter.device.type,
             "versions": {"brainmri": __version__, "torch": torch.__version__, "python": platform.python_version()},
         }
@@ -195,24 +197,84 @@ def _with_head(pixels: np.ndarray) -> np.ndarray:
     return bright >= DARK * bright.max()
 
 
-@torch.inference_mode()
-def run_model(
-    model: LoadedModel, placed: Tensor, preprocess: Preprocess | None = None, progress: Progress | None = None
-) -> tuple[Tensor | None, Tensor | None]:
-    """What a network says of placed slices, averaged with what it says of their mirror images where its entry asks for it.
+def _without_head(mask: np.ndarray, warnings: tuple[str, ...], provenance: dict, pixel: float | None) -> Finding:
+    return Finding(
+        verdict=NO_TUMOUR,
+        reason="No head in this slice; it was not analysed.",
+        probability=0.0,
+        mask=mask,
+        probability_map=np.zeros(mask.shape, np.float32),
+        area_px=0,
+        area_mm2=None if pixel is None else 0.0,
+        warnings=warnings,
+        provenance=provenance,
+    )
+
+
+def _fusion(segmenter: LoadedModel | None, classifier: LoadedModel | None, mode: str) -> Fusion | None:
+    """How the pair's mask and verdict join: fitted for an entry's own mask only."""
+    return classifier.entry.fusion.get(mode) if classifier is not None and classifier is segmenter else None
+
+
+def review_band(segmenter: LoadedModel | None, classifier: LoadedModel, mode: str) -> tuple[float, float]:
+    """[low, high] band of the probability in which the pair's verdict is "review", for a lone "slice" or in a "study"."""
+    fusion = _fusion(segmenter, classifier, mode)
+    return fusion.review if fusion else classifier.entry.review
+
+
+def predict_slices(
+    segmenter: LoadedModel | None,
+    classifier: LoadedModel | None,
+    slices: np.ndarray,
+    spacing: tuple[float, float] = (1.0, 1.0),
+    mode: str = "slice",
+    normalise_over: str | None = None,
+    progress: Progress | None = None,
+) -> Prediction:
+    """What a segmenter, a classifier or both say of slices.
 
     Args:
-        placed: (S, 3, h, w) in [0, 1].
-        preprocess: normalises instead of the entry's own, to measure what its choice costs.
+        slices: (S, H, W, 3) in [0, 1], in order along the head.
+        spacing: between their rows and between their columns, in a common unit.
+        mode: "slice", each by itself; "study", neighbours heard where the entry has learned how (`fusion`).
+        normalise_over: "slice" or "volume" instead of the entries' own, to measure what the choice costs.
+        progress: called with the slices done and their number after each batch of the first network.
+    """
+    done: dict[int, tuple] = {}
+    for model in (segmenter, classifier):
+        if model is not None and id(model) not in done:
+            preprocess = model.entry.preprocess
+            preprocess = replace(preprocess, normalise_over=normalise_over or preprocess.normalise_over)
+            placed, placements = zip(*(preprocess(s, spacing) for s in slices), strict=True)
+            done[id(model)] = *run_model(model, preprocess.normalise(torch.stack(placed)), None if done else progress), placements
+    maps = share = probabilities = logits = said = None
+    if segmenter is not None:
+        grid_maps, _, placements = done[id(segmenter)]
+        restored = [segmenter.entry.preprocess.restore(m, p).numpy() for m, p in zip(grid_maps, placements, strict=True)]
+        learned = segmenter.entry.fusion.get(mode)
+        maps, said = smooth_maps(np.stack(restored), learned.mask_neighbours if learned else 0.0), evidence(grid_maps)
+        share = np.array([p.placed[2] * p.placed[3] / (p.crop[2] * p.crop[3]) for p in placements])
+    if classifier is not None:
+        logits, fusion = done[id(classifier)][1].double().numpy(), _fusion(segmenter, classifier, mode)
+        probabilities = fusion.probability(logits, said) if fusion else sigmoid(logits / classifier.entry.temperature)
+    return Prediction(maps=maps, grid_share=share, probabilities=probabilities, logits=logits, evidence=said)
+
+
+@torch.inference_mode()
+def run_model(model: LoadedModel, images: Tensor, progress: Progress | None = None) -> tuple[Tensor | None, Tensor | None]:
+    """What a network says of normalised slices, averaged with what it says of their mirror images where its entry asks for it.
+
+    Args:
+        images: (S, 3, h, w), normalised.
         progress: called with the slices done and their number after each batch.
 
     Returns:
-        Mask probabilities (S, 1, h, w) on the CPU, or None; calibrated tumour probabilities (S,), or None.
+        Mask probabilities (S, 1, h, w) on the CPU, or None; verdict logits (S,), tumour against no tumour, or None.
     """
     entry, net = model.entry, model.net
     maps, verdicts = [], []
     done, batch = 0, BATCH if model.device.type == "cpu" else ACCELERATED_BATCH
-    for part in (preprocess or entry.preprocess).normalise(placed).split(batch):
+    for part in images.split(batch):
         image = part.to(model.device)
         views = torch.cat([image, image.flip(-1)]) if entry.flips else image
         views = views.to(memory_format=torch.channels_last)  # a quarter faster, on a CPU too
@@ -232,8 +294,8 @@ def run_model(
         if verdict is not None:
             # the mean of the logits, not of probabilities, so that one temperature calibrates both views
             mean = torch.stack(verdict.chunk(2)).mean(0) if entry.flips else verdict
-            verdicts.append((mean / entry.temperature).softmax(1)[:, 1].cpu())
+            verdicts.append((mean[:, 1] - mean[:, 0]).cpu())
         done += len(part)
         if progress:
-            progress(done, len(placed))
+            progress(done, len(images))
     return (torch.cat(maps) if maps else None), (torch.cat(verdicts) if verdicts else None)

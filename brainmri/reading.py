@@ -170,6 +170,8 @@ def read_slice(source: str | Path | Image.Image | np.ndarray) -> Scan:
 
 def holds_one_slice(path: Path) -> bool:
     """Whether a path is one slice rather than a study: a file that is no volume, no zip and no stack of pages."""
+    if not path.exists():
+        return path.suffix.lower() in SUFFIXES  # as it would be, for the message
     file = StudyFile(path=path)
     if not path.is_file() or is_nifti(path.name) or is_zip(path) or is_dicom(file):
         return False

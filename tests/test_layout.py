@@ -15,14 +15,15 @@ ROOMS = {
     "cohort": {"dicom", "files", "outputs", "predict", "reading", "scan", "sequences", "volumes"},
     "findings": {"lesions", "scan"},
     "dicom": {"files", "jpeg", "preprocess", "scan", "sequences", "volumes"},
-    "entry": {"preprocess"},
+    "entry": {"fusion", "preprocess"},
     "exports": {"dicom", "files", "scan"},
     "files": {"scan"},
+    "fusion": set(),
     "hub": {"entry"},
     "jpeg": set(),
     "lesions": {"preprocess", "scan"},
     "nets": {"pretrained"},
-    "predict": {"", "findings", "lesions", "preprocess", "reading", "zoo"},  # "" is the package itself, for its version
+    "predict": {"", "findings", "fusion", "lesions", "preprocess", "reading", "zoo"},  # "" is the package itself, for its version
     "preprocess": set(),
     "pretrained": {"entry", "hub", "preprocess"},
     "reading": {"dicom", "files", "preprocess", "scan", "sequences", "volumes"},

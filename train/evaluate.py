@@ -7,17 +7,16 @@ preprocessing and prediction that the page uses. Each figure's name says its pro
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from brainmri.entry import VARIANTS
 from brainmri.findings import REVIEW, decide
-from brainmri.predict import run_model
+from brainmri.lesions import without_islands
+from brainmri.predict import predict_slices, review_band
 from brainmri.preprocess import FLAIR, to_unit
 from brainmri.zoo import DEFAULT, LoadedModel, load
 from train.data import Slice, find_slices, read_image, read_mask, read_patients
@@ -28,44 +27,45 @@ TVERSKY_BATCH = 16
 
 
 def predict_case(
-    slices: list[Slice], segmenter: LoadedModel | None, classifier: LoadedModel | None, variant: str = VARIANTS[0]
+    slices: list[Slice],
+    segmenter: LoadedModel | None,
+    classifier: LoadedModel | None,
+    variant: str = VARIANTS[0],
+    mode: str = "slice",
 ) -> list[dict]:
     """One row a slice of a patient, in order along the head.
 
     Args:
         variant: "three sequences" as read; "FLAIR only", FLAIR in all three channels; "volume normalisation", mean and
             deviation over the patient's slices instead of each slice's own.
+        mode: "slice", each by itself, or "study", as `Pipeline.study` does, small islands of the mask dropped.
 
     Returns:
-        Rows with `case`, `number`, `tumour`, `mask` (H, W) bool, and where there is a segmenter `map` (H, W) float32
-        and `grid_area` (mask pixels on the network's grid), where there is a classifier `probability`, where there are both
+        Rows with `case`, `number`, `tumour`, `mask` (H, W) bool, and where there is a segmenter `map` (H, W) float32,
+        `found` (H, W) bool and `evidence`, where there is a classifier `logit` and `probability`, where there are both
         `verdict`, one of the three states.
     """
-    units = [to_unit(read_image(s.image)) for s in slices]
+    units = np.stack([to_unit(read_image(s.image)) for s in slices])
     if variant == "FLAIR only":
-        units = [np.repeat(u[..., FLAIR : FLAIR + 1], 3, axis=2) for u in units]
+        units = np.repeat(units[..., FLAIR : FLAIR + 1], 3, axis=-1)
+    over = "volume" if variant == "volume normalisation" else "slice"
+    predicted = predict_slices(segmenter, classifier, units, mode=mode, normalise_over=over)
     rows = []
     for item in slices:
         mask = read_mask(item.mask)
         rows.append({"case": item.case, "number": item.number, "tumour": bool(mask.any()), "mask": mask})
-    done = {}
-    for model in {id(m): m for m in (segmenter, classifier) if m}.values():
-        over = "volume" if variant == "volume normalisation" else "slice"
-        preprocess = dataclasses.replace(model.entry.preprocess, normalise_over=over)
-        placed, placements = zip(*(preprocess(u) for u in units), strict=True)
-        images = torch.stack(placed)
-        done[id(model)] = (run_model(model, images, preprocess), placements)
     if segmenter:
-        (maps, _), placements = done[id(segmenter)]
-        for row, grid_map, placement in zip(rows, maps, placements, strict=True):
-            row["map"] = segmenter.entry.preprocess.restore(grid_map, placement).numpy()
-            row["grid_area"] = float((grid_map > segmenter.entry.mask_threshold).sum())
+        found = predicted.maps > segmenter.entry.mask_threshold
+        found = without_islands(found) if mode == "study" else found
+        for row, *values in zip(rows, predicted.maps, found, predicted.evidence.tolist(), strict=True):
+            row |= zip(("map", "found", "evidence"), values, strict=True)
     if classifier:
-        (_, probabilities), _ = done[id(classifier)]
-        for row, probability in zip(rows, probabilities.tolist(), strict=True):
-            row["probability"] = probability
-            if segmenter:
-                row["verdict"], _ = decide(probability, row["grid_area"], classifier.entry.review)
+        for row, *values in zip(rows, predicted.logits.tolist(), predicted.probabilities.tolist(), strict=True):
+            row |= zip(("logit", "probability"), values, strict=True)
+    if segmenter and classifier:
+        review = review_band(segmenter, classifier, mode)
+        for row, share in zip(rows, predicted.grid_share, strict=True):
+            row["verdict"], _ = decide(row["probability"], row["found"].sum() * share, review)
     return rows
 
 

@@ -32,7 +32,12 @@ class Probabilities(nn.Module):
         normal = self.entry.preprocess.normalise(image)
         if len(self.entry.tasks) == 2:
             logits, verdict = self.net.both(normal)
-            return logits.sigmoid(), (verdict / self.entry.temperature).softmax(1)[:, 1]
+            mask, logit = logits.sigmoid(), verdict[:, 1] - verdict[:, 0]
+            fusion = self.entry.fusion.get("slice")
+            if fusion is None:
+                return mask, (logit / self.entry.temperature).sigmoid()
+            evidence = mask.sum(dim=(1, 2, 3)).log1p()
+            return mask, (fusion.logit * logit + fusion.evidence * evidence + fusion.bias).sigmoid()
         if "segmentation" in self.entry.tasks:
             return (self.net(normal).sigmoid(),)
         return ((self.net(normal) / self.entry.temperature).softmax(1)[:, 1],)
