@@ -66,9 +66,10 @@ def process(pipe: Pipeline, path: Path, out: Path, name: str) -> dict:
     Returns:
         A row of the table: `kind` is "slice" or "study", `status` "done", "done before" or "failed" with the `problem` in words.
     """
-    row = {"input": name, "kind": "slice" if holds_one_slice(path) else "study", "status": "done", "problem": None}
+    row = {"input": name, "kind": "study", "status": "done", "problem": None}
     try:
-        if row["kind"] == "slice":
+        if holds_one_slice(path):
+            row["kind"] = "slice"
             scan = read_slice(path)
             finding = pipe(scan)
             write_slice(scan, finding, out, name)

@@ -111,12 +111,12 @@ class Pipeline:
         measured = geometry is not None and geometry.plausible
         if geometry and not measured:
             warnings += ("the voxels' size cannot be right for a head; volumes are told in voxels and distances in pixels",)
-        shown, mode = _with_head(scan.pixels), "study" if len(scan.pixels) > 1 else "slice"
+        shown, mode = _with_head(scan.pixels), _mode(scan)
         predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[shown], spacing, mode, progress=progress)
         maps = np.zeros(scan.pixels.shape[:3], np.float32)
         maps[shown] = predicted.maps
         mask = without_islands(maps > self.mask_threshold)
-        provenance = self.provenance(scan, mode)
+        provenance = self.provenance(scan)
         pixel = float(np.prod(spacing)) if measured else None
         seen = iter(self._findings(predicted, mask[shown], mode, warnings, provenance, pixel))
         findings = tuple(
@@ -169,8 +169,9 @@ class Pipeline:
             )
         return findings
 
-    def provenance(self, scan: Scan, mode: str = "slice") -> dict:
-        """What a finding on the scan would be made of, as a lone slice or in a study."""
+    def provenance(self, scan: Scan) -> dict:
+        """What a finding on the scan would be made of."""
+        mode = _mode(scan)
         fusion = _fusion(self.segmenter, self.classifier, mode)
         return {
             "input": {"sha256": scan.sha256},
@@ -189,6 +190,11 @@ def _model(chosen: str | LoadedModel, task: str, device: str) -> LoadedModel:
     if task not in model.entry.tasks:
         raise ValueError(f"{model.entry.name} does {' and '.join(model.entry.tasks)}, not {task}")
     return model
+
+
+def _mode(scan: Scan) -> str:
+    """Whether there are neighbours to hear: "study", or "slice" for a lone one."""
+    return "study" if scan.pixels.ndim == 4 and len(scan.pixels) > 1 else "slice"
 
 
 def _with_head(pixels: np.ndarray) -> np.ndarray:
