@@ -130,9 +130,17 @@ class ResNet50Classifier(PretrainedNet):
         coarse = base.layer3(base.layer2(base.layer1(x)))
         return coarse, base.layer4(coarse)
 
+    def looked_at(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, S, S) to verdict logits (B, 2) and the map to explain them by, (B, 2048, S/32, S/32).
+
+        The last one: strided convolutions skip every other place of the map before it.
+        """
+        _, deep = self.features(image)
+        return self.head(deep), deep
+
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, S, S) normalised image to (B, 2) logits: no tumour, tumour."""
-        return self.head(self.features(image)[1])
+        return self.looked_at(image)[0]
 
 
 class EffUNet(PretrainedNet):
@@ -156,6 +164,11 @@ class EffUNet(PretrainedNet):
             decoder_channels=tuple(decoder_channels),
             aux_params={"classes": 2, "pooling": "avg", "dropout": 0.2},
         )
+
+    def looked_at(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) to verdict logits (B, 2) and the map to explain them by, (B, 112, H/16, W/16)."""
+        *_, coarse, deep = self.unet.encoder(image)
+        return self.unet.classification_head(deep), coarse
 
     def both(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) to mask logits (B, 1, H, W) and verdict logits (B, 2), from one pass; H and W multiples of 32."""

@@ -76,6 +76,14 @@ def test_upload_verdict_download(visit, tmp_path):
         page.screenshot(path=target)
 
 
+def test_the_verdict_is_explained_and_its_outline_questioned(visit):
+    page = visit(1280, 900)
+    upload(page, EXAMPLE)
+    page.wait_for_selector("#why >> text=lies in the outline")
+    page.wait_for_selector("#why >> text=the outlined area stays within")
+    page.wait_for_function("document.querySelectorAll('#reasons img').length === 2")
+
+
 def test_an_example_is_a_click_and_clearing_takes_the_result_away(visit):
     page = visit(1280, 900)
     page.click("#examples button >> nth=0")

@@ -17,6 +17,7 @@ ROOMS = {
     "dicom": {"files", "jpeg", "preprocess", "scan", "sequences", "volumes"},
     "entry": {"fusion", "preprocess"},
     "exports": {"dicom", "files", "scan"},
+    "explain": {"zoo"},
     "files": {"scan"},
     "fusion": set(),
     "hub": {"entry"},
@@ -32,6 +33,7 @@ ROOMS = {
     "report": {"findings", "render", "scan"},
     "scan": {"preprocess"},
     "sequences": {"preprocess", "scan"},
+    "stability": {"predict", "zoo"},
     "volumes": {"files", "preprocess", "scan", "sequences"},
     "zoo": {"entry", "hub", "nets"},
 }

@@ -12,9 +12,11 @@ from functools import lru_cache
 
 import brainmri
 from brainmri.entry import ModelEntry
+from brainmri.explain import Explanation, explain
 from brainmri.findings import Finding, Study
 from brainmri.predict import Pipeline
 from brainmri.scan import Scan
+from brainmri.stability import Stability, stability
 from brainmri.zoo import LoadedModel, embedded, find_entry, pins
 
 # what a visitor may choose: the zoo, and what whoever runs the page added to it
@@ -44,6 +46,13 @@ def find_in_slice(scan: Scan, segmenter: str, classifier: str, threshold: float 
     return Pipeline(network(segmenter), network(classifier), mask_threshold=threshold)(scan)
 
 
+def question_slice(scan: Scan, segmenter: str, classifier: str, threshold: float | None) -> tuple[Explanation, Stability]:
+    """Why the verdict on a slice is what it is, and how stable its outline."""
+    pipe = Pipeline(network(segmenter), network(classifier), mask_threshold=threshold)
+    mask = pipe(scan).mask
+    return explain(pipe.classifier, scan.pixels, mask), stability(pipe.segmenter, scan.pixels, pipe.mask_threshold)
+
+
 def find_in_study(
     scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Callable[[int, int], None] | None = None
 ) -> Study:
@@ -53,4 +62,5 @@ def find_in_study(
 
 if spaces is not None:
     find_in_slice = spaces.GPU(duration=20)(find_in_slice)
+    question_slice = spaces.GPU(duration=30)(question_slice)
     find_in_study = spaces.GPU(duration=60)(find_in_study)

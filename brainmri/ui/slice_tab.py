@@ -6,7 +6,7 @@ import gradio as gr
 
 from brainmri.outputs import write_slice
 from brainmri.reading import SUFFIXES, read_slice
-from brainmri.render import gallery
+from brainmri.render import gallery, heat_picture
 from brainmri.ui.common import (
     ASSETS,
     GPU,
@@ -21,7 +21,7 @@ from brainmri.ui.common import (
     told,
     verdict_html,
 )  # fmt: skip
-from brainmri.ui.inference import find_in_slice, offered
+from brainmri.ui.inference import find_in_slice, offered, question_slice
 from brainmri.zoo import DEFAULT
 
 EXAMPLES = {
@@ -61,12 +61,26 @@ def analyse(image: str | None, segmenter: str, classifier: str, threshold: float
     if image is None:
         return blank()
     record, pictures, *files = predict(image, segmenter, classifier, threshold)
-    return finding_html(record), gr.Column(visible=True), gr.Gallery(pictures, selected_index=0), *files, record
+    return finding_html(record), gr.Column(visible=True), gr.Gallery(pictures, selected_index=0), *files, record, None, None
+
+
+def question(image: str | None, segmenter: str, classifier: str, threshold: float) -> tuple:
+    """Why the verdict is what it is, and whether the outline stands small changes; slower, so after the verdict."""
+    if image is None:
+        return None, None
+    with told("This slice was refused"):
+        scan = read_slice(image)
+        explanation, stability = question_slice(scan, segmenter, classifier, threshold)
+    pictures = [
+        (heat_picture(scan.pixels, explanation.saliency), "What the verdict looked at"),
+        (heat_picture(scan.pixels, stability.share), f"How often each pixel was outlined in {stability.runs} tries"),
+    ]
+    return f"{explanation.sentence} {stability.sentence}", pictures
 
 
 def blank() -> tuple:
     """The tab's outputs before any analysis."""
-    return EMPTY, gr.Column(visible=False), None, None, None, None, None
+    return EMPTY, gr.Column(visible=False), None, None, None, None, None, None, None
 
 
 def finding_html(record: dict) -> str:
@@ -107,10 +121,16 @@ def slice_tab() -> None:
                 with gr.Row(elem_id="downloads", elem_classes="downloads"):
                     names = ("Mask", "Overlay", "Finding")
                     files = [gr.DownloadButton(f"↓ {name}", size="md", min_width=90) for name in names]
+                with gr.Accordion("Why, and how stable", open=True):
+                    why = gr.Markdown(elem_id="why", min_height=40)
+                    reasons = gr.Gallery(
+                        show_label=False, columns=2, object_fit="contain", height="auto", format="png", buttons=["fullscreen"],
+                        interactive=False, elem_id="reasons",
+                    )  # fmt: skip
                 with gr.Accordion("Record and provenance", open=False):
                     record = gr.JSON(label="Finding", show_label=False)
 
-    inputs, outputs = [upload, segmenter, classifier, threshold], [verdict, results, pictures, *files, record]
+    inputs, outputs = [upload, segmenter, classifier, threshold], [verdict, results, pictures, *files, record, why, reasons]
     run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", **GPU}
     chosen = samples.select(pick, None, [upload, samples], show_progress="hidden", **PRIVATE)
     switched = segmenter.input(lambda name: offered[name].mask_threshold, segmenter, threshold, **PRIVATE)
@@ -122,6 +142,7 @@ def slice_tab() -> None:
     for analysis in runs:
         analysis.failure(blank, None, outputs, **PRIVATE)  # nothing of an earlier slice stays beside a refused one
         analysis.success(None, None, None, js=SHOW % "verdict", **PRIVATE)
+        analysis.success(question, inputs, [why, reasons], api_visibility="private", show_progress_on=why, **GPU)
     upload.clear(blank, None, outputs, cancels=runs, **PRIVATE)
 
     # the endpoint for programs: the same function without the page's dressing
