@@ -20,6 +20,7 @@ from brainmri.reading import ACCEPTED
 from brainmri.report import TEMPLATES
 from brainmri.scan import ACCEPTED_STUDIES
 from brainmri.ui.common import ASSETS
+from brainmri.ui.compare_tab import compare_tab
 from brainmri.ui.inference import network, offer, offered
 from brainmri.ui.slice_tab import slice_tab
 from brainmri.ui.study_tab import study_tab
@@ -90,6 +91,8 @@ def build(models: list[str] | None = None) -> gr.Blocks:
                 slice_tab()
             with gr.Tab("Whole study"):
                 study_tab()
+            with gr.Tab("Side by side"):
+                compare_tab()
         with gr.Accordion("Models", open=False):
             gr.HTML("".join(model_html(entry) for entry in offered.values()))
         with gr.Accordion("About, limits and your data", open=False):

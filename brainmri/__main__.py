@@ -1,4 +1,4 @@
-"""The command line: python -m brainmri predict PATH… --out DIR, models, download."""
+"""The command line: python -m brainmri predict PATH… --out DIR, models, download, check."""
 
 from __future__ import annotations
 
@@ -87,6 +87,16 @@ def download(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def check(options: argparse.Namespace) -> int:
+    """Answer the bundled slice with every entry; 1 when any of them drifted from its stored answer, 0 else."""
+    from brainmri.selfcheck import report
+
+    reports = [report(zoo.load(name, device=options.device)) for name in options.names or sorted({*zoo.embedded(), *zoo.pins()})]
+    for _, line in reports:
+        print(line)
+    return 0 if all(well for well, _ in reports) else 1
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m brainmri", description="Brain-tumour MRI: research demo, not a medical device."
@@ -115,6 +125,10 @@ def main(arguments: list[str] | None = None) -> int:
     pulling.add_argument("--all", action="store_true", help="every entry of the zoo")
     pulling.add_argument("--revision", help="commit, tag or branch instead of the pinned commit")
     pulling.set_defaults(run=download)
+    checking = commands.add_parser("check", help="does this machine compute what it should?")
+    checking.add_argument("names", nargs="*", metavar="NAME", help="entry, folder or OWNER/NAME (default: the whole zoo)")
+    checking.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    checking.set_defaults(run=check)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)

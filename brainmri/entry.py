@@ -42,6 +42,7 @@ class ModelEntry:
         flips: average the prediction with that of the left-right mirrored slice.
         parameters: trainable parameters and batch-norm statistics, counted.
         sha256: of `model.safetensors`.
+        selfcheck: what `selfcheck.answer` gave when the entry was released; empty where it was not asked.
         training: the dataset with its licence, and `stages`: command, slices drawn, patients and teacher, if any, of each run
             in order.
         metrics: measured figures, each named with its protocol.
@@ -62,6 +63,7 @@ class ModelEntry:
     flips: bool
     parameters: int
     sha256: str
+    selfcheck: dict
     training: dict
     metrics: dict
     folder: Path
@@ -107,6 +109,7 @@ def read_entry(folder: str | Path) -> ModelEntry:
             flips=bool(config["flips"]),
             parameters=int(config["parameters"]),
             sha256=config["sha256"],
+            selfcheck=config.get("selfcheck", {}),
             training=config["training"],
             metrics=config["metrics"],
             folder=folder,
@@ -138,6 +141,7 @@ def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, 
         "mask_threshold": 0.5,
         "review": [0.5, 0.5],
         "fusion": {},
+        "selfcheck": {},
         "flips": False,
         "training": {},
         "metrics": {},

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 # every room of the package and the rooms it may know
 ROOMS = {
     "__init__": {"entry", "zoo", "predict", "findings"},  # predict and findings for type checkers and on first use
-    "__main__": {"cohort", "entry", "hub", "predict", "zoo"},
+    "__main__": {"cohort", "entry", "hub", "predict", "selfcheck", "zoo"},
+    "compare": {"predict", "zoo"},
     "cohort": {"dicom", "files", "outputs", "predict", "reading", "scan", "sequences", "volumes"},
     "findings": {"lesions", "scan"},
     "dicom": {"files", "jpeg", "preprocess", "scan", "sequences", "volumes"},
@@ -32,6 +33,7 @@ ROOMS = {
     "render": {"findings", "preprocess", "scan"},
     "report": {"findings", "render", "scan"},
     "scan": {"preprocess"},
+    "selfcheck": {"predict", "reading", "zoo"},
     "sequences": {"preprocess", "scan"},
     "stability": {"predict", "zoo"},
     "volumes": {"files", "preprocess", "scan", "sequences"},

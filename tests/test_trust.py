@@ -1,13 +1,17 @@
 """Why a verdict is what it is, and how stable an outline: on the examples, with the shipped weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import brainmri
+from brainmri.__main__ import main
+from brainmri.compare import compare, disagreement, overlap
 from brainmri.explain import explain
 from brainmri.reading import read_slice
+from brainmri.selfcheck import answer, drift, report
 from brainmri.stability import stability
 
 EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
@@ -83,3 +87,34 @@ def test_an_outline_at_the_edge_is_called_unstable(pipe):
     peak = float(maps.max())
     found = stability(pipe.segmenter, pixels, min(0.97, peak - 0.01))
     assert not found.sentence.startswith("Stable")
+
+
+def test_opinions_stand_side_by_side():
+    scan = read_slice(EXAMPLES / "large-lesion.png")
+    models = {name: brainmri.load(name, device="cpu") for name in ("effunet-lgg", "resunet-lgg", "resnet50-lgg")}
+    opinions = compare(models, scan.pixels)
+    assert [o.mask is None for o in opinions] == [False, False, True]
+    assert [o.probability is None for o in opinions] == [False, True, False]
+    assert opinions[0].probability == pytest.approx(brainmri.Pipeline(device="cpu")(scan).probability, abs=1e-6)
+    where = disagreement(opinions)
+    assert np.array_equal(where == 1, opinions[0].mask ^ opinions[1].mask)
+    assert where[opinions[0].mask == opinions[1].mask].max() == 0
+    assert overlap(opinions) > 0.8
+    assert (disagreement(opinions[:1]), overlap(opinions[2:])) == (None, None)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in brainmri.list_models()])
+def test_every_entry_answers_as_stored(name):
+    model = brainmri.load(name, device="cpu")
+    assert model.entry.selfcheck
+    assert drift(model) < 1e-3
+
+
+def test_a_drift_is_reported(pipe, capsys):
+    entry = replace(pipe.segmenter.entry, selfcheck=answer(pipe.segmenter) | {"probability": 0.5})
+    well, line = report(replace(pipe.segmenter, entry=entry))
+    assert not well
+    assert "do not trust it on this machine" in line
+    assert report(replace(pipe.segmenter, entry=replace(entry, selfcheck={})))[0]
+    assert main(["check", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.count("as stored, within") == len(brainmri.list_models())

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import brainmri
+from brainmri.compare import Opinion, compare
 from brainmri.entry import ModelEntry
 from brainmri.explain import Explanation, explain
 from brainmri.findings import Finding, Study
@@ -53,6 +54,11 @@ def question_slice(scan: Scan, segmenter: str, classifier: str, threshold: float
     return explain(pipe.classifier, scan.pixels, mask), stability(pipe.segmenter, scan.pixels, pipe.mask_threshold)
 
 
+def ask_several(scan: Scan, names: list[str]) -> list[Opinion]:
+    """What each of the models says of a slice."""
+    return compare({name: network(name) for name in names}, scan.pixels)
+
+
 def find_in_study(
     scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Callable[[int, int], None] | None = None
 ) -> Study:
@@ -63,4 +69,5 @@ def find_in_study(
 if spaces is not None:
     find_in_slice = spaces.GPU(duration=20)(find_in_slice)
     question_slice = spaces.GPU(duration=30)(question_slice)
+    ask_several = spaces.GPU(duration=30)(ask_several)
     find_in_study = spaces.GPU(duration=60)(find_in_study)

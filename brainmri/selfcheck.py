@@ -1,0 +1,48 @@
+"""Does this machine compute what the makers did? A bundled synthetic slice is answered again and compared with the stored answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from brainmri.predict import predict_slices
+from brainmri.reading import read_slice
+from brainmri.zoo import LoadedModel
+
+SLICE = Path(__file__).parent / "templates" / "selfcheck.png"
+TOLERANCE = 0.02  # of a probability: devices and releases of torch round differently, a wrong network is far off
+BLOCKS = 8  # the map is kept as the means of so many by so many blocks
+
+
+def answer(model: LoadedModel) -> dict:
+    """What an entry says of the bundled slice: `probability` and `map`, (8, 8) block means of the mask's, whichever it gives."""
+    draws, judges = ("segmentation" in model.entry.tasks), ("classification" in model.entry.tasks)
+    said = predict_slices(model if draws else None, model if judges else None, read_slice(SLICE).pixels[None])
+    found = {}
+    if judges:
+        found["probability"] = round(float(said.probabilities[0]), 5)
+    if draws:
+        side = said.maps.shape[1] // BLOCKS
+        blocks = said.maps[0, : BLOCKS * side, : BLOCKS * side].reshape(BLOCKS, side, BLOCKS, side).mean(axis=(1, 3))
+        found["map"] = np.round(blocks, 4).tolist()
+    return found
+
+
+def drift(model: LoadedModel) -> float | None:
+    """The largest difference of any stored number from what comes out here; None where the entry has no stored answer."""
+    stored = model.entry.selfcheck
+    if not stored:
+        return None
+    found = answer(model)
+    return max(float(np.abs(np.subtract(found[key], stored[key])).max()) for key in stored)
+
+
+def report(model: LoadedModel) -> tuple[bool, str]:
+    """Whether an entry answers as it should, and one line on it."""
+    found, name = drift(model), f"{model.entry.name} on {model.device.type}"
+    if found is None:
+        return True, f"{name}: no stored answer to compare with"
+    if found <= TOLERANCE:
+        return True, f"{name}: as stored, within {max(found, 1e-5):.1g}"
+    return False, f"{name}: drifted by {found:.3f} from the stored answer, more than {TOLERANCE}; do not trust it on this machine"

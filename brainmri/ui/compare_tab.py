@@ -1,0 +1,114 @@
+"""One slice through several models: their masks, verdicts and times side by side; and the endpoint `/compare`."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from brainmri.compare import Opinion, disagreement, overlap
+from brainmri.findings import percent
+from brainmri.reading import SUFFIXES, read_slice
+from brainmri.render import heat_picture, overlay_picture
+from brainmri.ui.common import ASSETS, GPU, PRIVATE, empty, told
+from brainmri.ui.inference import ask_several, offered
+
+EXAMPLE = ASSETS / "examples" / "small-lesion.png"
+EMPTY = empty("Upload a slice or choose the example; the models' answers appear here.")
+
+
+def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
+    """Ask several models about one brain MR slice.
+
+    Args:
+        image: a PNG, JPEG or TIFF slice.
+        models: names of the models; all that are offered when left out.
+
+    Returns:
+        For each model its probability of tumour, outlined area and seconds, with the masks' mean overlap (Dice); and pictures: an
+        overlay for each mask, and where the masks disagree.
+    """
+    if not image:
+        raise gr.Error("No slice came; upload one or choose the example.", duration=15, print_exception=False)
+    with told("This slice was refused"):
+        opinions, pixels = _ask(image, models)
+        return _record(opinions), _pictures(opinions, pixels)
+
+
+def _ask(image: str, models: list[str] | None):
+    scan = read_slice(image)
+    return ask_several(scan, models or list(offered)), scan.pixels
+
+
+def _record(opinions: list[Opinion]) -> dict:
+    agreed = overlap(opinions)
+    return {"models": [o.record() for o in opinions], "mean_dice_between_masks": None if agreed is None else round(agreed, 4)}
+
+
+def _pictures(opinions: list[Opinion], pixels) -> list[tuple]:
+    pictures = [
+        (overlay_picture(pixels, o.mask), f"{o.name}: {int(o.mask.sum()):,} pixels") for o in opinions if o.mask is not None
+    ]
+    where = disagreement(opinions)
+    return pictures if where is None else [*pictures, (heat_picture(pixels, where), "Where the masks disagree")]
+
+
+def analyse(image: str | None, models: list[str]) -> tuple:
+    """`compare` for the page: a table and the pictures."""
+    if image is None:
+        return blank()
+    if not models:
+        raise gr.Error("No model is chosen; choose at least one.", duration=15, print_exception=False)
+    record, pictures = compare(image, models)
+    return table_html(record), gr.Gallery(pictures, visible=bool(pictures))
+
+
+def table_html(record: dict) -> str:
+    """What each model says, a row each."""
+
+    def row(model: dict) -> str:
+        probability = "-" if model["probability"] is None else percent(model["probability"])
+        area = "-" if model["area_px"] is None else f"{model['area_px']:,} pixels"
+        cells = "".join(f"<td>{cell}</td>" for cell in (probability, area, f"{1000 * model['seconds']:.0f} ms"))
+        return f"<tr><th scope='row'>{escape(model['name'])}</th>{cells}</tr>"
+
+    heads = "".join(f"<th scope='col'>{head}</th>" for head in ("", "probability of tumour", "outlined", "time"))
+    agreed = record["mean_dice_between_masks"]
+    words = "" if agreed is None else f"<p>The masks overlap with a mean Dice of {agreed:.2f}.</p>"
+    rows = "".join(row(model) for model in record["models"])
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<div class='model'><div class='table'>{table}</div>{words}</div>"
+
+
+def blank() -> tuple:
+    """The tab's outputs before any analysis."""
+    return EMPTY, gr.Gallery(None, visible=False)
+
+
+def compare_tab() -> None:
+    """The tab's components and events, in the Blocks at hand."""
+    with gr.Row(equal_height=False, elem_classes="panes"):
+        with gr.Column(scale=4, min_width=320):
+            upload = gr.File(label="Slice (PNG, JPEG or TIFF)", file_types=list(SUFFIXES), type="filepath", height=130)
+            example = gr.Button(
+                "Example: a small synthetic lesion", size="sm", visible=EXAMPLE.is_file(), elem_id="compare-example"
+            )
+            models = gr.CheckboxGroup(list(offered), value=list(offered), label="Models")
+            button = gr.Button("Compare", variant="primary", size="lg")
+        with gr.Column(scale=6, min_width=320):
+            answers = gr.HTML(EMPTY, elem_id="answers", elem_classes="verdict-box", padding=False)
+            pictures = gr.Gallery(
+                show_label=False, columns=3, object_fit="contain", height="auto", format="png", buttons=["fullscreen"],
+                interactive=False, visible=False, elem_id="opinions",
+            )  # fmt: skip
+
+    inputs, outputs = [upload, models], [answers, pictures]
+    run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", "show_progress_on": answers, **GPU}
+    chosen = example.click(lambda: str(EXAMPLE), None, upload, show_progress="hidden", **PRIVATE)
+    runs = [gr.on([button.click, upload.upload], **run), chosen.then(**run)]
+    for analysis in runs:
+        analysis.failure(blank, None, outputs, **PRIVATE)
+    upload.clear(blank, None, outputs, cancels=runs, **PRIVATE)
+
+    record, endpoint = gr.JSON(visible=False), gr.Button(visible=False)
+    endpoint.click(compare, [upload, models], [record, pictures], api_name="compare", **GPU)
