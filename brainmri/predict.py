@@ -99,7 +99,7 @@ class Pipeline:
         measured = geometry is not None and geometry.plausible
         if geometry and not measured:
             warnings += ("the voxels' size cannot be right for a head; volumes are told in voxels and distances in pixels",)
-        shown = _with_head(scan.pixels)
+        shown = with_head(scan.pixels)
         raws = dict(zip(np.flatnonzero(shown), self._predict(scan.pixels[shown], spacing, progress), strict=True))
         maps = np.zeros(scan.pixels.shape[:3], np.float32)
         for number, raw in raws.items():
@@ -189,7 +189,7 @@ def _model(chosen: str | LoadedModel, task: str, device: str) -> LoadedModel:
     return model
 
 
-def _with_head(pixels: np.ndarray) -> np.ndarray:
+def with_head(pixels: np.ndarray) -> np.ndarray:
     """(S,) bool: which slices of (S, H, W, 3) show anything; all of them where none does."""
     bright = np.percentile(pixels[..., FLAIR].reshape(len(pixels), -1), 99, axis=1)
     return bright >= DARK * bright.max()
