@@ -137,6 +137,7 @@ def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):
     card = (zoo / entry.name / "README.md").read_text()
     assert "The released weights are the very ones measured" in card
     assert failure_tables(entry.metrics["variants"]) in card
+    assert "Brains without tumour" not in card  # no report was given
     assert load(entry.name, weights=zoo / entry.name, device="cpu").entry == entry
 
 

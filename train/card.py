@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from brainmri.entry import ONNX, SPLIT, VARIANTS, ModelEntry
 from train.failures import FAILURES, failure_tables
+from train.healthy import healthy_table
 
 INTENDED = """Research and teaching on brain MR slices: transverse FLAIR, alone or with T1 before and after contrast, of adults with
 suspected lower-grade glioma. Not a medical device; no clinical decision may rest on it. Other tumours, other
@@ -125,6 +126,16 @@ over all slices, in three groups of as many patients; slices in order from the n
 the verdict by slice at 0.5; 95 % intervals by bootstrap over patients where there are several.
 
 {failure_tables(variants)}
+"""
+    if healthy := entry.metrics.get("healthy"):
+        sections += f"""
+## Brains without tumour
+
+Every patient of the dataset has a tumour. These heads have none: {healthy["protocol"]}. Segmenter `{healthy["segmenter"]["name"]}`,
+classifier `{healthy["classifier"]["name"]}`. None of them is a clinical FLAIR of a healthy person, so this shows what raises a false
+alarm; it does not tell how often healthy people would get one.
+
+{healthy_table(healthy)}
 """
     return sections
 
