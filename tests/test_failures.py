@@ -8,8 +8,8 @@ import pytest
 
 import brainmri
 from train import metrics
-from train.data import find_slices
-from train.evaluate import evaluate
+from train.data import find_slices, read_image
+from train.evaluate import evaluate, predict_case
 from train.failures import (
     ACCURACY,
     FAILURES,
@@ -148,6 +148,19 @@ def test_a_study_drops_islands_and_slices_without_a_head():
     assert as_study([row(1), row(2, predicted=13), row(3)], 0.5)[1] == "review"
     # beside nothing larger that island is outlined again, in one slice alone
     assert as_study([*rows[4:], row(7), row(8)], 0.5)[1] == "review"
+
+
+def test_a_study_is_what_the_page_makes_of_it(tmp_path):
+    write_phantom_dataset(tmp_path, patients=1, slices=8, size=64)
+    model = brainmri.load("effunet-lgg", device="cpu")
+    (slices,) = find_slices(tmp_path).values()
+    rows = predict_case(slices, model, model)
+    pixels = np.stack([read_image(item.image) for item in slices])
+    study = brainmri.Pipeline(model, model).study(pixels)
+    mask, verdict = as_study(rows, model.entry.mask_threshold)
+    assert mask.any()
+    assert np.array_equal(mask, study.mask)
+    assert verdict == study.verdict
 
 
 def test_tumour_free_runs_keep_away_from_the_tumour():

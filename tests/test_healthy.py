@@ -14,20 +14,13 @@ from train.release import attach_healthy
 
 
 def test_heads_without_tumour_are_measured_and_told(tmp_path, monkeypatch, capsys):
-    def few(heads):
-        epi = healthy.person_as_epi()
-        assert epi.shape == (24, 96, 128)
-        yield "one person", epi[10:12]
-        template = np.zeros((3, 233, 197, 189), np.float32)
-        template[:, 60:170, 50:150, 60:150] = [[[[0.8]]], [[[0.3]]], [[[0.7]]]]
-        yield "made up", healthy.template_as_flair(template)[8:10]
-
-    monkeypatch.setattr(healthy, "sources", few)
+    every = healthy.sources
+    monkeypatch.setattr(healthy, "sources", lambda heads: ((name, head[10:12]) for name, head in every(heads)))
     monkeypatch.chdir(tmp_path)
-    healthy.main(["--out", "report.json", "--device", "cpu"])
+    healthy.main(["--out", "report.json", "--device", "cpu", "--heads", "0"])  # what the packages ship, two slices of each
     printed = capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
-    assert set(report["sources"]) == {"one person", "made up"}
+    assert len(report["sources"]) == 3
     for name, figures in report["sources"].items():
         assert (figures["heads"], figures["slices"]) == (1, 2)
         called = [figures[healthy.SLICES.format(called=c)]["count"] for c in ("called tumour", "to review", "called no tumour")]
@@ -49,6 +42,13 @@ def test_heads_without_tumour_are_measured_and_told(tmp_path, monkeypatch, capsy
     (folder / CONFIG).write_text(json.dumps(config | {"temperature": 1.0}))
     with pytest.raises(SystemExit, match=r"train\.healthy on"):
         attach_healthy(folder, report)
+
+
+def test_the_person_lies_as_the_page_wants_it():
+    head = healthy.person_as_epi()  # (S, H, W)
+    assert (head.shape, head.dtype) == ((24, 96, 128), np.uint8)
+    shown = head[12] > 60
+    assert np.ptp(np.flatnonzero(shown.any(1))) > np.ptp(np.flatnonzero(shown.any(0)))  # longer from front to back
 
 
 def test_synthetic_heads_are_persons_of_their_own(monkeypatch):
