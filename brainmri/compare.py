@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainmri.predict import predict_slices
+from brainmri.predict import predict_slices, rules_of
 from brainmri.zoo import LoadedModel
 
 
@@ -51,12 +51,14 @@ def compare(models: Mapping[str, LoadedModel], pixels: np.ndarray) -> list[Opini
     for name, model in models.items():
         draws, judges = ("segmentation" in model.entry.tasks), ("classification" in model.entry.tasks)
         began = time.perf_counter()
-        said = predict_slices(model if draws else None, model if judges else None, pixels[None])
+        asked = model if draws else None, model if judges else None
+        said = predict_slices(*asked, pixels[None])
+        rules = rules_of(*(one and one.entry for one in asked))
         opinions.append(
             Opinion(
                 name=name,
-                probability=float(said.probabilities[0]) if judges else None,
-                mask=said.maps[0] > model.entry.mask_threshold if draws else None,
+                probability=float(rules.probability(said.logits, said.evidence, "slice")[0]) if judges else None,
+                mask=said.maps[0] > rules.mask_threshold if draws else None,
                 probability_map=said.maps[0] if draws else None,
                 seconds=time.perf_counter() - began,
             )

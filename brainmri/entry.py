@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brainmri.fusion import Fusion
+from brainmri.calibration import Fusion
 from brainmri.preprocess import Preprocess
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from brainmri import __version__
+from brainmri.calibration import Rules, evidence
+from brainmri.entry import ModelEntry
 from brainmri.findings import NO_TUMOUR, Finding, Study, decide, decide_study
-from brainmri.fusion import Fusion, evidence, sigmoid, smooth_maps
 from brainmri.lesions import diameters, find_lesions, midline, without_islands
 from brainmri.preprocess import FLAIR
 from brainmri.reading import Scan, read_slice, read_study
@@ -34,16 +35,61 @@ class Prediction:
     Attributes:
         maps: (S, H, W) float32 in [0, 1], on the slices' own grid.
         grid_share: (S,) pixels of the network's grid for one of the slice's own.
-        probabilities: (S,) float64, calibrated, of tumour.
-        logits: (S,) float64, of the verdict head, tumour against no tumour, as they come.
-        evidence: (S,) float64, `fusion.evidence` of the maps.
+        evidence: (S,) float64, `calibration.evidence` of the maps.
+        logits: (S,) float64, of the verdict, tumour against no tumour.
     """
 
     maps: np.ndarray | None = None
     grid_share: np.ndarray | None = None
-    probabilities: np.ndarray | None = None
-    logits: np.ndarray | None = None
     evidence: np.ndarray | None = None
+    logits: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judgement:
+    """A prediction of mask and verdict under the rules.
+
+    Attributes:
+        maps: (S, H, W) float32 in [0, 1].
+        masks: (S, H, W) bool.
+        probabilities: (S,) float64, calibrated, of tumour.
+        verdicts: for each slice the verdict and its reason.
+    """
+
+    maps: np.ndarray
+    masks: np.ndarray
+    probabilities: np.ndarray
+    verdicts: list[tuple[str, str]]
+
+
+def judge(predicted: Prediction, rules: Rules, mode: str) -> Judgement:
+    """Apply the rules to a prediction of mask and verdict: of slices one by one ("slice"), or as one "study".
+
+    In a study neighbours are heard where the entry has learned how, and small islands of the mask are dropped.
+    """
+    maps = rules.maps(predicted.maps, mode)
+    masks = maps > rules.mask_threshold
+    masks = without_islands(masks) if mode == "study" else masks
+    probabilities = rules.probability(predicted.logits, predicted.evidence, mode)
+    areas = masks.sum(axis=(1, 2)) * predicted.grid_share
+    verdicts = [decide(float(p), float(area), rules.band(mode)) for p, area in zip(probabilities, areas, strict=True)]
+    return Judgement(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts)
+
+
+def rules_of(segmenter: ModelEntry | None, classifier: ModelEntry | None, mask_threshold: float | None = None) -> Rules:
+    """The rules that two entries, one entry twice, or one of a kind bring along.
+
+    Args:
+        mask_threshold: instead of the segmenter's own.
+    """
+    own, learned = segmenter or classifier, segmenter.fusion.get("study") if segmenter else None
+    return Rules(
+        mask_threshold=own.mask_threshold if mask_threshold is None else mask_threshold,
+        temperature=(classifier or own).temperature,
+        review=(classifier or own).review,
+        fusion=classifier.fusion if classifier is not None and classifier is segmenter else {},
+        mask_neighbours=learned.mask_neighbours if learned else 0.0,
+    )
 
 
 class Pipeline:
@@ -74,10 +120,15 @@ class Pipeline:
         if isinstance(classifier, str) and classifier == self.segmenter.entry.name:
             classifier = self.segmenter
         self.classifier = _model(classifier, "classification", device)
-        threshold = self.segmenter.entry.mask_threshold if mask_threshold is None else float(mask_threshold)
-        if not 0 < threshold < 1:
+        threshold = None if mask_threshold is None else float(mask_threshold)
+        if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"a mask threshold of {threshold} came; it lies between 0 and 1, both excluded")
-        self.mask_threshold = threshold
+        self.rules = rules_of(self.segmenter.entry, self.classifier.entry, threshold)
+
+    @property
+    def mask_threshold(self) -> float:
+        """On the probability map, in (0, 1)."""
+        return self.rules.mask_threshold
 
     def __call__(self, source: str | Path | Image.Image | np.ndarray | Scan) -> Finding:
         """One slice: a path, a PIL image, an array (H, W[, 3 or 4]) or a `Scan` read already.
@@ -89,14 +140,13 @@ class Pipeline:
         scan = source if isinstance(source, Scan) else read_slice(source)
         if scan.pixels.ndim != 3:
             raise ValueError(f"pixels of shape {scan.pixels.shape} came; one slice is (H, W, 3); use study() for a stack")
-        predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[None])
-        mask = predicted.maps > self.mask_threshold
-        return self._findings(predicted, mask, "slice", scan.warnings, self.provenance(scan), None)[0]
+        judged = judge(predict_slices(self.segmenter, self.classifier, scan.pixels[None]), self.rules, "slice")
+        return self._finding(judged, 0, scan.warnings, self.provenance(scan), None)
 
     def study(self, source: str | Path | Sequence[str | Path] | np.ndarray | Scan, progress: Progress | None = None) -> Study:
         """A study: whatever `read_study` reads (a path, a list of them, an array (S, H, W[, 3])), or a `Scan` read already.
 
-        Slices without a head in them are not analysed, and small islands of the mask are dropped (`lesions.without_islands`).
+        Slices without a head in them are not analysed.
 
         Args:
             progress: called with the slices done and their number after each batch.
@@ -111,17 +161,19 @@ class Pipeline:
         measured = geometry is not None and geometry.plausible
         if geometry and not measured:
             warnings += ("the voxels' size cannot be right for a head; volumes are told in voxels and distances in pixels",)
-        shown, mode = _with_head(scan.pixels), _mode(scan)
-        predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[shown], spacing, mode, progress=progress)
-        maps = np.zeros(scan.pixels.shape[:3], np.float32)
-        maps[shown] = predicted.maps
-        mask = without_islands(maps > self.mask_threshold)
+        shown = with_head(scan.pixels)
+        predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[shown], spacing, progress=progress)
+        judged = judge(predicted, self.rules, _mode(scan))
+        maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
+        maps[shown], mask[shown] = judged.maps, judged.masks
         provenance = self.provenance(scan)
         pixel = float(np.prod(spacing)) if measured else None
-        seen = iter(self._findings(predicted, mask[shown], mode, warnings, provenance, pixel))
+        places = iter(range(len(judged.masks)))
         findings = tuple(
-            next(seen) if analysed else _without_head(mask[number], warnings, provenance, pixel)
-            for number, analysed in enumerate(shown)
+            self._finding(judged, next(places), warnings, provenance, pixel)
+            if analysed
+            else _without_head(scan.pixels.shape[1:3], warnings, provenance, pixel)
+            for analysed in shown
         )
         verdict, reason, carried_by = decide_study([finding.verdict for finding in findings])
         return Study(
@@ -139,47 +191,33 @@ class Pipeline:
             provenance=provenance,
         )
 
-    def _findings(
-        self,
-        predicted: Prediction,
-        masks: np.ndarray,
-        mode: str,
-        warnings: tuple[str, ...],
-        provenance: dict,
-        pixel: float | None,
-    ) -> list[Finding]:
-        """A finding for each slice; `pixel` is its size in square millimetres where that is known."""
-        review = review_band(self.segmenter, self.classifier, mode)
-        findings = []
-        for number, mask in enumerate(masks):
-            area, probability = int(mask.sum()), float(predicted.probabilities[number])
-            verdict, reason = decide(probability, area * predicted.grid_share[number], review)
-            findings.append(
-                Finding(
-                    verdict=verdict,
-                    reason=reason,
-                    probability=probability,
-                    mask=mask,
-                    probability_map=predicted.maps[number],
-                    area_px=area,
-                    area_mm2=None if pixel is None else area * pixel,
-                    warnings=warnings,
-                    provenance=provenance,
-                )
-            )
-        return findings
+    def _finding(
+        self, judged: Judgement, number: int, warnings: tuple[str, ...], provenance: dict, pixel: float | None
+    ) -> Finding:
+        """One slice of a judgement; `pixel` is its size in square millimetres where that is known."""
+        verdict, reason = judged.verdicts[number]
+        area = int(judged.masks[number].sum())
+        return Finding(
+            verdict=verdict,
+            reason=reason,
+            probability=float(judged.probabilities[number]),
+            mask=judged.masks[number],
+            probability_map=judged.maps[number],
+            area_px=area,
+            area_mm2=None if pixel is None else area * pixel,
+            warnings=warnings,
+            provenance=provenance,
+        )
 
     def provenance(self, scan: Scan) -> dict:
         """What a finding on the scan would be made of."""
-        mode = _mode(scan)
-        fusion = _fusion(self.segmenter, self.classifier, mode)
         return {
             "input": {"sha256": scan.sha256},
             "segmenter": {"name": self.segmenter.entry.name, "sha256": self.segmenter.entry.sha256},
             "classifier": {"name": self.classifier.entry.name, "sha256": self.classifier.entry.sha256},
             "mask_threshold": self.mask_threshold,
-            "review_band": list(review_band(self.segmenter, self.classifier, mode)),
-            "calibration": fusion.config() if fusion else {"temperature": self.classifier.entry.temperature},
+            "review_band": list(self.rules.band(_mode(scan))),
+            "calibration": self.rules.config(_mode(scan)),
             "device": self.segmenter.device.type,
             "versions": {"brainmri": __version__, "torch": torch.__version__, "python": platform.python_version()},
         }
@@ -197,19 +235,19 @@ def _mode(scan: Scan) -> str:
     return "study" if scan.pixels.ndim == 4 and len(scan.pixels) > 1 else "slice"
 
 
-def _with_head(pixels: np.ndarray) -> np.ndarray:
+def with_head(pixels: np.ndarray) -> np.ndarray:
     """(S,) bool: which slices of (S, H, W, 3) show anything; all of them where none does."""
     bright = np.percentile(pixels[..., FLAIR].reshape(len(pixels), -1), 99, axis=1)
     return bright >= DARK * bright.max()
 
 
-def _without_head(mask: np.ndarray, warnings: tuple[str, ...], provenance: dict, pixel: float | None) -> Finding:
+def _without_head(shape: tuple[int, int], warnings: tuple[str, ...], provenance: dict, pixel: float | None) -> Finding:
     return Finding(
         verdict=NO_TUMOUR,
         reason="No head in this slice; it was not analysed.",
         probability=0.0,
-        mask=mask,
-        probability_map=np.zeros(mask.shape, np.float32),
+        mask=np.zeros(shape, bool),
+        probability_map=np.zeros(shape, np.float32),
         area_px=0,
         area_mm2=None if pixel is None else 0.0,
         warnings=warnings,
@@ -217,23 +255,11 @@ def _without_head(mask: np.ndarray, warnings: tuple[str, ...], provenance: dict,
     )
 
 
-def _fusion(segmenter: LoadedModel | None, classifier: LoadedModel | None, mode: str) -> Fusion | None:
-    """How the pair's mask and verdict join: fitted for an entry's own mask only."""
-    return classifier.entry.fusion.get(mode) if classifier is not None and classifier is segmenter else None
-
-
-def review_band(segmenter: LoadedModel | None, classifier: LoadedModel, mode: str) -> tuple[float, float]:
-    """[low, high] band of the probability in which the pair's verdict is "review", for a lone "slice" or in a "study"."""
-    fusion = _fusion(segmenter, classifier, mode)
-    return fusion.review if fusion else classifier.entry.review
-
-
 def predict_slices(
     segmenter: LoadedModel | None,
     classifier: LoadedModel | None,
     slices: np.ndarray,
     spacing: tuple[float, float] = (1.0, 1.0),
-    mode: str = "slice",
     normalise_over: str | None = None,
     progress: Progress | None = None,
 ) -> Prediction:
@@ -242,7 +268,6 @@ def predict_slices(
     Args:
         slices: (S, H, W, 3) in [0, 1], in order along the head.
         spacing: between their rows and between their columns, in a common unit.
-        mode: "slice", each by itself; "study", neighbours heard where the entry has learned how (`fusion`).
         normalise_over: "slice" or "volume" instead of the entries' own, to measure what the choice costs.
         progress: called with the slices done and their number after each batch of the first network.
     """
@@ -252,18 +277,17 @@ def predict_slices(
             preprocess = model.entry.preprocess
             preprocess = replace(preprocess, normalise_over=normalise_over or preprocess.normalise_over)
             placed, placements = zip(*(preprocess(s, spacing) for s in slices), strict=True)
-            done[id(model)] = *run_model(model, preprocess.normalise(torch.stack(placed)), None if done else progress), placements
-    maps = share = probabilities = logits = said = None
+            images = preprocess.normalise(torch.stack(placed))
+            done[id(model)] = (*run_model(model, images, None if done else progress), placements)
+    said: dict[str, np.ndarray] = {}
     if segmenter is not None:
         grid_maps, _, placements = done[id(segmenter)]
         restored = [segmenter.entry.preprocess.restore(m, p).numpy() for m, p in zip(grid_maps, placements, strict=True)]
-        learned = segmenter.entry.fusion.get(mode)
-        maps, said = smooth_maps(np.stack(restored), learned.mask_neighbours if learned else 0.0), evidence(grid_maps)
-        share = np.array([p.placed[2] * p.placed[3] / (p.crop[2] * p.crop[3]) for p in placements])
+        said = {"maps": np.stack(restored), "evidence": evidence(grid_maps)}
+        said["grid_share"] = np.array([p.placed[2] * p.placed[3] / (p.crop[2] * p.crop[3]) for p in placements])
     if classifier is not None:
-        logits, fusion = done[id(classifier)][1].double().numpy(), _fusion(segmenter, classifier, mode)
-        probabilities = fusion.probability(logits, said) if fusion else sigmoid(logits / classifier.entry.temperature)
-    return Prediction(maps=maps, grid_share=share, probabilities=probabilities, logits=logits, evidence=said)
+        said["logits"] = done[id(classifier)][1].double().numpy()
+    return Prediction(**said)
 
 
 @torch.inference_mode()

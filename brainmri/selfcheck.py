@@ -1,4 +1,4 @@
-"""Does this machine compute what the makers did? A bundled synthetic slice is answered again and compared with the stored answer."""
+"""Does this machine compute what the makers did? A bundled synthetic slice, answered again, against the stored answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainmri.predict import predict_slices
+from brainmri.predict import predict_slices, rules_of
 from brainmri.reading import read_slice
 from brainmri.zoo import LoadedModel
 
@@ -18,10 +18,12 @@ BLOCKS = 8  # the map is kept as the means of so many by so many blocks
 def answer(model: LoadedModel) -> dict:
     """What an entry says of the bundled slice: `probability` and `map`, (8, 8) block means of the mask's, whichever it gives."""
     draws, judges = ("segmentation" in model.entry.tasks), ("classification" in model.entry.tasks)
-    said = predict_slices(model if draws else None, model if judges else None, read_slice(SLICE).pixels[None])
+    asked = model if draws else None, model if judges else None
+    said = predict_slices(*asked, read_slice(SLICE).pixels[None])
     found = {}
     if judges:
-        found["probability"] = round(float(said.probabilities[0]), 5)
+        rules = rules_of(*(one and one.entry for one in asked))
+        found["probability"] = round(float(rules.probability(said.logits, said.evidence, "slice")[0]), 5)
     if draws:
         side = said.maps.shape[1] // BLOCKS
         blocks = said.maps[0, : BLOCKS * side, : BLOCKS * side].reshape(BLOCKS, side, BLOCKS, side).mean(axis=(1, 3))

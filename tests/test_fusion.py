@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import brainmri
+from brainmri.calibration import Fusion, along_head, evidence, smooth_maps
 from brainmri.entry import CONFIG, WEIGHTS, read_entry
-from brainmri.fusion import Fusion, along_head, evidence, smooth_maps
 from brainmri.zoo import find_entry
 from train.phantoms import phantom_volume
 

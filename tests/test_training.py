@@ -14,6 +14,7 @@ from brainmri.preprocess import FLAIR
 from brainmri.zoo import load
 from train import classifier, crossvalidate, segmenter
 from train.augment import RandFlairInsteadd, augmentation
+from train.failures import failure_tables
 from train.loop import choose_precision
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
@@ -133,7 +134,10 @@ def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):
     entry = release(run, [run], run / "phantoms", zoo, half=True)
     assert entry.metrics["variants"]["three sequences"]["patients"] == 1
     assert 0.2 <= entry.temperature <= 5
-    assert "The released weights are the very ones measured" in (zoo / entry.name / "README.md").read_text()
+    card = (zoo / entry.name / "README.md").read_text()
+    assert "The released weights are the very ones measured" in card
+    assert failure_tables(entry.metrics["variants"]) in card
+    assert "Brains without tumour" not in card  # no report was given
     assert load(entry.name, weights=zoo / entry.name, device="cpu").entry == entry
 
 

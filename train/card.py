@@ -7,6 +7,8 @@ import json
 from huggingface_hub import EvalResult, ModelCardData
 
 from brainmri.entry import ONNX, SPLIT, VARIANTS, ModelEntry
+from train.failures import FAILURES, failure_tables
+from train.healthy import healthy_table
 
 INTENDED = """Research and teaching on brain MR slices: transverse FLAIR, alone or with T1 before and after contrast, of adults with
 suspected lower-grade glioma. Not a medical device; no clinical decision may rest on it. Other tumours, other
@@ -111,6 +113,33 @@ def figure_rows(entry: ModelEntry) -> list[str]:
     return rows
 
 
+def failing(entry: ModelEntry) -> str:
+    """The sections on where the model fails; empty for an entry that was released before this was measured."""
+    sections = ""
+    variants = entry.metrics["variants"]
+    if FAILURES in variants[VARIANTS[0]]:
+        sections += f"""
+## Where it fails
+
+The same patients, weights and protocol as above. Groups and worst patients on three sequences, slice by slice; tumours by their pixels
+over all slices, in three groups of as many patients; slices in order from the neck upwards. Slice Dice is the mean over tumour slices,
+the verdict by slice at 0.5; 95 % intervals by bootstrap over patients where there are several.
+
+{failure_tables(variants)}
+"""
+    if healthy := entry.metrics.get("healthy"):
+        sections += f"""
+## Brains without tumour
+
+Every patient of the dataset has a tumour. These heads have none: {healthy["protocol"]}. Segmenter `{healthy["segmenter"]["name"]}`,
+classifier `{healthy["classifier"]["name"]}`. None of them is a clinical FLAIR of a healthy person, so this shows what raises a false
+alarm; it does not tell how often healthy people would get one.
+
+{healthy_table(healthy)}
+"""
+    return sections
+
+
 def model_card(entry: ModelEntry) -> str:
     """The card as Markdown with YAML front matter.
 
@@ -199,7 +228,7 @@ an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics[
 {chr(10).join(figure_rows(entry))}
 
 {chr(10).join(gaps)}
-
+{failing(entry)}
 ## Training
 
 {entry.training["dataset"]}. In order:

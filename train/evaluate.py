@@ -14,65 +14,24 @@ import numpy as np
 from tqdm import tqdm
 
 from brainmri.entry import VARIANTS
-from brainmri.findings import REVIEW, decide
-from brainmri.lesions import without_islands
-from brainmri.predict import predict_slices, review_band
-from brainmri.preprocess import FLAIR, to_unit
+from brainmri.findings import REVIEW
 from brainmri.zoo import DEFAULT, LoadedModel, load
-from train.data import Slice, find_slices, read_image, read_mask, read_patients
+from train.data import Slice, find_slices, read_patients
+from train.failures import (
+    ACCURACY,
+    FAILURES,
+    SENSITIVITY,
+    SLICE_DICE,
+    SPECIFICITY,
+    VOLUMETRIC_DICE,
+    failure_tables,
+    failures,
+)
 from train.losses import tversky_index
-from train.metrics import auc, bootstrap_interval, dice, expected_calibration_error
+from train.metrics import accuracy, auc, dice, expected_calibration_error, sensitivity, specificity, with_interval
+from train.rows import predict_case
 
 TVERSKY_BATCH = 16
-
-
-def predict_case(
-    slices: list[Slice],
-    segmenter: LoadedModel | None,
-    classifier: LoadedModel | None,
-    variant: str = VARIANTS[0],
-    mode: str = "slice",
-) -> list[dict]:
-    """One row a slice of a patient, in order along the head.
-
-    Args:
-        variant: "three sequences" as read; "FLAIR only", FLAIR in all three channels; "volume normalisation", mean and
-            deviation over the patient's slices instead of each slice's own.
-        mode: "slice", each by itself, or "study", as `Pipeline.study` does, small islands of the mask dropped.
-
-    Returns:
-        Rows with `case`, `number`, `tumour`, `mask` (H, W) bool, and where there is a segmenter `map` (H, W) float32,
-        `found` (H, W) bool and `evidence`, where there is a classifier `logit` and `probability`, where there are both
-        `verdict`, one of the three states.
-    """
-    units = np.stack([to_unit(read_image(s.image)) for s in slices])
-    if variant == "FLAIR only":
-        units = np.repeat(units[..., FLAIR : FLAIR + 1], 3, axis=-1)
-    over = "volume" if variant == "volume normalisation" else "slice"
-    predicted = predict_slices(segmenter, classifier, units, mode=mode, normalise_over=over)
-    rows = []
-    for item in slices:
-        mask = read_mask(item.mask)
-        rows.append({"case": item.case, "number": item.number, "tumour": bool(mask.any()), "mask": mask})
-    if segmenter:
-        found = predicted.maps > segmenter.entry.mask_threshold
-        found = without_islands(found) if mode == "study" else found
-        for row, *values in zip(rows, predicted.maps, found, predicted.evidence.tolist(), strict=True):
-            row |= zip(("map", "found", "evidence"), values, strict=True)
-    if classifier:
-        for row, *values in zip(rows, predicted.logits.tolist(), predicted.probabilities.tolist(), strict=True):
-            row |= zip(("logit", "probability"), values, strict=True)
-    if segmenter and classifier:
-        review = review_band(segmenter, classifier, mode)
-        for row, share in zip(rows, predicted.grid_share, strict=True):
-            row["verdict"], _ = decide(row["probability"], row["found"].sum() * share, review)
-    return rows
-
-
-def _figure(name: str, per_patient: list, statistic, report: dict) -> None:
-    """Add a figure with its interval; `statistic` maps a list of patients' values to a number."""
-    low, high = bootstrap_interval(lambda drawn: statistic([per_patient[i] for i in drawn]), len(per_patient))
-    report[name] = {"value": float(statistic(per_patient)), "interval_95": [low, high]}
 
 
 def summarise(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
@@ -82,11 +41,11 @@ def summarise(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
     first = rows[0][0]
     if "map" in first:
         volumes = [dice(np.stack([r["map"] for r in p]) > mask_threshold, np.stack([r["mask"] for r in p])) for p in rows]
-        _figure("volumetric Dice, mean over patients", volumes, np.mean, report)
-        _figure("volumetric Dice, median over patients", volumes, np.median, report)
+        report[VOLUMETRIC_DICE] = with_interval(volumes, np.mean)
+        report["volumetric Dice, median over patients"] = with_interval(volumes, np.median)
         report["volumetric Dice, by patient"] = dict(zip(cases, volumes, strict=True))
         slicewise = [[dice(r["map"] > mask_threshold, r["mask"]) for r in p if r["tumour"]] for p in rows]
-        _figure("slice Dice, mean over tumour slices", slicewise, lambda drawn: np.mean(np.concatenate(drawn)), report)
+        report[SLICE_DICE] = with_interval(slicewise, lambda drawn: np.mean(np.concatenate(drawn)))
         shown = [r for p in rows for r in p if r["tumour"]]
         batches = [shown[i : i + TVERSKY_BATCH] for i in range(0, len(shown), TVERSKY_BATCH)]
         tversky = [tversky_index(np.stack([r["map"] for r in b]), np.stack([r["mask"] for r in b])) for b in batches]
@@ -100,31 +59,21 @@ def summarise(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
         def over_slices(function):
             return lambda drawn: function(*zip(*(pair for p in drawn for pair in p), strict=True))
 
-        _figure("verdict AUC, by slice", pairs, over_slices(auc), report)
-        _figure("verdict accuracy at 0.5, by slice", pairs, over_slices(_accuracy), report)
-        _figure("verdict sensitivity at 0.5, by slice", pairs, over_slices(_sensitivity), report)
-        _figure("verdict specificity at 0.5, by slice", pairs, over_slices(_specificity), report)
-        _figure("verdict expected calibration error, 15 bins, by slice", pairs, over_slices(expected_calibration_error), report)
+        for name, function in {
+            "verdict AUC, by slice": auc,
+            ACCURACY: accuracy,
+            SENSITIVITY: sensitivity,
+            SPECIFICITY: specificity,
+            "verdict expected calibration error, 15 bins, by slice": expected_calibration_error,
+        }.items():
+            report[name] = with_interval(pairs, over_slices(function))
     if "verdict" in first:
         verdicts = [(r["verdict"], r["tumour"]) for p in rows for r in p]
         decided = [(v == "tumour") == t for v, t in verdicts if v != REVIEW]
         report["three-state verdict, share of slices to review"] = {"value": 1 - len(decided) / len(verdicts)}
         report["three-state verdict, accuracy where decided"] = {"value": float(np.mean(decided)) if decided else float("nan")}
+    report[FAILURES] = failures(cases, mask_threshold)
     return report
-
-
-def _accuracy(probability, tumour) -> float:
-    return float(np.mean((np.asarray(probability) > 0.5) == np.asarray(tumour)))
-
-
-def _sensitivity(probability, tumour) -> float:
-    called = np.asarray(probability)[np.asarray(tumour, bool)] > 0.5
-    return float(called.mean()) if called.size else float("nan")
-
-
-def _specificity(probability, tumour) -> float:
-    called = np.asarray(probability)[~np.asarray(tumour, bool)] <= 0.5
-    return float(called.mean()) if called.size else float("nan")
 
 
 def evaluate(
@@ -188,6 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     for variant, figures in report["figures"].items():
         print(f"{variant}: {figures['patients']} patients, {figures['slices']} slices\n{table(figures)}")
+    print(f"\nwhere it fails, {options.variants[0]}:\n\n{failure_tables(report['figures'])}")
     options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -13,13 +13,34 @@ def dice(predicted: np.ndarray, true: np.ndarray) -> float:
 
     Two empty masks agree wholly (1.0); a false alarm on an empty one costs all (0.0).
     """
-    total = int(predicted.sum()) + int(true.sum())
-    return 2 * int((predicted & true).sum()) / total if total else 1.0
+    return dice_of_counts(int(predicted.sum()), int(true.sum()), int((predicted & true).sum()))
+
+
+def dice_of_counts(predicted: int, true: int, both: int) -> float:
+    """The Dice of `dice`, empty masks and all, from the pixels of each mask and of their overlap."""
+    return 2 * both / (predicted + true) if predicted + true else 1.0
 
 
 def auc(probability: Sequence[float], tumour: Sequence[int]) -> float:
     """Area under the ROC curve; NaN when one class is missing."""
     return float(roc_auc_score(tumour, probability)) if 0 < sum(tumour) < len(tumour) else float("nan")
+
+
+def accuracy(probability: Sequence[float], tumour: Sequence[int]) -> float:
+    """Share of slices that fall on the right side of 0.5."""
+    return float(np.mean((np.asarray(probability) > 0.5) == np.asarray(tumour)))
+
+
+def sensitivity(probability: Sequence[float], tumour: Sequence[int]) -> float:
+    """Share of slices with tumour above 0.5; NaN when there is none."""
+    called = np.asarray(probability)[np.asarray(tumour, bool)] > 0.5
+    return float(called.mean()) if called.size else float("nan")
+
+
+def specificity(probability: Sequence[float], tumour: Sequence[int]) -> float:
+    """Share of slices without tumour at or below 0.5; NaN when there is none."""
+    called = np.asarray(probability)[~np.asarray(tumour, bool)] <= 0.5
+    return float(called.mean()) if called.size else float("nan")
 
 
 def expected_calibration_error(probability: Sequence[float], tumour: Sequence[int], bins: int = 15) -> float:
@@ -46,3 +67,14 @@ def bootstrap_interval(
     values = [statistic(generator.integers(patients, size=patients)) for _ in range(resamples)]
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def with_interval(per_patient: Sequence, statistic: Callable[[list], float]) -> dict:
+    """A figure and its 95 % interval: {"value": v, "interval_95": [low, high]}.
+
+    Args:
+        per_patient: whatever each patient gives.
+        statistic: a list of patients' values to a number.
+    """
+    low, high = bootstrap_interval(lambda drawn: statistic([per_patient[i] for i in drawn]), len(per_patient))
+    return {"value": float(statistic(per_patient)), "interval_95": [low, high]}

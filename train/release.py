@@ -2,7 +2,8 @@
 
 The validated runs, one or the folds of a cross-validation, give the figures, each on the patients that it never trained on,
 and fit the verdict's temperature and review band. `--run`, whose weights are released, is that same run, one that started
-from it and went on to see every patient (`--all --start`), or one of the same recipe on every patient (`--all`).
+from it and went on to see every patient (`--all --start`), or one of the same recipe on every patient (`--all`). `--healthy`
+takes what `train.healthy` found with the entry into its card; the calibration comes first, so that is a second release.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import torch
 from scipy.optimize import minimize_scalar
 from tqdm import tqdm
 
-from brainmri.entry import CARD, CONFIG, SPLIT, VARIANTS, ModelEntry, save_entry
+from brainmri.entry import CARD, CONFIG, SPLIT, VARIANTS, ModelEntry, read_entry, save_entry
 from brainmri.zoo import EMBEDDED, LoadedModel, load
 from train.card import model_card
 from train.data import Slice, find_slices
-from train.evaluate import predict_case, summarise, table
+from train.evaluate import summarise, table
+from train.healthy import identity
+from train.rows import predict_case
 
 REVIEW_ERROR = 0.03  # the verdict may be wrong on this share of the slices it decides
 
@@ -106,6 +109,27 @@ def calibrated(folds: list[LoadedModel], patients: list[list[str]], cases: dict[
     return done
 
 
+def attach_healthy(folder: Path, report: dict) -> ModelEntry:
+    """Put a report of `train.healthy` among an entry's metrics and into its card.
+
+    Raises:
+        SystemExit: when the report was made with other weights, another threshold or another calibration.
+    """
+    entry = read_entry(folder)
+    roles = {"segmentation": "segmenter", "classification": "classifier"}
+    if any(report[roles[task]] != identity(entry, roles[task]) for task in entry.tasks):
+        raise SystemExit(
+            f"the report on brains without tumour is not of {folder} as it is now, which is complete but for that section: "
+            f"run python -m train.healthy on {folder}, and release again with the new report"
+        )
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config["metrics"]["healthy"] = report
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    entry = read_entry(folder)
+    (folder / CARD).write_text(model_card(entry), encoding="utf-8")
+    return entry
+
+
 def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool) -> ModelEntry:
     """Measure the validated runs on their own patients, and write the other run's weights with those figures under `into`."""
     trained = load(run, device="cpu")
@@ -173,8 +197,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--into", type=Path, default=EMBEDDED, help="folder of entries")
     parser.add_argument("--half", action="store_true", help="store the weights in float16")
+    parser.add_argument("--healthy", type=Path, help="the JSON that train.healthy wrote of the entry as released before")
     options = parser.parse_args(arguments)
     entry = release(options.run, options.validated, options.data, options.into, options.half)
+    if options.healthy:
+        entry = attach_healthy(entry.folder, json.loads(options.healthy.read_text(encoding="utf-8")))
     print(f"released {entry.name} ({entry.parameters:,} parameters, SHA-256 {entry.sha256[:12]}…) into {options.into}")
 
 

@@ -1,12 +1,12 @@
-"""One probability of what the verdict head and the mask say, and what neighbouring slices of a study add to it.
+"""From what networks say to probabilities: one temperature, or a fusion of verdict, mask and neighbouring slices.
 
-A logistic regression on two numbers of a slice, fitted on patients that the networks never saw: the verdict's logit and the
-mask's evidence. In a study both are smoothed along the head first, for a tumour runs through neighbouring slices.
+A fusion is a logistic regression on two numbers of a slice, fitted on patients that the networks never saw: the verdict's logit
+and the mask's evidence. In a study both are smoothed along the head first, for a tumour runs through neighbouring slices.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +43,42 @@ class Fusion:
         """(S,) logits and evidence of slices in order along the head to (S,) probabilities of tumour."""
         one = self.logit * along_head(logits, self.neighbours) + self.evidence * along_head(evidence, self.neighbours)
         return sigmoid(one + self.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Everything that turns what a segmenter and a classifier say into findings; `mode` is "slice" or "study".
+
+    Attributes:
+        mask_threshold: on the probability map, in (0, 1).
+        temperature: divides the verdict's logits, where there is no fusion.
+        review: [low, high] band of the probability in which the verdict is "review", where there is no fusion.
+        fusion: by mode; empty when mask and verdict are not one entry's, for it was fitted on its own mask.
+        mask_neighbours: `Fusion.mask_neighbours` of the segmenter, for studies.
+    """
+
+    mask_threshold: float = 0.5
+    temperature: float = 1.0
+    review: tuple[float, float] = (0.5, 0.5)
+    fusion: dict[str, Fusion] = field(default_factory=dict)
+    mask_neighbours: float = 0.0
+
+    def maps(self, maps: np.ndarray, mode: str) -> np.ndarray:
+        """(S, H, W) probability maps of a network to those that are thresholded."""
+        return smooth_maps(maps, self.mask_neighbours) if mode == "study" else maps
+
+    def probability(self, logits: np.ndarray, evidence: np.ndarray | None, mode: str) -> np.ndarray:
+        """(S,) logits and evidence of slices in order along the head to (S,) calibrated probabilities of tumour."""
+        fusion = self.fusion.get(mode)
+        return fusion.probability(logits, evidence) if fusion else sigmoid(logits / self.temperature)
+
+    def band(self, mode: str) -> tuple[float, float]:
+        """[low, high] in which the verdict is "review"."""
+        return self.fusion[mode].review if mode in self.fusion else self.review
+
+    def config(self, mode: str) -> dict:
+        """What a finding's provenance tells of the calibration."""
+        return self.fusion[mode].config() if mode in self.fusion else {"temperature": self.temperature}
 
 
 def evidence(grid_maps: Tensor) -> np.ndarray:

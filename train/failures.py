@@ -1,0 +1,332 @@
+"""Where the segmenter and the verdict fail: figures by group, the worst patients, whole studies, and runs without tumour.
+
+Everything comes from the rows of `train.rows.predict_case`; nothing is predicted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from brainmri.entry import VARIANTS
+from brainmri.findings import NO_TUMOUR, REVIEW, TUMOUR, decide_study
+from brainmri.lesions import without_islands
+from brainmri.predict import judge
+from train.data import CASE
+from train.metrics import accuracy, dice, dice_of_counts, sensitivity, specificity, with_interval
+from train.rows import as_prediction
+
+# figures that `train.evaluate.summarise` gives of all patients under these very names
+VOLUMETRIC_DICE, SLICE_DICE = "volumetric Dice, mean over patients", "slice Dice, mean over tumour slices"
+ACCURACY = "verdict accuracy at 0.5, by slice"
+SENSITIVITY = "verdict sensitivity at 0.5, by slice"
+SPECIFICITY = "verdict specificity at 0.5, by slice"
+FAILURES = "where it fails"  # the key of all the following in a variant's figures
+
+STUDY_DICE = "volumetric Dice as a study, mean over patients"
+STUDY_GAIN = "gain of the study over its slices alone in volumetric Dice, mean over patients"
+CALLED = {TUMOUR: "called tumour", REVIEW: "to review", NO_TUMOUR: "called no tumour"}
+STUDIES, RUNS = "studies {called}, share of patients", "tumour-free runs {called}, share of runs"
+
+WORST = 10
+FAR, LONG = 3, 4  # slices between a tumour-free run and the nearest annotated slice, counted to it; slices of a run at least
+RESIZED = 1.25  # an outline that many times larger or smaller than the tumour has the wrong size
+
+COLUMNS = {
+    VOLUMETRIC_DICE: "volumetric Dice", SLICE_DICE: "slice Dice", ACCURACY: "verdict accuracy", SENSITIVITY: "sensitivity",
+    SPECIFICITY: "specificity",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What a slice comes down to.
+
+    Attributes:
+        true: annotated pixels.
+        predicted: pixels in the mask; None without a segmenter.
+        both: pixels in both; None without a segmenter.
+        probability: of tumour, calibrated; None without a classifier.
+    """
+
+    true: int
+    predicted: int | None = None
+    both: int | None = None
+    probability: float | None = None
+
+
+def tally(row: dict, mask_threshold: float) -> Tally:
+    """Count a row of `predict_case`."""
+    predicted, both = None, None
+    if "map" in row:
+        mask = row["map"] > mask_threshold
+        predicted, both = int(mask.sum()), int((mask & row["mask"]).sum())
+    return Tally(true=int(row["mask"].sum()), predicted=predicted, both=both, probability=row.get("probability"))
+
+
+def total(slices: list[Tally]) -> Tally:
+    """The pixels of a patient, over all slices; there has to be a segmenter."""
+    return Tally(
+        true=sum(s.true for s in slices), predicted=sum(s.predicted for s in slices), both=sum(s.both for s in slices)
+    )  # fmt: skip
+
+
+def _dice(slices: list[Tally]) -> float:
+    pixels = total(slices)
+    return dice_of_counts(pixels.predicted, pixels.true, pixels.both)
+
+
+def by_institution(patients: dict[str, list[Tally]]) -> dict[str, list[list[Tally]]]:
+    """The patients of each institution, by the two letters that name it."""
+    groups: dict[str, list] = {}
+    for case in sorted(patients):
+        groups.setdefault(f"institution {CASE.fullmatch(case)['institution']}", []).append(patients[case])
+    return groups
+
+
+def by_tumour_size(patients: dict[str, list[Tally]]) -> dict[str, list[list[Tally]]]:
+    """Three groups of nearly as many patients each, by tumour pixels over all slices, each named by its smallest and largest."""
+
+    def pixels(slices: list[Tally]) -> int:
+        return sum(s.true for s in slices)
+
+    ordered = sorted(patients.values(), key=pixels)
+    groups = {}
+    for part in np.array_split(np.arange(len(ordered)), 3):
+        if len(part):  # fewer than three patients don't fill three groups
+            group = [ordered[i] for i in part]
+            groups[f"tumour of {pixels(group[0]):,} to {pixels(group[-1]):,} pixels"] = group
+    return groups
+
+
+def by_position(patients: dict[str, list[Tally]]) -> dict[str, list[list[Tally]]]:
+    """Each patient's slices, in order from the neck upwards, in thirds."""
+    return {
+        f"{name} third of the slices": [
+            [s for i, s in enumerate(slices) if 3 * i // len(slices) == third] for slices in patients.values()
+        ]
+        for third, name in enumerate(("lower", "middle", "upper"))
+    }
+
+
+def _figure(per_patient: list, statistic: Callable[[list], float]) -> dict:
+    """`with_interval`, but of a lone patient the value alone: one patient says nothing of the spread."""
+    return with_interval(per_patient, statistic) if len(per_patient) > 1 else {"value": float(statistic(per_patient))}
+
+
+def group_figures(patients: list[list[Tally]], volumes: bool = True) -> dict:
+    """The group's counts and those of the named figures that it has what it takes for.
+
+    Args:
+        patients: the group's slices of each patient.
+        volumes: whether these are all of a patient's slices, and so have a volumetric Dice.
+    """
+    slices = [s for patient in patients for s in patient]
+    figures: dict = {"patients": len(patients), "slices": len(slices)}
+    if slices and slices[0].predicted is not None:
+        if volumes:
+            figures[VOLUMETRIC_DICE] = _figure([_dice(patient) for patient in patients], np.mean)
+        slicewise = [[_dice([s]) for s in patient if s.true] for patient in patients]
+        if shown := [values for values in slicewise if values]:
+            figures[SLICE_DICE] = _figure(shown, lambda drawn: np.mean(np.concatenate(drawn)))
+    if slices and slices[0].probability is not None:
+        tumour = [s.true > 0 for s in slices]
+        for name, function, needed in (
+            (ACCURACY, accuracy, True),
+            (SENSITIVITY, sensitivity, any(tumour)),
+            (SPECIFICITY, specificity, not all(tumour)),
+        ):
+            if needed:
+                figures[name] = {"value": function([s.probability for s in slices], tumour)}
+    return figures
+
+
+def worst(patients: dict[str, list[Tally]]) -> list[dict]:
+    """The `WORST` patients by volumetric Dice, the worst first, with their pixels."""
+    ordered = sorted(patients, key=lambda case: (_dice(patients[case]), case))[:WORST]
+    return [
+        {
+            "patient": case,
+            "volumetric Dice": _dice(patients[case]),
+            "tumour pixels": pixels.true,
+            "predicted pixels": pixels.predicted,
+            "pixels in both": pixels.both,
+        }
+        for case, pixels in ((case, total(patients[case])) for case in ordered)
+    ]
+
+
+def error_in_words(true: int, predicted: int, both: int) -> str:
+    """What is wrong with a mask, from its pixels, the tumour's and those in both; the first rule that applies."""
+    if not predicted:
+        return "nothing found" if true else "none"
+    if not true:
+        return "false alarm"
+    if not both:
+        return "found elsewhere"
+    missed, false = 1 - both / true > 0.5, 1 - both / predicted > 0.5
+    if missed and false:
+        return "mostly missed, mostly false alarm"
+    if missed:
+        return "mostly missed"
+    if false:
+        return "mostly false alarm"
+    if predicted > RESIZED * true:
+        return "outlined too large"
+    if true > RESIZED * predicted:
+        return "outlined too small"
+    return "size right, border off"
+
+
+def as_study(rows: list[dict], mask_threshold: float) -> tuple[np.ndarray, str | None]:
+    """What `Pipeline.study` would make of these slices, by the rules that they carry.
+
+    Returns:
+        (S, H, W) bool, and the study's verdict; None where the rows have none.
+    """
+    mask, shown = np.zeros((len(rows), *rows[0]["mask"].shape), bool), [row["head"] for row in rows]
+    verdicts = [NO_TUMOUR] * len(rows)
+    if any(shown):
+        mode, rules = "study" if len(rows) > 1 else "slice", replace(rows[0]["rules"], mask_threshold=mask_threshold)
+        predicted = as_prediction([row for row in rows if row["head"]])
+        if "verdict" in rows[0]:
+            judged = judge(predicted, rules, mode)
+            mask[shown] = judged.masks
+            decided = iter(judged.verdicts)
+            verdicts = [next(decided)[0] if head else NO_TUMOUR for head in shown]
+        else:
+            mask[shown] = without_islands(rules.maps(predicted.maps, mode) > mask_threshold)
+    return mask, decide_study(verdicts)[0] if "verdict" in rows[0] else None
+
+
+def tumour_free_runs(rows: list[dict]) -> list[list[dict]]:
+    """Neighbouring slices that show a head and are far from any annotation: the nearest thing to a healthy study there is.
+
+    They are at least `FAR` slices away from the nearest annotated one, and at least `LONG` in a row.
+    """
+    annotated = [row["number"] for row in rows if row["tumour"]]
+    runs: list[list[dict]] = []
+    for row in rows:
+        if not row["head"] or any(abs(row["number"] - number) < FAR for number in annotated):
+            continue
+        if runs and row["number"] == runs[-1][-1]["number"] + 1:
+            runs[-1].append(row)
+        else:
+            runs.append([row])
+    return [run for run in runs if len(run) >= LONG]
+
+
+def study_figures(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
+    """Patients as whole studies, and tumour-free runs as studies of their own; the rows need maps."""
+    patients = list(cases.values())
+    whole, gains, verdicts = [], [], []
+    for rows in patients:
+        truth = np.stack([row["mask"] for row in rows])
+        mask, verdict = as_study(rows, mask_threshold)
+        whole.append(dice(mask, truth))
+        gains.append(whole[-1] - dice(np.stack([row["map"] for row in rows]) > mask_threshold, truth))
+        verdicts += [verdict] if truth.any() else []
+    report: dict = {STUDY_DICE: _figure(whole, np.mean), STUDY_GAIN: _figure(gains, np.mean)}
+    if "verdict" in patients[0][0]:
+        report |= _shares(STUDIES, [[verdict] for verdict in verdicts])
+        runs = [found for rows in patients if (found := tumour_free_runs(rows))]
+        report["tumour-free runs"] = {
+            "patients": len(runs),
+            "runs": sum(map(len, runs)),
+            "slices": sum(len(run) for found in runs for run in found),
+        }
+        report |= _shares(RUNS, [[as_study(run, mask_threshold)[1] for run in found] for found in runs])
+    return report
+
+
+def _shares(name: str, verdicts: list[list[str]]) -> dict:
+    """The share of each verdict, of a list of them for each patient, with its count; nothing of no patients.
+
+    No interval where all agree: a bootstrap would draw the same share over and over, and call it certain.
+    """
+    report = {}
+    given = [verdict for patient in verdicts for verdict in patient]
+    for verdict, called in CALLED.items() if given else ():
+        count = given.count(verdict)
+        matches = [[one == verdict for one in patient] for patient in verdicts]
+        figure = _figure(matches, lambda drawn: np.mean(np.concatenate(drawn)))
+        if count in (0, len(given)):
+            figure.pop("interval_95", None)
+        report[name.format(called=called)] = {**figure, "count": count, "of": len(given)}
+    return report
+
+
+def failures(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
+    """`groups`, and where there are maps `worst` and `studies`, from the rows of `predict_case`; ready for JSON."""
+    patients = {case: [tally(row, mask_threshold) for row in rows] for case, rows in cases.items()}
+    groups = {
+        name: group_figures(group) for name, group in (by_institution(patients) | by_tumour_size(patients)).items()
+    } | {name: group_figures(group, volumes=False) for name, group in by_position(patients).items()}  # fmt: skip
+    report: dict = {"groups": groups}
+    if "map" in next(iter(cases.values()))[0]:
+        report |= {"worst": worst(patients), "studies": study_figures(cases, mask_threshold)}
+    return report
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def _shown(figure: dict | None) -> str:
+    if figure is None:
+        return "-"
+    interval = " [{:.3f}, {:.3f}]".format(*figure["interval_95"]) if "interval_95" in figure else ""
+    counts = f" ({figure['count']} of {figure['of']})" if "count" in figure else ""
+    return f"{figure['value']:.3f}{interval}{counts}"
+
+
+def failure_tables(variants: dict[str, dict]) -> str:
+    """Where it fails, in Markdown: the first variant's groups and worst patients, and every variant's studies.
+
+    Args:
+        variants: the figures of `summarise` by variant of the input.
+    """
+    first = next(iter(variants.values()))
+    groups = first[FAILURES]["groups"] | {name: variants[name] for name in VARIANTS[:2] if name in variants}
+    columns = [name for name in COLUMNS if any(name in figures for figures in groups.values())]
+    parts = [
+        markdown_table(
+            ["group", "patients", "slices", *(COLUMNS[name] for name in columns)],
+            [
+                [group, str(figures["patients"]), str(figures["slices"]), *(_shown(figures.get(name)) for name in columns)]
+                for group, figures in groups.items()
+            ],
+        )
+    ]
+    if "worst" in first[FAILURES]:
+        parts += [_worst_table(first[FAILURES]["worst"]), _study_table(variants)]
+        if runs := first[FAILURES]["studies"].get("tumour-free runs"):
+            parts.append(
+                f"Tumour-free runs: {LONG} or more neighbouring slices that show a head, {FAR} or more from any annotated slice, "
+                f"taken for a study of their own; {runs['slices']} slices of {runs['patients']} patients. These patients have a "
+                "tumour elsewhere, and a run is shorter than a study: a healthy head has more slices to raise a false alarm in."
+            )
+    return "\n\n".join(parts)
+
+
+def _worst_table(patients: list[dict]) -> str:
+    rows = []
+    for patient in patients:
+        true, predicted, both = (patient[name] for name in ("tumour pixels", "predicted pixels", "pixels in both"))
+        shares = [f"{1 - both / pixels:.0%}" if pixels else "-" for pixels in (true, predicted)]
+        pixels = [f"{true:,}", f"{predicted:,}"]
+        words = error_in_words(true, predicted, both)
+        rows.append([patient["patient"], f"{patient['volumetric Dice']:.3f}", *pixels, *shares, words])
+    header = ["patient", "volumetric Dice", "tumour pixels", "predicted pixels", "of the tumour missed", "of the mask false"]
+    return markdown_table([*header, "error"], rows)
+
+
+def _study_table(variants: dict[str, dict]) -> str:
+    studies = {variant: figures[FAILURES]["studies"] for variant, figures in variants.items()}
+    names = [name for name, figure in next(iter(studies.values())).items() if "value" in figure]
+    rows = [["volumetric Dice slice by slice, mean over patients", *(_shown(f[VOLUMETRIC_DICE]) for f in variants.values())]]
+    rows += [[name, *(_shown(figures.get(name)) for figures in studies.values())] for name in names]
+    return markdown_table(["figure", *variants], rows)
