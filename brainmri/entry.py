@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, SPLIT, CARD, ONNX = "config.json", "model.safetensors", "split.json", "README.md", "model.onnx"
 TASKS = ("segmentation", "classification")
-VARIANTS = ("three sequences", "FLAIR only", "volume normalisation")  # of the input, for which metrics are given
+STUDY = "whole study"
+# for which metrics are given: of the input, slice by slice; and three sequences as studies
+VARIANTS = ("three sequences", "FLAIR only", "volume normalisation", STUDY)
 NETS = ("EffUNet", "ResUNet", "ResNet50Classifier")  # the classes of `brainmri.nets` that an entry may name
 
 

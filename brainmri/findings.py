@@ -175,7 +175,8 @@ def decide(probability: float, area_on_grid: float, review: tuple[float, float])
 def decide_study(verdicts: list[str]) -> tuple[str, str, tuple[int, ...]]:
     """Join the verdicts of a study's slices, in order along the head, to one.
 
-    A tumour runs through neighbouring slices, so one slice alone is not believed.
+    A tumour runs through neighbouring slices, so one slice alone is not believed: called tumour it asks for review, merely
+    doubtful it does not count.
 
     Returns:
         The verdict, its reason, and the slices, from 0, that carry it.
@@ -184,8 +185,10 @@ def decide_study(verdicts: list[str]) -> tuple[str, str, tuple[int, ...]]:
     doubtful = [number for number, verdict in enumerate(verdicts) if verdict == REVIEW]
     if any(number + 1 in tumour for number in tumour) or len(verdicts) == len(tumour) == 1:
         return TUMOUR, f"{count(len(tumour), 'slice')} of {len(verdicts)} show a tumour: {ranges(tumour)}.", tuple(tumour)
-    if not tumour and not doubtful:
-        return NO_TUMOUR, f"None of {count(len(verdicts), 'slice')} shows a tumour.", ()
+    together = any(number + 1 in doubtful for number in doubtful) or len(verdicts) == len(doubtful) == 1
+    if not tumour and not together:
+        alone = f" Doubtful, each alone: {ranges(doubtful)}." if doubtful else ""
+        return NO_TUMOUR, f"None of {count(len(verdicts), 'slice')} shows a tumour.{alone}", ()
     if tumour:
         apart = f"Slices show a tumour, but no two that are neighbours: {ranges(tumour)}."
         return REVIEW, apart, tuple(sorted(tumour + doubtful))

@@ -142,15 +142,15 @@ def test_a_study_drops_islands_and_slices_without_a_head():
         row(4, true=40, predicted=40, shared=40),
     ]
     rows += [row(5), row(6, predicted=13)]  # 13 of 80: more than ISLAND of the largest
-    mask, verdict = as_study(rows, 0.5)
+    mask, verdict = as_study(rows)
     assert (mask.sum((1, 2)).tolist(), verdict) == ([0, 0, 40, 40, 0, 13], "tumour")
     rows[-1] = row(6, predicted=11)
-    mask, verdict = as_study(rows, 0.5)
+    mask, verdict = as_study(rows)
     assert mask.sum((1, 2)).tolist() == [0, 0, 40, 40, 0, 0]
     # an island beside nothing stays, and one slice alone is not believed
-    assert as_study([row(1), row(2, predicted=13), row(3)], 0.5)[1] == "review"
-    # beside nothing larger that island is outlined again, in one slice alone
-    assert as_study([*rows[4:], row(7), row(8)], 0.5)[1] == "review"
+    assert as_study([row(1), row(2, predicted=13), row(3)])[1] == "review"
+    # beside nothing larger that island is outlined again, too small for a finding, in one doubtful slice alone
+    assert as_study([*rows[4:], row(7), row(8)])[1] == "no tumour"
 
 
 def test_a_study_is_what_the_page_makes_of_it(tmp_path):
@@ -160,7 +160,7 @@ def test_a_study_is_what_the_page_makes_of_it(tmp_path):
     rows = predict_case(slices, model, model)
     pixels = np.stack([read_image(item.image) for item in slices])
     study = brainmri.Pipeline(model, model).study(pixels)
-    mask, verdict = as_study(rows, model.entry.mask_threshold)
+    mask, verdict = as_study(rows)
     assert mask.any()
     assert np.array_equal(mask, study.mask)
     assert verdict == study.verdict

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from brainmri.calibration import Rules
+from train.calibrate import MASK_NEIGHBOURS, NEIGHBOURS, choose_review_band, cross_fitted, fit_rules, fit_temperature
 from train.losses import LOSSES, FocalTverskyLoss, segmentation_loss, tversky_index
 from train.metrics import auc, bootstrap_interval, dice, expected_calibration_error
-from train.release import choose_review_band, fit_temperature
 
 
 @pytest.mark.parametrize(
@@ -91,12 +92,48 @@ def test_the_temperature_undoes_overconfidence():
     generator = np.random.default_rng(0)
     logit = generator.normal(0, 2, 20_000)
     tumour = generator.random(20_000) < 1 / (1 + np.exp(-logit))
-    assert fit_temperature(1 / (1 + np.exp(-3 * logit)), tumour) == pytest.approx(3, rel=0.05)
-    assert fit_temperature(1 / (1 + np.exp(-logit)), tumour) == pytest.approx(1, rel=0.05)
+    assert fit_temperature(3 * logit, tumour) == pytest.approx(3, rel=0.05)
+    assert fit_temperature(logit, tumour) == pytest.approx(1, rel=0.05)
 
 
 def test_the_review_band_takes_in_the_errors():
     probability = np.concatenate([np.full(99, 0.99), np.full(99, 0.01), np.full(7, 0.62)])
     tumour = np.concatenate([np.ones(99), np.zeros(99), np.zeros(7)]).astype(bool)
-    assert choose_review_band(probability, tumour) == (0.35, 0.65)
-    assert choose_review_band(probability[:198], tumour[:198]) == (0.45, 0.55)
+    assert choose_review_band(probability, tumour) == (0.5, 0.65)  # no wider than it has to be, on either side
+    assert choose_review_band(probability[:198], tumour[:198]) == (0.5, 0.5)
+    assert choose_review_band(np.full(9, 0.99), np.zeros(9, bool)) == (0.1, 0.9)  # hopeless: the widest
+    outlined = tumour | (probability == 0.01)  # the mask contradicts every clear case without tumour
+    assert choose_review_band(probability, tumour, outlined) == (0.5, 0.5)  # and no mask where the probability errs
+
+
+def rows_of(generator, slices: int = 40) -> list[dict]:
+    """A patient whose tumour runs through the middle, with a doubtful verdict head and an honest mask."""
+    rows = []
+    for number in range(slices):
+        tumour = slices // 4 <= number < slices // 2
+        found = np.zeros((8, 8), np.float32)
+        found[:6, :6] = 0.9 if tumour and generator.random() < 0.9 else 0.01
+        logit = generator.normal(1.5 if tumour else -1.5, 1.5)
+        rows.append({"tumour": tumour, "map": found, "logit": logit, "evidence": np.log1p(found.sum()), "grid_share": 1.0})
+    return rows
+
+
+def test_rules_are_fitted_on_the_other_folds():
+    generator = np.random.default_rng(0)
+    folds = [[rows_of(generator) for _ in range(4)] for _ in range(3)]
+    each, everything = cross_fitted(folds, Rules(), fused=True)
+    assert len(each) == 3
+    assert len({rules.fusion["slice"].bias for rules in [*each, everything]}) == 4
+    assert each[0].fusion["slice"] == fit_rules([rows for fold in folds[1:] for rows in fold], Rules(), True).fusion["slice"]
+    assert everything.fusion["slice"].evidence > 0.3
+    assert everything.fusion["study"].neighbours == NEIGHBOURS
+    assert everything.mask_neighbours == MASK_NEIGHBOURS
+    logits, evidence, tumour = (
+        np.array([row[key] for fold in folds for rows in fold for row in rows]) for key in ("logit", "evidence", "tumour")
+    )
+    alone = auc(logits, tumour)
+    fused = auc(everything.probability(logits, evidence, "slice"), tumour)
+    assert fused > alone + 0.05
+    (single,), same = cross_fitted(folds[:1], Rules(), fused=False)
+    assert single == same
+    assert single.fusion == {}

@@ -40,7 +40,8 @@ def box() -> np.ndarray:
         ([T, R, N, T, T], T, (0, 3, 4)),
         ([N, T, N, T, N], R, (1, 3)),  # one slice alone is not believed
         ([N, T, R, N], R, (1, 2)),
-        ([N, R, N], R, (1,)),
+        ([N, R, N, R], N, ()),  # a doubt without a neighbour's
+        ([N, R, R, N], R, (1, 2)),
         ([N, N, N], N, ()),
         ([T], T, (0,)),  # nor can a lone slice have a neighbour
         ([R], R, (0,)),

@@ -6,7 +6,7 @@ import json
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from brainmri.entry import ONNX, SPLIT, VARIANTS, ModelEntry
+from brainmri.entry import ONNX, SPLIT, STUDY, VARIANTS, ModelEntry
 from train.failures import FAILURES, failure_tables
 from train.healthy import healthy_table
 
@@ -97,6 +97,11 @@ def front_matter(entry: ModelEntry) -> str:
     ).to_yaml()
 
 
+def shown_variants(entry: ModelEntry) -> list[str]:
+    """The variants that the entry has figures of, in order."""
+    return [variant for variant in VARIANTS if variant in entry.metrics["variants"]]
+
+
 def figure_rows(entry: ModelEntry) -> list[str]:
     """A Markdown table row for each measured figure, one column a variant of the input."""
     variants = entry.metrics["variants"]
@@ -105,7 +110,7 @@ def figure_rows(entry: ModelEntry) -> list[str]:
     for name, figure in first.items():
         if isinstance(figure, dict) and "value" in figure:
             cells = []
-            for variant in VARIANTS:
+            for variant in shown_variants(entry):
                 got = variants[variant][name]
                 interval = " [{:.3f}, {:.3f}]".format(*got["interval_95"]) if "interval_95" in got else ""
                 cells.append(f"{got['value']:.3f}{interval}")
@@ -151,13 +156,16 @@ def model_card(entry: ModelEntry) -> str:
     gaps = []
     if "segmentation" in entry.tasks:
         name = "volumetric Dice, mean over patients"
-        full, flair, volume = (variants[v][name]["value"] for v in VARIANTS)
+        full, flair, volume = (variants[v][name]["value"] for v in VARIANTS[:3])
         gaps.append(
             f"On FLAIR alone the mean volumetric Dice is {flair:.3f} against {full:.3f} on three sequences ({flair - full:+.3f})."
         )
+        alone = "Each slice is standardised alone, so a lone slice gets the very mask that it gets within its study."
+        if STUDY in variants:
+            study = variants[STUDY][name]["value"]
+            alone = f"As a whole study, neighbours heard and islands dropped, it is {study:.3f} ({study - full:+.3f})."
         gaps.append(
-            f"Normalised over the whole volume instead of slice by slice it is {volume:.3f} ({volume - full:+.3f}). "
-            "Each slice is standardised alone, so a lone slice gets the very mask that it gets within its study."
+            f"Normalised over the whole volume instead of slice by slice it is {volume:.3f} ({volume - full:+.3f}). {alone}"
         )
     if "classification" in entry.tasks:
         name = "verdict AUC, by slice"
@@ -223,8 +231,8 @@ pipe = brainmri.Pipeline({"segmenter" if "segmentation" in entry.tasks else "cla
 {count["patients"]} patients, {count["slices"]} slices; 95 % intervals by bootstrap over patients; two empty masks have Dice 1, a false alarm on
 an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics["machine"]}. {seen} The held-out 20 (`split.json`) were never touched.
 
-| figure | {" | ".join(VARIANTS)} |
-|---|---|---|---|
+| figure | {" | ".join(shown_variants(entry))} |
+{"|---" * (1 + len(shown_variants(entry)))}|
 {chr(10).join(figure_rows(entry))}
 
 {chr(10).join(gaps)}
@@ -236,11 +244,24 @@ an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics[
 {stages}
 
 Temperature {entry.temperature:.3f}; review band {entry.review[0]:.2f} to {entry.review[1]:.2f}; mask threshold {entry.mask_threshold:.2f}.
-
+{fusions(entry)}
 ## Licence and citation
 
 The weights: CC BY-NC-SA 4.0, following the dataset. {CITATION}
 """
+
+
+def fusions(entry: ModelEntry) -> str:
+    """How mask and verdict join to one probability, a line for a lone slice and one for a study; empty where that was not fitted."""
+    lines = [
+        f"Probability of tumour in a {mode}: sigmoid({f.logit:.3f} x logit {f.evidence:+.3f} x log(1 + summed mask probability) "
+        f"{f.bias:+.3f}), smoothed over neighbouring slices with a standard deviation of {f.neighbours:g} (mask {f.mask_neighbours:g}); "
+        f"review band {f.review[0]:.2f} to {f.review[1]:.2f}.\n"
+        for mode, f in entry.fusion.items()
+    ]
+    if lines:
+        lines.append("Temperature and the first band stand in where another entry draws the mask.\n")
+    return "".join(lines)
 
 
 def readme_row(entry: ModelEntry) -> str:

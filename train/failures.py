@@ -6,7 +6,7 @@ Everything comes from the rows of `train.rows.predict_case`; nothing is predicte
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -180,25 +180,40 @@ def error_in_words(true: int, predicted: int, both: int) -> str:
     return "size right, border off"
 
 
-def as_study(rows: list[dict], mask_threshold: float) -> tuple[np.ndarray, str | None]:
-    """What `Pipeline.study` would make of these slices, by the rules that they carry.
+def study_rows(rows: list[dict]) -> list[dict]:
+    """The rows as `Pipeline.study` would judge them, by the rules that they carry.
+
+    Of a map only what is in the mask or below the threshold is kept, so that thresholding it gives the study's mask.
+    """
+    rules, shown = rows[0]["rules"], [row for row in rows if row["head"]]
+    done = [row | {"map": np.zeros_like(row["map"])} for row in rows]
+    if "logit" in rows[0]:
+        done = [row | {"probability": 0.0, "verdict": NO_TUMOUR} for row in done]
+    if not shown:
+        return done
+    predicted, mode = as_prediction(shown), "study" if len(rows) > 1 else "slice"
+    maps = rules.maps(predicted.maps, mode)
+    masks = maps > rules.mask_threshold
+    masks = without_islands(masks) if mode == "study" else masks
+    places = [number for number, row in enumerate(rows) if row["head"]]
+    for place, one, mask in zip(places, maps, masks, strict=True):
+        done[place]["map"] = np.where(mask, one, np.minimum(one, rules.mask_threshold))
+    if "logit" in rows[0]:
+        judged = judge(predicted, rules, mode)
+        for place, probability, (verdict, _) in zip(places, judged.probabilities, judged.verdicts, strict=True):
+            done[place] |= {"probability": float(probability), "verdict": verdict}
+    return done
+
+
+def as_study(rows: list[dict]) -> tuple[np.ndarray, str | None]:
+    """What `Pipeline.study` would make of these slices.
 
     Returns:
         (S, H, W) bool, and the study's verdict; None where the rows have none.
     """
-    mask, shown = np.zeros((len(rows), *rows[0]["mask"].shape), bool), [row["head"] for row in rows]
-    verdicts = [NO_TUMOUR] * len(rows)
-    if any(shown):
-        mode, rules = "study" if len(rows) > 1 else "slice", replace(rows[0]["rules"], mask_threshold=mask_threshold)
-        predicted = as_prediction([row for row in rows if row["head"]])
-        if "verdict" in rows[0]:
-            judged = judge(predicted, rules, mode)
-            mask[shown] = judged.masks
-            decided = iter(judged.verdicts)
-            verdicts = [next(decided)[0] if head else NO_TUMOUR for head in shown]
-        else:
-            mask[shown] = without_islands(rules.maps(predicted.maps, mode) > mask_threshold)
-    return mask, decide_study(verdicts)[0] if "verdict" in rows[0] else None
+    judged = study_rows(rows)
+    mask = np.stack([row["map"] for row in judged]) > rows[0]["rules"].mask_threshold
+    return mask, decide_study([row["verdict"] for row in judged])[0] if "verdict" in rows[0] else None
 
 
 def tumour_free_runs(rows: list[dict]) -> list[list[dict]]:
@@ -224,7 +239,7 @@ def study_figures(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
     whole, gains, verdicts = [], [], []
     for rows in patients:
         truth = np.stack([row["mask"] for row in rows])
-        mask, verdict = as_study(rows, mask_threshold)
+        mask, verdict = as_study(rows)
         whole.append(dice(mask, truth))
         gains.append(whole[-1] - dice(np.stack([row["map"] for row in rows]) > mask_threshold, truth))
         verdicts += [verdict] if truth.any() else []
@@ -237,7 +252,7 @@ def study_figures(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
             "runs": sum(map(len, runs)),
             "slices": sum(len(run) for found in runs for run in found),
         }
-        report |= _shares(RUNS, [[as_study(run, mask_threshold)[1] for run in found] for found in runs])
+        report |= _shares(RUNS, [[as_study(run)[1] for run in found] for found in runs])
     return report
 
 

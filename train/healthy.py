@@ -128,7 +128,8 @@ def identity(entry: ModelEntry, role: str) -> dict:
     known = {"name": entry.name, "sha256": entry.sha256}
     if role == "segmenter":
         return known | {"mask_threshold": entry.mask_threshold}
-    return known | {"temperature": entry.temperature, "review_band": list(entry.review)}
+    fusion = {mode: fusion.config() for mode, fusion in entry.fusion.items()}
+    return known | {"temperature": entry.temperature, "review_band": list(entry.review), "fusion": fusion}
 
 
 def healthy_table(report: dict) -> str:

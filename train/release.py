@@ -1,60 +1,34 @@
 """Turn finished runs into a zoo entry: python -m train.release --data DIR --run RUN --validated RUN… [--half] [--into DIR]
 
 The validated runs, one or the folds of a cross-validation, give the figures, each on the patients that it never trained on,
-and fit the verdict's temperature and review band. `--run`, whose weights are released, is that same run, one that started
-from it and went on to see every patient (`--all --start`), or one of the same recipe on every patient (`--all`). `--healthy`
-takes what `train.healthy` found with the entry into its card; the calibration comes first, so that is a second release.
+and fit the verdict's calibration and review bands (`train.calibrate`). `--run`, whose weights are released, is that same run,
+one that started from it and went on to see every patient (`--all --start`), or one of the same recipe on every patient
+(`--all`). `--healthy` takes what `train.healthy` found with the entry into its card; the calibration comes first, so that is
+a second release.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import platform
 import re
 from pathlib import Path
 
-import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from tqdm import tqdm
 
-from brainmri.entry import CARD, CONFIG, SPLIT, VARIANTS, ModelEntry, read_entry, save_entry
-from brainmri.zoo import EMBEDDED, LoadedModel, load
+from brainmri.entry import CARD, CONFIG, SPLIT, STUDY, VARIANTS, ModelEntry, read_entry, save_entry
+from brainmri.predict import rules_of
+from brainmri.selfcheck import answer
+from brainmri.zoo import EMBEDDED, load
+from train.calibrate import cross_fitted
 from train.card import model_card
-from train.data import Slice, find_slices
+from train.data import find_slices
 from train.evaluate import summarise, table
+from train.failures import study_rows
 from train.healthy import identity
-from train.rows import predict_case
-
-REVIEW_ERROR = 0.03  # the verdict may be wrong on this share of the slices it decides
-
-
-def fit_temperature(probability: np.ndarray, tumour: np.ndarray) -> float:
-    """The temperature (Guo et al. 2017) that minimises the log loss, between 0.2 and 5.
-
-    Args:
-        probability: uncalibrated (temperature 1) tumour probabilities.
-        tumour: bool.
-    """
-    clipped = np.clip(probability, 1e-7, 1 - 1e-7)
-    logit, sign = np.log(clipped / (1 - clipped)), np.where(tumour, 1.0, -1.0)
-    loss = minimize_scalar(lambda t: np.logaddexp(0, -sign * logit / t).mean(), bounds=(0.2, 5.0), method="bounded")
-    return float(loss.x)
-
-
-def choose_review_band(probability: np.ndarray, tumour: np.ndarray, widest: float = 0.9) -> tuple[float, float]:
-    """The narrowest band (1 - h, h) outside of which at most `REVIEW_ERROR` of the slices are called wrongly.
-
-    The widest allowed, when none keeps to that.
-    """
-    for high in np.arange(0.55, widest + 1e-9, 0.05):
-        decided = (probability < 1 - high) | (probability > high)
-        wrong = (probability > 0.5) != tumour
-        if decided.any() and wrong[decided].mean() <= REVIEW_ERROR:
-            break
-    return round(1 - float(high), 2), round(float(high), 2)
+from train.rows import apply_rules, predict_case
 
 
 def recipe(entry: ModelEntry) -> list[tuple[frozenset[str], int]]:
@@ -84,31 +58,6 @@ def check(released: ModelEntry, folds: list[ModelEntry], splits: list[dict]) -> 
         )
 
 
-def calibrated(folds: list[LoadedModel], patients: list[list[str]], cases: dict[str, list[Slice]]) -> list[LoadedModel]:
-    """Each fold's model with the temperature and review band that fit the other folds' patients; a single fold's, its own.
-
-    The last model is an extra one, the first fold's network with what fits all patients: what a release takes along.
-    """
-    raw = [
-        [(row["probability"], row["tumour"]) for case in part for row in predict_case(cases[case], None, model)]
-        for model, part in zip(folds, patients, strict=True)
-    ]
-    everything = range(len(folds))
-    done = []
-    for fold in [*everything, None]:
-        fitted = [other for other in everything if other != fold] or [0]
-        probability, tumour = (
-            np.array(column) for column in zip(*(pair for other in fitted for pair in raw[other]), strict=True)
-        )
-        temperature = fit_temperature(probability, tumour)
-        clipped = np.clip(probability, 1e-7, 1 - 1e-7)
-        tempered = 1 / (1 + (clipped / (1 - clipped)) ** (-1 / temperature))
-        model = folds[fold or 0]
-        entry = dataclasses.replace(model.entry, temperature=temperature, review=choose_review_band(tempered, tumour))
-        done.append(LoadedModel(entry=entry, net=model.net, device=model.device))
-    return done
-
-
 def attach_healthy(folder: Path, report: dict) -> ModelEntry:
     """Put a report of `train.healthy` among an entry's metrics and into its card.
 
@@ -130,6 +79,14 @@ def attach_healthy(folder: Path, report: dict) -> ModelEntry:
     return entry
 
 
+def store_answer(folder: Path) -> ModelEntry:
+    """Keep in an entry's configuration what it says of the self-check's slice, for other machines to compare with."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config["selfcheck"] = answer(load(folder.name, weights=folder, device="cpu"))
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return read_entry(folder)
+
+
 def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool) -> ModelEntry:
     """Measure the validated runs on their own patients, and write the other run's weights with those figures under `into`."""
     trained = load(run, device="cpu")
@@ -142,26 +99,29 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
     if missing := wanted - set(cases):
         raise SystemExit(f"{data} lacks {len(missing)} of the validation patients")
     tasks = trained.entry.tasks
-    fitted = folds[0].entry
-    if "classification" in tasks:
-        *folds, last = calibrated(folds, patients, cases)
-        fitted = last.entry
+    verdicts, fused = "classification" in tasks, len(tasks) == 2
+    asked = [(model if "segmentation" in tasks else None, model if verdicts else None) for model in folds]
+    entry = trained.entry
+    rules = [rules_of(*(model and model.entry for model in pair)) for pair in asked]
+    fitted = rules[0]
     figures = {}
-    for variant in VARIANTS:
-        predicted = {
-            case: predict_case(
-                cases[case],
-                model if "segmentation" in tasks else None,
-                model if "classification" in tasks else None,
-                variant,
-            )
-            for model, part in zip(folds, patients, strict=True)
-            for case in tqdm(part, desc=variant, unit="patient")
+    for variant in VARIANTS[:3]:
+        predicted = [
+            {case: predict_case(cases[case], *pair, variant) for case in tqdm(part, desc=variant, unit="patient")}
+            for pair, part in zip(asked, patients, strict=True)
+        ]
+        if verdicts and variant == VARIANTS[0]:
+            rules, fitted = cross_fitted([list(fold.values()) for fold in predicted], fitted, fused)
+        judged = {
+            case: apply_rules(rows, fold_rules)
+            for fold, fold_rules in zip(predicted, rules, strict=True)
+            for case, rows in fold.items()
         }
-        figures[variant] = summarise(predicted, fitted.mask_threshold)
-        print(
-            f"{variant}: {figures[variant]['patients']} patients, {figures[variant]['slices']} slices\n{table(figures[variant])}"
-        )
+        figures[variant] = summarise(judged, fitted.mask_threshold)
+        if variant == VARIANTS[0] and "segmentation" in tasks:
+            figures[STUDY] = summarise({case: study_rows(rows) for case, rows in judged.items()}, fitted.mask_threshold)
+    for variant, found in figures.items():
+        print(f"{variant}: {found['patients']} patients, {found['slices']} slices\n{table(found)}")
 
     config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     roles = json.loads((run / SPLIT).read_text(encoding="utf-8"))
@@ -169,21 +129,23 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
     measured = f"{len(wanted)} of {everybody} patients"
     if len(folds) > 1:
         protocol = f"{len(folds)} folds of a cross-validation by patient, {measured}, each by weights that never saw them; "
-        protocol += "temperature and review band fitted on the other folds"
+        protocol += "calibration and review bands fitted on the other folds"
     else:
         protocol = f"patient-level validation on {measured}, none of whom the measured weights had seen; "
-        protocol += "temperature and review band fitted on these same patients"
+        protocol += "calibration and review bands fitted on these same patients"
     config |= {
         "temperature": fitted.temperature,
         "review": list(fitted.review),
+        "fusion": {mode: fusion.config() for mode, fusion in fitted.fusion.items()},
         "metrics": {
-            "protocol": protocol + ("; mirrored view averaged in" if fitted.flips else ""),
+            "protocol": protocol + ("; mirrored view averaged in" if entry.flips else ""),
             "machine": f"{platform.machine()} {folds[0].device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}",
             "variants": figures,
         },
     }
     folder = into / config["name"]
-    entry = save_entry(folder, trained.net, config, {**roles, "validated_on": sorted(wanted)}, half=half)
+    save_entry(folder, trained.net, config, {**roles, "validated_on": sorted(wanted)}, half=half)
+    entry = store_answer(folder)
     (folder / CARD).write_text(model_card(entry), encoding="utf-8")
     return entry
 

@@ -1,0 +1,98 @@
+"""Fit what turns logits and masks into probabilities and three-state verdicts, on patients that the networks never saw."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from sklearn.linear_model import LogisticRegression
+
+from brainmri.calibration import Fusion, Rules, along_head
+from brainmri.findings import MIN_AREA
+from brainmri.predict import judge
+from train.rows import as_prediction
+
+REVIEW_ERROR = 0.01  # the verdict may be wrong on this share of the slices it decides
+EDGES = (0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)  # of the review band, from 0 and from 1
+# slices over which a study's verdicts and masks are smoothed along the head; chosen on folds 0 and 1, see EXPERIMENTS.md
+NEIGHBOURS, MASK_NEIGHBOURS = 1.0, 0.5
+
+
+def fit_temperature(logits: np.ndarray, tumour: np.ndarray) -> float:
+    """The temperature (Guo et al. 2017) that minimises the log loss of logits, between 0.2 and 5."""
+    sign = np.where(tumour, 1.0, -1.0)
+    loss = minimize_scalar(lambda t: np.logaddexp(0, -sign * logits / t).mean(), bounds=(0.2, 5.0), method="bounded")
+    return float(loss.x)
+
+
+def choose_review_band(probability: np.ndarray, tumour: np.ndarray, outlined: np.ndarray | None = None) -> tuple[float, float]:
+    """The band outside of which most slices are decided while at most `REVIEW_ERROR` of them are called wrongly.
+
+    The widest there is, when none keeps to that.
+
+    Args:
+        outlined: whether the mask found something; where it contradicts the probability, a slice is not decided either.
+    """
+    best, chosen = 0.0, (EDGES[-1], 1 - EDGES[-1])
+    for low, above in itertools.product(EDGES, EDGES):
+        called = probability > 1 - above
+        decided = (probability < low) | called
+        if outlined is not None:
+            decided &= called == outlined
+        share = decided.mean()
+        if share > best and (called != tumour)[decided].mean() <= REVIEW_ERROR:
+            best, chosen = share, (low, 1 - above)
+    return round(chosen[0], 2), round(chosen[1], 2)
+
+
+def fit_rules(patients: list[list[dict]], rules: Rules, fused: bool) -> Rules:
+    """The rules with temperature and review band, and where mask and verdict are one entry's with fusions, fitted on patients.
+
+    Args:
+        patients: each one's rows, as `predict_case` gives them, in order along the head.
+        rules: with the mask threshold to keep.
+        fused: whether the rows' masks and verdicts are one entry's.
+    """
+    tumour = np.concatenate([[row["tumour"] for row in rows] for rows in patients])
+    logits = [np.array([row["logit"] for row in rows]) for rows in patients]
+    temperature = fit_temperature(np.concatenate(logits), tumour)
+    fitted = Rules(mask_threshold=rules.mask_threshold, temperature=temperature)
+    probability = fitted.probability(np.concatenate(logits), None, "slice")
+    fitted = replace(fitted, review=choose_review_band(probability, tumour))
+    if not fused:
+        return fitted
+    fitted = replace(fitted, mask_neighbours=MASK_NEIGHBOURS)
+    evidence = [np.array([row["evidence"] for row in rows]) for rows in patients]
+    for mode, sigma in (("slice", 0.0), ("study", NEIGHBOURS)):
+        numbers = np.concatenate(
+            [np.stack([along_head(values, sigma) for values in pair], axis=1) for pair in zip(logits, evidence, strict=True)]
+        )  # (slices, 2)
+        regression = LogisticRegression(C=1e3).fit(numbers, tumour)  # all but unregularised
+        (logit, weight), (bias,) = regression.coef_[0].tolist(), regression.intercept_.tolist()
+        kept = {"neighbours": sigma, "mask_neighbours": MASK_NEIGHBOURS if mode == "study" else 0.0}
+        fusion = Fusion(logit=logit, evidence=weight, bias=bias, review=(0.5, 0.5), **kept)
+        fitted = replace(fitted, fusion=fitted.fusion | {mode: fusion})
+        judged = [judge(as_prediction(rows), fitted, mode) for rows in patients]
+        shares = np.concatenate([[row["grid_share"] for row in rows] for rows in patients])
+        areas = np.concatenate([one.masks.sum(axis=(1, 2)) for one in judged]) * shares
+        probability = np.concatenate([one.probabilities for one in judged])
+        review = choose_review_band(probability, tumour, areas >= MIN_AREA)
+        fitted = replace(fitted, fusion=fitted.fusion | {mode: replace(fusion, review=review)})
+    return fitted
+
+
+def cross_fitted(folds: list[list[list[dict]]], rules: Rules, fused: bool) -> tuple[list[Rules], Rules]:
+    """For each fold the rules that fit the other folds' patients (a single fold's, its own), and those that fit all of them.
+
+    Args:
+        folds: each one's patients' rows.
+    """
+    everything = fit_rules([rows for fold in folds for rows in fold], rules, fused)
+    if len(folds) == 1:
+        return [everything], everything
+    others = [
+        [rows for number, fold in enumerate(folds) if number != left_out for rows in fold] for left_out in range(len(folds))
+    ]
+    return [fit_rules(patients, rules, fused) for patients in others], everything
