@@ -13,7 +13,8 @@ from brainmri.entry import SPLIT, ModelEntry, new_config, read_entry, save_entry
 from brainmri.preprocess import Preprocess
 from brainmri.pretrained import PretrainedNet
 from brainmri.zoo import LoadedModel, load
-from train.data import HELD_OUT, Split, find_slices, load_placed, split_patients, tumour_areas
+from train.data import HELD_OUT, Split, find_slices, load_placed
+from train.folds import split_at_hand
 from train.phantoms import write_phantom_dataset
 
 DATASET = "LGG MRI Segmentation (Buda, Saha, Mazurowski 2019; TCGA-LGG), CC BY-NC-SA 4.0"
@@ -34,10 +35,8 @@ def load_split(options: argparse.Namespace, preprocess: Preprocess) -> tuple[Spl
         raise SystemExit("--data is needed: the folder that holds kaggle_3m/ (or --smoke, for two synthetic patients)")
     cases = find_slices(options.data)
     eligible = {case: slices for case, slices in cases.items() if case not in HELD_OUT}
-    if options.all:
-        split = Split(train=tuple(eligible), validation=())
-    else:
-        split = split_patients(tumour_areas(eligible), options.folds, options.fold)
+    everyone = Split(train=tuple(eligible), validation=())
+    split = everyone if options.all else split_at_hand(eligible, options.folds, options.fold)
     held = len(cases) - len(eligible)
     print(f"{len(split.train)} patients train, {len(split.validation)} validate, {held} held out are left alone")
     train, validation = (
