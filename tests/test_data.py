@@ -1,5 +1,7 @@
 """The dataset's layout, honest splits, sampling."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +18,7 @@ from train.data import (
     split_patients,
     tumour_areas,
 )
+from train.folds import MANIFEST, known_areas, split_at_hand
 from train.phantoms import write_phantom_dataset
 
 
@@ -79,6 +82,32 @@ def test_the_folds_part_the_patients_and_leave_the_held_out_alone():
 def test_a_user_with_all_patients_gets_the_same_split():
     areas = made_up("HT", 20)
     assert split_patients(areas) == split_patients(areas | dict.fromkeys(HELD_OUT, 7))
+
+
+def test_the_manifest_gives_every_patient_one_role():
+    manifest = json.loads(MANIFEST.read_text())
+    patients = manifest["patients"]
+    assert len(patients) == 110
+    assert {case for case, patient in patients.items() if patient["role"] == "held out"} == HELD_OUT
+    assert institutions(list(patients)) == {"CS": 16, "DU": 45, "EZ": 1, "FG": 14, "HT": 34}  # of the published dataset
+    dealt = {case: patient["fold"] for case, patient in patients.items() if patient["role"] == "fold"}
+    assert len(dealt) == 90
+    assert sorted(set(dealt.values())) == list(range(manifest["folds"]))
+    for fold in range(manifest["folds"]):  # as the rule deals the areas that stand beside
+        assert {case for case, to in dealt.items() if to == fold} == set(split_patients(known_areas(), fold=fold).validation)
+
+
+def test_a_partial_copy_of_the_dataset_gets_the_folds_of_the_whole():
+    whole = split_patients(known_areas(), fold=2)
+    some = whole.train[::3] + whole.validation[::4]
+    assert split_at_hand(dict.fromkeys(some, ()), 5, 2) == Split(train=whole.train[::3], validation=whole.validation[::4])
+    with pytest.raises(ValueError, match="24 are left to train on and 0 to validate in fold 2 of 5"):
+        split_at_hand(dict.fromkeys(whole.train[::3], ()), 5, 2)
+
+
+def test_patients_unknown_to_the_manifest_are_dealt_by_the_rule(phantoms):
+    cases = find_slices(phantoms)
+    assert split_at_hand(cases, 3, 1) == split_patients(tumour_areas(cases), 3, 1)
 
 
 def test_leaks_are_refused():

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from brainmri.calibration import Rules
 from train.calibrate import MASK_NEIGHBOURS, NEIGHBOURS, choose_review_band, cross_fitted, fit_rules, fit_temperature
@@ -71,6 +72,9 @@ def test_an_unknown_loss_is_refused():
 
 def test_auc():
     assert auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]) == pytest.approx(0.75)
+    generator = np.random.default_rng(0)
+    probability, tumour = generator.random(500).round(2), generator.random(500) < 0.4  # with ties
+    assert auc(probability, tumour) == pytest.approx(roc_auc_score(tumour, probability))
     assert math.isnan(auc([0.1, 0.2], [0, 0]))
 
 

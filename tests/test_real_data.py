@@ -10,6 +10,7 @@ import pytest
 import brainmri
 from train.data import HELD_OUT, find_slices, read_image, read_mask, split_patients, tumour_areas
 from train.evaluate import evaluate, main
+from train.folds import MANIFEST, make_manifest, split_at_hand
 from train.metrics import dice
 
 DATA = os.environ.get("BRAINMRI_DATA")
@@ -32,6 +33,13 @@ def test_the_shipped_split_is_the_one_the_code_makes(cases):
     for entry in brainmri.list_models():
         recorded = json.loads((entry.folder / "split.json").read_text())
         assert tuple(recorded["validated_on"]) == split.validation
+
+
+def test_the_manifest_is_the_one_the_code_makes(cases):
+    eligible = {case: slices for case, slices in cases.items() if case not in HELD_OUT}
+    areas = tumour_areas(eligible)
+    assert json.loads(MANIFEST.read_text()) == make_manifest(areas)
+    assert [split_at_hand(eligible, 5, fold) for fold in range(5)] == [split_patients(areas, fold=fold) for fold in range(5)]
 
 
 def test_a_real_study_is_outlined(cases):

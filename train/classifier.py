@@ -35,6 +35,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def head_arguments(size: int, dropout: float) -> dict:
+    """`ResNet50Classifier`'s arguments: the paper pools 4x4 of an 8x8 map at 256 px; smaller inputs pool the whole map."""
+    return {"image_size": size, "pool": min(4, size // 32), "dropout": dropout}
+
+
 class WithLocaliser(nn.Module):
     """The classifier and, for training only, a coarse tumour map read off its stride-16 features."""
 
@@ -72,8 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = resolve_device(options.device)
     preprocess = Preprocess(size=options.size)
     split, train, validation = load_split(options, preprocess)
-    # the paper pools 4x4 of an 8x8 map at 256 px; smaller inputs pool the whole map
-    built = {"image_size": options.size, "pool": min(4, options.size // 32), "dropout": options.dropout}
+    built = head_arguments(options.size, options.dropout)
     net = ResNet50Classifier(**built, frozen=options.frozen)
     if options.start:
         start_from(net, options.start, split)

@@ -32,6 +32,13 @@ from train.metrics import accuracy, auc, dice, expected_calibration_error, sensi
 from train.rows import predict_case
 
 TVERSKY_BATCH = 16
+TVERSKY = "soft Tversky as the paper, tumour slices, mean over batches of 16"
+
+
+def paper_tversky(rows: list[dict]) -> float:
+    """The soft Tversky index pooled over each 16 of `predict_case`'s rows with tumour; the mean over these batches."""
+    batches = [rows[i : i + TVERSKY_BATCH] for i in range(0, len(rows), TVERSKY_BATCH)]
+    return float(np.mean([tversky_index(np.stack([r["map"] for r in b]), np.stack([r["mask"] for r in b])) for b in batches]))
 
 
 def summarise(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
@@ -46,18 +53,15 @@ def summarise(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
         report["volumetric Dice, by patient"] = dict(zip(cases, volumes, strict=True))
         slicewise = [[dice(r["map"] > mask_threshold, r["mask"]) for r in p if r["tumour"]] for p in rows]
         report[SLICE_DICE] = with_interval(slicewise, lambda drawn: np.mean(np.concatenate(drawn)))
-        shown = [r for p in rows for r in p if r["tumour"]]
-        batches = [shown[i : i + TVERSKY_BATCH] for i in range(0, len(shown), TVERSKY_BATCH)]
-        tversky = [tversky_index(np.stack([r["map"] for r in b]), np.stack([r["mask"] for r in b])) for b in batches]
-        report["soft Tversky as the paper, tumour slices, mean over batches of 16"] = {"value": float(np.mean(tversky))}
+        report[TVERSKY] = {"value": paper_tversky([r for p in rows for r in p if r["tumour"]])}
         empty = [r for p in rows for r in p if not r["tumour"]]
         alarms = np.mean([bool((r["map"] > mask_threshold).any()) for r in empty]) if empty else float("nan")
         report["false alarms by mask, share of slices without tumour"] = {"value": float(alarms)}
     if "probability" in first:
-        pairs = [[(r["probability"], r["tumour"]) for r in p] for p in rows]
+        pairs = [np.array([(r["probability"], r["tumour"]) for r in p]) for p in rows]  # (slices, 2) of each patient
 
         def over_slices(function):
-            return lambda drawn: function(*zip(*(pair for p in drawn for pair in p), strict=True))
+            return lambda drawn: function(*np.concatenate(drawn).T)
 
         for name, function in {
             "verdict AUC, by slice": auc,

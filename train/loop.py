@@ -1,11 +1,11 @@
-"""One epoch after another: what the segmenter's and the classifier's training share."""
+"""One epoch after another: what every training command shares, and the schedule of the segmenter's and the classifier's."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -83,10 +83,87 @@ def plot_history(rows: list[dict], path: Path) -> None:
     plt.close(figure)
 
 
+Loss = Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
+Scheduler = torch.optim.lr_scheduler.LRScheduler
+
+
+def on_device(raw: dict, device: torch.device) -> dict[str, Tensor]:
+    """The tensors of a batch of slices where the network is."""
+    return {k: raw[k].to(device, non_blocking=True) for k in ("image", "mask", "tumour")}
+
+
+def seed_epoch(seed: int, epoch: int) -> torch.Generator:
+    """Seed torch so that everything random in an epoch follows from these two; the generator is for the epoch's loader."""
+    torch.manual_seed(seed * 100_003 + epoch)
+    return torch.Generator().manual_seed(seed * 100_003 + epoch)
+
+
+def train_epoch(
+    net: nn.Module,
+    loader: Iterable[dict],
+    loss: Loss,
+    optimiser: torch.optim.Optimizer,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    title: str,
+    clip: float | None = None,
+    scheduler: Scheduler | None = None,
+) -> dict[str, float]:
+    """One pass over a loader.
+
+    Args:
+        loss: a batch with `image` (B, 3, S, S) in [0, 1], `mask` (B, 1, S, S) and `tumour` (B,) to the loss and the figures
+            to show beside it.
+        clip: largest norm of the gradient, where it has one.
+        scheduler: stepped after every batch, where there is one.
+
+    Returns:
+        Means over the batches: `loss`, and the figures by their names.
+    """
+    net.train()
+    sums: dict[str, float] = {}
+    with tqdm(loader, desc=title, unit="batch", mininterval=5) as bar:
+        for number, raw in enumerate(bar, 1):
+            with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                value, figures = loss(on_device(raw, device))
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            if clip:
+                nn.utils.clip_grad_norm_(net.parameters(), clip)
+            optimiser.step()
+            if scheduler:
+                scheduler.step()
+            for key, figure in {"loss": value.item(), **figures}.items():
+                sums[key] = sums.get(key, 0.0) + figure
+            bar.set_postfix({k: f"{v / number:.4f}" for k, v in sums.items()})
+    return {key: total / number for key, total in sums.items()}
+
+
+def load_checkpoint(path: Path, recipe: str, device: torch.device) -> dict:
+    """What `save_checkpoint` wrote; ValueError when it is of a run by another recipe."""
+    state = torch.load(path, map_location=device, weights_only=True)
+    if state["recipe"] != recipe:
+        raise ValueError(f"{path} is of a run with other options: {state['recipe']}; this one: {recipe}")
+    return state
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Write a checkpoint beside the last one, then in its place: an interruption leaves a whole one."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def report(row: dict) -> None:
+    """An epoch's row, on a line."""
+    print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+
+
 def fit(
     net: nn.Module,
     *,
-    loss: Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, float]]],
+    loss: Loss,
     groups: list[dict],
     slices: list[dict],
     transform: Callable[[dict], dict],
@@ -102,8 +179,7 @@ def fit(
 
     Args:
         net: trained in place; every module whose parameters stand in `groups`.
-        loss: a batch with `image` (B, 3, S, S) in [0, 1], `mask` (B, 1, S, S) and `tumour` (B,) to the loss and the figures
-            to show beside it.
+        loss: as in `train_epoch`.
         groups: AdamW's parameter groups, each with its `lr`, the peak of its schedule.
         slices: what `train.data.load_placed` gives.
         transform: augmentation of one such dict.
@@ -130,9 +206,7 @@ def fit(
     history: list[dict] = []
     checkpoint = out / "checkpoint.pt"
     if options.resume and checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["recipe"] != recipe:
-            raise ValueError(f"{checkpoint} is of a run with other options: {state['recipe']}; this one: {recipe}")
+        state = load_checkpoint(checkpoint, recipe, device)
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
         scheduler.load_state_dict(state["scheduler"])
@@ -141,38 +215,27 @@ def fit(
     for epoch in range(len(history), options.epochs):
         began = time.perf_counter()
         sampler.epoch = epoch
-        torch.manual_seed(options.seed * 100_003 + epoch)
         loader = DataLoader(
             Dataset(slices, transform), batch_size=options.batch, sampler=sampler, num_workers=options.workers,
-            generator=torch.Generator().manual_seed(options.seed * 100_003 + epoch), pin_memory=device.type == "cuda",
+            generator=seed_epoch(options.seed, epoch), pin_memory=device.type == "cuda",
         )  # fmt: skip
-        net.train()
-        sums: dict[str, float] = {}
-        with tqdm(loader, desc=f"epoch {epoch + 1}/{options.epochs}", unit="batch", mininterval=5) as bar:
-            for number, raw in enumerate(bar, 1):
-                batch = {k: raw[k].to(device, non_blocking=True) for k in ("image", "mask", "tumour")}
-                with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                    value, figures = loss(batch)
-                optimiser.zero_grad(set_to_none=True)
-                value.backward()
-                nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-                optimiser.step()
-                scheduler.step()
-                for key, figure in {"train loss": value.item(), **figures}.items():
-                    sums[key] = sums.get(key, 0.0) + figure
-                bar.set_postfix({k: f"{v / number:.4f}" for k, v in sums.items()})
-        row = {"epoch": epoch + 1, **{k: v / batches for k, v in sums.items()}, "learning rate": scheduler.get_last_lr()[-1]}
+        means = train_epoch(
+            net, loader, loss, optimiser, device=device, dtype=dtype, title=f"epoch {epoch + 1}/{options.epochs}",
+            clip=5.0, scheduler=scheduler,
+        )  # fmt: skip
+        row = {"epoch": epoch + 1, "train loss": means.pop("loss"), **means, "learning rate": scheduler.get_last_lr()[-1]}
         if validate and ((epoch + 1) % options.validate_every == 0 or epoch + 1 == options.epochs):
             net.eval()
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 row |= validate()
         row["seconds"] = time.perf_counter() - began
         history.append(row)
-        print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
-        partial = checkpoint.with_suffix(".partial")
-        torch.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), "scheduler": scheduler.state_dict(),
-                    "history": history, "recipe": recipe}, partial)  # fmt: skip
-        partial.replace(checkpoint)
+        report(row)
+        save_checkpoint(
+            checkpoint,
+            {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "scheduler": scheduler.state_dict(),
+             "history": history, "recipe": recipe},
+        )  # fmt: skip
         write_csv(out / "history.csv", history)
         plot_history(history, out / "curves.png")
     net.eval()

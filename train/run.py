@@ -13,7 +13,8 @@ from brainmri.entry import SPLIT, ModelEntry, new_config, read_entry, save_entry
 from brainmri.preprocess import Preprocess
 from brainmri.pretrained import PretrainedNet
 from brainmri.zoo import LoadedModel, load
-from train.data import HELD_OUT, Split, find_slices, load_placed, split_patients, tumour_areas
+from train.data import HELD_OUT, Slice, Split, find_slices, load_placed
+from train.folds import split_at_hand
 from train.phantoms import write_phantom_dataset
 
 DATASET = "LGG MRI Segmentation (Buda, Saha, Mazurowski 2019; TCGA-LGG), CC BY-NC-SA 4.0"
@@ -28,18 +29,22 @@ def apply_smoke(options: argparse.Namespace, size: int) -> None:
         write_phantom_dataset(options.data, patients=2, slices=8)
 
 
+def find_eligible(data: Path | None) -> dict[str, list[Slice]]:
+    """The slices of every patient that is not held out; SystemExit without a folder."""
+    if data is None:
+        raise SystemExit("--data is needed: the folder that holds kaggle_3m/ (or --smoke, for synthetic patients)")
+    cases = find_slices(data)
+    eligible = {case: slices for case, slices in cases.items() if case not in HELD_OUT}
+    print(f"{len(eligible)} patients, and {len(cases) - len(eligible)} held out that are left alone")
+    return eligible
+
+
 def load_split(options: argparse.Namespace, preprocess: Preprocess) -> tuple[Split, list[dict], list[dict]]:
     """The split, and its training and validation slices on the network's grid."""
-    if options.data is None:
-        raise SystemExit("--data is needed: the folder that holds kaggle_3m/ (or --smoke, for two synthetic patients)")
-    cases = find_slices(options.data)
-    eligible = {case: slices for case, slices in cases.items() if case not in HELD_OUT}
-    if options.all:
-        split = Split(train=tuple(eligible), validation=())
-    else:
-        split = split_patients(tumour_areas(eligible), options.folds, options.fold)
-    held = len(cases) - len(eligible)
-    print(f"{len(split.train)} patients train, {len(split.validation)} validate, {held} held out are left alone")
+    eligible = find_eligible(options.data)
+    everyone = Split(train=tuple(eligible), validation=())
+    split = everyone if options.all else split_at_hand(eligible, options.folds, options.fold)
+    print(f"{len(split.train)} patients train, {len(split.validation)} validate")
     train, validation = (
         load_placed([s for case in role for s in eligible[case]], preprocess) for role in (split.train, split.validation)
     )
@@ -82,7 +87,7 @@ def save_run(
         arguments: what the network's class was built with.
     """
     stage = {
-        "command": " ".join(["python", "-m", *_without_paths(command)]),
+        "command": " ".join(["python", "-m", *without_paths(command)]),
         "samples": options.epochs * options.samples,
         "patients": len(split.train),
     }
@@ -103,7 +108,7 @@ def save_run(
     )
 
 
-def _without_paths(arguments: list[str]) -> list[str]:
+def without_paths(arguments: list[str]) -> list[str]:
     """The command as another machine would type it: its own folders as placeholders."""
     shown = list(arguments)
     for option, placeholder in (("--data", "DIR"), ("--out", "RUN"), ("--start", "START"), ("--teacher", "TEACHER")):
