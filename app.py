@@ -87,11 +87,11 @@ def build(models: list[str] | None = None) -> gr.Blocks:
     with gr.Blocks(title="Brain MRI demo", analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
         gr.Markdown(INTRO, elem_id="intro")
         with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("One slice"):
+            with gr.Tab("Slice"):
                 slice_tab()
-            with gr.Tab("Whole study"):
+            with gr.Tab("Study"):
                 study_tab()
-            with gr.Tab("Side by side"):
+            with gr.Tab("Compare"):
                 compare_tab()
         with gr.Accordion("Models", open=False):
             gr.HTML("".join(model_html(entry) for entry in offered.values()))

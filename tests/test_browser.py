@@ -124,7 +124,7 @@ WORDS = "#study-viewer .study-words"
 
 
 def open_studies(page) -> None:
-    page.click("button[role=tab]:has-text('Whole study')")
+    page.click("button[role=tab]:has-text('Study')")
 
 
 def study_verdict(page) -> str:
