@@ -19,12 +19,15 @@ from brainmri.hub import HubError
 from brainmri.reading import ACCEPTED
 from brainmri.report import TEMPLATES
 from brainmri.scan import ACCEPTED_STUDIES
+from brainmri.selfcheck import report
 from brainmri.ui.common import ASSETS
 from brainmri.ui.compare_tab import compare_tab
 from brainmri.ui.inference import network, offer, offered
 from brainmri.ui.slice_tab import slice_tab
 from brainmri.ui.study_tab import study_tab
 from brainmri.zoo import DEFAULT
+
+log = logging.getLogger(__name__)
 
 SWEEP, KEEP = 5 * 60, 25 * 60  # seconds between sweeps of the temporary files, and the age at which a sweep deletes them
 QUEUE = 32
@@ -123,7 +126,7 @@ def launch_options() -> dict:
 
 
 def main() -> None:
-    """Load the default network, so that the first visitor does not wait for it, and serve the page."""
+    """Load and check the default network, so that the first visitor does not wait for it, and serve the page."""
     parser = argparse.ArgumentParser(description="The demo's page. Research demo, not a medical device.")
     parser.add_argument(
         "--models", nargs="*", default=[], metavar="DIR_OR_REPO", help="more entries: folders, OWNER/NAME on the Hub"
@@ -134,7 +137,8 @@ def main() -> None:
         page = build(options.models)
     except (ValueError, FileNotFoundError, HubError) as error:
         parser.error(str(error))
-    network(DEFAULT)
+    well, line = report(network(DEFAULT))
+    log.log(logging.INFO if well else logging.ERROR, "self-check: %s", line)
     page.launch(**launch_options())
 
 
