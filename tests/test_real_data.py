@@ -76,8 +76,8 @@ def test_one_slice_and_the_volume_agree(cases):
     slices = cases["TCGA_HT_7694_19950404"][10:13]
     pipe = brainmri.Pipeline(device="cpu")
     study = pipe.study(np.stack([read_image(s.image) for s in slices]))
-    for number, item in enumerate(slices):
-        assert dice(pipe(item.image).mask, study.mask[number]) > 0.99
+    for number, item in enumerate(slices):  # but for small islands, and what neighbours say where an entry hears them
+        assert dice(pipe(item.image).mask, study.mask[number]) > 0.9
 
 
 def test_evaluate_writes_its_report(cases, tmp_path, capsys):
