@@ -16,7 +16,7 @@ from train.rows import as_prediction
 
 REVIEW_ERROR = 0.01  # the verdict may be wrong on this share of the slices it decides
 EDGES = (0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)  # of the review band, from 0 and from 1
-# slices over which a study's verdicts and masks are smoothed along the head; chosen on folds 0 and 1, see EXPERIMENTS.md
+# slices over which a study's verdicts and masks are smoothed along the head; chosen on four folds, see EXPERIMENTS.md
 NEIGHBOURS, MASK_NEIGHBOURS = 1.0, 0.5
 
 
