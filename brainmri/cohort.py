@@ -52,9 +52,9 @@ def _one_study(folders: list[Path]) -> bool:
         return True
     try:
         first = [next((file for file in folder_files(folder) if is_dicom(file)), None) for folder in folders]
-    except UnreadableImage:  # more files than a study has
+        return None not in first and len({study_uid(file) for file in first}) == 1
+    except UnreadableImage:  # more files than a study has, or a damaged one: each folder will say so itself
         return False
-    return None not in first and len({study_uid(file) for file in first}) == 1
 
 
 def process(pipe: Pipeline, path: Path, out: Path, name: str) -> dict:

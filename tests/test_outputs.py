@@ -290,6 +290,8 @@ def test_the_series_of_one_dicom_study_stay_together(tmp_path):
     assert inputs_in(root) == [root]
     save(root / "0003", [header(StudyInstanceUID="1.2.3.4")])
     assert inputs_in(root) == [root / "0001", root / "0002", root / "0003"]
+    (root / "0002" / "Planted_Patient_0").write_bytes(bytes(128) + b"DICM" + bytes(7))  # damaged: for its own reader to say
+    assert inputs_in(root) == [root / "0001", root / "0002", root / "0003"]
 
 
 def test_pydicoms_own_mr_image_goes_all_the_way(pipe, tmp_path):
