@@ -57,7 +57,7 @@ def safe_stem(name: str, otherwise: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:80].strip("._") or otherwise
 
 
-def verdict_html(verdict: str, sentences: list[str], warnings: tuple[str, ...], scale: str = "") -> str:
+def verdict_html(verdict: str, sentences: list[str], warnings: list[str], scale: str = "") -> str:
     """The verdict in a box of its colour; the sentences and warnings are escaped here."""
     state, sign, words = STATES[verdict]
     return f"""

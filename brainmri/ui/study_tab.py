@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import gradio as gr
 from markupsafe import Markup
 
@@ -62,8 +64,8 @@ def study(
         raise gr.Error("No study came; upload one or choose the example.", duration=15, print_exception=False)
     with told("This study was refused"):
         scan, found = _analyse(files, segmenter, classifier, threshold, (flair, pre, post), progress)
-        packed, report = _write(scan, found)
-        return found.record(), packed, report
+        packed, report, record = _write(scan, found)
+        return record, packed, report
 
 
 def _analyse(files, segmenter, classifier, threshold, chosen, progress) -> tuple[Scan, Study]:
@@ -78,10 +80,11 @@ def _analyse(files, segmenter, classifier, threshold, chosen, progress) -> tuple
     return scan, find_in_study(scan, segmenter, classifier, threshold, slices if spaces is None else None)
 
 
-def _write(scan: Scan, found: Study) -> tuple[str, str]:
+def _write(scan: Scan, found: Study) -> tuple[str, str, dict]:
+    """Everything in one zip, the report, and the record as it was written: with what could not be written, and why."""
     folder = fresh_folder() / safe_stem(scan.name, "study")
     files = write_study(scan, found, folder)
-    return str(pack(files, folder.with_suffix(".zip"))), str(files[0])
+    return str(pack(files, folder.with_suffix(".zip"))), str(files[0]), json.loads(files[-1].read_text(encoding="utf-8"))
 
 
 def ask(files: list[str] | None) -> tuple:
@@ -116,11 +119,11 @@ def analyse(
         if candidates and flair is None:
             return ASK, *blank()[1:]
         scan, found = _analyse(files, segmenter, classifier, threshold, (flair, pre, post), progress)
-        packed, report = _write(scan, found)
-        verdict = verdict_html(found.verdict, [found.reason, summary(found)], found.warnings)
+        packed, report, record = _write(scan, found)
+        verdict = verdict_html(found.verdict, [found.reason, summary(found)], record["warnings"])
         overlays = Markup("<details><summary>Overlays</summary>{}</details>").format(montage_html(scan, found))
         shown = viewer_html(scan, found) + (lesions_html(found) if found.lesions else "") + overlays
-        return verdict, gr.Column(visible=True), shown, packed, report, found.record()
+        return verdict, gr.Column(visible=True), shown, packed, report, record
 
 
 def blank() -> tuple:
