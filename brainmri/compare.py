@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainmri.predict import predict_slices, rules_of
+from brainmri.predict import in_its_roles, predict_slices, rules_of
 from brainmri.zoo import LoadedModel
 
 
@@ -49,17 +49,16 @@ def compare(models: Mapping[str, LoadedModel], pixels: np.ndarray) -> list[Opini
     """
     opinions = []
     for name, model in models.items():
-        draws, judges = ("segmentation" in model.entry.tasks), ("classification" in model.entry.tasks)
+        segmenter, classifier = in_its_roles(model)
         began = time.perf_counter()
-        asked = model if draws else None, model if judges else None
-        said = predict_slices(*asked, pixels[None])
-        rules = rules_of(*(one and one.entry for one in asked))
+        said = predict_slices(segmenter, classifier, pixels[None])
+        rules = rules_of(segmenter and segmenter.entry, classifier and classifier.entry)
         opinions.append(
             Opinion(
                 name=name,
-                probability=float(rules.probability(said.logits, said.evidence, "slice")[0]) if judges else None,
-                mask=said.maps[0] > rules.mask_threshold if draws else None,
-                probability_map=said.maps[0] if draws else None,
+                probability=float(rules.probability(said.logits, said.evidence, "slice")[0]) if classifier else None,
+                mask=said.maps[0] > rules.mask_threshold if segmenter else None,
+                probability_map=said.maps[0] if segmenter else None,
                 seconds=time.perf_counter() - began,
             )
         )

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from brainmri import __version__
-from brainmri.exports import write_nifti, write_segmentation, write_tiff
 from brainmri.findings import Finding, Study
 from brainmri.render import mask_picture, montage_picture, overlay_picture
 from brainmri.report import report_html
 from brainmri.scan import Scan, UnreadableImage
+from brainmri.writers import write_nifti, write_segmentation, write_tiff
 
 RECORD = "study.json"
 

@@ -62,18 +62,28 @@ class Judgement:
     verdicts: list[tuple[str, str]]
 
 
+def outline(maps: np.ndarray, rules: Rules, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    """(S, H, W) probability maps to those that are thresholded, and the masks; small islands are dropped in a "study"."""
+    maps = rules.maps(maps, mode)
+    masks = maps > rules.mask_threshold
+    return maps, without_islands(masks) if mode == "study" else masks
+
+
 def judge(predicted: Prediction, rules: Rules, mode: str) -> Judgement:
     """Apply the rules to a prediction of mask and verdict: of slices one by one ("slice"), or as one "study".
 
     In a study neighbours are heard where the entry has learned how, and small islands of the mask are dropped.
     """
-    maps = rules.maps(predicted.maps, mode)
-    masks = maps > rules.mask_threshold
-    masks = without_islands(masks) if mode == "study" else masks
+    maps, masks = outline(predicted.maps, rules, mode)
     probabilities = rules.probability(predicted.logits, predicted.evidence, mode)
     areas = masks.sum(axis=(1, 2)) * predicted.grid_share
     verdicts = [decide(float(p), float(area), rules.band(mode)) for p, area in zip(probabilities, areas, strict=True)]
     return Judgement(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts)
+
+
+def in_its_roles(model: LoadedModel) -> tuple[LoadedModel | None, LoadedModel | None]:
+    """The model as segmenter and as classifier, None for what it does not do."""
+    return tuple(model if task in model.entry.tasks else None for task in ("segmentation", "classification"))
 
 
 def rules_of(segmenter: ModelEntry | None, classifier: ModelEntry | None, mask_threshold: float | None = None) -> Rules:

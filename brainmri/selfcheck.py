@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainmri.predict import predict_slices, rules_of
+from brainmri.predict import in_its_roles, predict_slices, rules_of
 from brainmri.reading import read_slice
 from brainmri.zoo import LoadedModel
 
@@ -17,14 +17,13 @@ BLOCKS = 8  # the map is kept as the means of so many by so many blocks
 
 def answer(model: LoadedModel) -> dict:
     """What an entry says of the bundled slice: `probability` and `map`, (8, 8) block means of the mask's, whichever it gives."""
-    draws, judges = ("segmentation" in model.entry.tasks), ("classification" in model.entry.tasks)
-    asked = model if draws else None, model if judges else None
-    said = predict_slices(*asked, read_slice(SLICE).pixels[None])
+    segmenter, classifier = in_its_roles(model)
+    said = predict_slices(segmenter, classifier, read_slice(SLICE).pixels[None])
     found = {}
-    if judges:
-        rules = rules_of(*(one and one.entry for one in asked))
+    if classifier:
+        rules = rules_of(segmenter and segmenter.entry, classifier.entry)
         found["probability"] = round(float(rules.probability(said.logits, said.evidence, "slice")[0]), 5)
-    if draws:
+    if segmenter:
         side = said.maps.shape[1] // BLOCKS
         blocks = said.maps[0, : BLOCKS * side, : BLOCKS * side].reshape(BLOCKS, side, BLOCKS, side).mean(axis=(1, 3))
         found["map"] = np.round(blocks, 4).tolist()

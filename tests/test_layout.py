@@ -18,7 +18,7 @@ ROOMS = {
     "dicom": {"files", "jpeg", "preprocess", "scan", "sequences", "volumes"},
     "calibration": set(),
     "entry": {"calibration", "preprocess"},
-    "exports": {"dicom", "files", "scan"},
+    "writers": {"dicom", "files", "scan"},
     "explain": {"zoo"},
     "files": {"scan"},
     "hub": {"entry"},
@@ -38,7 +38,7 @@ ROOMS = {
     "preprocess": set(),
     "pretrained": {"entry", "hub", "preprocess"},
     "reading": {"dicom", "files", "preprocess", "scan", "sequences", "volumes"},
-    "outputs": {"", "exports", "findings", "render", "report", "scan"},
+    "outputs": {"", "writers", "findings", "render", "report", "scan"},
     "render": {"findings", "preprocess", "scan"},
     "report": {"findings", "render", "scan"},
     "scan": {"preprocess"},
@@ -98,7 +98,7 @@ def test_importing_prints_nothing_and_opens_no_socket():
         "import socket, sys\n"
         "def refuse(*a, **k): raise AssertionError('a socket was opened')\n"
         "socket.socket.connect = refuse\n"
-        "import brainmri, brainmri.cohort, brainmri.predict, brainmri.exports\n"
+        "import brainmri, brainmri.cohort, brainmri.predict, brainmri.writers\n"
         "assert not {'gradio', 'train', 'nibabel', 'pydicom', 'highdicom', 'pandas', 'skimage'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

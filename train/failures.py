@@ -12,8 +12,7 @@ import numpy as np
 
 from brainmri.entry import VARIANTS
 from brainmri.findings import NO_TUMOUR, REVIEW, TUMOUR, decide_study
-from brainmri.lesions import without_islands
-from brainmri.predict import judge
+from brainmri.predict import judge, outline
 from train.data import CASE
 from train.metrics import accuracy, dice, dice_of_counts, sensitivity, specificity, with_interval
 from train.rows import as_prediction
@@ -192,9 +191,7 @@ def study_rows(rows: list[dict]) -> list[dict]:
     if not shown:
         return done
     predicted, mode = as_prediction(shown), "study" if len(rows) > 1 else "slice"
-    maps = rules.maps(predicted.maps, mode)
-    masks = maps > rules.mask_threshold
-    masks = without_islands(masks) if mode == "study" else masks
+    maps, masks = outline(predicted.maps, rules, mode)
     places = [number for number, row in enumerate(rows) if row["head"]]
     for place, one, mask in zip(places, maps, masks, strict=True):
         done[place]["map"] = np.where(mask, one, np.minimum(one, rules.mask_threshold))

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from brainmri.entry import CARD, CONFIG, SPLIT, STUDY, VARIANTS, ModelEntry, read_entry, save_entry
-from brainmri.predict import rules_of
+from brainmri.predict import in_its_roles, rules_of
 from brainmri.selfcheck import answer
 from brainmri.zoo import EMBEDDED, load
 from train.calibrate import cross_fitted
@@ -100,7 +100,7 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
         raise SystemExit(f"{data} lacks {len(missing)} of the validation patients")
     tasks = trained.entry.tasks
     verdicts, fused = "classification" in tasks, len(tasks) == 2
-    asked = [(model if "segmentation" in tasks else None, model if verdicts else None) for model in folds]
+    asked = [in_its_roles(model) for model in folds]
     entry = trained.entry
     rules = [rules_of(*(model and model.entry for model in pair)) for pair in asked]
     fitted = rules[0]

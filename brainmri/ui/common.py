@@ -1,4 +1,4 @@
-"""What both tabs share: refusals as messages, files for download, the verdict as it is shown, the model fields."""
+"""What the tabs share: refusals as messages, files for download, the verdict as it is shown, the model fields."""
 
 from __future__ import annotations
 

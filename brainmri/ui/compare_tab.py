@@ -31,13 +31,9 @@ def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
     if not image:
         raise gr.Error("No slice came; upload one or choose the example.", duration=15, print_exception=False)
     with told("This slice was refused"):
-        opinions, pixels = _ask(image, models)
-        return _record(opinions), _pictures(opinions, pixels)
-
-
-def _ask(image: str, models: list[str] | None):
-    scan = read_slice(image)
-    return ask_several(scan, models or list(offered)), scan.pixels
+        scan = read_slice(image)
+        opinions = ask_several(scan, models or list(offered))
+        return _record(opinions), _pictures(opinions, scan.pixels)
 
 
 def _record(opinions: list[Opinion]) -> dict:

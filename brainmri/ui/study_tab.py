@@ -115,8 +115,7 @@ def analyse(
     if not files:
         return blank()
     with told("This study was refused"):
-        candidates = list_sequences(files)
-        if candidates and flair is None:
+        if flair is None and list_sequences(files):  # there is something to choose, and it was not
             return ASK, *blank()[1:]
         scan, found = _analyse(files, segmenter, classifier, threshold, (flair, pre, post), progress)
         packed, report, record = _write(scan, found)

@@ -30,9 +30,9 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage, RLELossless
 
-from brainmri.exports import write_nifti, write_segmentation, write_tiff
 from brainmri.reading import UnreadableImage, read_study
 from brainmri.scan import Geometry
+from brainmri.writers import write_nifti, write_segmentation, write_tiff
 
 MASK = EXPECTED == 1000
 # as planted, but not what UIDs must or may hold: their root has 4711 in it, and six digits occur in long random numbers
