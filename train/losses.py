@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from monai.losses import DiceCELoss, DiceFocalLoss, DiceLoss, TverskyLoss
+from monai.losses import DiceFocalLoss, DiceLoss, TverskyLoss
 from torch import Tensor, nn
 
 
@@ -44,7 +44,8 @@ LOSSES = {
     "focal-tversky": lambda: FocalTverskyLoss(),
     "focal-tversky-pooled": lambda: FocalTverskyLoss(pooled=True),
     "dice": lambda: DiceLoss(sigmoid=True),
-    "dice-bce": lambda: DiceCELoss(sigmoid=True),
+    # smoothed by a whole pixel, as Tversky above: by MONAI's 1e-5 every empty slice costs 1 whatever is found there
+    "dice-bce": lambda: WithBCE(DiceLoss(sigmoid=True, smooth_nr=1, smooth_dr=1)),
     "dice-focal": lambda: DiceFocalLoss(sigmoid=True),
     "tversky": lambda: TverskyLoss(sigmoid=True, alpha=0.3, beta=0.7),
 }
