@@ -45,8 +45,8 @@ class ModelEntry:
         parameters: trainable parameters and batch-norm statistics, counted.
         sha256: of `model.safetensors`.
         selfcheck: what `selfcheck.answer` gave when the entry was released; empty where it was not asked.
-        training: the dataset with its licence, and `stages`: command, slices drawn, patients and teacher, if any, of each run
-            in order.
+        training: the dataset with its licence, and `stages`: command, slices drawn, patients, and teacher and number of
+            processes, if any, of each run in order.
         metrics: measured figures, each named with its protocol.
         folder: where the entry lies.
     """

@@ -12,12 +12,13 @@ import sys
 
 import torch
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import record
 from torch.nn import functional as F
 
 from brainmri.nets import ResNet50Classifier
 from brainmri.preprocess import Preprocess
-from brainmri.zoo import resolve_device
 from train.augment import augmentation
+from train.distributed import leads, process_group
 from train.loop import choose_precision, common_arguments, fit
 from train.metrics import auc
 from train.pretrained import imagenet_resnet50
@@ -71,10 +72,15 @@ def grid_figures(
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
+    with process_group(options.device) as device:
+        run(options, arguments, device)
+
+
+def run(options: argparse.Namespace, arguments: list[str], device: torch.device) -> None:
+    """Train as the options say, which `arguments` were parsed to."""
     if options.smoke:
         apply_smoke(options, size=64)
     torch.manual_seed(options.seed)
-    device = resolve_device(options.device)
     preprocess = Preprocess(size=options.size)
     split, train, validation = load_split(options, preprocess)
     built = head_arguments(options.size, options.dropout)
@@ -101,6 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     head = list(net.head.parameters())
     known = {id(p) for p in head}
     rest = [p for p in training.parameters() if p.requires_grad and id(p) not in known]
+    training.localiser.requires_grad_(options.localise > 0)  # several processes wait for every gradient that is asked for
     fit(
         training, loss=loss, slices=train,
         groups=[{"params": head, "lr": options.lr / 30}, {"params": rest, "lr": options.lr}],
@@ -108,6 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
         validate=(lambda: grid_figures(net, validation, preprocess, device)) if validation else None,
         options=options, device=device, dtype=dtype,
     )  # fmt: skip
+    if not leads():
+        return
     entry = save_run(
         options, net, command=["train.classifier", *arguments], name="resnet50-lgg",
         summary="ResNet50 with the paper's head: does this slice show tumour?", arguments=built,
@@ -117,4 +126,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    record(main)()  # torchrun's last words then tell which process failed, and how

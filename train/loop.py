@@ -6,13 +6,15 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from monai.data import DataLoader, Dataset
+from monai.data import DataLoader
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from train import distributed
 from train.data import TumourShareSampler, write_csv
 
 
@@ -28,7 +30,8 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", type=int, help="side of the network's input")
     add("--epochs", type=int, default=10)
     add("--samples", type=int, default=2000, help="slices drawn an epoch")
-    add("--batch", type=int, default=16)
+    add("--batch", type=int, default=16, help="slices a step, over all processes")
+    add("--accumulate", type=int, default=1, help="parts that each process takes its share of a batch in, to save memory")
     add("--lr", type=float, default=3e-3, help="peak of the one-cycle schedule")
     add("--weight-decay", type=float, default=0.01)
     add("--tumour-share", type=float, default=0.6, help="share of drawn slices that show tumour")
@@ -60,7 +63,7 @@ def choose_precision(asked: str, net: nn.Module, size: int, device: torch.device
                 net(image)
             seconds[dtype] = time.perf_counter() - began
     net.train(was_training)
-    return min(seconds, key=seconds.get)
+    return distributed.from_leader(min(seconds, key=seconds.get))
 
 
 def plot_history(rows: list[dict], path: Path) -> None:
@@ -85,6 +88,7 @@ def plot_history(rows: list[dict], path: Path) -> None:
 
 Loss = Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
 Scheduler = torch.optim.lr_scheduler.LRScheduler
+NOT_RECIPE = ("resume", "device", "workers", "accumulate", "data", "out")  # may differ in a resumed run
 
 
 def on_device(raw: dict, device: torch.device) -> dict[str, Tensor]:
@@ -94,7 +98,7 @@ def on_device(raw: dict, device: torch.device) -> dict[str, Tensor]:
 
 def seed_epoch(seed: int, epoch: int) -> torch.Generator:
     """Seed torch so that everything random in an epoch follows from these two; the generator is for the epoch's loader."""
-    torch.manual_seed(seed * 100_003 + epoch)
+    torch.manual_seed(seed * 100_003 + epoch + (distributed.rank() << 40))  # every process drops out neurons of its own
     return torch.Generator().manual_seed(seed * 100_003 + epoch)
 
 
@@ -109,6 +113,7 @@ def train_epoch(
     title: str,
     clip: float | None = None,
     scheduler: Scheduler | None = None,
+    accumulate: int = 1,
 ) -> dict[str, float]:
     """One pass over a loader.
 
@@ -116,28 +121,32 @@ def train_epoch(
         loss: a batch with `image` (B, 3, S, S) in [0, 1], `mask` (B, 1, S, S) and `tumour` (B,) to the loss and the figures
             to show beside it.
         clip: largest norm of the gradient, where it has one.
-        scheduler: stepped after every batch, where there is one.
+        scheduler: stepped with the optimiser, where there is one.
+        accumulate: batches whose mean gradient makes a step; they divide the loader.
 
     Returns:
-        Means over the batches: `loss`, and the figures by their names.
+        Means over the batches of all processes: `loss`, and the figures by their names.
     """
     net.train()
     sums: dict[str, float] = {}
-    with tqdm(loader, desc=title, unit="batch", mininterval=5) as bar:
+    with tqdm(loader, desc=title, unit="batch", mininterval=5, disable=not distributed.leads()) as bar:
         for number, raw in enumerate(bar, 1):
-            with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                value, figures = loss(on_device(raw, device))
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()
-            if clip:
-                nn.utils.clip_grad_norm_(net.parameters(), clip)
-            optimiser.step()
-            if scheduler:
-                scheduler.step()
+            complete = number % accumulate == 0
+            with nullcontext() if complete else distributed.gradients_stay_here(loss):
+                with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                    value, figures = loss(on_device(raw, device))
+                (value / accumulate).backward()
+            if complete:
+                if clip:
+                    nn.utils.clip_grad_norm_(net.parameters(), clip)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                if scheduler:
+                    scheduler.step()
             for key, figure in {"loss": value.item(), **figures}.items():
                 sums[key] = sums.get(key, 0.0) + figure
             bar.set_postfix({k: f"{v / number:.4f}" for k, v in sums.items()})
-    return {key: total / number for key, total in sums.items()}
+    return distributed.mean_over_processes({key: total / number for key, total in sums.items()})
 
 
 def load_checkpoint(path: Path, recipe: str, device: torch.device) -> dict:
@@ -175,7 +184,8 @@ def fit(
     """Train with AdamW on a one-cycle schedule; the last epoch's weights are the result, so validation selects nothing.
 
     Everything random in an epoch follows from the seed and the epoch's number, and the checkpoint holds the rest:
-    a resumed run ends where an unbroken one would have.
+    a resumed run ends where an unbroken one would have, whatever the number of processes that go on with it. Each step
+    sees `--batch` slices, shared among the processes and taken in `--accumulate` parts; rank 0 validates and writes.
 
     Args:
         net: trained in place; every module whose parameters stand in `groups`.
@@ -186,11 +196,12 @@ def fit(
         validate: figures on the validation patients, or None.
 
     Returns:
-        One row an epoch, as written to `history.csv`.
+        One row an epoch, as written to `history.csv`; the validation's figures are on rank 0 alone.
 
     Raises:
-        ValueError: when `--resume` meets a checkpoint of a run with other options.
+        ValueError: when `--resume` meets a checkpoint of a run with other options, or the batch cannot be shared.
     """
+    micro = distributed.micro_batch(options.batch, options.samples, options.accumulate)
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     batches = -(-options.samples // options.batch)
@@ -202,35 +213,39 @@ def fit(
         total_steps=steps,
         pct_start=min(1.0, max(0.25, 2 / steps)),  # a rise of under two steps divides by zero
     )
-    recipe = json.dumps({k: str(v) for k, v in vars(options).items() if k not in ("resume", "device", "workers", "data", "out")})
+    recipe = json.dumps({k: str(v) for k, v in vars(options).items() if k not in NOT_RECIPE})
     history: list[dict] = []
     checkpoint = out / "checkpoint.pt"
-    if options.resume and checkpoint.exists():
+    if distributed.from_leader(options.resume and checkpoint.exists()):
         state = load_checkpoint(checkpoint, recipe, device)
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
         scheduler.load_state_dict(state["scheduler"])
         history = state["history"]
     sampler = TumourShareSampler([s["tumour"] for s in slices], options.samples, options.tumour_share, options.seed)
+    dataset, drawn = distributed.share(slices, transform, sampler, micro)
+    step_loss = distributed.synchronised(net, loss)
     for epoch in range(len(history), options.epochs):
         began = time.perf_counter()
         sampler.epoch = epoch
         loader = DataLoader(
-            Dataset(slices, transform), batch_size=options.batch, sampler=sampler, num_workers=options.workers,
+            dataset, batch_size=micro, sampler=drawn, num_workers=options.workers,
             generator=seed_epoch(options.seed, epoch), pin_memory=device.type == "cuda",
         )  # fmt: skip
         means = train_epoch(
-            net, loader, loss, optimiser, device=device, dtype=dtype, title=f"epoch {epoch + 1}/{options.epochs}",
-            clip=5.0, scheduler=scheduler,
+            net, loader, step_loss, optimiser, device=device, dtype=dtype, title=f"epoch {epoch + 1}/{options.epochs}",
+            clip=5.0, scheduler=scheduler, accumulate=options.accumulate,
         )  # fmt: skip
         row = {"epoch": epoch + 1, "train loss": means.pop("loss"), **means, "learning rate": scheduler.get_last_lr()[-1]}
-        if validate and ((epoch + 1) % options.validate_every == 0 or epoch + 1 == options.epochs):
+        if validate and distributed.leads() and ((epoch + 1) % options.validate_every == 0 or epoch + 1 == options.epochs):
             net.eval()
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 row |= validate()
         row["seconds"] = time.perf_counter() - began
         history.append(row)
         report(row)
+        if not distributed.leads():
+            continue
         save_checkpoint(
             checkpoint,
             {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "scheduler": scheduler.state_dict(),

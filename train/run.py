@@ -14,6 +14,7 @@ from brainmri.preprocess import Preprocess
 from brainmri.pretrained import PretrainedNet
 from brainmri.zoo import LoadedModel, load
 from train.data import HELD_OUT, Slice, Split, find_slices, load_placed
+from train.distributed import once_a_machine, world_size
 from train.folds import split_at_hand
 from train.phantoms import write_phantom_dataset
 
@@ -26,7 +27,7 @@ def apply_smoke(options: argparse.Namespace, size: int) -> None:
     options.size, options.workers = size, 0
     if options.data is None:
         options.data = options.out / "phantoms"
-        write_phantom_dataset(options.data, patients=2, slices=8)
+        once_a_machine(lambda: write_phantom_dataset(options.data, patients=2, slices=8))
 
 
 def find_eligible(data: Path | None) -> dict[str, list[Slice]]:
@@ -45,9 +46,8 @@ def load_split(options: argparse.Namespace, preprocess: Preprocess) -> tuple[Spl
     everyone = Split(train=tuple(eligible), validation=())
     split = everyone if options.all else split_at_hand(eligible, options.folds, options.fold)
     print(f"{len(split.train)} patients train, {len(split.validation)} validate")
-    train, validation = (
-        load_placed([s for case in role for s in eligible[case]], preprocess) for role in (split.train, split.validation)
-    )
+    roles = [[s for case in role for s in eligible[case]] for role in (split.train, split.validation)]
+    train, validation = once_a_machine(lambda: [load_placed(slices, preprocess) for slices in roles])
     return split, train, validation
 
 
@@ -94,6 +94,8 @@ def save_run(
     if teacher := vars(options).get("teacher"):
         entry = read_entry(teacher)
         stage["teacher"] = f"{entry.name}, SHA-256 {entry.sha256[:12]}"
+    if world_size() > 1:
+        stage["processes"] = world_size()
     config = new_config(
         name=name, net=type(net).__name__, tasks=net.tasks, arguments=arguments, preprocess=preprocess,
         summary=summary, flips=flips,

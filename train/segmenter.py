@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.distributed.elastic.multiprocessing.errors import record
 from torch.nn import functional as F
 
 from brainmri.nets import EffUNet, ResUNet
 from brainmri.preprocess import Preprocess
-from brainmri.zoo import resolve_device
 from train.augment import augmentation
+from train.distributed import leads, process_group
 from train.loop import choose_precision, common_arguments, fit
 from train.losses import LOSSES, segmentation_loss
 from train.metrics import auc, dice
@@ -66,11 +67,16 @@ def grid_figures(net, slices: list[dict], preprocess: Preprocess, device, batch:
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
+    with process_group(options.device) as device:
+        run(options, arguments, device)
+
+
+def run(options: argparse.Namespace, arguments: list[str], device: torch.device) -> None:
+    """Train as the options say, which `arguments` were parsed to."""
     if options.smoke:
         apply_smoke(options, size=64)
         options.encoder = "none"
     torch.manual_seed(options.seed)
-    device = resolve_device(options.device)
     preprocess = Preprocess(size=options.size)
     split, train, validation = load_split(options, preprocess)
     with_verdict = options.net == "effunet"
@@ -124,6 +130,8 @@ def main(arguments: list[str] | None = None) -> None:
         "effunet": ("effunet-lgg", "U-Net on EfficientNet-lite0, with a verdict head"),
     }
     name, summary = names[options.net]
+    if not leads():
+        return
     entry = save_run(
         options, net, command=["train.segmenter", *arguments], name=name, summary=summary, arguments={},
         preprocess=preprocess, split=split, flips=True,
@@ -132,4 +140,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    record(main)()  # torchrun's last words then tell which process failed, and how
