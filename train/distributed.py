@@ -1,7 +1,7 @@
 """Several processes, one run: `torchrun` starts them, on one machine or on many, and each takes its share of every step.
 
-They draw the slices that one process would, and augment them as it would, whatever their number. Rank 0 alone validates,
-prints and writes. Started without `torchrun`, a run is one process, and nothing here does anything.
+A step's slices, and how each is augmented, are the same for any number of processes. Rank 0 alone validates, prints and
+writes; every process must see the data, and a run's folder to resume it. Without `torchrun` nothing here does anything.
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ def process_group(asked: str) -> Iterator[torch.device]:
             raise SystemExit(f"{here} processes were started on a machine with {gpus} GPUs; give --nproc-per-node {gpus}")
         device = torch.device("cuda", distributed.get_node_local_rank())
         torch.cuda.set_device(device)
-    elif device.type != "cpu":
+        distributed.init_process_group("nccl", device_id=device)
+    elif device.type == "cpu":
+        distributed.init_process_group("gloo")
+    else:
         raise SystemExit(f"torchrun's processes train on CUDA or on CPUs, not on {device}; give --device cpu")
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if leads() else nowhere):
         yield device
     distributed.destroy_process_group()  # after an error it would wait for processes that wait for this one
@@ -99,7 +101,8 @@ def mean_over_processes(figures: dict[str, float]) -> dict[str, float]:
 def once_a_machine(make: Callable[[], T]) -> T:
     """What `make` gives, made by one process of each machine and mapped into the memory of all.
 
-    It goes through a temporary file, whose name is gone when this returns.
+    They share its pages: a GPU more costs a machine no more memory for slices. It goes through a temporary file, whose name is
+    gone when this returns.
 
     Args:
         make: to tensors, numbers and text, in lists, tuples and dicts.
@@ -165,7 +168,8 @@ def share(
 ) -> tuple[Dataset, Sampler]:
     """What this process loads of each epoch that `sampler` draws: a dataset and the sampler for it.
 
-    One process draws augmentation from one stream; several could not share it, so each slice gets a seed by its place.
+    A run without torchrun draws its augmentation from one stream. Several processes could not share it, so under torchrun each
+    slice has a seed of its own, by its place in the epoch.
 
     Args:
         transform: a MONAI transform.

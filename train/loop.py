@@ -122,7 +122,7 @@ def train_epoch(
             to show beside it.
         clip: largest norm of the gradient, where it has one.
         scheduler: stepped with the optimiser, where there is one.
-        accumulate: batches whose mean gradient makes a step; they divide the loader.
+        accumulate: batches whose mean gradient makes a step; the loader's length is a multiple of it.
 
     Returns:
         Means over the batches of all processes: `loss`, and the figures by their names.
@@ -184,8 +184,8 @@ def fit(
     """Train with AdamW on a one-cycle schedule; the last epoch's weights are the result, so validation selects nothing.
 
     Everything random in an epoch follows from the seed and the epoch's number, and the checkpoint holds the rest:
-    a resumed run ends where an unbroken one would have, whatever the number of processes that go on with it. Each step
-    sees `--batch` slices, shared among the processes and taken in `--accumulate` parts; rank 0 validates and writes.
+    a resumed run ends where an unbroken one would have; by another number of processes (`train.distributed`), up to rounding
+    and what batch norm sees. A step's `--batch` slices are shared among them, and each takes its own in `--accumulate` parts.
 
     Args:
         net: trained in place; every module whose parameters stand in `groups`.
