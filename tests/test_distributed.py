@@ -99,7 +99,7 @@ def test_a_dead_process_ends_the_run_and_another_number_resumes_it(tmp_path, alo
     assert furthest(whole, broken) < 1e-4
     for one, two in zip(history(whole), history(broken), strict=True):
         assert one["train loss"] == pytest.approx(two["train loss"], abs=1e-4)
-        assert one["validation Dice"] == pytest.approx(two["validation Dice"], abs=0.02)  # the running statistics differ
+        assert one["validation Dice"] == pytest.approx(two["validation Dice"], rel=0.1)  # the running statistics differ
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
