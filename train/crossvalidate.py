@@ -13,8 +13,9 @@ from pathlib import Path
 
 from brainmri.entry import SPLIT
 from train import classifier, segmenter
+from train.distributed import process_group
 
-COMMANDS = {"segmenter": segmenter.main, "classifier": classifier.main}
+COMMANDS = {"segmenter": segmenter, "classifier": classifier}
 
 
 def main(arguments: list[str] | None = None) -> list[Path]:
@@ -25,13 +26,13 @@ def main(arguments: list[str] | None = None) -> list[Path]:
     parser.add_argument("--folds", type=int, default=5)
     options, recipe = parser.parse_known_args(arguments)
     runs = [options.out / f"fold-{fold}" for fold in range(options.folds)]
-    for fold, run in enumerate(runs):
-        if (run / SPLIT).is_file():
-            print(f"{run} is finished")
-            continue
-        COMMANDS[options.command](
-            [*recipe, "--folds", str(options.folds), "--fold", str(fold), "--out", str(run), "--resume"]
-        )  # fmt: skip
+    command = COMMANDS[options.command]
+    with process_group(command.parse([*recipe, "--out", str(options.out)]).device):
+        for fold, run in enumerate(runs):
+            if (run / SPLIT).is_file():
+                print(f"{run} is finished")
+                continue
+            command.main([*recipe, "--folds", str(options.folds), "--fold", str(fold), "--out", str(run), "--resume"])
     return runs
 
 

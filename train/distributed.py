@@ -33,7 +33,9 @@ T = TypeVar("T")
 
 @contextmanager
 def process_group(asked: str) -> Iterator[torch.device]:
-    """The device of this process; where `torchrun` started it, a member of the run for as long as the context lasts.
+    """The device of this process, which `torchrun` may have started: then it is one of the run's while the context lasts.
+
+    A context within another is part of it. Contexts one after another would meet each other's messages.
 
     Args:
         asked: as `resolve_device` takes it. On CUDA each process of a machine has a GPU of its own.
@@ -50,12 +52,16 @@ def process_group(asked: str) -> Iterator[torch.device]:
         if here > gpus:
             raise SystemExit(f"{here} processes were started on a machine with {gpus} GPUs; give --nproc-per-node {gpus}")
         device = torch.device("cuda", distributed.get_node_local_rank())
+    elif device.type != "cpu":
+        raise SystemExit(f"torchrun's processes train on CUDA or on CPUs, not on {device}; give --device cpu")
+    if _grouped():
+        yield device
+        return
+    if device.type == "cuda":
         torch.cuda.set_device(device)
         distributed.init_process_group("nccl", device_id=device)
-    elif device.type == "cpu":
-        distributed.init_process_group("gloo")
     else:
-        raise SystemExit(f"torchrun's processes train on CUDA or on CPUs, not on {device}; give --device cpu")
+        distributed.init_process_group("gloo")
     with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if leads() else nowhere):
         yield device
     distributed.destroy_process_group()  # after an error it would wait for processes that wait for this one
