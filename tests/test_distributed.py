@@ -72,7 +72,7 @@ def furthest(one: Path, two: Path) -> float:
 
 def test_two_processes_or_two_parts_train_what_one_does(tmp_path, alone):
     two, one, parts = (tmp_path / name for name in ("two", "one", "parts"))
-    done = torchrun("-m", "train.classifier", *SMOKE, *EXACT, "--out", two)
+    done = torchrun("-m", "--", "train.classifier", *SMOKE, *EXACT, "--out", two)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1  train loss") == 1  # one process speaks
     classifier.main([*SMOKE, *EXACT, "--out", str(one)])
