@@ -2,32 +2,31 @@
 
     python app.py [--models DIR_OR_REPO…]        # http://127.0.0.1:7860, or the port in GRADIO_SERVER_PORT
 
-Nothing of a request outlives it but the files it offers for download: the only state is what models are offered, and a bounded
-cache of their networks.
+Nothing of a request outlives it but the files it offers for download: the only state is what models are offered, and their
+networks.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 from html import escape
 
 import gradio as gr
+from starlette.routing import Route
 
 from brainmri.entry import ModelEntry
 from brainmri.hub import HubError
 from brainmri.reading import ACCEPTED
 from brainmri.report import TEMPLATES
 from brainmri.scan import ACCEPTED_STUDIES
-from brainmri.selfcheck import report
+from brainmri.ui import logs
+from brainmri.ui.blocks import Page
 from brainmri.ui.common import ASSETS
 from brainmri.ui.compare_tab import compare_tab
-from brainmri.ui.inference import network, offer, offered
+from brainmri.ui.inference import offer, offered
+from brainmri.ui.service import health_route, service_endpoints, start
 from brainmri.ui.slice_tab import slice_tab
 from brainmri.ui.study_tab import study_tab
-from brainmri.zoo import DEFAULT
-
-log = logging.getLogger(__name__)
 
 SWEEP, KEEP = 5 * 60, 25 * 60  # seconds between sweeps of the temporary files, and the age at which a sweep deletes them
 QUEUE = 32
@@ -87,7 +86,7 @@ def build(models: list[str] | None = None) -> gr.Blocks:
         models: folders or OWNER/NAME on the Hub to offer beside the zoo.
     """
     offer(models or [])
-    with gr.Blocks(title="Brain MRI demo", analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
+    with Page(title="Brain MRI demo", analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
         gr.Markdown(INTRO, elem_id="intro")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Slice"):
@@ -100,6 +99,7 @@ def build(models: list[str] | None = None) -> gr.Blocks:
             gr.HTML("".join(model_html(entry) for entry in offered.values()))
         with gr.Accordion("About, limits and your data", open=False):
             gr.Markdown(ABOUT)
+        service_endpoints()
     return page.queue(max_size=QUEUE)
 
 
@@ -122,23 +122,24 @@ def launch_options() -> dict:
         "run_history": False,
         "enable_monitoring": False,
         "ssr_mode": False,
+        "mcp_server": True,
+        "app_kwargs": {"routes": [Route("/health", health_route)]},
     }
 
 
 def main() -> None:
-    """Load and check the default network, so that the first visitor does not wait for it, and serve the page."""
+    """Load and check what is offered, and serve the page."""
     parser = argparse.ArgumentParser(description="The demo's page. Research demo, not a medical device.")
     parser.add_argument(
         "--models", nargs="*", default=[], metavar="DIR_OR_REPO", help="more entries: folders, OWNER/NAME on the Hub"
     )
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO)
     try:
+        logs.configure()
         page = build(options.models)
+        start()
     except (ValueError, FileNotFoundError, HubError) as error:
         parser.error(str(error))
-    well, line = report(network(DEFAULT))
-    log.log(logging.INFO if well else logging.ERROR, "self-check: %s", line)
     page.launch(**launch_options())
 
 

@@ -58,11 +58,7 @@ def models(options: argparse.Namespace) -> int:
     """List the zoo, as a table or as JSON."""
     entries = [*zoo.list_models(), *(zoo.find_entry(source) for source in options.sources)]
     if options.json:
-        rows = [
-            {"name": e.name, "summary": e.summary, "tasks": e.tasks, "net": e.net, "parameters": e.parameters, "sha256": e.sha256,
-             "size": e.preprocess.size, "metrics": e.metrics, "default": e.name == zoo.DEFAULT}
-            for e in entries
-        ]  # fmt: skip
+        rows = [{**zoo.describe(e), "metrics": e.metrics, "default": e.name == zoo.DEFAULT} for e in entries]
         print(json.dumps(rows, indent=2))
     else:
         for e in entries:
@@ -89,12 +85,13 @@ def download(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Answer the bundled slice with every entry; 1 when any of them drifted from its stored answer, 0 else."""
-    from brainmri.selfcheck import report
+    from brainmri import selfcheck
 
-    reports = [report(zoo.load(name, device=options.device)) for name in options.names or sorted({*zoo.embedded(), *zoo.pins()})]
-    for _, line in reports:
-        print(line)
-    return 0 if all(well for well, _ in reports) else 1
+    names = options.names or sorted({*zoo.embedded(), *zoo.pins()})
+    checks = [selfcheck.check(zoo.load(name, device=options.device)) for name in names]
+    for found in checks:
+        print(found.sentence)
+    return 0 if all(found.well for found in checks) else 1
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -63,6 +63,14 @@ def fetch(repo: str, revision: str | None = None, token: str | None = None, cach
     return config.parent
 
 
+def cached(folder: Path) -> tuple[str, str] | None:
+    """OWNER/NAME and commit of a folder that `fetch` gave; None for any other."""
+    repo = folder.parents[1].name
+    if folder.parent.name != "snapshots" or not repo.startswith("models--"):
+        return None
+    return repo.removeprefix("models--").replace("--", "/"), folder.name
+
+
 def _download(repo: str, name: str, revision: str | None, token: str | None, cached_only: bool) -> Path:
     """One file, compared with the hash under which the Hub keeps it."""
     from huggingface_hub import hf_hub_download

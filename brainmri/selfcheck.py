@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +40,38 @@ def drift(model: LoadedModel) -> float | None:
     return max(float(np.abs(np.subtract(found[key], stored[key])).max()) for key in stored)
 
 
-def report(model: LoadedModel) -> tuple[bool, str]:
-    """Whether an entry answers as it should, and one line on it."""
-    found, name = drift(model), f"{model.entry.name} on {model.device.type}"
-    if found is None:
-        return True, f"{name}: no stored answer to compare with"
-    if found <= TOLERANCE:
-        return True, f"{name}: as stored, within {max(found, 1e-5):.1g}"
-    return False, f"{name}: drifted by {found:.3f} from the stored answer, more than {TOLERANCE}; do not trust it on this machine"
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """How an entry answered here.
+
+    Attributes:
+        name: of the entry.
+        device: it answered on.
+        drift: see `drift`.
+    """
+
+    name: str
+    device: str
+    drift: float | None
+
+    @property
+    def well(self) -> bool:
+        """Whether the entry answers as it should, as far as is known."""
+        return self.drift is None or self.drift <= TOLERANCE
+
+    @property
+    def sentence(self) -> str:
+        """One line for people."""
+        name = f"{self.name} on {self.device}"
+        if self.drift is None:
+            return f"{name}: no stored answer to compare with"
+        if self.well:
+            return f"{name}: as stored, within {max(self.drift, 1e-5):.1g}"
+        return (
+            f"{name}: drifted by {self.drift:.3f} from the stored answer, more than {TOLERANCE}; do not trust it on this machine"
+        )
+
+
+def check(model: LoadedModel) -> Check:
+    """Ask an entry about the bundled slice."""
+    return Check(name=model.entry.name, device=model.device.type, drift=drift(model))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brainmri import hub
-from brainmri.entry import CONFIG, TASKS, ModelEntry, load_weights, read_entry
+from brainmri.entry import CARD, CONFIG, TASKS, ModelEntry, load_weights, read_entry
 
 if TYPE_CHECKING:
     import torch
@@ -131,6 +131,37 @@ def _pinned(name: str, cached_only: bool = False) -> ModelEntry:
     if entry.sha256 != pin["sha256"]:
         raise hub.HubError(f"{pin['repo']} at {pin['revision']} does not hold the weights that were published from here")
     return entry
+
+
+def source(entry: ModelEntry) -> str:
+    """Where an entry came from, without a path: "embedded", "Hub cache, OWNER/NAME at COMMIT", or "folder"."""
+    if entry.folder.parent == EMBEDDED:
+        return "embedded"
+    repo, commit = hub.cached(entry.folder) or (None, None)
+    return f"Hub cache, {repo} at {commit}" if repo else "folder"
+
+
+def licence(entry: ModelEntry) -> str | None:
+    """The weights' licence as their card names it, "cc-by-nc-sa-4.0"; None where it does not."""
+    from huggingface_hub import ModelCard
+
+    card = entry.folder / CARD
+    return ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None
+
+
+def describe(entry: ModelEntry) -> dict:
+    """An entry in short, ready for JSON."""
+    return {
+        "name": entry.name,
+        "summary": entry.summary,
+        "tasks": list(entry.tasks),
+        "net": entry.net,
+        "parameters": entry.parameters,
+        "size": entry.preprocess.size,
+        "sha256": entry.sha256,
+        "source": source(entry),
+        "licence": licence(entry),
+    }
 
 
 def resolve_device(name: str) -> torch.device:

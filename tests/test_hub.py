@@ -369,10 +369,10 @@ def test_the_space_starts_from_the_pinned_commits(published, hub, client, tmp_pa
     pinned = json.loads(pins.read_text())
     preload = ModelCard.load(space / "README.md", ignore_metadata_errors=True).data.to_dict()["preload_from_hub"]
     assert {line.split()[0]: line.split()[2] for line in preload} == {p["repo"]: p["revision"] for p in pinned.values()}
-    program = f"import app; app.build(); print(app.network({DEFAULT!r}).entry.folder)"
+    program = "import app; from brainmri.ui import logs, service; logs.configure(); app.build(); service.start()"
     started = client("-c", program, cwd=space, HF_TOKEN=None)
     assert started.returncode == 0, started.stderr
-    assert pinned[DEFAULT]["revision"] in started.stdout
+    assert f"loaded {DEFAULT}: Hub cache, {pinned[DEFAULT]['repo']} at {pinned[DEFAULT]['revision']}, on" in started.stderr
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=lambda e: e.name)

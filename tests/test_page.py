@@ -53,10 +53,10 @@ def test_the_threshold_is_the_segmenters_own_unless_given(client):
 
 @pytest.mark.parametrize("name", ["/etc", "../weights", "owner/model"])
 def test_a_visitor_cannot_make_the_server_load_what_it_does_not_offer(name, client, page_url):
-    import app
+    from brainmri.ui.inference import network
 
     with pytest.raises(ValueError, match=r"unknown model .*; choose from effunet-lgg"):
-        app.network(name)
+        network(name)
     with pytest.raises(AppError, match="not in the list of choices"):
         client.predict(handle_file(EXAMPLES / "large-lesion.png"), segmenter=name, api_name="/predict")
 
@@ -104,7 +104,8 @@ def test_two_visitors_get_their_own_results(page_url, tmp_path):
 
 
 def test_only_the_endpoints_are_public(client):
-    assert list(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == ["/predict", "/study", "/compare"]
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert list(endpoints) == ["/predict", "/study", "/compare", "/models", "/health"]
 
 
 def test_models_are_compared(client):

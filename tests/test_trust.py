@@ -11,7 +11,7 @@ from brainmri.__main__ import main
 from brainmri.compare import compare, disagreement, overlap
 from brainmri.explain import explain
 from brainmri.reading import read_slice
-from brainmri.selfcheck import answer, drift, report
+from brainmri.selfcheck import answer, check, drift
 from brainmri.stability import stability
 
 EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
@@ -112,9 +112,9 @@ def test_every_entry_answers_as_stored(name):
 
 def test_a_drift_is_reported(pipe, capsys):
     entry = replace(pipe.segmenter.entry, selfcheck=answer(pipe.segmenter) | {"probability": 0.5})
-    well, line = report(replace(pipe.segmenter, entry=entry))
-    assert not well
-    assert "do not trust it on this machine" in line
-    assert report(replace(pipe.segmenter, entry=replace(entry, selfcheck={})))[0]
+    drifted = check(replace(pipe.segmenter, entry=entry))
+    assert not drifted.well
+    assert "do not trust it on this machine" in drifted.sentence
+    assert check(replace(pipe.segmenter, entry=replace(entry, selfcheck={}))).well
     assert main(["check", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.count("as stored, within") == len(brainmri.list_models())

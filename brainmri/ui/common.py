@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import tempfile
 from collections.abc import Iterator
@@ -26,22 +25,16 @@ SHOW = """() => { setTimeout(() => {
     if (box.top < 0 || box.bottom > window.innerHeight) verdict.scrollIntoView({behavior: "smooth", block: "start"});
 }, 500); }"""
 
-log = logging.getLogger(__name__)
-
 
 @contextmanager
 def told(title: str) -> Iterator[None]:
-    """Expected errors become messages under a title; unexpected ones are logged whole and shown as a short apology."""
+    """Expected errors become messages under a title; the others are left to `blocks.Page`."""
     try:
         yield
     except gr.Error:
         raise
     except (ValueError, FileNotFoundError) as error:
         raise gr.Error(escape(str(error)), title=title, duration=15, print_exception=False) from error
-    except Exception as error:
-        log.exception("analysis failed")
-        sorry = "Something went wrong on our side, and it was logged. Please try again, or try another input."
-        raise gr.Error(sorry, duration=15, print_exception=False) from error
 
 
 def fresh_folder() -> Path:

@@ -12,26 +12,29 @@ from brainmri.reading import SUFFIXES, read_slice
 from brainmri.render import heat_picture, overlay_picture
 from brainmri.ui.common import ASSETS, GPU, PRIVATE, empty, told
 from brainmri.ui.inference import ask_several, offered
+from brainmri.ui.logs import note_scan, note_upload
 
 EXAMPLE = ASSETS / "examples" / "small-lesion.png"
 EMPTY = empty("Upload a slice or choose the example; the models' answers appear here.")
 
 
 def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
-    """Ask several models about one brain MR slice.
+    """Ask several models about one axial brain MR slice and compare their answers. A research demo, not for diagnosis.
 
     Args:
-        image: a PNG, JPEG or TIFF slice.
-        models: names of the models; all that are offered when left out.
+        image: the slice, a PNG, JPEG or TIFF file; red is pre-contrast T1, green FLAIR, blue post-contrast T1; grey is FLAIR
+        models: names of the models; all that are offered when left out
 
     Returns:
-        For each model its probability of tumour, outlined area and seconds, with the masks' mean overlap (Dice); and pictures: an
-        overlay for each mask, and where the masks disagree.
+        record: for each model its probability of tumour, outlined area and seconds; and the masks' mean overlap (Dice)
+        pictures: an overlay for each mask, and where the masks disagree
     """
     if not image:
         raise gr.Error("No slice came; upload one or choose the example.", duration=15, print_exception=False)
     with told("This slice was refused"):
+        note_upload([image])
         scan = read_slice(image)
+        note_scan(scan)
         opinions = ask_several(scan, models or list(offered))
         return _record(opinions), _pictures(opinions, scan.pixels)
 

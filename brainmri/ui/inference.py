@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-try:
-    import spaces  # ZeroGPU has to be told before anything touches CUDA
-except ImportError:
-    spaces = None
-
+import os
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import brainmri
 from brainmri.compare import Opinion, compare
@@ -19,6 +15,10 @@ from brainmri.predict import Pipeline
 from brainmri.scan import Scan
 from brainmri.stability import Stability, stability
 from brainmri.zoo import LoadedModel, embedded, find_entry, pins
+
+ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # as the package below reads it
+if ZERO_GPU:
+    import spaces  # wants to be there before anything touches CUDA, which imports do not
 
 # what a visitor may choose: the zoo, and what whoever runs the page added to it
 offered: dict[str, ModelEntry] = {}
@@ -31,9 +31,12 @@ def offer(sources: list[str]) -> None:
         offered[source] = find_entry(source)
 
 
-@lru_cache(maxsize=4)
+@cache
 def network(name: str) -> LoadedModel:
-    """A network that is offered, kept for the next request; nobody else's name makes the server load or fetch anything."""
+    """A network that is offered, kept for the next request; nobody else's name makes the server load or fetch anything.
+
+    On ZeroGPU it has to be loaded before the page is launched: what lies on CUDA then, the processes with a GPU find there.
+    """
     if name not in offered:
         raise ValueError(f"unknown model {name!r}; choose from {', '.join(offered)}")
     return brainmri.load(name, weights=offered[name].folder)
@@ -66,7 +69,7 @@ def find_in_study(
     return Pipeline(network(segmenter), network(classifier), mask_threshold=threshold).study(scan, progress)
 
 
-if spaces is not None:
+if ZERO_GPU:
     find_in_slice = spaces.GPU(duration=20)(find_in_slice)
     question_slice = spaces.GPU(duration=30)(question_slice)
     ask_several = spaces.GPU(duration=30)(ask_several)

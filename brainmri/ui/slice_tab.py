@@ -22,6 +22,7 @@ from brainmri.ui.common import (
     verdict_html,
 )  # fmt: skip
 from brainmri.ui.inference import find_in_slice, offered, question_slice
+from brainmri.ui.logs import note_scan, note_upload
 from brainmri.zoo import DEFAULT
 
 EXAMPLES = {
@@ -36,21 +37,27 @@ EMPTY = empty("Upload a slice or choose an example; the verdict appears here.")
 
 
 def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None) -> tuple:
-    """Analyse one brain MR slice.
+    """Look for a lower-grade glioma in one axial brain MR slice: verdict, mask, overlay. A research demo, not for diagnosis.
 
     Args:
-        image: a PNG, JPEG or TIFF slice.
-        segmenter: model that draws the mask.
-        classifier: model that gives the verdict.
-        threshold: on the probability map, 0.05 to 0.95; the segmenter's own when left out.
+        image: the slice, a PNG, JPEG or TIFF file; red is pre-contrast T1, green FLAIR, blue post-contrast T1; grey is FLAIR
+        segmenter: name of the model that draws the mask
+        classifier: name of the model that gives the verdict
+        threshold: of the mask, on the probability map, 0.05 to 0.95; the segmenter's own when left out
 
     Returns:
-        The finding's record, captioned pictures, and three files: mask (PNG, 0 and 255), overlay (PNG), finding (JSON).
+        record: verdict (tumour, no tumour or review) with its reason, probability, outlined area, warnings and provenance
+        pictures: captioned views of the slice, the mask and the probability map
+        mask: PNG of the slice's size, 255 where tumour is outlined, else 0
+        overlay: PNG, the outline on the slice
+        finding: JSON file of the record
     """
     if not image:
         raise gr.Error("No slice came; upload one or choose an example.", duration=15, print_exception=False)
     with told("This slice was refused"):
+        note_upload([image])
         scan = read_slice(image)
+        note_scan(scan)
         finding = find_in_slice(scan, segmenter, classifier, threshold)
         files = write_slice(scan, finding, fresh_folder(), safe_stem(scan.name, "slice"))
         return finding.record(), gallery(scan.pixels, finding), *map(str, files)
@@ -69,7 +76,9 @@ def question(image: str | None, segmenter: str, classifier: str, threshold: floa
     if image is None:
         return None, None
     with told("This slice was refused"):
+        note_upload([image])
         scan = read_slice(image)
+        note_scan(scan)
         explanation, stability = question_slice(scan, segmenter, classifier, threshold)
     pictures = [
         (heat_picture(scan.pixels, explanation.saliency), "What the verdict looked at"),

@@ -27,7 +27,8 @@ from brainmri.ui.common import (
     told,
     verdict_html,
 )  # fmt: skip
-from brainmri.ui.inference import find_in_study, offered, spaces
+from brainmri.ui.inference import ZERO_GPU, find_in_study, offered
+from brainmri.ui.logs import note_scan, note_upload
 from brainmri.zoo import DEFAULT
 
 EXAMPLE = ASSETS / "examples" / "study-flair.nii.gz"
@@ -46,19 +47,21 @@ def study(
     files: list[str], segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None,
     flair: int | None = None, pre: int | None = None, post: int | None = None, progress=gr.Progress(),
 ) -> tuple:  # fmt: skip
-    """Analyse a whole brain MR study.
+    """Look for a lower-grade glioma in a brain MR study: verdict, lesions, masks, report. A research demo, not for diagnosis.
 
     Args:
-        files: a zip; NIfTI volumes; DICOM files; a multi-page TIFF; or slices named <case>_<number>.
-        segmenter: model that draws the mask.
-        classifier: model that gives the verdict.
-        threshold: on the probability map, 0.05 to 0.95; the segmenter's own when left out.
-        flair: which of the volumes or series is the FLAIR, counted from 0; told by names and descriptions when left out.
-        pre: which is the pre-contrast T1; only looked at when flair is given.
-        post: which is the post-contrast T1; only looked at when flair is given.
+        files: a zip, NIfTI volumes, DICOM files, a multi-page TIFF, or slices named <case>_<number>
+        segmenter: name of the model that draws the mask
+        classifier: name of the model that gives the verdict
+        threshold: of the mask, on the probability map, 0.05 to 0.95; the segmenter's own when left out
+        flair: which of the volumes or series is the FLAIR, counted from 0; told by names and descriptions when left out
+        pre: which is the pre-contrast T1; only looked at when flair is given
+        post: which is the post-contrast T1; only looked at when flair is given
 
     Returns:
-        The study's record, and two files: everything in one zip, and the report (HTML).
+        record: verdict (tumour, no tumour or review) with its reason, lesions, a row for each slice, warnings and provenance
+        everything: zip with report, masks, table, montage and record
+        report: HTML with slices to flip through; fetches nothing
     """
     if not files:
         raise gr.Error("No study came; upload one or choose the example.", duration=15, print_exception=False)
@@ -71,13 +74,15 @@ def study(
 def _analyse(files, segmenter, classifier, threshold, chosen, progress) -> tuple[Scan, Study]:
     progress((0, None), desc="Reading")
     assign = None if chosen[0] is None else dict(zip(CHANNELS, (None if n == ABSENT else n for n in chosen), strict=True))
+    note_upload(files)
     scan = read_study(files, assign)
+    note_scan(scan)
 
     def slices(done: int, total: int) -> None:
         progress((done, total), desc="Analysing", unit="slices")
 
     # ZeroGPU runs the analysis in another process, from where no progress can be told
-    return scan, find_in_study(scan, segmenter, classifier, threshold, slices if spaces is None else None)
+    return scan, find_in_study(scan, segmenter, classifier, threshold, None if ZERO_GPU else slices)
 
 
 def _write(scan: Scan, found: Study) -> tuple[str, str, dict]:

@@ -1,0 +1,61 @@
+"""Gradio's page with this house's manners: requests leave a line in the log, endpoints are documented by their docstrings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import gradio as gr
+from gradio.utils import get_function_description
+
+from brainmri.ui.logs import new_request
+
+SORRY = "Something went wrong on our side, and it was logged. Please try again, or try another input."
+
+log = logging.getLogger(__name__)
+
+
+class Page(gr.Blocks):
+    """Where every request passes, a visitor's or a program's."""
+
+    async def process_api(self, block_fn, *arguments, **options) -> dict:
+        """Answer a request and log its kind, outcome, duration and sizes; what was not expected becomes a short apology.
+
+        Raises:
+            gr.Error: when the request is refused or fails. Gradio prints none of them: its own quote what came.
+        """
+        event = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+        public = event.api_visibility == "public"
+        kind = f"/{event.api_name}" if public else f"{getattr(event.fn, '__module__', '').rpartition('.')[2]}.{event.name}"
+        sizes, began, outcome, failure = new_request(), time.perf_counter(), "answered", None
+        try:
+            return await super().process_api(event, *arguments, **options)
+        except gr.Error as refusal:
+            outcome = "refused"
+            refusal.print_exception = False
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except Exception as error:
+            outcome, failure = "failed", error
+            raise gr.Error(SORRY, duration=15, print_exception=False) from error
+        finally:
+            measured = {"seconds": round(time.perf_counter() - began, 3), **sizes}
+            told = ", ".join(f"{name} {number}" for name, number in measured.items())
+            level = logging.ERROR if failure else logging.INFO if event.queue or outcome != "answered" else logging.DEBUG
+            fields = {"kind": kind, "outcome": outcome, **measured}
+            log.log(level, "%s %s: %s", kind, outcome, told, exc_info=failure, extra={"fields": fields})
+
+    def get_api_info(self, *arguments, **options) -> dict:
+        """Gradio's, where each parameter and each returned value is described as in the docstring of the endpoint's function."""
+        info = super().get_api_info(*arguments, **options)
+        for event in self.fns.values():
+            if endpoint := info["named_endpoints"].get(f"/{event.api_name}"):
+                _, parameters, returns = get_function_description(event.fn)
+                for parameter in endpoint["parameters"]:
+                    parameter["python_type"]["description"] = parameters[parameter["parameter_name"]]
+                for value, line in zip(endpoint["returns"], returns, strict=True):
+                    value["label"], _, value["python_type"]["description"] = line.partition(": ")
+        return info

@@ -1,0 +1,98 @@
+"""What the server says of itself: which models it offers, and whether it is well."""
+
+import logging
+import platform
+import time
+from functools import cache
+
+import gradio as gr
+import torch
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+import brainmri
+from brainmri.entry import VARIANTS, ModelEntry
+from brainmri.selfcheck import TOLERANCE, Check, check
+from brainmri.ui.inference import network, offered
+from brainmri.zoo import DEFAULT, describe, source
+
+FIGURES = ("volumetric Dice, mean over patients", "verdict AUC, by slice", "verdict accuracy at 0.5, by slice")
+STARTED = time.monotonic()
+
+log = logging.getLogger(__name__)
+
+
+def models() -> list[dict]:
+    """List the models on offer: what each does, how large it is, how well it was measured to work and under which licence it is.
+
+    Returns:
+        models: for each its name (as endpoints take it), tasks, parameters, summary, metrics, licence, and whether it is default
+    """
+    return [
+        {**describe(entry), "name": name, "default": name == DEFAULT, "metrics": figures(entry)}
+        for name, entry in offered.items()
+    ]
+
+
+def figures(entry: ModelEntry) -> dict | None:
+    """The measured figures in short, on all three sequences; None where nothing was measured."""
+    if not entry.metrics:
+        return None
+    measured = entry.metrics["variants"].get(VARIANTS[0], {})
+    shown = {name: round(measured[name]["value"], 3) for name in FIGURES if name in measured}
+    return {"input": VARIANTS[0], "protocol": entry.metrics["protocol"], **shown}
+
+
+@cache
+def checked() -> Check:
+    """How the default network answered the self-check when it was first asked."""
+    return check(network(DEFAULT))
+
+
+def health() -> dict:
+    """Say whether the server is well: does it compute what it should, with which versions, on which device, since when?
+
+    Returns:
+        health: status ("ok" or "drifted"), uptime in seconds, versions, device, models with where each came from, self-check
+    """
+    found = checked()
+    return {
+        "status": "ok" if found.well else "drifted",
+        "uptime_s": round(time.monotonic() - STARTED, 1),
+        "versions": {
+            "brainmri": brainmri.__version__,
+            "torch": torch.__version__,
+            "gradio": gr.__version__,
+            "python": platform.python_version(),
+        },
+        "device": found.device,
+        "models": [{"name": e.name, "source": source(e), "sha256": e.sha256} for e in offered.values()],
+        "selfcheck": {"model": found.name, "drift": found.drift, "tolerance": TOLERANCE},
+    }
+
+
+def health_route(request: Request) -> JSONResponse:
+    """`health` as a plain GET; 503 where the self-check drifted."""
+    found = health()
+    return JSONResponse(found, status_code=200 if found["status"] == "ok" else 503)
+
+
+def start() -> None:
+    """Load what is offered and check the default, so that no visitor waits for it, and log where each came from.
+
+    Raises:
+        ValueError: for weights that are damaged or do not fit their net.
+    """
+    for entry, model in ((entry, network(name)) for name, entry in offered.items()):
+        fields = {"model": entry.name, "source": source(entry), "device": model.device.type, "sha256": entry.sha256}
+        log.info("loaded %s: %s, on %s", entry.name, source(entry), model.device.type, extra={"fields": fields})
+    found = checked()
+    log.log(
+        logging.INFO if found.well else logging.ERROR, "self-check: %s", found.sentence, extra={"fields": {"drift": found.drift}}
+    )
+
+
+def service_endpoints() -> None:
+    """`/models` and `/health` for programs, in the Blocks at hand."""
+    gr.api(models, api_name="models", queue=False)
+    gr.api(health, api_name="health", queue=False)
