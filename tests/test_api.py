@@ -172,7 +172,7 @@ def test_the_python_example_runs(page_url, monkeypatch, capsys):
 
 
 def run_example(command: list, **options) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, **options)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -265,7 +265,7 @@ def test_the_log_tells_what_was_asked_and_nothing_of_who_asked(logged, tmp_path)
     with planted.open("rb") as file:
         (uploaded,) = httpx.post(url + "gradio_api/upload", files={"files": file}).json()
     shutil.rmtree(Path(uploaded).parent)  # as after its time is over
-    assert "it was logged" in ask(uploaded)
+    assert "Please upload it again." in ask(uploaded)
     assert "it was logged" in ask("/srv/Planted^Patient.png")
     assert httpx.get(url + "gradio_api/file=/srv/Planted^Patient.png").status_code in (403, 404)
 
@@ -279,13 +279,13 @@ def test_the_log_tells_what_was_asked_and_nothing_of_who_asked(logged, tmp_path)
         ("/study", "answered"),
         ("/predict", "refused"),
         ("/predict", "refused"),
-        ("/predict", "failed"),
+        ("/predict", "refused"),
         ("/predict", "failed"),
     ]
     assert (requests[0]["files"], requests[0]["bytes"]) == (len(study), sum(path.stat().st_size for path in study))
     assert (requests[0]["slices"], requests[1]["files"]) == (len(series), 1)
     assert all(line["seconds"] > 0 for line in requests)
-    assert [bool(line.get("trace")) for line in requests] == [False, False, False, True, True]
+    assert [bool(line.get("trace")) for line in requests] == [False, False, False, False, True]
 
 
 def test_words_and_traces_of_others_stay_out_of_the_log():
@@ -318,7 +318,7 @@ from spaces.zero.decorator import decorated_cache
 app.build()
 service.start()
 assert {model.device.type for model in map(inference.network, inference.offered)} == {"cuda"}
-assert all(p.is_cuda for name in inference.offered for p in inference.network(name).net.parameters())
+assert {p.device.type for name in inference.offered for p in inference.network(name).net.parameters()} == {"cuda"}
 assert {f.__name__ for f in decorated_cache} == {"find_in_slice", "question_slice", "ask_several", "find_in_study"}
 print(service.checked().drift < 0.02)
 """

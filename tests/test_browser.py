@@ -9,9 +9,12 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pytest
+from gradio_client import Client, handle_file
+from gradio_client.utils import Status
 from PIL import Image
 
 EXAMPLE = Path(__file__).parents[1] / "assets" / "examples" / "large-lesion.png"
+STUDY = EXAMPLE.parent / "study-flair.nii.gz"
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
@@ -84,6 +87,17 @@ def test_the_verdict_is_explained_and_its_outline_questioned(visit):
     page.wait_for_function("document.querySelectorAll('#reasons img').length === 2")
 
 
+def test_who_waits_sees_the_place_in_the_queue(visit, page_url):
+    page = visit(1280, 900)
+    client = Client(page_url, verbose=False, analytics_enabled=False, download_files=False)
+    before = [client.submit([handle_file(STUDY)], api_name="/study") for _ in range(2)]
+    while before[0].status().code == Status.STARTING:
+        page.wait_for_timeout(50)
+    upload(page, EXAMPLE)
+    page.wait_for_selector(r"#verdict >> text=/queue: \d+\/\d+/")
+    page.wait_for_selector("#why >> text=the outlined area stays within")
+
+
 def test_an_example_is_a_click_and_clearing_takes_the_result_away(visit):
     page = visit(1280, 900)
     page.click("#examples button >> nth=0")
@@ -119,7 +133,6 @@ def test_a_phone_shows_the_verdict_without_scrolling_sideways(visit):
 
 # --- studies --------------------------------------------------------------------------------------------------------------
 
-STUDY = EXAMPLE.parent / "study-flair.nii.gz"
 WORDS = "#study-viewer .study-words"
 
 

@@ -19,6 +19,7 @@ from brainmri.zoo import DEFAULT
 ASSETS = Path(__file__).parents[2] / "assets"
 GPU = {"concurrency_limit": 1, "concurrency_id": "gpu"}
 PRIVATE = {"api_visibility": "private", "queue": False}
+GONE = "What was uploaded is no longer here; uploads are kept for half an hour at most. Please upload it again."
 # on a phone the results lie below the controls; the wait lets what takes the focus as it opens scroll first
 SHOW = """() => { setTimeout(() => {
     const verdict = document.querySelector("#%s"), box = verdict.getBoundingClientRect();
@@ -33,7 +34,9 @@ def told(title: str) -> Iterator[None]:
         yield
     except gr.Error:
         raise
-    except (ValueError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
+        raise gr.Error(GONE, title=title, duration=15, print_exception=False) from error
+    except ValueError as error:
         raise gr.Error(escape(str(error)), title=title, duration=15, print_exception=False) from error
 
 
