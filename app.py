@@ -23,6 +23,7 @@ from brainmri.ui import logs
 from brainmri.ui.blocks import Page
 from brainmri.ui.common import ASSETS
 from brainmri.ui.compare_tab import compare_tab
+from brainmri.ui.decoding import decoders
 from brainmri.ui.inference import offer, offered
 from brainmri.ui.service import health_route, service_endpoints, start
 from brainmri.ui.slice_tab import slice_tab
@@ -86,6 +87,7 @@ def build(models: list[str] | None = None) -> gr.Blocks:
         models: folders or OWNER/NAME on the Hub to offer beside the zoo.
     """
     offer(models or [])
+    decoders()
     with Page(title="Brain MRI demo", analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
         gr.Markdown(INTRO, elem_id="intro")
         with gr.Tabs(elem_id="tabs"):

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import mmap
+import os
 import re
 import stat
 import zipfile
@@ -18,11 +19,22 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from brainmri.scan import MAX_STUDY_BYTES, UnreadableImage, refuse_study
+from brainmri.scan import MAX_STUDY_BYTES, UnreadableImage, check_ratio, refuse_study
 
 MAX_FILES = 8192  # in a folder or a zip; a long examination has a few thousand
 ZIP = "the zip"  # instead of its name, which may name a patient
 DIRECTORY_ENTRY = re.compile(b"PK\1\2")
+
+
+class _Clipped(io.BufferedReader):
+    """A file on the disk; a read makes room for what the file has left, however much a damaged header asks for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(size if size is None or size < 0 else min(size, max(0, self._size - self.tell())))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +61,7 @@ class StudyFile:
         return self.path.stat().st_size if self.data is None else len(self.data)
 
     def open(self) -> BinaryIO:
-        return self.path.open("rb") if self.data is None else io.BytesIO(self.data)
+        return _Clipped(self.path) if self.data is None else io.BytesIO(self.data)
 
     def read(self) -> bytes:
         return self.path.read_bytes() if self.data is None else self.data
@@ -73,7 +85,7 @@ def reopened(places: Iterable[tuple[Path, str | None]]) -> Iterator[BinaryIO]:
         for path, member in places:
             if member is not None and path not in zips:
                 zips[path] = stack.enter_context(zipfile.ZipFile(path))
-            with path.open("rb") if member is None else zips[path].open(member) as handle:
+            with _Clipped(path) if member is None else zips[path].open(member) as handle:
                 yield handle
 
 
@@ -136,7 +148,7 @@ def zip_files(path: Path) -> list[StudyFile]:
             raise refuse_study(ZIP, f"more than {MAX_FILES} files came")
         with zipfile.ZipFile(path) as archive:
             members = sorted((info for info in archive.infolist() if not info.is_dir()), key=lambda info: info.filename)
-            _check_members(members)
+            _check_members(members, path.stat().st_size)
             return _read_members(path, archive, [info for info in members if not _hidden(PurePosixPath(info.filename))])
     except UnreadableImage:
         raise
@@ -144,8 +156,8 @@ def zip_files(path: Path) -> list[StudyFile]:
         raise refuse_study(ZIP, f"a damaged zip came ({type(error).__name__})") from None
 
 
-def _check_members(members: list[zipfile.ZipInfo]) -> None:
-    """Refuse a zip for what its directory says."""
+def _check_members(members: list[zipfile.ZipInfo], packed: int) -> None:
+    """Refuse a zip of so many bytes for what its directory says."""
     for info in members:
         name = PurePosixPath(info.filename)
         if name.is_absolute() or ".." in name.parts or ":" in info.filename or "\\" in info.orig_filename:
@@ -158,8 +170,10 @@ def _check_members(members: list[zipfile.ZipInfo]) -> None:
             raise refuse_study(ZIP, "a zip within a zip came; unpack it first")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise refuse_study(ZIP, "a zip with an unusual compression came; save it with the usual one (deflate)")
-    if sum(info.file_size for info in members) > MAX_STUDY_BYTES:
-        raise refuse_study(ZIP, f"a zip of {sum(info.file_size for info in members) / 2**20:.0f} MiB unpacked came")
+    unpacked = sum(info.file_size for info in members)
+    if unpacked > MAX_STUDY_BYTES:
+        raise refuse_study(ZIP, f"a zip of {unpacked / 2**20:.0f} MiB unpacked came")
+    check_ratio(ZIP, packed, unpacked)
 
 
 def _read_members(path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> list[StudyFile]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,9 +56,17 @@ def _assumptions(unit: np.ndarray) -> tuple[str, ...]:
     return ()
 
 
-def _page_pixels(page: tifffile.TiffPage, name: str) -> np.ndarray:
+def _check_page(page: tifffile.TiffPage, name: str) -> None:
+    """Refuse a page for its header, before its pixels are decoded."""
     if page.samplesperpixel not in (1, 3, 4) or page.dtype is None or page.dtype.itemsize > 8:
         raise _refuse(name, f"a TIFF with {page.samplesperpixel} samples of {page.dtype} a pixel came")
+    if page.size != page.imagewidth * page.imagelength * page.samplesperpixel:
+        raise _refuse(name, f"a TIFF with pages of {page.imagedepth} planes came; a page is a slice")
+    if math.prod(page.chunks) > 4 * MAX_SIDE**2:  # as large as a page may be; a tile larger than its page is decoded whole
+        raise _refuse(name, f"a TIFF in tiles of {page.tilewidth} x {page.tilelength} pixels came")
+
+
+def _page_pixels(page: tifffile.TiffPage, name: str) -> np.ndarray:
     pixels = page.asarray()
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
         colours = page.colormap  # (3, 256) uint16
@@ -82,10 +91,13 @@ def _decode_tiff(data: bytes, name: str, most: int = 1) -> np.ndarray:
                 _check_sides(first.imagewidth, first.imagelength, name)
             else:
                 check_extent(name, slices, first.imagelength, first.imagewidth)
+            _check_page(first, name)
             if slices > len(pages):
                 return tiff.series[0].asarray().reshape(-1, *first.shape)
             if len({(page.shape, page.dtype, page.photometric) for page in pages}) > 1:
                 raise refuse_study(name, "a TIFF whose pages differ in size or kind came")
+            for page in pages:
+                _check_page(page, name)
             return np.stack([_page_pixels(page, name) for page in pages])
     except UnreadableImage:
         raise
@@ -108,19 +120,18 @@ def _decode_picture(data: bytes, name: str) -> np.ndarray:
     try:
         # the formats are named, so that Pillow's other decoders are never reached by an upload
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
-    except Image.DecompressionBombError as error:
-        raise _refuse(name, "an image of more pixels than can be decoded safely came") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise _refuse(name, "this is not an image in an accepted format") from error
-    _check_sides(*image.size, name)
-    if getattr(image, "n_frames", 1) != 1:
-        raise _refuse(name, f"an animation of {image.n_frames} frames came")
-    try:
+        _check_sides(*image.size, name)
+        if getattr(image, "n_frames", 1) != 1:
+            raise _refuse(name, f"an animation of {image.n_frames} frames came")
         return _image_pixels(image, name)
     except UnreadableImage:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise _refuse(name, f"a damaged {image.format} came ({error})") from error
+    except Image.DecompressionBombError as error:
+        raise _refuse(name, "an image of more pixels than can be decoded safely came") from error
+    except UnidentifiedImageError as error:
+        raise _refuse(name, "this is not an image in an accepted format") from error
+    except Exception as error:  # a broken picture fails in many ways, all of them the file's fault
+        raise _refuse(name, f"a damaged picture came ({error})") from error
 
 
 def read_bytes(data: bytes, name: str) -> Scan:

@@ -16,7 +16,7 @@ import numpy as np
 
 from brainmri.files import StudyFile, digest
 from brainmri.preprocess import FLAIR
-from brainmri.scan import MAX_STUDY_BYTES, Geometry, Scan, UnreadableImage, check_extent, refuse_study
+from brainmri.scan import MAX_STUDY_BYTES, Geometry, Scan, UnreadableImage, check_extent, check_ratio, refuse_study
 from brainmri.sequences import HOW_TO_CHOOSE, ONE_SEQUENCE, POST, PRE, SEQUENCES, Candidate, Choice, assigned, lone, sequence_of
 
 if TYPE_CHECKING:
@@ -249,12 +249,16 @@ def _told(volumes: list[_Volume], files: int) -> Choice:
     return Choice(indices=indices, warnings=tuple(warnings), problem=problem)
 
 
+def _is_packed(file: StudyFile) -> bool:
+    return file.name.suffix.lower() == ".gz"
+
+
 @contextlib.contextmanager
 def _opened(file: StudyFile, name: str) -> Iterator[BinaryIO]:
     """A file's bytes, unpacked, every failure to make sense of them refused."""
     try:
         with file.open() as raw:
-            yield gzip.GzipFile(fileobj=raw) if file.name.suffix.lower() == ".gz" else raw
+            yield gzip.GzipFile(fileobj=raw) if _is_packed(file) else raw
     except UnreadableImage:
         raise
     except Exception as error:  # a broken file fails in many ways, all of them the file's fault
@@ -294,6 +298,8 @@ def _head(file: StudyFile, name: str) -> _Head:
         end = header.get_data_offset() + int(np.prod(shape)) * dtype.itemsize
         if end > MAX_STUDY_BYTES:
             raise refuse_study(name, f"a NIfTI file of {end / 2**20:.0f} MiB came")
+        if _is_packed(file):
+            check_ratio(name, file.size, end)
         return _Head(image_class=image_class, dtype=dtype, shape=shape, end=end, geometry=geometry, warnings=warnings)
 
 

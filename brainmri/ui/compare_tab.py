@@ -8,9 +8,10 @@ import gradio as gr
 
 from brainmri.compare import Opinion, disagreement, overlap
 from brainmri.findings import percent
-from brainmri.reading import SUFFIXES, read_slice
+from brainmri.reading import SUFFIXES
 from brainmri.render import heat_picture, overlay_picture
 from brainmri.ui.common import ASSETS, GPU, PRIVATE, empty, told
+from brainmri.ui.decoding import read_slice
 from brainmri.ui.inference import ask_several, offered
 from brainmri.ui.logs import note_scan, note_upload
 

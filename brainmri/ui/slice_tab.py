@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from brainmri.outputs import write_slice
-from brainmri.reading import SUFFIXES, read_slice
+from brainmri.reading import SUFFIXES
 from brainmri.render import gallery, heat_picture
 from brainmri.ui.common import (
     ASSETS,
@@ -21,6 +21,7 @@ from brainmri.ui.common import (
     told,
     verdict_html,
 )  # fmt: skip
+from brainmri.ui.decoding import read_slice
 from brainmri.ui.inference import find_in_slice, offered, question_slice
 from brainmri.ui.logs import note_scan, note_upload
 from brainmri.zoo import DEFAULT

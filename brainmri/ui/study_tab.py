@@ -10,7 +10,6 @@ from markupsafe import Markup
 from brainmri.findings import Study
 from brainmri.outputs import pack, write_study
 from brainmri.preprocess import FLAIR
-from brainmri.reading import list_sequences, read_study
 from brainmri.report import lesions_html, montage_html, summary, viewer_html, viewer_script
 from brainmri.scan import Scan
 from brainmri.sequences import POST, PRE, SEQUENCES
@@ -27,6 +26,7 @@ from brainmri.ui.common import (
     told,
     verdict_html,
 )  # fmt: skip
+from brainmri.ui.decoding import list_sequences, read_study
 from brainmri.ui.inference import ZERO_GPU, find_in_study, offered
 from brainmri.ui.logs import note_scan, note_upload
 from brainmri.zoo import DEFAULT
