@@ -12,6 +12,7 @@ import argparse
 from html import escape
 
 import gradio as gr
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from brainmri.entry import ModelEntry
@@ -24,6 +25,7 @@ from brainmri.ui.blocks import Page
 from brainmri.ui.common import ASSETS
 from brainmri.ui.compare_tab import compare_tab
 from brainmri.ui.decoding import decoders
+from brainmri.ui.guard import MAX_UPLOAD, Guard, guard_fetching
 from brainmri.ui.inference import offer, offered
 from brainmri.ui.service import health_route, service_endpoints, start
 from brainmri.ui.slice_tab import slice_tab
@@ -31,7 +33,6 @@ from brainmri.ui.study_tab import study_tab
 
 SWEEP, KEEP = 5 * 60, 25 * 60  # seconds between sweeps of the temporary files, and the age at which a sweep deletes them
 QUEUE = 32
-MAX_UPLOAD = 512 * 2**20  # bytes of one file
 
 INTRO = """
 # Brain MRI: tumour or not, and where
@@ -88,6 +89,7 @@ def build(models: list[str] | None = None) -> gr.Blocks:
     """
     offer(models or [])
     decoders()
+    guard_fetching()
     with Page(title="Brain MRI demo", analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
         gr.Markdown(INTRO, elem_id="intro")
         with gr.Tabs(elem_id="tabs"):
@@ -125,7 +127,7 @@ def launch_options() -> dict:
         "enable_monitoring": False,
         "ssr_mode": False,
         "mcp_server": True,
-        "app_kwargs": {"routes": [Route("/health", health_route)]},
+        "app_kwargs": {"middleware": [Middleware(Guard)], "routes": [Route("/health", health_route)]},
     }
 
 

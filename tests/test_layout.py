@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 ROOT = Path(__file__).parent.parent
 # every room of the package and the rooms it may know
@@ -86,11 +87,28 @@ def test_training_does_not_know_the_page(path):
 
 @pytest.mark.parametrize("path", sorted([*(ROOT / "brainmri").rglob("*.py"), *(ROOT / "train").glob("*.py"), ROOT / "app.py"]))
 def test_nothing_is_unpickled(path):
-    assert not imports(path) & {"pickle", "joblib", "dill", "shelve", "marshal"}
+    found = {name.split(".")[0] for name in imports(path)}
+    assert not found & {"pickle", "cPickle", "_pickle", "pickletools", "cloudpickle", "joblib", "dill", "shelve", "marshal"}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "numpy.load"):
-            keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
-            assert keywords.get("weights_only") == "True", f"{path}:{node.lineno}"
+        if not isinstance(node, ast.Call):
+            continue
+        called, keywords = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+        where = f"{path}:{node.lineno}"
+        assert called != "torch.load" or keywords.get("weights_only") == "True", where
+        assert not called.endswith("read_pickle"), where
+        assert keywords.get("allow_pickle", "False") == "False", where
+
+
+def test_weights_are_safetensors_and_nothing_else():
+    files = [file for file in (ROOT / "brainmri" / "weights").rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} <= {".safetensors", ".onnx", ".json", ".md"}
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    assert weights
+    for file in weights:
+        with safe_open(file, "pt") as tensors:
+            assert list(tensors.keys())
+    # neither a pickle nor torch's zip of one, whatever it is called
+    assert not [file for file in files if file.read_bytes()[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")]
 
 
 def test_importing_prints_nothing_and_opens_no_socket():

@@ -1,0 +1,129 @@
+"""What Gradio would let through: endless bodies, fetching whatever for whomever, files that a browser runs."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+from gradio import processing_utils
+from safehttpx import AsyncSecureTransport
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from brainmri.reading import MAX_BYTES
+from brainmri.scan import MAX_STUDY_BYTES
+
+MAX_UPLOAD = 512 * 2**20  # bytes of one file
+MAX_UPLOADS = MAX_STUDY_BYTES + 2**24  # bytes of one upload of several files, with what the form adds
+MAX_REQUEST = 2 * MAX_BYTES  # bytes of any other request; a slice may come in it as a data: URL
+FETCH_SECONDS = 60
+FILE = re.compile("/gradio_api/file[=/](?P<path>.*)", re.DOTALL)
+# an upload or a result that a browser is made to open has no scripts, no origin and nothing to fetch
+INERT = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; sandbox"
+
+
+class Guard:
+    """ASGI middleware around all of Gradio's routes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        file = FILE.match(scope["path"])
+        if file and file["path"].startswith(
+            ("http:", "https:")
+        ):  # Gradio would relay it, as this server's own and with whatever type it says
+            return await PlainTextResponse("Files of other servers are not served.", 403)(scope, receive, send)
+        most = MAX_UPLOADS if scope["path"].endswith("/gradio_api/upload") else MAX_REQUEST
+        too_much = f"More than {most // 2**20} MiB came in one request."
+        if int(Headers(scope=scope).get("content-length", 0)) > most:
+            return await PlainTextResponse(too_much, 413)(scope, receive, send)
+        came = 0
+
+        async def counted() -> Message:
+            nonlocal came
+            message = await receive()
+            came += len(message.get("body", b""))
+            if came > most:
+                raise HTTPException(413, too_much)
+            return message
+
+        async def inert(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                if file:
+                    headers["Content-Security-Policy"] = INERT
+            await send(message)
+
+        return await self.app(scope, counted, inert)
+
+
+class Refused(Exception):
+    """An address that is not fetched from."""
+
+
+class PublicTransport(httpx.AsyncBaseTransport):
+    """How Gradio fetches an input that is given as an address: from public hosts alone, as much as may be uploaded."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """The answer, its body bounded in bytes and time.
+
+        Raises:
+            Refused: for a host that is not public, or an answer that is packed.
+        """
+        address = await public_address(request.url.host)
+        request.headers["Accept-Encoding"] = "identity"
+        response = await AsyncSecureTransport(address).handle_async_request(request)
+        if "content-encoding" in response.headers:
+            raise Refused("a packed answer came")
+        return httpx.Response(response.status_code, headers=response.headers, stream=Bounded(response.stream))
+
+
+class Bounded(httpx.AsyncByteStream):
+    """A stream that ends by an error when it is too long, or takes too long."""
+
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self.stream, self.left, self.until = stream, MAX_UPLOAD, time.monotonic() + FETCH_SECONDS
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self.stream:
+            self.left -= len(chunk)
+            if self.left < 0 or time.monotonic() > self.until:
+                raise Refused(f"more than {MAX_UPLOAD // 2**20} MiB or {FETCH_SECONDS} seconds came")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+async def public_address(host: str) -> str:
+    """The address of a host, which is then connected to and no other, so that a name cannot change its mind.
+
+    Raises:
+        Refused: when any of its addresses is not of the public internet.
+    """
+    try:
+        found = {entry[4][0] for entry in await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError as error:
+        raise Refused("an unknown host") from error
+    for address in found:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        embeds = ip.version == 6 and (ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96"))  # an IPv4 address
+        if not ip.is_global or ip.is_multicast or embeds:
+            raise Refused("a host that is not public")
+    return min(found)
+
+
+def guard_fetching() -> None:
+    """Make Gradio fetch by `PublicTransport`; its own way reads all that comes into memory and takes 100.64.0.0/10 for public."""
+    processing_utils.async_transport = PublicTransport()

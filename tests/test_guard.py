@@ -1,0 +1,237 @@
+"""The page's server among strangers: what they may fetch through it, what it serves back, and names that mean mischief."""
+
+import asyncio
+import io
+import json
+import socket
+import threading
+import zipfile
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from brainmri.ui import guard
+
+EXAMPLE = Path(__file__).parents[1] / "assets" / "examples" / "large-lesion.png"
+SCRIPT = b"<html><script>alert(document.domain)</script></html>"
+SVG = b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(document.domain)'/>"
+
+
+def upload(page_url: str, name: str, data: bytes) -> str | None:
+    """The path under which the server keeps a file; None where it does not take the name."""
+    answer = httpx.post(page_url + "gradio_api/upload", files={"files": (name, data)}, timeout=60)
+    if answer.status_code == 400:
+        assert "Invalid file name" in answer.text
+        return None
+    return answer.json()[0]
+
+
+def call(page_url: str, path: str, endpoint: str = "predict") -> str:
+    """What comes of naming a path as the input, as a program would, to the last event."""
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    data = [[file] if endpoint == "study" else file, "effunet-lgg", "effunet-lgg", None]
+    data += [None] * 3 if endpoint == "study" else []
+    answer = httpx.post(page_url + f"gradio_api/call/{endpoint}", json={"data": data}, timeout=60)
+    if answer.status_code != 200:
+        return answer.text
+    return httpx.get(page_url + f"gradio_api/call/{endpoint}/{answer.json()['event_id']}", timeout=60).text
+
+
+# --- what is fetched ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def secret():
+    """A server that nobody outside may reach, and what it was asked for."""
+    asked, listener = [], socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                asked.append(connection.recv(999))
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret")
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1], asked
+    listener.close()
+
+
+def places(port: int) -> list[str]:
+    hosts = ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433", "127.1"]
+    return [f"http://{host}:{port}/slice.png" for host in hosts] + [
+        "http://169.254.169.254/latest/meta-data/slice.png", "http://100.100.100.200/slice.png", "http://10.0.0.1/slice.png",
+        "http://[64:ff9b::7f00:1]/slice.png", "http://[2002:7f00:1::]/slice.png",
+    ]  # fmt: skip
+
+
+def test_a_private_address_is_not_fetched_as_an_input(page_url, secret):
+    port, asked = secret
+    for place in places(port):
+        answer = call(page_url, place)
+        assert "event: error" in answer, place
+        assert "secret" not in answer
+    assert "event: error" in call(page_url, f"http://127.0.0.1:{port}/flair.nii", "study")
+    assert asked == []
+
+
+def test_no_address_is_served_as_a_file(page_url, secret):
+    port, asked = secret
+    for place in [*places(port), "http://example.com/x.png", "https://example.com/x.png"]:
+        for form in ("file=", "file/"):
+            answer = httpx.get(page_url + "gradio_api/" + form + place, timeout=60)
+            assert (answer.status_code, answer.text) == (403, "Files of other servers are not served."), place
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "file:///etc/passwd", "/proc/self/environ", "../../../../etc/passwd", __file__, "//etc/passwd", "~"]
+)
+def test_a_file_that_was_not_uploaded_is_neither_read_nor_served(page_url, path):
+    for endpoint in ("predict", "compare", "study"):
+        answer = call(page_url, path, endpoint)
+        assert "event: error" in answer or "detail" in answer, answer
+        assert "root:" not in answer
+    assert httpx.get(page_url + "gradio_api/file=" + path).status_code in (403, 404)
+
+
+def test_public_addresses_alone_are_fetched_and_no_more_than_may_be_uploaded(monkeypatch):
+    async def look(host: str) -> str:
+        return await guard.public_address(host)
+
+    for host in ("127.0.0.1", "localhost", "10.1.2.3", "169.254.169.254", "100.64.0.1", "::1", "fd00::1", "64:ff9b::a00:1"):
+        with pytest.raises(guard.Refused, match="not public"):
+            asyncio.run(look(host))
+    with pytest.raises(guard.Refused, match="unknown host"):
+        asyncio.run(look("no-such-host.invalid"))
+    assert asyncio.run(look("93.184.215.14")) == "93.184.215.14"
+
+    class Endless(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            while True:
+                yield bytes(2**20)
+
+    async def drain() -> int:
+        return sum([len(chunk) async for chunk in guard.Bounded(Endless())])
+
+    monkeypatch.setattr(guard, "MAX_UPLOAD", 2**23)
+    with pytest.raises(guard.Refused, match="more than 8 MiB"):
+        asyncio.run(drain())
+    monkeypatch.setattr(guard, "MAX_UPLOAD", 2**60)
+    monkeypatch.setattr(guard, "FETCH_SECONDS", 0)
+    with pytest.raises(guard.Refused, match="0 seconds"):
+        asyncio.run(drain())
+
+
+# --- what is taken --------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_of_too_many_bytes_is_not_taken_in(page_url, monkeypatch):
+    monkeypatch.setattr(guard, "MAX_REQUEST", 2**16)
+    monkeypatch.setattr(guard, "MAX_UPLOADS", 2**18)
+    body = json.dumps({"data": ["x" * 2**17]}).encode()
+
+    def in_pieces():
+        yield from (body[start : start + 4096] for start in range(0, len(body), 4096))
+
+    for content in (body, in_pieces()):
+        answer = httpx.post(page_url + "gradio_api/call/predict", content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == 413
+    assert upload(page_url, "slice.png", bytes(2**17))
+    answer = httpx.post(page_url + "gradio_api/upload", files={"files": ("slice.png", bytes(2**19))})
+    assert (answer.status_code, answer.text) == (413, "More than 0 MiB came in one request.")
+
+
+# --- what is served back --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("x.html", SCRIPT), ("x.svg", SVG), ("x.htm", SCRIPT), ("x.xhtml", SCRIPT), ("x.xml", SVG), ("x.png", SCRIPT), ("x", SCRIPT),
+     ("x.jpg", SVG), ("x.js", b"alert(1)"), ("x.pdf", b"%PDF-1.4"), ("x.mht", SCRIPT), ("x.png.html", SCRIPT)],
+)  # fmt: skip
+def test_an_upload_never_comes_back_as_a_page(page_url, name, data):
+    path = upload(page_url, name, data)
+    for headers in ({}, {"Range": "bytes=0-20"}):
+        answer = httpx.get(page_url + "gradio_api/file=" + path, headers=headers)
+        assert answer.status_code in (200, 206)
+        kind = answer.headers["content-type"]
+        assert kind in ("application/octet-stream", "image/png", "image/jpeg")
+        assert kind.startswith("image/") or answer.headers["content-disposition"].startswith("attachment")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in answer.headers["content-security-policy"]
+
+
+def test_pages_and_drawings_are_refused_as_slices_and_as_studies(page_url, tmp_path):
+    client = Client(page_url, verbose=False, analytics_enabled=False, download_files=str(tmp_path / "out"))
+    for name, data in (("x.html", SCRIPT), ("x.svg", SVG), ("x.png", SVG), ("x.jpg", SCRIPT), ("x.tif", b"%PDF-1.4")):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(AppError, match=r"Invalid file type|not an image"):
+            client.predict(handle_file(tmp_path / name), api_name="/predict")
+        with pytest.raises(AppError, match=r"no slices and no volume|not an image"):
+            client.predict([handle_file(tmp_path / name)], api_name="/study")
+
+
+# --- names ----------------------------------------------------------------------------------------------------------------
+
+NAMES = [
+    "CON.png", "nul.PNG", "x" * 300 + ".png", "Schädel Ø 脑 🧠.png", "a\nb\r\n<b>.png", "../../x.png", "..\\x.png", "-rf.png",
+    "a;b`c`.png", "'; drop.png", "..", "%2e%2e%2fx.png", "\u202egnp.exe.png", "...png", " .png", "a\0b.png", "x.png/",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_slice_of_any_name_is_read_and_its_files_have_tame_ones(page_url, name):
+    cache = Path(upload(page_url, "slice.png", b"")).parents[1]
+    path = upload(page_url, name, EXAMPLE.read_bytes())
+    if path is None:
+        assert not name.strip("./\\")
+        return
+    assert Path(path).parents[1] == cache
+    answer = call(page_url, path)
+    if not path.lower().endswith(".png"):
+        assert "Invalid file type" in answer
+        return
+    assert "event: complete" in answer, answer
+    files = [part["path"] for part in json.loads(answer.split("data: ")[-1])[2:]]
+    assert len(files) == 3
+    for file in map(Path, files):
+        assert file.name.isascii()
+        assert not set(file.name) & set(" '\"\\;:`<>\r\n%")
+        assert len(file.name) < 120
+
+
+# --- files that are two things at once --------------------------------------------------------------------------------------
+
+
+def polyglots() -> dict[str, bytes]:
+    picture, packed = EXAMPLE.read_bytes(), io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("../../evil.png", picture)
+    jpeg = io.BytesIO()
+    Image.fromarray(np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)).save(jpeg, "JPEG", comment=SCRIPT)
+    return {"png and zip.png": picture + packed.getvalue(), "jpeg and html.jpg": jpeg.getvalue() + SCRIPT}
+
+
+@pytest.mark.parametrize("name", polyglots())
+def test_a_polyglot_is_the_picture_it_begins_as(page_url, name):
+    path = upload(page_url, name, polyglots()[name])
+    for endpoint in ("predict", "study"):
+        assert "event: complete" in call(page_url, path, endpoint)
+    served = httpx.get(page_url + "gradio_api/file=" + path)
+    assert served.headers["content-type"].startswith("image/")
+    results = json.loads(call(page_url, path).split("data: ")[-1])[2:]
+    assert not [file for file in results if b"script" in Path(file["path"]).read_bytes()]
+
+
+def test_a_picture_hidden_in_a_document_is_refused(page_url):
+    hidden = b"%PDF-1.4\n" + EXAMPLE.read_bytes()
+    assert "not an image" in call(page_url, upload(page_url, "x.png", hidden))
