@@ -1,6 +1,7 @@
 """Studies as they should not be, beside those of the readers' own tests: every one refused or warned about in plain words."""
 
 import gzip
+import zipfile
 
 import nibabel
 import numpy as np
@@ -24,6 +25,7 @@ from test_volumes import (
     zip_of_bytes,
 )
 
+from brainmri.files import StudyFile
 from brainmri.preprocess import FLAIR
 from brainmri.reading import list_sequences, read_study
 
@@ -86,6 +88,26 @@ def test_slices_missing_from_a_folder_are_warned_about(tmp_path):
 def test_a_slice_number_too_long_to_be_one_is_refused(tmp_path):
     long = f"case_{'1' * 5000}.png"
     assert "has no slice number" in refusal(zip_of_bytes(tmp_path, {long: png(1), "case_2.png": png(2)}))
+
+
+def test_a_length_that_lies_makes_no_room(tmp_path):
+    (tmp_path / "x").write_bytes(b"DICM" * 9)
+    with StudyFile(path=tmp_path / "x").open() as handle:
+        assert handle.read(4) == b"DICM"
+        assert len(handle.read(2**45)) == 32
+        assert handle.read(2**45) == b""
+
+
+def test_what_unpacks_to_hundreds_of_times_its_size_is_refused_before_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("brainmri.volumes._load", lambda *_: pytest.fail("it was unpacked"))
+    monkeypatch.setattr("brainmri.files._read_members", lambda *_: pytest.fail("it was unpacked"))
+    volume = np.zeros((300, 300, 400), np.int16)
+    volume[100, 100] = 1
+    path = tmp_path / "flair.nii.gz"
+    path.write_bytes(gzip.compress(nibabel.Nifti1Image(volume, RAS).to_bytes()))
+    assert "that unpack to 69 MiB, as no image does" in refusal(path)
+    members = {f"case_{number}.png": bytes(2**22) for number in range(20)}
+    assert "that unpack to 80 MiB, as no image does" in refusal(zip_of_bytes(tmp_path, members, compression=zipfile.ZIP_DEFLATED))
 
 
 # --- voxels ---------------------------------------------------------------------------------------------------------------

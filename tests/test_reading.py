@@ -96,9 +96,38 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IEND\xaeB`\x82"
 
 
+def with_chunk(kind: bytes, body: bytes) -> bytes:
+    """A sound PNG with one chunk more, before its end."""
+    whole = saved(Image.fromarray(RGB), "PNG")
+    return whole[:-12] + struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) + whole[-12:]
+
+
+def with_tag(data: bytes, tag: int, value: int) -> bytes:
+    """A little-endian TIFF with another value in a tag of its first page."""
+    (start,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, start)
+    places = (start + 2 + 12 * number for number in range(entries))
+    at = next(at for at in places if struct.unpack_from("<H", data, at) == (tag,))
+    return data[:at] + struct.pack("<HHII", tag, 4, 1, value) + data[at + 12 :]
+
+
+TILED = tiff(GREY, tile=(16, 16))
+ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH = 278, 322, 323
+
+
+def test_one_strip_of_any_length_is_read():
+    whole = with_tag(tiff(GREY), ROWS_PER_STRIP, 2**32 - 1)  # what the format has for "all of them"
+    assert np.array_equal(read_bytes(whole, "x").pixels, read_bytes(tiff(GREY), "x").pixels)
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
+        (with_chunk(b"tRNS", b""), "damaged picture"),
+        (with_chunk(b"iCCP", b"x"), "damaged picture"),
+        (with_tag(TILED, TILE_LENGTH, 2**31 - 1), "tiles of 16 x 2147483647"),
+        (with_tag(TILED, TILE_WIDTH, 2**31 - 1), "tiles of 2147483647 x 16"),
+        (tiff(np.zeros((16, 32, 32), np.uint8), volumetric=True, tile=(16, 32, 32)), "pages of 16 planes"),
         (b"", "an empty file"),
         (b"Dear doctor,", "not an image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
