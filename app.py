@@ -9,6 +9,8 @@ networks.
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
 from html import escape
 
 import gradio as gr
@@ -20,7 +22,7 @@ from brainmri.hub import HubError
 from brainmri.reading import ACCEPTED
 from brainmri.report import TEMPLATES
 from brainmri.scan import ACCEPTED_STUDIES
-from brainmri.ui import logs
+from brainmri.ui import cache, logs
 from brainmri.ui.blocks import Page
 from brainmri.ui.common import ASSETS
 from brainmri.ui.compare_tab import compare_tab
@@ -33,6 +35,7 @@ from brainmri.ui.study_tab import study_tab
 
 SWEEP, KEEP = 5 * 60, 25 * 60  # seconds between sweeps of the temporary files, and the age at which a sweep deletes them
 QUEUE = 32
+FINISH = 60  # seconds that a server which is told to end gives to what is at work
 
 INTRO = """
 # Brain MRI: tumour or not, and where
@@ -81,7 +84,7 @@ def model_html(entry: ModelEntry) -> str:
 <div class="table"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div></article>"""
 
 
-def build(models: list[str] | None = None) -> gr.Blocks:
+def build(models: list[str] | None = None) -> Page:
     """The page, not launched yet.
 
     Args:
@@ -131,6 +134,18 @@ def launch_options() -> dict:
     }
 
 
+def serve(page: Page) -> None:
+    """Serve until SIGINT or SIGTERM; what is at work then is finished first, and its answers are delivered."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    page.launch(**launch_options(), prevent_thread_lock=True)
+    while not ended.wait(1):  # by the second, since Windows tells of Ctrl-C between waits alone
+        pass
+    page.finish(FINISH)
+    page.close()
+
+
 def main() -> None:
     """Load and check what is offered, and serve the page."""
     parser = argparse.ArgumentParser(description="The demo's page. Research demo, not a medical device.")
@@ -140,11 +155,12 @@ def main() -> None:
     options = parser.parse_args()
     try:
         logs.configure()
+        cache.claim()
         page = build(options.models)
         start()
     except (ValueError, FileNotFoundError, HubError) as error:
         parser.error(str(error))
-    page.launch(**launch_options())
+    serve(page)
 
 
 if __name__ == "__main__":

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 
 import gradio as gr
 from gradio.utils import get_function_description
 
-from brainmri.ui.logs import new_request
+from brainmri.ui.logs import causes, new_request
 
 SORRY = "Something went wrong on our side, and it was logged. Please try again, or try another input."
+DISK_FULL = "The server's disk is full, so the results could not be written. Please try again later."
+CLOSING = "The page is being restarted. Please try again in a minute."
+
+DELIVERY = 1.0  # seconds for the last answers to reach those who asked
 
 log = logging.getLogger(__name__)
 
 
+def disk_is_full(error: BaseException) -> bool:
+    """Whether that is why something could not be written, whatever was made of the error on its way here."""
+    return any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) for e in causes(error))
+
+
 class Page(gr.Blocks):
     """Where every request passes, a visitor's or a program's."""
+
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, **options)
+        self.at_work, self.closing = 0, False
+
+    def finish(self, seconds: float) -> bool:
+        """Turn new requests away and wait for those at work to be answered; False where they took longer."""
+        self.closing = True
+        until = time.monotonic() + seconds
+        while self.at_work and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(DELIVERY)
+        return not self.at_work
 
     async def process_api(self, block_fn, *arguments, **options) -> dict:
         """Answer a request and log its kind, outcome, duration and sizes; what was not expected becomes a short apology.
@@ -29,7 +52,10 @@ class Page(gr.Blocks):
         public = event.api_visibility == "public"
         kind = f"/{event.api_name}" if public else f"{getattr(event.fn, '__module__', '').rpartition('.')[2]}.{event.name}"
         sizes, began, outcome, failure = new_request(), time.perf_counter(), "answered", None
+        self.at_work += 1
         try:
+            if self.closing:
+                raise gr.Error(CLOSING, duration=15, print_exception=False)
             return await super().process_api(event, *arguments, **options)
         except gr.Error as refusal:
             outcome = "refused"
@@ -40,8 +66,9 @@ class Page(gr.Blocks):
             raise
         except Exception as error:
             outcome, failure = "failed", error
-            raise gr.Error(SORRY, duration=15, print_exception=False) from error
+            raise gr.Error(DISK_FULL if disk_is_full(error) else SORRY, duration=15, print_exception=False) from error
         finally:
+            self.at_work -= 1
             measured = {"seconds": round(time.perf_counter() - began, 3), **sizes}
             told = ", ".join(f"{name} {number}" for name, number in measured.items())
             level = logging.ERROR if failure else logging.INFO if event.queue or outcome != "answered" else logging.DEBUG

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from brainmri.reading import MAX_BYTES
 from brainmri.scan import MAX_STUDY_BYTES
+from brainmri.ui.blocks import DISK_FULL, disk_is_full
 
 MAX_UPLOAD = 512 * 2**20  # bytes of one file
 MAX_UPLOADS = MAX_STUDY_BYTES + 2**24  # bytes of one upload of several files, with what the form adds
@@ -65,7 +66,12 @@ class Guard:
                     headers["Content-Security-Policy"] = INERT
             await send(message)
 
-        return await self.app(scope, counted, inert)
+        try:
+            await self.app(scope, counted, inert)
+        except Exception as error:
+            if not disk_is_full(error):
+                raise
+            await PlainTextResponse(DISK_FULL, 507)(scope, receive, send)  # of an upload; nothing of an answer was sent yet
 
 
 class Refused(Exception):

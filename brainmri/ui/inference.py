@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
+
+import torch
 
 import brainmri
 from brainmri.compare import Opinion, compare
 from brainmri.entry import ModelEntry
 from brainmri.explain import Explanation, explain
 from brainmri.findings import Finding, Study
-from brainmri.predict import Pipeline
+from brainmri.predict import Pipeline, Progress
 from brainmri.scan import Scan
 from brainmri.stability import Stability, stability
 from brainmri.zoo import LoadedModel, embedded, find_entry, pins
@@ -19,6 +23,8 @@ from brainmri.zoo import LoadedModel, embedded, find_entry, pins
 ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # as the package below reads it
 if ZERO_GPU:
     import spaces  # wants to be there before anything touches CUDA, which imports do not
+
+log = logging.getLogger(__name__)
 
 # what a visitor may choose: the zoo, and what whoever runs the page added to it
 offered: dict[str, ModelEntry] = {}
@@ -31,42 +37,74 @@ def offer(sources: list[str]) -> None:
         offered[source] = find_entry(source)
 
 
-@cache
-def network(name: str) -> LoadedModel:
+def network(name: str, device: str = "auto") -> LoadedModel:
     """A network that is offered, kept for the next request; nobody else's name makes the server load or fetch anything.
 
     On ZeroGPU it has to be loaded before the page is launched: what lies on CUDA then, the processes with a GPU find there.
     """
     if name not in offered:
         raise ValueError(f"unknown model {name!r}; choose from {', '.join(offered)}")
-    return brainmri.load(name, weights=offered[name].folder)
+    return _loaded(name, device)
+
+
+@cache
+def _loaded(name: str, device: str) -> LoadedModel:
+    return brainmri.load(name, weights=offered[name].folder, device=device)
+
+
+def roomy(work: Callable) -> Callable:
+    """The same work, done again on the CPU when the accelerator's memory is full."""
+
+    @wraps(work)
+    def done(*arguments):
+        try:
+            return work(*arguments)
+        except RuntimeError as error:  # CUDA has a type of its own for it, Apple's has not
+            if "out of memory" not in str(error):
+                raise
+            log.warning("the accelerator's memory is full: this request is answered by the CPU")
+        gc.collect()  # what the failed attempt left, now that no traceback holds it
+        torch.cuda.empty_cache()
+        return work(*arguments, device="cpu")
+
+    return done
 
 
 # names go in rather than networks, since ZeroGPU runs these in another process
 
 
-def find_in_slice(scan: Scan, segmenter: str, classifier: str, threshold: float | None) -> Finding:
+@roomy
+def find_in_slice(scan: Scan, segmenter: str, classifier: str, threshold: float | None, device: str = "auto") -> Finding:
     """The finding of one slice."""
-    return Pipeline(network(segmenter), network(classifier), mask_threshold=threshold)(scan)
+    return _pipeline(segmenter, classifier, threshold, device)(scan)
 
 
-def question_slice(scan: Scan, segmenter: str, classifier: str, threshold: float | None) -> tuple[Explanation, Stability]:
+@roomy
+def question_slice(
+    scan: Scan, segmenter: str, classifier: str, threshold: float | None, device: str = "auto"
+) -> tuple[Explanation, Stability]:
     """Why the verdict on a slice is what it is, and how stable its outline."""
-    pipe = Pipeline(network(segmenter), network(classifier), mask_threshold=threshold)
+    pipe = _pipeline(segmenter, classifier, threshold, device)
     mask = pipe(scan).mask
     return explain(pipe.classifier, scan.pixels, mask), stability(pipe.segmenter, scan.pixels, pipe.mask_threshold)
 
 
-def ask_several(scan: Scan, names: list[str]) -> list[Opinion]:
+@roomy
+def ask_several(scan: Scan, names: list[str], device: str = "auto") -> list[Opinion]:
     """What each of the models says of a slice."""
-    return compare({name: network(name) for name in names}, scan.pixels)
+    return compare({name: network(name, device) for name in names}, scan.pixels)
 
 
+@roomy
 def find_in_study(
-    scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Callable[[int, int], None] | None = None
+    scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Progress | None = None, device: str = "auto"
 ) -> Study:
     """The findings of a study; `progress` is told the slices done and their number."""
-    return Pipeline(network(segmenter), network(classifier), mask_threshold=threshold).study(scan, progress)
+    return _pipeline(segmenter, classifier, threshold, device).study(scan, progress)
+
+
+def _pipeline(segmenter: str, classifier: str, threshold: float | None, device: str) -> Pipeline:
+    return Pipeline(network(segmenter, device), network(classifier, device), mask_threshold=threshold)
 
 
 if ZERO_GPU:

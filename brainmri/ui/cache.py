@@ -1,0 +1,41 @@
+"""Where the page keeps uploads and results until they are swept: a folder of this process's own."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+VARIABLE = "GRADIO_TEMP_DIR"
+HOME = "brainmri-page"
+
+
+def claim() -> Path:
+    """Have Gradio keep its files in a folder of this process's own, which is removed at the end of it.
+
+    Gradio sweeps only what the running process has made, so what a killed one left behind is removed here. The folder lies in
+    GRADIO_TEMP_DIR, or where the system has its temporary files, and must be claimed before the page is built.
+    """
+    home = Path(os.environ.get(VARIABLE) or tempfile.gettempdir()) / HOME
+    own = home / str(os.getpid())
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in home.iterdir():
+        if left == own or not _alive(left.name):
+            shutil.rmtree(left, ignore_errors=True)
+    own.mkdir(mode=0o700)
+    os.environ[VARIABLE] = str(own)
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return own
+
+
+def _alive(name: str) -> bool:
+    """Whether a process of that number runs here; what is not a number is nobody's."""
+    try:
+        os.kill(int(name), 0)
+    except PermissionError:
+        return True
+    except (ValueError, OSError):
+        return False
+    return True
