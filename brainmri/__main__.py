@@ -28,27 +28,36 @@ def predict(options: argparse.Namespace) -> int:
     """Analyse every input, and every study in a folder of them; 1 when any of them failed, 0 else."""
     from tqdm import tqdm
 
-    from brainmri.cohort import inputs_in, process, write_table
-    from brainmri.predict import Pipeline
+    from brainmri.cohort import inputs_in, write_table
+    from brainmri.engines import on_ray, on_this_machine
 
+    if options.engine != "ray" and (options.address, options.workers) != (None, None):
+        raise ValueError("--address and --workers are for --engine ray; the local engine is one worker on this machine")
     options.out.mkdir(parents=True, exist_ok=True)
-    pipe = Pipeline(segmenter=options.segmenter, classifier=options.classifier, device=options.device)
-    inputs = [found for path in options.paths for found in inputs_in(path)]
-    rows = []
+    paths = [path for given in options.paths for path in inputs_in(given) if path.resolve() != options.out.resolve()]
+    if not paths:
+        raise ValueError(f"nothing to analyse came, only {options.out}, the folder for the results")
+    inputs = dict(zip(output_stems(paths), paths, strict=True))
+    networks = {"segmenter": options.segmenter, "classifier": options.classifier, "device": options.device}
+    if options.engine == "ray":
+        engine = on_ray(inputs, options.out, networks, options.address, options.workers)
+    else:
+        engine = on_this_machine(inputs, options.out, networks)
+    rows = {}
     try:
-        for path, stem in zip(tqdm(inputs, unit="input", disable=len(inputs) == 1), output_stems(inputs), strict=True):
-            row = process(pipe, path, options.out, stem)
-            rows.append(row)
+        for row in tqdm(engine, total=len(inputs), unit="input", disable=len(inputs) == 1):
+            path = inputs[row["input"]]
+            rows[row["input"]] = row
             if row["status"] == "failed":
                 tqdm.write(f"{path}: {row['problem']}", file=sys.stderr)
             else:
                 before = " (done before)" if row["status"] == "done before" else ""
-                size = f"{row['lesion_volume_ml']:.1f} mL" if row.get("lesion_volume_ml") else f"{row['lesion_voxels']} pixels"
+                size = f"{row['lesion_volume_ml']:.1f} mL" if row["lesion_volume_ml"] else f"{row['lesion_voxels']} pixels"
                 tqdm.write(f"{path}: {row['verdict']}, {size} outlined{before}")
     finally:  # what is done stays told when somebody stops it
-        if any(row["kind"] == "study" for row in rows):
-            write_table(rows, options.out)
-    failed = sum(row["status"] == "failed" for row in rows)
+        if any(row["kind"] == "study" for row in rows.values()):
+            write_table([rows[name] for name in inputs if name in rows], options.out)
+    failed = sum(row["status"] == "failed" for row in rows.values())
     if failed:
         print(f"{failed} of {len(inputs)} inputs failed; the others are in {options.out}", file=sys.stderr)
     return 1 if failed else 0
@@ -112,6 +121,9 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--segmenter", help=f"zoo entry, folder or OWNER/NAME for the mask (default {zoo.DEFAULT})")
     run.add_argument("--classifier", help="the same for the verdict (default: the segmenter's own head, or the default's)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    run.add_argument("--engine", choices=("local", "ray"), default="local", help="one input after the other, or a Ray cluster")
+    run.add_argument("--address", help="of a running Ray cluster, or auto (default: one of this machine's cores, for this run)")
+    run.add_argument("--workers", type=int, metavar="N", help="Ray actors (default: one a CPU; where there are GPUs, four a GPU)")
     run.set_defaults(run=predict)
     listing = commands.add_parser("models", help="list the zoo")
     listing.add_argument("sources", nargs="*", metavar="DIR_OR_REPO", help="more entries: folders, OWNER/NAME on the Hub")

@@ -1,14 +1,15 @@
-"""Many inputs in turn: what in a folder is a study of its own, what is done already, and one table of all."""
+"""Many inputs: what in a folder is a study of its own, what is done to one, what is done already, and one table of all."""
 
 from __future__ import annotations
 
 import json
 import logging
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from brainmri.dicom import study_uid
 from brainmri.files import StudyFile, folder_files, is_zip
-from brainmri.outputs import RECORD, write_slice, write_study
+from brainmri.outputs import RECORD, SLICE_RECORD, UNFINISHED, deliver, write_slice, write_study
 from brainmri.predict import Pipeline
 from brainmri.reading import SUFFIXES, holds_one_slice, is_dicom, read_slice, read_study
 from brainmri.scan import UnreadableImage
@@ -16,9 +17,13 @@ from brainmri.sequences import sequence_of
 from brainmri.volumes import is_mask, is_nifti
 
 TABLE = "studies"  # .csv and .parquet
-# of a study's record, as it stands there; and what is joined of it to one text
-COLUMNS = ("verdict", "slices", "lesion_count", "lesion_voxels", "lesion_volume_ml", "largest_diameter_mm")
-JOINED = ("carried_by_slices", "warnings", "input_sha256")
+# what an input is and what became of it; then of its record, as it stands there; and what is joined of it to one text
+STATUS = dict.fromkeys(("input", "kind", "status", "problem"), "string")
+OF_RECORD = {"verdict": "string"}
+OF_RECORD |= dict.fromkeys(("slices", "lesion_count", "lesion_voxels"), "Int64")
+OF_RECORD |= dict.fromkeys(("lesion_volume_ml", "largest_diameter_mm"), "Float64")
+JOINED = dict.fromkeys(("carried_by_slices", "warnings", "input_sha256"), "string")
+COLUMNS = STATUS | OF_RECORD | JOINED  # of the table, with their types, whatever is in them
 
 log = logging.getLogger(__name__)
 
@@ -61,54 +66,62 @@ def process(pipe: Pipeline, path: Path, out: Path, name: str) -> dict:
     """Analyse one input and write its files.
 
     A slice's are `<name>.mask.png` and so on (`outputs.write_slice`), a study's lie in a folder `<name>` (`outputs.write_study`).
-    A study is not analysed again when its folder is complete and tells of the same input, networks and thresholds.
+    An input is not analysed again when its record is there and tells of the same input, networks and thresholds.
 
     Returns:
         A row of the table: `kind` is "slice" or "study", `status` "done", "done before" or "failed" with the `problem` in words.
     """
-    row = {"input": name, "kind": "study", "status": "done", "problem": None}
+    kind = "study"
     try:
         if holds_one_slice(path):
-            row["kind"] = "slice"
+            kind, place = "slice", out / f"{name}.{SLICE_RECORD}"
             scan = read_slice(path)
-            finding = pipe(scan)
-            write_slice(scan, finding, out, name)
-            return row | {"verdict": finding.verdict, "lesion_voxels": finding.area_px}
-        scan = read_study(path)
-        record = _record_of(out / name)
-        if record and _same_making(record["provenance"], pipe.provenance(scan)):
-            row["status"] = "done before"
         else:
-            study = pipe.study(scan)
-            write_study(scan, study, out / name)
-            record = study.record()
-        return row | {column: record.get(column) for column in COLUMNS} | {
-            "carried_by_slices": " ".join(map(str, record["carried_by_slices"])),
-            "warnings": "; ".join(record["warnings"]),
-            "input_sha256": record["provenance"]["input"]["sha256"],
-        }  # fmt: skip
+            scan, place = read_study(path), out / name / RECORD
+        record = _record_at(place)
+        status = "done before"
+        if record is None or not _same_making(record["provenance"], pipe.provenance(scan)):
+            status = "done"
+            if kind == "slice":
+                write_slice(scan, pipe(scan), out, name)
+            else:
+                write_study(scan, pipe.study(scan), out / name)
+            record = _record_at(place)
     except (OSError, ValueError) as error:
-        return row | {"status": "failed", "problem": str(error)}
+        return failed(name, str(error), kind)
     except Exception as error:  # one bad study must not end a night's work
         log.exception("an input failed")
-        return row | {"status": "failed", "problem": f"failed unexpectedly ({type(error).__name__}); it was logged"}
+        return failed(name, f"failed unexpectedly ({type(error).__name__}); it was logged", kind)
+    return {"input": name, "kind": kind, "status": status, "problem": None} | {
+        **{column: record.get(column) for column in OF_RECORD},
+        "lesion_voxels": record["area_px"] if kind == "slice" else record["lesion_voxels"],
+        "carried_by_slices": " ".join(map(str, record.get("carried_by_slices", []))),
+        "warnings": "; ".join(record["warnings"]),
+        "input_sha256": record["provenance"]["input"]["sha256"],
+    }
+
+
+def failed(name: str, problem: str, kind: str = "study") -> dict:
+    """The row of an input that came to nothing."""
+    return dict.fromkeys(COLUMNS) | {"input": name, "kind": kind, "status": "failed", "problem": problem}
 
 
 def write_table(rows: list[dict], out: Path) -> None:
     """All rows of `process` as `studies.csv` and `studies.parquet`."""
     import pandas
 
-    table = pandas.DataFrame(rows, columns=["input", "kind", "status", "problem", *COLUMNS, *JOINED])
-    table.to_csv(out / f"{TABLE}.csv", index=False)
-    table.astype({column: "string" for column in ("problem", "verdict", *JOINED)}).to_parquet(
-        out / f"{TABLE}.parquet", index=False
-    )
+    table = pandas.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    with TemporaryDirectory(prefix=UNFINISHED, dir=out) as unfinished:
+        files = [Path(unfinished) / f"{TABLE}.{end}" for end in ("csv", "parquet")]
+        table.to_csv(files[0], index=False)
+        table.to_parquet(files[1], index=False)
+        deliver(files, out)
 
 
-def _record_of(folder: Path) -> dict | None:
-    """The record of a folder that is complete, or None."""
+def _record_at(path: Path) -> dict | None:
+    """What is recorded there of a finding whose files are complete, or None."""
     try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from brainmri import __version__
 from brainmri.findings import Finding, Study
@@ -15,20 +17,22 @@ from brainmri.report import report_html
 from brainmri.scan import Scan, UnreadableImage
 from brainmri.writers import write_nifti, write_segmentation, write_tiff
 
-RECORD = "study.json"
+RECORD, SLICE_RECORD = "study.json", "finding.json"  # the latter after the slice's stem and a dot
+UNFINISHED = ".unfinished-"  # begins the names of folders that files are written in before they move to their place
 
 
 def write_slice(scan: Scan, finding: Finding, folder: Path, stem: str) -> tuple[Path, Path, Path]:
-    """Mask (PNG, 0 and 255), overlay (PNG) and record (JSON) of one slice.
+    """Mask (PNG, 0 and 255), overlay (PNG) and record (JSON) of one slice; no record ever lies beside files of another finding.
 
     Returns:
         Their paths, `<stem>.mask.png`, `<stem>.overlay.png`, `<stem>.finding.json`.
     """
-    mask, overlay, record = (folder / f"{stem}.{end}" for end in ("mask.png", "overlay.png", "finding.json"))
-    mask_picture(finding.mask).save(mask)
-    overlay_picture(scan.pixels, finding.mask).save(overlay)
-    record.write_text(json.dumps({"input": scan.name, **finding.record()}, indent=2) + "\n", encoding="utf-8")
-    return mask, overlay, record
+    with TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:
+        mask, overlay, record = (Path(unfinished) / f"{stem}.{end}" for end in ("mask.png", "overlay.png", SLICE_RECORD))
+        mask_picture(finding.mask).save(mask)
+        overlay_picture(scan.pixels, finding.mask).save(overlay)
+        record.write_text(json.dumps({"input": scan.name, **finding.record()}, indent=2) + "\n", encoding="utf-8")
+        return tuple(deliver([mask, overlay, record], folder))
 
 
 def write_study(scan: Scan, study: Study, folder: Path) -> list[Path]:
@@ -36,13 +40,31 @@ def write_study(scan: Scan, study: Study, folder: Path) -> list[Path]:
 
     Where the files told their geometry: mask and probability map as NIfTI on the input's own grid; for DICOM, the mask as a
     DICOM segmentation too. Else the mask as a TIFF stack. Always the slices' table (CSV), a montage (PNG), a report (HTML)
-    and the record (JSON), written last, so that a folder with a record is complete.
+    and the record (JSON). All are written out of sight and moved to their place one by one, the record last, so that a folder
+    with a record is complete, whenever and by whomever it was interrupted.
 
     Returns:
         The files written, the report first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
+    for left_over in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    with TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:
+        return deliver(_study_files(scan, study, Path(unfinished)), folder)
+
+
+def deliver(files: list[Path], folder: Path) -> list[Path]:
+    """Move files to a folder of the same file system, in order; what it has of the last one's name goes first.
+
+    Returns:
+        Where they lie now.
+    """
+    (folder / files[-1].name).unlink(missing_ok=True)
+    return [file.replace(folder / file.name) for file in files]
+
+
+def _study_files(scan: Scan, study: Study, folder: Path) -> list[Path]:
+    """The files of a study, written; the report first, the record last."""
     volumes, problems = _write_volumes(study, folder)
     study = replace(study, warnings=(*study.warnings, *problems))
     report, table, montage, record = (folder / name for name in ("report.html", "slices.csv", "montage.png", RECORD))

@@ -12,9 +12,10 @@ ROOT = Path(__file__).parent.parent
 # every room of the package and the rooms it may know
 ROOMS = {
     "__init__": {"entry", "zoo", "predict", "findings"},  # predict and findings for type checkers and on first use
-    "__main__": {"cohort", "entry", "hub", "predict", "selfcheck", "zoo"},
+    "__main__": {"cohort", "engines", "entry", "hub", "selfcheck", "zoo"},
     "compare": {"predict", "zoo"},
     "cohort": {"dicom", "files", "outputs", "predict", "reading", "scan", "sequences", "volumes"},
+    "engines": {"cohort", "predict", "zoo"},
     "findings": {"lesions", "scan"},
     "dicom": {"files", "jpeg", "preprocess", "scan", "sequences", "volumes"},
     "calibration": set(),
@@ -117,8 +118,8 @@ def test_importing_prints_nothing_and_opens_no_socket():
         "import socket, sys\n"
         "def refuse(*a, **k): raise AssertionError('a socket was opened')\n"
         "socket.socket.connect = refuse\n"
-        "import brainmri, brainmri.cohort, brainmri.predict, brainmri.writers\n"
-        "assert not {'gradio', 'train', 'nibabel', 'pydicom', 'highdicom', 'pandas', 'skimage'} & set(sys.modules)\n"
+        "import brainmri, brainmri.cohort, brainmri.engines, brainmri.predict, brainmri.writers\n"
+        "assert not {'gradio', 'train', 'nibabel', 'pydicom', 'highdicom', 'pandas', 'ray', 'skimage'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
