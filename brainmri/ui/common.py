@@ -19,7 +19,7 @@ from brainmri.zoo import DEFAULT
 ASSETS = Path(__file__).parents[2] / "assets"
 GPU = {"concurrency_limit": 1, "concurrency_id": "gpu"}
 PRIVATE = {"api_visibility": "private", "queue": False}
-GONE = "What was uploaded is no longer here; uploads are kept for half an hour at most. Please upload it again."
+GONE = "What was uploaded is no longer here, since it is kept for a short time only. Please upload it again."
 # on a phone the results lie below the controls; the wait lets what takes the focus as it opens scroll first
 SHOW = """() => { setTimeout(() => {
     const verdict = document.querySelector("#%s"), box = verdict.getBoundingClientRect();

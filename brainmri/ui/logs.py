@@ -102,4 +102,5 @@ def configure() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(OURS).setLevel(logging.INFO)
     logging.captureWarnings(True)
-    uvicorn.config.LOGGING_CONFIG["loggers"].clear()  # it would print its errors whole; the line of each access it keeps off
+    # else uvicorn gives its loggers handlers of their own, which tell errors whole; Gradio has it log no accesses
+    uvicorn.config.LOGGING_CONFIG["loggers"].clear()

@@ -83,9 +83,10 @@ def start() -> None:
     Raises:
         ValueError: for weights that are damaged or do not fit their net.
     """
-    for entry, model in ((entry, network(name)) for name, entry in offered.items()):
-        fields = {"model": entry.name, "source": source(entry), "device": model.device.type, "sha256": entry.sha256}
-        log.info("loaded %s: %s, on %s", entry.name, source(entry), model.device.type, extra={"fields": fields})
+    for name, entry in offered.items():
+        device, origin = network(name).device.type, source(entry)
+        fields = {"model": entry.name, "source": origin, "device": device, "sha256": entry.sha256}
+        log.info("loaded %s: %s, on %s", entry.name, origin, device, extra={"fields": fields})
     found = checked()
     log.log(
         logging.INFO if found.well else logging.ERROR, "self-check: %s", found.sentence, extra={"fields": {"drift": found.drift}}
