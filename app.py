@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
+import time
 from html import escape
+from pathlib import Path
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -93,7 +95,7 @@ def build(models: list[str] | None = None) -> Page:
     offer(models or [])
     decoders()
     guard_fetching()
-    with Page(title="Brain MRI demo", analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
+    with Page(title="Brain MRI demo", analytics_enabled=False) as page:
         gr.Markdown(INTRO, elem_id="intro")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Slice"):
@@ -134,14 +136,22 @@ def launch_options() -> dict:
     }
 
 
-def serve(page: Page) -> None:
-    """Serve until SIGINT or SIGTERM; what is at work then is finished first, and its answers are delivered."""
+def serve(page: Page, folder: Path) -> None:
+    """Serve until SIGINT or SIGTERM; what is at work then is finished first, and its answers are delivered.
+
+    Args:
+        folder: of the page's temporary files, which are swept.
+    """
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     page.launch(**launch_options(), prevent_thread_lock=True)
+    examples = {path for block in page.blocks.values() for path in block.keep_in_cache}
+    swept = time.monotonic()
     while not ended.wait(1):  # by the second, since Windows tells of Ctrl-C between waits alone
-        pass
+        if time.monotonic() > swept + SWEEP:
+            cache.sweep(folder, KEEP, examples)
+            swept = time.monotonic()
     page.finish(FINISH)
     page.close()
 
@@ -155,12 +165,12 @@ def main() -> None:
     options = parser.parse_args()
     try:
         logs.configure()
-        cache.claim()
+        folder = cache.claim()
         page = build(options.models)
         start()
     except (ValueError, FileNotFoundError, HubError) as error:
         parser.error(str(error))
-    serve(page)
+    serve(page, folder)
 
 
 if __name__ == "__main__":

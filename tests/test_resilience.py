@@ -18,6 +18,7 @@ from serving import ROOT, served
 
 from brainmri.reading import read_slice
 from brainmri.ui import inference
+from brainmri.ui.cache import sweep
 from brainmri.zoo import DEFAULT
 
 SLICE = ROOT / "assets" / "examples" / "large-lesion.png"
@@ -105,3 +106,16 @@ def test_an_accelerator_without_memory_hands_over_to_the_cpu():
 def test_other_failures_are_not_taken_for_a_full_accelerator():
     with pytest.raises(ValueError, match="unknown model"):
         inference.find_in_slice(read_slice(SLICE), "nobody's", DEFAULT, None)
+
+
+def test_a_sweep_takes_what_is_old_and_spares_what_it_should(tmp_path):
+    upload, example = tmp_path / "upload" / "slice.png", tmp_path / "example" / "kept.png"
+    for path in (upload, example):
+        path.parent.mkdir()
+        shutil.copy2(SLICE, path)  # as Gradio copies: with the original's age
+    sweep(tmp_path, 3600)
+    assert upload.is_file()
+    for _ in range(2):  # a folder is as old as the last change in it
+        time.sleep(0.05)
+        sweep(tmp_path, 0.01, {str(example)})
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["example", "kept.png"]

@@ -6,6 +6,8 @@ import atexit
 import os
 import shutil
 import tempfile
+import time
+from collections.abc import Container
 from pathlib import Path
 
 VARIABLE = "GRADIO_TEMP_DIR"
@@ -15,8 +17,8 @@ HOME = "brainmri-page"
 def claim() -> Path:
     """Have Gradio keep its files in a folder of this process's own, which is removed at the end of it.
 
-    Gradio sweeps only what the running process has made, so what a killed one left behind is removed here. The folder lies in
-    GRADIO_TEMP_DIR, or where the system has its temporary files, and must be claimed before the page is built.
+    What a killed one left behind is removed here. The folder lies in GRADIO_TEMP_DIR, or where the system has its temporary
+    files, and must be claimed before the page is built.
     """
     home = Path(os.environ.get(VARIABLE) or tempfile.gettempdir()) / HOME
     own = home / str(os.getpid())
@@ -28,6 +30,27 @@ def claim() -> Path:
     os.environ[VARIABLE] = str(own)
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     return own
+
+
+def sweep(folder: Path, age: float, spared: Container[str] = ()) -> None:
+    """Delete every file that came into a folder longer ago than `age` seconds, and every folder that has been empty as long.
+
+    Gradio's own sweep knows only the files of its components, not all that was uploaded or written here.
+
+    Args:
+        spared: paths that stay.
+    """
+    oldest = time.time() - age
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+        try:
+            if path.stat().st_ctime > oldest:  # a copy keeps its original's time of modification
+                continue
+            if path.is_dir():
+                path.rmdir()
+            elif str(path) not in spared:
+                path.unlink()
+        except OSError:  # gone meanwhile, or a folder with something in it
+            continue
 
 
 def _alive(name: str) -> bool:
