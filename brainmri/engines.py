@@ -6,6 +6,7 @@ once, as they finish. Both leave the same files.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -69,6 +70,7 @@ def on_ray(
         count = min(count, len(inputs))
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
+        logging.getLogger("ray.data._internal").setLevel(logging.ERROR)  # it tells of the bars that are switched off
         attempts = out / ".attempts"
         shutil.rmtree(attempts, ignore_errors=True)  # of a run that was killed
         jobs = ray.data.from_items(
@@ -163,7 +165,7 @@ def _connected(address: str | None):
         raise ValueError(f'the engine "ray" needs Ray, which is not installed here ({error}); pip install "ray[data]"') from None
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # no answer, another version, a start that takes too long: of many kinds
         raise ValueError(f"no Ray cluster at {address or 'this machine'} can be used: {error}") from error
     try:
         yield ray

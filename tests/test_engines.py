@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import pandas
 import pytest
+import torch
 
 from brainmri.__main__ import main
 from brainmri.engines import ATTEMPTS, _Actor, shares
@@ -173,7 +174,7 @@ def test_an_input_that_kills_its_workers_is_given_up(cohort, tmp_path):
     """What is left of attempts that ended with their process counts; an attempt that ends leaves nothing."""
     attempts = tmp_path / "attempts"
     attempts.mkdir()
-    actor = _Actor(tmp_path, NETWORKS, 1, attempts)
+    actor = _Actor(tmp_path, NETWORKS, torch.get_num_threads(), attempts)
     job = {"path": str(Path(cohort[0]) / "bad"), "name": "bad"}
     (attempts / "bad").write_text("node 1\n" * (ATTEMPTS - 1))
     assert "no slices and no volume came" in actor(job)["problem"]

@@ -40,13 +40,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--slices", type=int, default=20, help="of a study")
     parser.add_argument("--runs", type=int, default=3, help="of each engine, in turn")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--address", help="of a running Ray cluster of one node (default: one that starts with each run)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the local engine: the CPUs of the Ray node")
     options = parser.parse_args(arguments)
-    cores = os.cpu_count()
-    torch.set_num_threads(cores)
+    torch.set_num_threads(options.threads)
     networks = {"segmenter": None, "classifier": None, "device": options.device}
     engines = {
         "local": lambda inputs, out: on_this_machine(inputs, out, networks),
-        "ray": lambda inputs, out: on_ray(inputs, out, networks, workers=1),
+        "ray": lambda inputs, out: on_ray(inputs, out, networks, options.address, workers=1),
     }
     started, each = ({name: [] for name in engines} for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"{name}: {start:.1f} s to start, {study:.3f} s a study of {options.slices} slices", flush=True)
     ratios = [ray / local for ray, local in zip(each["ray"], each["local"], strict=True)]
     shown = ", ".join(f"{ratio:.3f}" for ratio in ratios)
-    print(f"{options.studies} studies, {options.runs} runs of each in turn, {cores} threads, {options.device}; medians:")
+    print(f"medians of {options.runs} runs, {options.studies} studies each, {options.threads} threads, {options.device}:")
     for name in engines:
         print(f"{name:5} {statistics.median(each[name]):.3f} s a study, {statistics.median(started[name]):.1f} s to start")
     print(f"ray / local, a study: {statistics.median(ratios):.3f} (runs: {shown})")
