@@ -15,12 +15,12 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from mutants import KINDS, SUFFIX, mutant
 
 from brainmri.scan import UnreadableImage
 from brainmri.ui.decoding import Lost, Worker
 from brainmri.ui.worker import scan_of
 from brainmri.writers import write_nifti, write_segmentation
+from tests.mutants import KINDS, SUFFIX, mutant
 
 SECONDS, CLOCK, MEMORY = 10, 60, 2**30
 CALLS = ("read_slice", "list_sequences", "read_study")
@@ -73,7 +73,7 @@ class Fuzzer:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed = folder, seed
         self.worker = Worker()
-        self.runs, self.read = Counter(), Counter()
+        self.runs, self.read = Counter(), Counter()  # by kind: mutants, and scans that came of them
 
     def make(self, run: int) -> tuple[str, bytes]:
         """The mutant of a number, and its kind."""
@@ -85,11 +85,11 @@ class Fuzzer:
         kind, data = self.make(run)
         path = self.folder / f"mutant{SUFFIX[kind]}"
         path.write_bytes(data)
-        found = [f"{kind} {run} {call}: {finding}" for call in CALLS if (finding := self._ask(call, path))]
+        found = [f"{kind} {run} {call}: {finding}" for call in CALLS if (finding := self._ask(call, path, kind))]
         self.runs[kind] += 1
         return found
 
-    def _ask(self, call: str, path: Path) -> str | None:
+    def _ask(self, call: str, path: Path, kind: str) -> str | None:
         if not self.worker.fit:
             self.worker.end()
             self.worker = Worker()
@@ -102,11 +102,11 @@ class Fuzzer:
             return record["failed"].strip().splitlines()[-1]
         if "exhausted" in record or peak_memory(self.worker) > MEMORY:
             self.worker.end()
-            return f"more than {MEMORY / 2**30:.0f} GiB of memory ({len(path.read_bytes())} bytes came)"
+            return f"more than {MEMORY / 2**30:.0f} GiB of memory ({path.stat().st_size} bytes came)"
         if (took := computed(self.worker) - before) > SECONDS:
             return f"it took {took:.0f} s"
         if pixels is not None:
-            self.read[path.name] += 1
+            self.read[kind] += 1
             return broken_promise(record["scan"], pixels, self.folder)
         return None
 
@@ -129,9 +129,9 @@ def fuzz(runs: range, seed: int, minutes: float = np.inf, keep: Path | None = No
             found += news
         fuzzer.worker.end()
     kinds = ", ".join(f"{count} {kind}" for kind, count in fuzzer.runs.items())
+    scans = ", ".join(f"{count} {kind}" for kind, count in fuzzer.read.items())
     seconds = time.monotonic() - began
-    print(f"{fuzzer.runs.total()} mutants ({kinds}) in {seconds:.0f} s, seed {seed}, {len(found)} findings")
-    print(f"read after all: {dict(fuzzer.read)}")
+    print(f"{fuzzer.runs.total()} mutants ({kinds}) in {seconds:.0f} s, seed {seed}, {len(found)} findings; scans: {scans}")
     return found
 
 

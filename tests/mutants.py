@@ -17,7 +17,6 @@ from pathlib import Path
 import imagecodecs
 import nibabel
 import numpy as np
-import phantom
 import pydicom
 import skimage
 import tifffile
@@ -26,6 +25,8 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+
+from tests import phantom
 
 SUFFIX = {
     "png": ".png",

@@ -1,9 +1,10 @@
 """The readers' fuzzing in small; `python -m tests.fuzz` is the whole."""
 
-import mutants
 import numpy as np
 import pytest
-from fuzz import fuzz
+
+from tests import mutants
+from tests.fuzz import fuzz
 
 
 def test_spoilt_files_are_read_or_refused(capsys):
