@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from gradio import processing_utils
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -109,32 +110,40 @@ def test_a_file_that_was_not_uploaded_is_neither_read_nor_served(web, path):
     assert web.get("file=" + path).status_code in (403, 404)
 
 
-def test_public_addresses_alone_are_fetched_and_no_more_than_may_be_uploaded(monkeypatch):
-    async def look(host: str) -> str:
-        return await guard.public_address(host)
+@pytest.mark.parametrize(
+    "host", ["localhost", "10.1.2.3", "169.254.169.254", "100.64.0.1", "::1", "fd00::1", "64:ff9b::a00:1", "224.0.0.1"]
+)
+def test_hosts_that_are_not_public(host):
+    with pytest.raises(guard.Refused, match="not public"):
+        asyncio.run(guard.public_address(host))
 
-    for host in ("127.0.0.1", "localhost", "10.1.2.3", "169.254.169.254", "100.64.0.1", "::1", "fd00::1", "64:ff9b::a00:1"):
-        with pytest.raises(guard.Refused, match="not public"):
-            asyncio.run(look(host))
+
+def test_gradio_fetches_from_public_hosts_alone_and_no_more_than_may_be_uploaded(page_url, secret, monkeypatch):
+    def fetch(host: str) -> bytes:
+        return asyncio.run(processing_utils.async_ssrf_protected_get(f"http://{host}:{port}/slice.png")).content
+
+    port, asked = secret
+    with pytest.raises(guard.Refused, match="not public"):
+        fetch("127.0.0.1")
     with pytest.raises(guard.Refused, match="unknown host"):
-        asyncio.run(look("no-such-host.invalid"))
-    assert asyncio.run(look("93.184.215.14")) == "93.184.215.14"
+        fetch("no-such-host.invalid")
+    assert asyncio.run(guard.public_address("93.184.215.14")) == "93.184.215.14"
+    assert asked == []
 
-    class Endless(httpx.AsyncByteStream):
-        async def __aiter__(self):
-            while True:
-                yield bytes(2**20)
+    async def here(host: str) -> str:
+        return "127.0.0.1"
 
-    async def drain() -> int:
-        return sum([len(chunk) async for chunk in guard.Bounded(Endless())])
-
-    monkeypatch.setattr(guard, "MAX_UPLOAD", 2**23)
-    with pytest.raises(guard.Refused, match="more than 8 MiB"):
-        asyncio.run(drain())
-    monkeypatch.setattr(guard, "MAX_UPLOAD", 2**60)
-    monkeypatch.setattr(guard, "FETCH_SECONDS", 0)
-    with pytest.raises(guard.Refused, match="0 seconds"):
-        asyncio.run(drain())
+    monkeypatch.setattr(guard, "public_address", here)  # for a public host, of which tests have none
+    assert fetch("public.example") == b"secret"
+    assert b"Host: public.example" in asked.pop()
+    monkeypatch.setattr(guard, "MAX_UPLOAD", 5)
+    with pytest.raises(guard.Refused, match="more than 0 MiB"):
+        fetch("public.example")
+    monkeypatch.setattr(guard, "MAX_UPLOAD", 6)
+    monkeypatch.setattr(guard, "FETCH_SECONDS", -1)
+    with pytest.raises(guard.Refused, match="-1 seconds"):
+        fetch("public.example")
+    asked.clear()
 
 
 # --- what is taken --------------------------------------------------------------------------------------------------------
