@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
+import logging
 import os
 import sys
 import traceback
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -103,6 +105,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def main() -> None:
     limit_memory(int(sys.argv[1]))
+    logging.disable()  # what libraries say of a file may quote it; what a reader has to say is in its answer
+    warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a decoder prints is no answer
     with contextlib.suppress(BrokenPipeError):
