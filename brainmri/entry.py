@@ -1,7 +1,8 @@
 """The layout of an entry of the zoo: one folder, on disk here or a repo on the Hub, read and written by these functions alone.
 
 `config.json` (how to build the net, preprocessing, labels, thresholds, calibration, measured metrics),
-`model.safetensors`, `split.json` (patients per role), `README.md` (the model card) and, where it was exported, `model.onnx`.
+`model.safetensors`, `split.json` (patients per role), `README.md` (the model card), with it `reliability.svg` where there is a
+verdict, and `model.onnx` where it was exported.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CONFIG, WEIGHTS, SPLIT, CARD, ONNX = "config.json", "model.safetensors", "split.json", "README.md", "model.onnx"
+DIAGRAM = "reliability.svg"  # the card shows it
 TASKS = ("segmentation", "classification")
 STUDY = "whole study"
 # for which metrics are given: of the input, slice by slice; and three sequences as studies

@@ -44,7 +44,7 @@ def viewer_html(scan: Scan, study: Study) -> Markup:
         }
         for number, (pixels, finding) in enumerate(zip(scan.pixels, study.findings, strict=True), 1)
     ]
-    return Markup(_template("viewer.html").render(
+    return Markup(template("viewer.html").render(
         data={"frames": frames, "projections": projections}, projections=projections, width=width, height=height,
         slices=len(frames), first=first_slice(study) + 1, chart=chart_svg(study),
     ))  # fmt: skip
@@ -53,7 +53,7 @@ def viewer_html(scan: Scan, study: Study) -> Markup:
 def report_html(scan: Scan, study: Study, title: str) -> str:
     """The whole finding as one HTML file that fetches nothing."""
     state, sign, words = STATES[study.verdict]
-    return _template("report.html").render(
+    return template("report.html").render(
         title=title, state=state, sign=sign, words=words, summary=summary(study), record=study.record(),
         viewer=viewer_html(scan, study), lesions=lesions_html(study), montage=montage_html(scan, study),
         css=viewer_style(), js=viewer_script(),
@@ -178,7 +178,8 @@ def _png(picture: Image.Image) -> str:
 
 
 @cache
-def _template(name: str):
+def template(name: str):
+    """One of the package's templates; what is put into it is escaped."""
     from jinja2 import Environment, FileSystemLoader
 
-    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template(name)
+    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).gettemplate(name)

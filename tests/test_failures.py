@@ -8,27 +8,29 @@ import pytest
 
 import brainmri
 from brainmri.calibration import Rules
+from brainmri.figures import (
+    ACCURACY,
+    FAILURES,
+    SENSITIVITY,
+    SLICE_DICE,
+    SPECIFICITY,
+    VOLUMETRIC_DICE,
+    error_in_words,
+    failure_tables,
+)
 from train import metrics
 from train.data import find_slices, read_image
 from train.evaluate import evaluate
 from train.failures import (
-    ACCURACY,
-    FAILURES,
     RUNS,
-    SENSITIVITY,
-    SLICE_DICE,
-    SPECIFICITY,
     STUDIES,
     STUDY_DICE,
     STUDY_GAIN,
-    VOLUMETRIC_DICE,
     Tally,
     as_study,
     by_institution,
     by_position,
     by_tumour_size,
-    error_in_words,
-    failure_tables,
     failures,
     group_figures,
     study_figures,

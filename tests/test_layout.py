@@ -22,6 +22,7 @@ ROOMS = {
     "entry": {"calibration", "preprocess"},
     "writers": {"dicom", "files", "scan"},
     "explain": {"zoo"},
+    "figures": {"entry", "predict", "report"},
     "files": {"scan"},
     "hub": {"entry"},
     "jpeg": set(),

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 import brainmri
+from brainmri.figures import failure_tables
 from brainmri.nets import ResNet50Classifier, ResUNet
 from brainmri.preprocess import FLAIR
 from brainmri.zoo import load
 from train import classifier, crossvalidate, segmenter
 from train.augment import RandFlairInsteadd, augmentation
-from train.failures import failure_tables
 from train.loop import choose_precision
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50

@@ -6,8 +6,8 @@ import json
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from brainmri.entry import ONNX, SPLIT, STUDY, VARIANTS, ModelEntry
-from train.failures import FAILURES, failure_tables
+from brainmri.entry import CARD, DIAGRAM, ONNX, SPLIT, STUDY, VARIANTS, ModelEntry
+from brainmri.figures import FAILURES, RELIABILITY, failure_tables, figure_table, reliability_svg, reliability_table
 from train.healthy import healthy_table
 
 INTENDED = """Research and teaching on brain MR slices: transverse FLAIR, alone or with T1 before and after contrast, of adults with
@@ -97,25 +97,32 @@ def front_matter(entry: ModelEntry) -> str:
     ).to_yaml()
 
 
-def shown_variants(entry: ModelEntry) -> list[str]:
-    """The variants that the entry has figures of, in order."""
-    return [variant for variant in VARIANTS if variant in entry.metrics["variants"]]
+def has_diagram(entry: ModelEntry) -> bool:
+    """Whether the bins of the reliability diagram were stored: a verdict was measured, by a release that keeps them."""
+    return RELIABILITY in entry.metrics["variants"][VARIANTS[0]]
 
 
-def figure_rows(entry: ModelEntry) -> list[str]:
-    """A Markdown table row for each measured figure, one column a variant of the input."""
-    variants = entry.metrics["variants"]
-    first = variants[VARIANTS[0]]
-    rows = []
-    for name, figure in first.items():
-        if isinstance(figure, dict) and "value" in figure:
-            cells = []
-            for variant in shown_variants(entry):
-                got = variants[variant][name]
-                interval = " [{:.3f}, {:.3f}]".format(*got["interval_95"]) if "interval_95" in got else ""
-                cells.append(f"{got['value']:.3f}{interval}")
-            rows.append(f"| {name} | {' | '.join(cells)} |")
-    return rows
+def write_card(entry: ModelEntry) -> None:
+    """Write an entry's card, and the diagram that it shows, into its folder."""
+    (entry.folder / CARD).write_text(model_card(entry), encoding="utf-8")
+    if has_diagram(entry):
+        (entry.folder / DIAGRAM).write_text(reliability_svg(entry, VARIANTS[0], background="white"), encoding="utf-8")
+
+
+def reliability(entry: ModelEntry) -> str:
+    """The section on what the verdict's probabilities are worth; empty where there is no diagram."""
+    if not has_diagram(entry):
+        return ""
+    return f"""
+## Reliability
+
+![Reliability diagram; its numbers are in the table]({DIAGRAM})
+
+How many slices the verdict gave a probability in each bin, and which share of them shows a tumour; the same patients and protocol. The
+diagram is of {VARIANTS[0]}: the larger a dot, the more slices; whiskers are 95 % intervals over patients; the review band is shaded.
+
+{reliability_table(entry.metrics["variants"])}
+"""
 
 
 def failing(entry: ModelEntry) -> str:
@@ -231,12 +238,10 @@ pipe = brainmri.Pipeline({"segmenter" if "segmentation" in entry.tasks else "cla
 {count["patients"]} patients, {count["slices"]} slices; 95 % intervals by bootstrap over patients; two empty masks have Dice 1, a false alarm on
 an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics["machine"]}. {seen} The held-out 20 (`split.json`) were never touched.
 
-| figure | {" | ".join(shown_variants(entry))} |
-{"|---" * (1 + len(shown_variants(entry)))}|
-{chr(10).join(figure_rows(entry))}
+{figure_table(variants)}
 
 {chr(10).join(gaps)}
-{failing(entry)}
+{reliability(entry)}{failing(entry)}
 ## Training
 
 {entry.training["dataset"]}. In order:

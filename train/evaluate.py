@@ -14,21 +14,22 @@ import numpy as np
 from tqdm import tqdm
 
 from brainmri.entry import VARIANTS
-from brainmri.findings import REVIEW
-from brainmri.zoo import DEFAULT, LoadedModel, load
-from train.data import Slice, find_slices, read_patients
-from train.failures import (
+from brainmri.figures import (
     ACCURACY,
     FAILURES,
+    RELIABILITY,
     SENSITIVITY,
     SLICE_DICE,
     SPECIFICITY,
     VOLUMETRIC_DICE,
     failure_tables,
-    failures,
 )
+from brainmri.findings import REVIEW
+from brainmri.zoo import DEFAULT, LoadedModel, load
+from train.data import Slice, find_slices, read_patients
+from train.failures import failures
 from train.losses import tversky_index
-from train.metrics import accuracy, auc, dice, expected_calibration_error, sensitivity, specificity, with_interval
+from train.metrics import accuracy, auc, dice, expected_calibration_error, reliability, sensitivity, specificity, with_interval
 from train.rows import predict_case
 
 TVERSKY_BATCH = 16
@@ -71,6 +72,7 @@ def summarise(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
             "verdict expected calibration error, 15 bins, by slice": expected_calibration_error,
         }.items():
             report[name] = with_interval(pairs, over_slices(function))
+        report[RELIABILITY] = reliability(pairs)
     if "verdict" in first:
         verdicts = [(r["verdict"], r["tumour"]) for p in rows for r in p]
         decided = [(v == "tumour") == t for v, t in verdicts if v != REVIEW]

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainmri.entry import CARD, ONNX
+from brainmri.entry import ONNX
 from brainmri.zoo import EMBEDDED, LoadedModel, load
-from train.card import model_card
+from train.card import write_card
 
 TOLERANCE = 1e-4  # of a probability, between torch and onnxruntime
 
@@ -69,7 +69,7 @@ def export(model: LoadedModel) -> Path:
             if (gap := float(np.abs(ours.numpy() - theirs).max())) > TOLERANCE:
                 path.unlink()
                 raise RuntimeError(f"{entry.name}: {name} differs by {gap:.2g} between torch and onnxruntime")
-    (entry.folder / CARD).write_text(model_card(entry), encoding="utf-8")
+    write_card(entry)
     return path
 
 

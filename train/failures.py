@@ -10,19 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainmri.entry import VARIANTS
+from brainmri.figures import ACCURACY, FAR, LONG, SENSITIVITY, SLICE_DICE, SPECIFICITY, VOLUMETRIC_DICE
 from brainmri.findings import NO_TUMOUR, REVIEW, TUMOUR, decide_study
 from brainmri.predict import judge, outline
 from train.data import CASE
 from train.metrics import accuracy, dice, dice_of_counts, sensitivity, specificity, with_interval
 from train.rows import as_prediction
-
-# figures that `train.evaluate.summarise` gives of all patients under these very names
-VOLUMETRIC_DICE, SLICE_DICE = "volumetric Dice, mean over patients", "slice Dice, mean over tumour slices"
-ACCURACY = "verdict accuracy at 0.5, by slice"
-SENSITIVITY = "verdict sensitivity at 0.5, by slice"
-SPECIFICITY = "verdict specificity at 0.5, by slice"
-FAILURES = "where it fails"  # the key of all the following in a variant's figures
 
 STUDY_DICE = "volumetric Dice as a study, mean over patients"
 STUDY_GAIN = "gain of the study over its slices alone in volumetric Dice, mean over patients"
@@ -30,13 +23,6 @@ CALLED = {TUMOUR: "called tumour", REVIEW: "to review", NO_TUMOUR: "called no tu
 STUDIES, RUNS = "studies {called}, share of patients", "tumour-free runs {called}, share of runs"
 
 WORST = 10
-FAR, LONG = 3, 4  # slices between a tumour-free run and the nearest annotated slice, counted to it; slices of a run at least
-RESIZED = 1.25  # an outline that many times larger or smaller than the tumour has the wrong size
-
-COLUMNS = {
-    VOLUMETRIC_DICE: "volumetric Dice", SLICE_DICE: "slice Dice", ACCURACY: "verdict accuracy", SENSITIVITY: "sensitivity",
-    SPECIFICITY: "specificity",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,28 +143,6 @@ def worst(patients: dict[str, list[Tally]]) -> list[dict]:
     ]
 
 
-def error_in_words(true: int, predicted: int, both: int) -> str:
-    """What is wrong with a mask, from its pixels, the tumour's and those in both; the first rule that applies."""
-    if not predicted:
-        return "nothing found" if true else "none"
-    if not true:
-        return "false alarm"
-    if not both:
-        return "found elsewhere"
-    missed, false = 1 - both / true > 0.5, 1 - both / predicted > 0.5
-    if missed and false:
-        return "mostly missed, mostly false alarm"
-    if missed:
-        return "mostly missed"
-    if false:
-        return "mostly false alarm"
-    if predicted > RESIZED * true:
-        return "outlined too large"
-    if true > RESIZED * predicted:
-        return "outlined too small"
-    return "size right, border off"
-
-
 def study_rows(rows: list[dict]) -> list[dict]:
     """The rows as `Pipeline.study` would judge them, by the rules that they carry.
 
@@ -280,65 +244,3 @@ def failures(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
     if "map" in next(iter(cases.values()))[0]:
         report |= {"worst": worst(patients), "studies": study_figures(cases, mask_threshold)}
     return report
-
-
-def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
-
-
-def _shown(figure: dict | None) -> str:
-    if figure is None:
-        return "-"
-    interval = " [{:.3f}, {:.3f}]".format(*figure["interval_95"]) if "interval_95" in figure else ""
-    counts = f" ({figure['count']} of {figure['of']})" if "count" in figure else ""
-    return f"{figure['value']:.3f}{interval}{counts}"
-
-
-def failure_tables(variants: dict[str, dict]) -> str:
-    """Where it fails, in Markdown: the first variant's groups and worst patients, and every variant's studies.
-
-    Args:
-        variants: the figures of `summarise` by variant of the input.
-    """
-    first = next(iter(variants.values()))
-    groups = first[FAILURES]["groups"] | {name: variants[name] for name in VARIANTS[:2] if name in variants}
-    columns = [name for name in COLUMNS if any(name in figures for figures in groups.values())]
-    parts = [
-        markdown_table(
-            ["group", "patients", "slices", *(COLUMNS[name] for name in columns)],
-            [
-                [group, str(figures["patients"]), str(figures["slices"]), *(_shown(figures.get(name)) for name in columns)]
-                for group, figures in groups.items()
-            ],
-        )
-    ]
-    if "worst" in first[FAILURES]:
-        parts += [_worst_table(first[FAILURES]["worst"]), _study_table(variants)]
-        if runs := first[FAILURES]["studies"].get("tumour-free runs"):
-            parts.append(
-                f"Tumour-free runs: {LONG} or more neighbouring slices that show a head, {FAR} or more from any annotated slice, "
-                f"taken for a study of their own; {runs['slices']} slices of {runs['patients']} patients. These patients have a "
-                "tumour elsewhere, and a run is shorter than a study: a healthy head has more slices to raise a false alarm in."
-            )
-    return "\n\n".join(parts)
-
-
-def _worst_table(patients: list[dict]) -> str:
-    rows = []
-    for patient in patients:
-        true, predicted, both = (patient[name] for name in ("tumour pixels", "predicted pixels", "pixels in both"))
-        shares = [f"{1 - both / pixels:.0%}" if pixels else "-" for pixels in (true, predicted)]
-        pixels = [f"{true:,}", f"{predicted:,}"]
-        words = error_in_words(true, predicted, both)
-        rows.append([patient["patient"], f"{patient['volumetric Dice']:.3f}", *pixels, *shares, words])
-    header = ["patient", "volumetric Dice", "tumour pixels", "predicted pixels", "of the tumour missed", "of the mask false"]
-    return markdown_table([*header, "error"], rows)
-
-
-def _study_table(variants: dict[str, dict]) -> str:
-    studies = {variant: figures[FAILURES]["studies"] for variant, figures in variants.items()}
-    names = [name for name, figure in next(iter(studies.values())).items() if "value" in figure]
-    rows = [["volumetric Dice slice by slice, mean over patients", *(_shown(f[VOLUMETRIC_DICE]) for f in variants.values())]]
-    rows += [[name, *(_shown(figures.get(name)) for figures in studies.values())] for name in names]
-    return markdown_table(["figure", *variants], rows)

@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from assets.make_examples import LEVELS, THICK, Recipe, load_template, make
 from brainmri.entry import ModelEntry
+from brainmri.figures import markdown_table
 from brainmri.findings import NO_TUMOUR, REVIEW, TUMOUR
 from brainmri.predict import Pipeline
-from train.failures import CALLED, markdown_table
+from train.failures import CALLED
 
 TEMPLATE_LEVELS = range(45, 146, 5)  # mm above the bottom of the template, from the temporal lobes to the vertex
 SCALP = 99.5  # percentile of a volume that is shown white, as reading does

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.stats import rankdata
 
+BINS = 15  # of probability, in the calibration error and the reliability diagram
+
 
 def dice(predicted: np.ndarray, true: np.ndarray) -> float:
     """The Dice similarity coefficient 2|A and B| / (|A| + |B|) of two boolean arrays of one shape.
@@ -48,16 +50,17 @@ def specificity(probability: Sequence[float], tumour: Sequence[int]) -> float:
     return float(called.mean()) if called.size else float("nan")
 
 
-def expected_calibration_error(probability: Sequence[float], tumour: Sequence[int], bins: int = 15) -> float:
-    """|mean probability - share of tumour| over equal-width bins, weighted by count (Guo et al. 2017, on P(tumour))."""
-    probability, tumour = np.asarray(probability, float), np.asarray(tumour, float)
+def binned(probability: Sequence[float], tumour: Sequence[int], bins: int) -> np.ndarray:
+    """(3, bins): the slices, their summed probability and those with tumour, in each of so many bins of equal width."""
+    probability = np.asarray(probability, float)
     which = np.minimum((probability * bins).astype(int), bins - 1)
-    error = 0.0
-    for b in range(bins):
-        inside = which == b
-        if inside.any():
-            error += inside.mean() * abs(probability[inside].mean() - tumour[inside].mean())
-    return float(error)
+    return np.stack([np.bincount(which, weights, bins) for weights in (None, probability, np.asarray(tumour, float))])
+
+
+def expected_calibration_error(probability: Sequence[float], tumour: Sequence[int], bins: int = BINS) -> float:
+    """|mean probability - share of tumour| over equal-width bins, weighted by count (Guo et al. 2017, on P(tumour))."""
+    slices, said, true = binned(probability, tumour, bins)
+    return float(np.abs(said - true).sum() / slices.sum())
 
 
 def bootstrap_interval(
@@ -83,3 +86,31 @@ def with_interval(per_patient: Sequence, statistic: Callable[[list], float]) -> 
     """
     low, high = bootstrap_interval(lambda drawn: statistic([per_patient[i] for i in drawn]), len(per_patient))
     return {"value": float(statistic(per_patient)), "interval_95": [low, high]}
+
+
+def reliability(patients: Sequence[np.ndarray], bins: int = BINS) -> list[dict]:
+    """The bins of the reliability diagram, those of `expected_calibration_error`, that hold a slice.
+
+    Args:
+        patients: for each (slices, 2), probability and whether there is a tumour.
+
+    Returns:
+        For each bin its `range`, how many `slices` it holds, their mean `probability`, the share with `tumour` and the
+        `interval_95` of that over patients, where they differ.
+    """
+    counts = np.stack([binned(*patient.T, bins) for patient in patients])  # (patients, 3, bins)
+    held = np.flatnonzero(counts[:, 0].sum(axis=0)).tolist()
+    return [{"range": [number / bins, (number + 1) / bins], **_bin(counts[:, :, number])} for number in held]
+
+
+def _bin(counts: np.ndarray) -> dict:
+    """What `reliability` tells of a bin, from (patients, 3): slices, their summed probability, those with tumour."""
+    slices, said, true = counts.sum(axis=0).tolist()
+
+    def share(drawn: np.ndarray) -> float:
+        slices, _, true = counts[drawn].sum(axis=0).tolist()
+        return true / slices if slices else float("nan")
+
+    low, high = bootstrap_interval(share, len(counts))
+    interval = {"interval_95": [low, high]} if low < high else {}  # where all agree it would be called certain
+    return {"slices": int(slices), "probability": said / slices, "tumour": true / slices, **interval}

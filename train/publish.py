@@ -14,10 +14,10 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 
 from brainmri import __version__
-from brainmri.entry import CARD, CONFIG, ONNX, SPLIT, WEIGHTS, ModelEntry, file_sha256, read_entry
+from brainmri.entry import CARD, CONFIG, DIAGRAM, ONNX, SPLIT, WEIGHTS, ModelEntry, file_sha256, read_entry
 from brainmri.hub import HubError, Published, publish
 from brainmri.zoo import EMBEDDED, PINS
-from train.card import measured, model_card
+from train.card import has_diagram, measured, model_card
 
 
 def entry_files(entry: ModelEntry) -> dict[str, Path]:
@@ -26,7 +26,8 @@ def entry_files(entry: ModelEntry) -> dict[str, Path]:
     Raises:
         ValueError: when a file is missing, the weights are not those of the configuration, or the card not that of the entry.
     """
-    files = {name: entry.folder / name for name in (CONFIG, WEIGHTS, SPLIT, CARD, ONNX) if (entry.folder / name).is_file()}
+    layout = (CONFIG, WEIGHTS, SPLIT, CARD, DIAGRAM, ONNX)
+    files = {name: entry.folder / name for name in layout if (entry.folder / name).is_file()}
     if missing := {CONFIG, WEIGHTS, SPLIT, CARD} - set(files):
         raise ValueError(f"{entry.name} lacks {', '.join(sorted(missing))}")
     if file_sha256(files[WEIGHTS]) != entry.sha256:
@@ -40,6 +41,8 @@ def entry_files(entry: ModelEntry) -> dict[str, Path]:
         )
     if files[CARD].read_text(encoding="utf-8") != model_card(entry):
         raise ValueError(f"{entry.name}: its card is not the one rendered from its {CONFIG}")
+    if has_diagram(entry) and DIAGRAM not in files:
+        raise ValueError(f"{entry.name} lacks {DIAGRAM}, which its card shows")
     return files
 
 

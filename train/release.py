@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from brainmri.entry import CARD, CONFIG, SPLIT, STUDY, VARIANTS, ModelEntry, read_entry, save_entry
+from brainmri.entry import CONFIG, SPLIT, STUDY, VARIANTS, ModelEntry, read_entry, save_entry
 from brainmri.predict import in_its_roles, rules_of
 from brainmri.selfcheck import answer
 from brainmri.zoo import EMBEDDED, load
 from train.calibrate import cross_fitted
-from train.card import model_card
+from train.card import write_card
 from train.data import find_slices
 from train.evaluate import summarise, table
 from train.failures import study_rows
@@ -75,7 +75,7 @@ def attach_healthy(folder: Path, report: dict) -> ModelEntry:
     config["metrics"]["healthy"] = report
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     entry = read_entry(folder)
-    (folder / CARD).write_text(model_card(entry), encoding="utf-8")
+    write_card(entry)
     return entry
 
 
@@ -146,7 +146,7 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
     folder = into / config["name"]
     save_entry(folder, trained.net, config, {**roles, "validated_on": sorted(wanted)}, half=half)
     entry = store_answer(folder)
-    (folder / CARD).write_text(model_card(entry), encoding="utf-8")
+    write_card(entry)
     return entry
 
 
