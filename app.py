@@ -19,7 +19,6 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from brainmri.entry import ModelEntry
 from brainmri.hub import HubError
 from brainmri.reading import ACCEPTED
 from brainmri.report import TEMPLATES
@@ -30,7 +29,8 @@ from brainmri.ui.common import ASSETS
 from brainmri.ui.compare_tab import compare_tab
 from brainmri.ui.decoding import decoders
 from brainmri.ui.guard import MAX_UPLOAD, Guard, guard_fetching
-from brainmri.ui.inference import offer, offered
+from brainmri.ui.inference import offer
+from brainmri.ui.models_tab import models_tab
 from brainmri.ui.service import health_route, service_endpoints, start
 from brainmri.ui.slice_tab import slice_tab
 from brainmri.ui.study_tab import study_tab
@@ -49,7 +49,7 @@ ABOUT = f"""
 green and blue). Other tumours, other sequences, children and post-operative scans were not seen in training, and
 the answer on them means little. A healthy-looking answer does not rule a tumour out.
 
-**Input.** One slice: {ACCEPTED}. A greyscale picture is taken for FLAIR. A study: {ACCEPTED_STUDIES}.
+**Input.** One slice: {ACCEPTED}. A greyscale picture is taken for FLAIR. A study: {escape(ACCEPTED_STUDIES)}.
 
 **Probability.** Calibrated on validation patients by one temperature. Inside the review band (hatched on the scale), or when
 verdict and mask disagree, the answer is *please review*. A study shows a tumour when two neighbouring slices do.
@@ -63,27 +63,6 @@ there, reachable by whoever has their long address, and are deleted within {(SWE
 that names a patient. A DICOM segmentation references its images by their UIDs and carries no patient's name or number, so an
 archive files it beside the study, not in it.
 """
-
-
-def model_html(entry: ModelEntry) -> str:
-    """What the page tells of one entry of the zoo: its figures in a table, a column for each variant of the input."""
-    does = {("segmentation",): "mask", ("classification",): "verdict"}.get(entry.tasks, "mask and verdict")
-    title = f"<h3>{escape(entry.name)} <small>{does} · {entry.parameters:,} parameters</small></h3>"
-    if not entry.metrics:
-        return f"<article class='model'>{title}<p>{escape(entry.summary)}. Not measured.</p></article>"
-    variants = entry.metrics["variants"]
-    names = [name for name, figure in next(iter(variants.values())).items() if isinstance(figure, dict) and "value" in figure]
-
-    def cell(figure: dict) -> str:
-        interval = " <small>({:.3f} to {:.3f})</small>".format(*figure["interval_95"]) if "interval_95" in figure else ""
-        return f"<td>{figure['value']:.3f}{interval}</td>"
-
-    head = "".join(f"<th scope='col'>{escape(variant)}</th>" for variant in variants)
-    rows = "".join(f"<tr><th scope='row'>{escape(n)}</th>{''.join(cell(v[n]) for v in variants.values())}</tr>" for n in names)
-    return f"""
-<article class="model">{title}
-<p>{escape(entry.summary)}. Measured on: {escape(entry.metrics["protocol"])}; 95 % intervals over patients in brackets.</p>
-<div class="table"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div></article>"""
 
 
 def build(models: list[str] | None = None) -> Page:
@@ -104,8 +83,8 @@ def build(models: list[str] | None = None) -> Page:
                 study_tab()
             with gr.Tab("Compare"):
                 compare_tab()
-        with gr.Accordion("Models", open=False):
-            gr.HTML("".join(model_html(entry) for entry in offered.values()))
+            with gr.Tab("Models"):
+                models_tab()
         with gr.Accordion("About, limits and your data", open=False):
             gr.Markdown(ABOUT)
         service_endpoints()
@@ -118,13 +97,15 @@ def launch_options() -> dict:
         primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="lg",
         font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"),  # none fetched from elsewhere
     ).set(
-        # white on the lighter teal of the default is hard to read
+        # white on the lighter teal of the default is hard to read, and so are its light grey and teal on white
         button_primary_background_fill="*primary_700", button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover="*primary_800", button_primary_background_fill_hover_dark="*primary_600",
+        body_text_color_subdued="*neutral_600", block_info_text_color="*neutral_600", link_text_color="*secondary_700",
     )  # fmt: skip
     return {
         "theme": theme,
         "css_paths": [ASSETS / "page.css", TEMPLATES / "viewer.css"],
+        "js": (ASSETS / "page.js").read_text(encoding="utf-8"),
         "allowed_paths": [str(ASSETS / "examples")],
         "max_file_size": MAX_UPLOAD,
         "footer_links": ["api"],

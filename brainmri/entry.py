@@ -99,8 +99,8 @@ def read_entry(folder: str | Path) -> ModelEntry:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         entry = ModelEntry(
-            name=config["name"],
-            summary=config["summary"],
+            name=str(config["name"]),
+            summary=str(config["summary"]),
             tasks=tuple(config["tasks"]),
             net=config["net"],
             arguments=config["arguments"],

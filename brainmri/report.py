@@ -77,7 +77,8 @@ def summary(study: Study) -> str:
 
 def lesions_html(study: Study) -> Markup:
     """The lesions in a table."""
-    head = ("", "volume" if study.measured else "voxels", "largest diameter", "slices", "centre (slice, row, column)", "side")
+    size = "volume" if study.measured else "voxels"
+    head = ("lesion", size, "largest diameter", "slices", "centre (slice, row, column)", "side")
     rows = []
     for number, lesion in enumerate(study.lesions, 1):
         rows.append((
@@ -182,4 +183,4 @@ def template(name: str):
     """One of the package's templates; what is put into it is escaped."""
     from jinja2 import Environment, FileSystemLoader
 
-    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).gettemplate(name)
+    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template(name)

@@ -61,14 +61,14 @@ class Check:
 
     @property
     def sentence(self) -> str:
-        """One line for people."""
+        """One sentence for people, without its full stop."""
         name = f"{self.name} on {self.device}"
         if self.drift is None:
-            return f"{name}: no stored answer to compare with"
+            return f"{name} has no stored answer to compare with"
         if self.well:
-            return f"{name}: as stored, within {max(self.drift, 1e-5):.1g}"
+            return f"{name} answers as stored, within {max(self.drift, 1e-5):.1g}"
         return (
-            f"{name}: drifted by {self.drift:.3f} from the stored answer, more than {TOLERANCE}; do not trust it on this machine"
+            f"{name} drifted by {self.drift:.3f} from its stored answer, more than {TOLERANCE}; do not trust it on this machine"
         )
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 from urllib.parse import urlparse
@@ -21,6 +22,7 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 VERDICT = "section.verdict h2"
+AXE = "4.14.1"  # of axe-core
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt install chromium)")
 
@@ -40,8 +42,8 @@ def visit(browser, page_url):
     """Opens the page in a window of a given width; afterwards checks that it was quiet and spoke to its own server only."""
     contexts, errors, hosts = [], [], set()
 
-    def visit(width: int, height: int):
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}))
+    def visit(width: int, height: int, **options):
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
         page = contexts[-1].new_page()
         page.set_default_timeout(60_000)
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -58,8 +60,27 @@ def visit(browser, page_url):
     assert hosts == {urlparse(page_url).hostname}
 
 
+@pytest.fixture(scope="session")
+def axe(pytestconfig) -> str:
+    """The source of axe-core, installed by npm once and kept in pytest's cache."""
+    folder = pytestconfig.cache.mkdir(f"axe-core-{AXE}")
+    script = folder / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.is_file():
+        if not (npm := shutil.which("npm")):
+            pytest.skip("needs npm, which brings axe-core (apt install npm)")
+        command = [npm, "install", "--prefix", folder, "--ignore-scripts", "--no-audit", "--no-fund", f"axe-core@{AXE}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        if done.returncode:
+            pytest.skip(f"npm could not install axe-core {AXE}: {done.stderr.strip()[-200:]}")
+    return script.read_text(encoding="utf-8")
+
+
 def upload(page, path: Path) -> None:
     page.set_input_files("input[type=file]", path)
+
+
+def open_tab(page, name: str) -> None:
+    page.click(f"button[role=tab]:has-text('{name}')")
 
 
 def test_upload_verdict_download(visit, tmp_path):
@@ -137,7 +158,7 @@ WORDS = "#study-viewer .study-words"
 
 
 def open_studies(page) -> None:
-    page.click("button[role=tab]:has-text('Study')")
+    open_tab(page, "Study")
 
 
 def study_verdict(page) -> str:
@@ -220,3 +241,179 @@ def test_a_study_on_a_phone(visit):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     stage = page.locator("#study-viewer .study-stage").bounding_box()
     assert 300 <= stage["width"] <= 390
+
+
+# --- models, one and several -----------------------------------------------------------------------------------------------
+
+
+def answers(page) -> dict[str, list[str]]:
+    """The compare tab's table: what each model says."""
+    page.wait_for_selector("#answers table")
+    rows = page.locator("#answers tbody tr")
+    return {cells[0]: cells[1:] for cells in (row.locator("th, td").all_inner_texts() for row in rows.all())}
+
+
+def test_models_are_compared_side_by_side(visit):
+    page = visit(1280, 900)
+    open_tab(page, "Compare")
+    page.click("#compare-example")
+    said = answers(page)
+    assert set(said) == {"effunet-lgg", "resnet50-lgg", "resunet-lgg"}
+    assert re.fullmatch(r"\d+ %", said["effunet-lgg"][0])
+    assert re.fullmatch(r"\d+ pixels", said["effunet-lgg"][1])
+    assert [said["resnet50-lgg"][1], said["resunet-lgg"][0]] == ["-", "-"]
+    assert all(re.fullmatch(r"\d+ ms", cells[2]) for cells in said.values())
+    assert 0.5 < float(re.search(r"mean Dice of (0\.\d+)", page.inner_text("#answers"))[1]) <= 1
+    pictures = page.locator("#opinions button.thumbnail-item")
+    pictures.nth(2).wait_for()
+    assert [caption.split(":")[0] for caption in pictures.all_inner_texts()] == [
+        "effunet-lgg", "resunet-lgg", "Where the masks disagree",
+    ]  # fmt: skip
+    page.wait_for_function(
+        "Array.from(document.querySelectorAll('#opinions img')).every(i => i.complete && i.naturalWidth === 256)"
+    )
+
+    page.get_by_label("resunet-lgg").uncheck()
+    page.click("button:has-text('Compare'):visible >> nth=-1")
+    page.wait_for_function("document.querySelectorAll('#answers tbody tr').length === 2")
+    assert "Dice" not in page.inner_text("#answers")
+    page.wait_for_function("document.querySelectorAll('#opinions button.thumbnail-item').length === 1")
+
+    page.click("button[aria-label='Clear']:visible")
+    page.wait_for_selector("#answers .verdict.empty")
+    assert not page.is_visible("#opinions")
+    page.locator("input[type=file]").nth(-1).set_input_files(EXAMPLE)
+    assert set(answers(page)) == {"effunet-lgg", "resnet50-lgg"}
+
+
+def test_a_model_tells_its_figures_and_whether_it_computes_here(visit):
+    page = visit(1280, 900)
+    open_tab(page, "Models")
+    assert page.inner_text("#model h2").startswith("effunet-lgg")
+    choice = page.get_by_label("Model", exact=True)
+    choice.click()
+    page.click("ul[role=listbox] >> text=resnet50-lgg")
+    page.wait_for_selector("#model h2:has-text('resnet50-lgg')")
+    row = page.locator("#model tr", has_text="verdict AUC, by slice").first
+    assert re.fullmatch(r"0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]", row.locator("td").nth(1).inner_text())
+    assert not page.is_visible("#model .card >> text=Intended use")
+    page.click("#model .card summary")
+    page.wait_for_selector("#model .card >> text=Intended use")
+    assert "model-index" not in page.inner_text("#model .card")  # of the front matter
+    page.click("#selfcheck")
+    page.wait_for_selector("#selfcheck-answer >> text=resnet50-lgg on")
+    assert "answers as stored, within" in page.inner_text("#selfcheck-answer")
+
+
+# --- for everybody ---------------------------------------------------------------------------------------------------------
+
+TABS = ("Slice", "Study", "Compare", "Models")
+
+
+def fill(page, tab: str) -> None:
+    """Open a tab and have it show everything that it can show."""
+    open_tab(page, tab)
+    if tab == "Slice":
+        upload(page, EXAMPLE)
+        page.wait_for_selector("#why >> text=the outlined area stays within")
+    elif tab == "Study":
+        page.click("#study-example")
+        study_verdict(page)
+        page.click("#study-viewer summary")
+    elif tab == "Compare":
+        page.click("#compare-example")
+        page.wait_for_selector("#opinions img >> nth=2")
+    else:
+        page.click("#selfcheck")
+        page.wait_for_selector("#selfcheck-answer p")
+        for summary in page.locator("#model summary").all():
+            summary.click()
+    for folded in page.locator("button.label-wrap:not(.open):visible").all():
+        folded.click()
+
+
+def test_every_tab_is_accessible_in_light_and_dark_and_fits_a_phone(visit, axe):
+    page = visit(1280, 900, reduced_motion="reduce")  # nothing is measured half faded in
+    page.evaluate(axe)
+    wrong, wide = set(), {}
+    for tab in TABS:
+        fill(page, tab)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            page.wait_for_function(f"document.querySelector('.dark') {'!' if scheme == 'dark' else '='}== null")
+            for rule in page.evaluate("axe.run(document)")["violations"]:
+                if rule["impact"] != "minor":
+                    wrong |= {(tab, scheme, rule["id"], str(node["target"])) for node in rule["nodes"]}
+        page.set_viewport_size({"width": 390, "height": 844})
+        wide[tab] = page.evaluate("document.documentElement.scrollWidth")
+        page.set_viewport_size({"width": 1280, "height": 900})
+    assert wrong == set()
+    assert max(wide.values()) <= 390, wide
+
+
+STOPS = """() => {
+    const wanted = "button, input, select, textarea, summary, a[href], [tabindex='0']";
+    return [...document.querySelectorAll(wanted)].filter((one, number) => {
+        const box = one.getBoundingClientRect();
+        const there = box.width && box.height && one.checkVisibility({ visibilityProperty: true }) && !one.disabled;
+        if (!there || one.tabIndex < 0) return false;
+        one.dataset.stop = number;
+        return true;
+    }).map(one => one.dataset.stop + " " + one.tagName + " " + (one.ariaLabel || one.innerText || one.className));
+}"""
+HERE = """() => {
+    const one = document.activeElement, style = getComputedStyle(one);
+    const marked = one === document.body || (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2);
+    return [one.dataset.stop, marked || one.outerHTML.slice(0, 200)];
+}"""
+
+
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(visit):
+    page = visit(1280, 900)
+    for tab in TABS:
+        fill(page, tab)
+        stops = {stop.split(" ")[0]: stop for stop in page.evaluate(STOPS)}
+        reached = {}
+        page.evaluate("document.activeElement.blur()")
+        for _ in range(len(stops) + 10):
+            page.keyboard.press("Tab")
+            stop, marked = page.evaluate(HERE)
+            reached[stop] = marked
+        assert not [words for stop, words in stops.items() if stop not in reached], tab
+        assert {marked for marked in reached.values()} == {True}, tab
+
+
+def test_a_slice_is_analysed_by_keyboard_and_the_verdict_announced(visit):
+    page = visit(1280, 900, reduced_motion="reduce")
+    announced = page.locator("#verdict [role=status]")
+    announced.evaluate("box => box.dataset.before = 'there'")  # only a region that was there before is read out
+    page.get_by_role("button", name="Large lesion").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(VERDICT)
+    assert "Tumour" in announced.inner_text()
+    assert announced.get_attribute("data-before") == "there"
+    page.wait_for_selector("#pictures img")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Mask", exact=False).last.focus()
+        page.keyboard.press("Space")
+    assert waiting.value.suggested_filename == "large-lesion.mask.png"
+    page.locator("button[aria-label='Clear']").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#verdict .verdict.empty")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name=re.compile("^Slice .*Click to Upload")).focus()
+        page.keyboard.press("Enter")
+    chooser.value.set_files(EXAMPLE)
+    page.wait_for_selector(VERDICT)
+
+
+def test_who_wants_no_motion_gets_none(visit):
+    page = visit(390, 844, reduced_motion="reduce")
+    page.evaluate("Element.prototype.scrollIntoView = options => { window.scrolled = options.behavior; }")
+    upload(page, EXAMPLE)
+    assert page.wait_for_function("window.scrolled").json_value() == "instant"
+    slowest = """Math.max(...[...document.querySelectorAll(".gradio-container *")].flatMap(one => {
+        const style = getComputedStyle(one);
+        return (style.transitionDuration + "," + style.animationDuration).split(",").map(parseFloat);
+    }))"""
+    assert page.evaluate(slowest) <= 1e-4  # seconds

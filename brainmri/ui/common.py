@@ -23,7 +23,8 @@ GONE = "What was uploaded is no longer here, since it is kept for a short time o
 # on a phone the results lie below the controls; the wait lets what takes the focus as it opens scroll first
 SHOW = """() => { setTimeout(() => {
     const verdict = document.querySelector("#%s"), box = verdict.getBoundingClientRect();
-    if (box.top < 0 || box.bottom > window.innerHeight) verdict.scrollIntoView({behavior: "smooth", block: "start"});
+    const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth";
+    if (box.top < 0 || box.bottom > window.innerHeight) verdict.scrollIntoView({behavior, block: "start"});
 }, 500); }"""
 
 
@@ -57,7 +58,7 @@ def verdict_html(verdict: str, sentences: list[str], warnings: list[str], scale:
     """The verdict in a box of its colour; the sentences and warnings are escaped here."""
     state, sign, words = STATES[verdict]
     return f"""
-<section class="verdict {state}" role="status">
+<section class="verdict {state}">
   <h2><span aria-hidden="true">{sign}</span> {words}</h2>{scale}
   <p>{escape(" ".join(sentences))}</p>{"".join(f"<p class='warning'><b>Note:</b> {escape(w)}.</p>" for w in warnings)}
 </section>"""
@@ -76,16 +77,21 @@ def probability_scale(probability: float, review: list[float]) -> str:
 
 def empty(words: str) -> str:
     """What stands in the verdict's place before there is one."""
-    return f'<div class="verdict empty" role="status">{words}</div>'
+    return f'<div class="verdict empty">{words}</div>'
+
+
+def labels(task: str | None = None) -> list[tuple[str, str]]:
+    """The offered models, those that do a task, as choices: what to call each, and the name to ask for it by."""
+    return [
+        (entry.name if name == entry.name else f"{entry.name} ({name})", name)
+        for name, entry in offered.items()
+        if task is None or task in entry.tasks
+    ]
 
 
 def model_fields() -> tuple[gr.Dropdown, gr.Dropdown, gr.Slider]:
     """Segmenter, classifier and mask threshold in an accordion."""
-    labels = {name: entry.name if name == entry.name else f"{entry.name} ({name})" for name, entry in offered.items()}
-    segmenters, classifiers = (
-        [(labels[name], name) for name, entry in offered.items() if task in entry.tasks]
-        for task in ("segmentation", "classification")
-    )
+    segmenters, classifiers = labels("segmentation"), labels("classification")
     with gr.Accordion("Models and mask threshold", open=False):
         segmenter = gr.Dropdown(segmenters, value=DEFAULT, label="Segmenter", info="Draws the mask.")
         classifier = gr.Dropdown(classifiers, value=DEFAULT, label="Classifier", info="Gives the verdict.")

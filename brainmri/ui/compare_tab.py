@@ -72,7 +72,7 @@ def table_html(record: dict) -> str:
         cells = "".join(f"<td>{cell}</td>" for cell in (probability, area, f"{1000 * model['seconds']:.0f} ms"))
         return f"<tr><th scope='row'>{escape(model['name'])}</th>{cells}</tr>"
 
-    heads = "".join(f"<th scope='col'>{head}</th>" for head in ("", "probability of tumour", "outlined", "time"))
+    heads = "".join(f"<th scope='col'>{head}</th>" for head in ("model", "probability of tumour", "outlined", "time"))
     agreed = record["mean_dice_between_masks"]
     words = "" if agreed is None else f"<p>The masks overlap with a mean Dice of {agreed:.2f}.</p>"
     rows = "".join(row(model) for model in record["models"])

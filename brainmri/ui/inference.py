@@ -11,12 +11,14 @@ from functools import cache, wraps
 import torch
 
 import brainmri
+from brainmri import selfcheck
 from brainmri.compare import Opinion, compare
 from brainmri.entry import ModelEntry
 from brainmri.explain import Explanation, explain
 from brainmri.findings import Finding, Study
 from brainmri.predict import Pipeline, Progress
 from brainmri.scan import Scan
+from brainmri.selfcheck import Check
 from brainmri.stability import Stability, stability
 from brainmri.zoo import LoadedModel, embedded, find_entry, pins
 
@@ -103,6 +105,11 @@ def find_in_study(
     return _pipeline(segmenter, classifier, threshold, device).study(scan, progress)
 
 
+def check(name: str) -> Check:
+    """How a model answers the self-check on this machine."""
+    return selfcheck.check(network(name))
+
+
 def _pipeline(segmenter: str, classifier: str, threshold: float | None, device: str) -> Pipeline:
     return Pipeline(network(segmenter, device), network(classifier, device), mask_threshold=threshold)
 
@@ -112,3 +119,4 @@ if ZERO_GPU:
     question_slice = spaces.GPU(duration=30)(question_slice)
     ask_several = spaces.GPU(duration=30)(ask_several)
     find_in_study = spaces.GPU(duration=60)(find_in_study)
+    check = spaces.GPU(duration=20)(check)
