@@ -144,8 +144,9 @@ def _worst_table(patients: list[dict]) -> str:
 
 
 def _study_table(variants: dict[str, dict]) -> str:
-    studies = {variant: figures[FAILURES]["studies"] for variant, figures in variants.items()}
-    names = [name for name, figure in next(iter(studies.values())).items() if "value" in figure]
-    rows = [["volumetric Dice slice by slice, mean over patients", *(shown(f[VOLUMETRIC_DICE]) for f in variants.values())]]
-    rows += [[name, *(shown(figures.get(name)) for figures in studies.values())] for name in names]
-    return markdown_table(["figure", *variants], rows)
+    judged = {variant: figures for variant, figures in variants.items() if variant != STUDY}  # not the studies of studies
+    studies = [figures[FAILURES]["studies"] for figures in judged.values()]
+    names = [name for name, figure in studies[0].items() if "value" in figure]
+    rows = [["volumetric Dice slice by slice, mean over patients", *(shown(f[VOLUMETRIC_DICE]) for f in judged.values())]]
+    rows += [[name, *(shown(figures.get(name)) for figures in studies)] for name in names]
+    return markdown_table(["figure", *judged], rows)

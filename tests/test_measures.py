@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
 from brainmri.calibration import Rules
 from train.calibrate import MASK_NEIGHBOURS, NEIGHBOURS, choose_review_band, cross_fitted, fit_rules, fit_temperature
 from train.losses import LOSSES, FocalTverskyLoss, segmentation_loss, tversky_index
-from train.metrics import auc, bootstrap_interval, dice, expected_calibration_error
+from train.metrics import auc, bootstrap_interval, dice, expected_calibration_error, reliability
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,30 @@ def test_expected_calibration_error_is_golden():
     # one bin of 0.9 with half of them right: 0.4 off; one of 0.1 with none: 0.1 off
     assert expected_calibration_error([0.9, 0.9, 0.1, 0.1], [1, 0, 0, 0]) == pytest.approx(0.25)
     assert expected_calibration_error([1.0, 0.0], [1, 0]) == 0
+
+
+def test_the_bins_of_the_reliability_diagram_are_golden():
+    # two patients of four slices each: in the bin from 0.8 on one has a tumour in both, the other in neither
+    patients = [np.array([(0.1, 0), (0.1, 0), (0.9, 1), (0.86, 1)]), np.array([(0.1, 0), (0.1, 0), (0.84, 0), (0.8, 0)])]
+    low, high = reliability(patients, bins=5)
+    assert low == {"range": [0, 0.2], "slices": 4, "probability": pytest.approx(0.1), "tumour": 0}  # all agree: no interval
+    assert high == {
+        "range": [0.8, 1], "slices": 4, "probability": pytest.approx(0.85), "tumour": 0.5, "interval_95": [0, 1],
+    }  # fmt: skip
+
+
+def test_the_reliability_diagram_is_scikit_learns_and_the_calibration_errors():
+    generator = np.random.default_rng(0)
+    probability = generator.random(600) ** 3
+    tumour = generator.random(600) < probability
+    bins = reliability(np.split(np.stack([probability, tumour], axis=1), 20))
+    shares, said = calibration_curve(tumour, probability, n_bins=15)
+    assert np.allclose([one["tumour"] for one in bins], shares)
+    assert np.allclose([one["probability"] for one in bins], said)
+    assert sum(one["slices"] for one in bins) == 600
+    error = sum(one["slices"] / 600 * abs(one["tumour"] - one["probability"]) for one in bins)
+    assert expected_calibration_error(probability, tumour) == pytest.approx(error)
+    assert all(one["interval_95"][0] <= one["tumour"] <= one["interval_95"][1] for one in bins if "interval_95" in one)
 
 
 def test_the_bootstrap_covers_the_mean_and_repeats_itself():

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 import brainmri
-from brainmri.figures import failure_tables
+from brainmri.entry import DIAGRAM, VARIANTS
+from brainmri.figures import RELIABILITY, failure_tables, reliability_table
 from brainmri.nets import ResNet50Classifier, ResUNet
 from brainmri.preprocess import FLAIR
 from brainmri.zoo import load
@@ -136,7 +137,13 @@ def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):
     assert 0.2 <= entry.temperature <= 5
     card = (zoo / entry.name / "README.md").read_text()
     assert "The released weights are the very ones measured" in card
-    assert failure_tables(entry.metrics["variants"]) in card
+    variants = entry.metrics["variants"]
+    assert failure_tables(variants) in card
+    for variant in VARIANTS:
+        assert sum(one["slices"] for one in variants[variant][RELIABILITY]) == variants[variant]["slices"]
+    assert reliability_table(variants) in card
+    assert f"]({DIAGRAM})" in card
+    assert (zoo / entry.name / DIAGRAM).read_text().startswith("<svg ")
     assert "Brains without tumour" not in card  # no report was given
     assert load(entry.name, weights=zoo / entry.name, device="cpu").entry == entry
 

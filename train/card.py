@@ -119,7 +119,8 @@ def reliability(entry: ModelEntry) -> str:
 ![Reliability diagram; its numbers are in the table]({DIAGRAM})
 
 How many slices the verdict gave a probability in each bin, and which share of them shows a tumour; the same patients and protocol. The
-diagram is of {VARIANTS[0]}: the larger a dot, the more slices; whiskers are 95 % intervals over patients; the review band is shaded.
+diagram is of {VARIANTS[0]}: the larger a dot, the more slices; whiskers are 95 % intervals over patients, none where all agree; the
+review band is shaded.
 
 {reliability_table(entry.metrics["variants"])}
 """

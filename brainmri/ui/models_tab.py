@@ -23,7 +23,7 @@ DOES = {("segmentation",): "mask", ("classification",): "verdict"}
 FAILS = """The same patients; groups and worst patients on three sequences, slice by slice. Tumours are grouped by their pixels
 over all slices, slices in order from the neck upwards. Slice Dice is over slices with tumour, the verdict by slice at 0.5."""
 RELIABLE = """Where the verdict says 80 %, four of five slices should show a tumour: the dots should lie on the dashed line. The
-larger a dot, the more slices; whiskers are 95 % intervals over patients; the review band is shaded."""
+larger a dot, the more slices; whiskers are 95 % intervals over patients, none where all agree; the review band is shaded."""
 
 
 def safe_html(markdown: str, shift: int = 2) -> str:
