@@ -26,6 +26,7 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
+from brainmri.dicom import quiet
 from tests import phantom
 
 SUFFIX = {
@@ -302,16 +303,19 @@ DICOM_FIELDS = {
 def dicom_field(rng: Random, data: bytes) -> bytes:
     """An element of the header: sizes, bits, counts, places, scale."""
     try:
-        ds = pydicom.dcmread(io.BytesIO(data), force=True)
-        if rng.random() < 0.15:
-            ds.file_meta.TransferSyntaxUID = str(rng.choice((JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless)))
-        for _ in range(rng.integers(1, 3)):
-            keyword = str(rng.choice(list(DICOM_FIELDS)))
-            values = DICOM_FIELDS[keyword]
-            setattr(ds, keyword, values[rng.integers(len(values))])
-        buffer = io.BytesIO()
-        ds.save_as(buffer)
-        return buffer.getvalue()
+        with quiet():
+            ds = pydicom.dcmread(io.BytesIO(data), force=True)
+            if rng.random() < 0.15:
+                ds.file_meta.TransferSyntaxUID = str(
+                    rng.choice((JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless))
+                )
+            for _ in range(rng.integers(1, 3)):
+                keyword = str(rng.choice(list(DICOM_FIELDS)))
+                values = DICOM_FIELDS[keyword]
+                setattr(ds, keyword, values[rng.integers(len(values))])
+            buffer = io.BytesIO()
+            ds.save_as(buffer)
+            return buffer.getvalue()
     except Exception:  # what pydicom itself would not write
         return flip(rng, data)
 

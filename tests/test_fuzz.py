@@ -8,7 +8,7 @@ from tests.fuzz import fuzz
 
 
 def test_spoilt_files_are_read_or_refused(capsys):
-    assert fuzz(range(15 * len(mutants.KINDS)), seed=0) == [], capsys.readouterr().out
+    assert fuzz(range(10 * len(mutants.KINDS)), seed=0) == [], capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", mutants.KINDS)
