@@ -143,10 +143,11 @@ def _dicoms() -> list[bytes]:
 def _as_mr(data: bytes) -> bytes:
     """A grey image of any modality as one that is read on; other files as they are."""
     try:
-        ds = pydicom.dcmread(io.BytesIO(data))
-        if ds.PhotometricInterpretation.startswith("MONOCHROME"):
-            ds.Modality = "MR"
-            return _stored(ds)
+        with quiet():
+            ds = pydicom.dcmread(io.BytesIO(data))
+            if ds.PhotometricInterpretation.startswith("MONOCHROME"):
+                ds.Modality = "MR"
+                return _stored(ds)
     except Exception:  # some are damaged on purpose
         pass
     return data
