@@ -319,7 +319,7 @@ app.build()
 service.start()
 assert {model.device.type for model in map(inference.network, inference.offered)} == {"cuda"}
 assert {p.device.type for name in inference.offered for p in inference.network(name).net.parameters()} == {"cuda"}
-assert {f.__name__ for f in decorated_cache} == {"find_in_slice", "question_slice", "ask_several", "find_in_study"}
+assert {f.__name__ for f in decorated_cache} == {"find_in_slice", "question_slice", "ask_several", "find_in_study", "check"}
 print(service.checked().drift < 0.02)
 """
 
