@@ -93,7 +93,8 @@ def lesions_html(study: Study) -> Markup:
         Markup("<tr>{}</tr>").format(Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row)) for row in rows
     )
     titles = Markup("").join(Markup('<th scope="col">{}</th>').format(title) for title in head)
-    return Markup('<div class="table"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>').format(titles, cells)
+    scrolls = Markup('<div class="table" role="group" aria-label="Lesions" tabindex="0">{}</div>')  # where it is narrow
+    return scrolls.format(Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(titles, cells))
 
 
 def montage_html(scan: Scan, study: Study) -> Markup:

@@ -77,7 +77,7 @@ def table_html(record: dict) -> str:
     words = "" if agreed is None else f"<p>The masks overlap with a mean Dice of {agreed:.2f}.</p>"
     rows = "".join(row(model) for model in record["models"])
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<div class='model'><div class='table'>{table}</div>{words}</div>"
+    return f"<div class='model'><div class='table' role='group' aria-label='Answers' tabindex='0'>{table}</div>{words}</div>"
 
 
 def blank() -> tuple:
