@@ -1,8 +1,8 @@
 """What Ray costs beside the local engine on the same cores: python -m train.engines [--studies 12] [--slices 20] [--runs 3]
 
 A cohort of synthetic studies goes through each engine in turn, again and again: this process, and one Ray actor with as many
-threads. From the first study's row to the last one's both do the same work, so the ratio of these times is what Ray adds; what
-comes before, loading networks and starting Ray, is told apart from it.
+threads. From the first study's record to the last one's both do the same work, so the ratio of these times is what Ray adds;
+the rest, loading networks, starting Ray and stopping it, is told apart from it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pathlib import Path
 import torch
 
 from brainmri.engines import on_ray, on_this_machine
+from brainmri.outputs import RECORD
 from train.benchmark import long_study
 
 
-def timed(rows: Iterator[dict], studies: int) -> tuple[float, float]:
-    """Seconds from the call to the first row, less one study's share of the rest; and from each row to the next, on average."""
-    began, arrived = time.perf_counter(), []
+def timed(rows: Iterator[dict], out: Path) -> tuple[float, float]:
+    """Seconds a study takes on average, by when the records were written; and of the whole, those that no study took."""
+    began, rows = time.perf_counter(), list(rows)
+    whole = time.perf_counter() - began
     for row in rows:
         if row["status"] != "done":
             raise RuntimeError(f"{row['input']} was not analysed: {row['problem'] or row['status']}")
-        arrived.append(time.perf_counter())
-    if len(arrived) != studies:
-        raise RuntimeError(f"{len(arrived)} rows came of {studies} studies")
-    each = (arrived[-1] - arrived[0]) / (studies - 1)
-    return arrived[0] - began - each, each
+    written = sorted((out / row["input"] / RECORD).stat().st_mtime for row in rows)
+    each = (written[-1] - written[0]) / (len(rows) - 1)
+    return each, whole - each * len(rows)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         "local": lambda inputs, out: on_this_machine(inputs, out, networks),
         "ray": lambda inputs, out: on_ray(inputs, out, networks, options.address, workers=1),
     }
-    started, each = ({name: [] for name in engines} for _ in range(2))
+    each, around = ({name: [] for name in engines} for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
         path = long_study(Path(folder), options.slices)
         inputs = {f"study-{number}": path for number in range(options.studies)}
@@ -57,15 +57,16 @@ def main(arguments: list[str] | None = None) -> None:
             for name, engine in engines.items():
                 out = Path(folder) / f"{name}-{run}"
                 out.mkdir()
-                start, study = timed(engine(inputs, out), options.studies)
-                started[name].append(start)
+                study, rest = timed(engine(inputs, out), out)
                 each[name].append(study)
-                print(f"{name}: {start:.1f} s to start, {study:.3f} s a study of {options.slices} slices", flush=True)
+                around[name].append(rest)
+                print(f"{name}: {study:.3f} s a study of {options.slices} slices, {rest:.1f} s to start and stop", flush=True)
     ratios = [ray / local for ray, local in zip(each["ray"], each["local"], strict=True)]
     shown = ", ".join(f"{ratio:.3f}" for ratio in ratios)
     print(f"medians of {options.runs} runs, {options.studies} studies each, {options.threads} threads, {options.device}:")
     for name in engines:
-        print(f"{name:5} {statistics.median(each[name]):.3f} s a study, {statistics.median(started[name]):.1f} s to start")
+        study, rest = statistics.median(each[name]), statistics.median(around[name])
+        print(f"{name:5} {study:.3f} s a study, {rest:.1f} s to start and stop")
     print(f"ray / local, a study: {statistics.median(ratios):.3f} (runs: {shown})")
 
 
