@@ -87,7 +87,7 @@ def on_ray(
         try:
             yield from rows.iter_rows()
         except ray.exceptions.ActorDiedError as error:
-            raise ValueError(f"no actor could start: {error}") from error
+            raise ValueError(f"no actor could start: {str(error).splitlines()[-1]}") from error
         finally:
             shutil.rmtree(attempts, ignore_errors=True)
 
