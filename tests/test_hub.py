@@ -346,7 +346,8 @@ def test_somebody_elses_weights_show_up_everywhere(published, client, tmp_path):
     sample = ROOT / "assets" / "examples" / "large-lesion.png"
     done = client("-m", "brainmri", "predict", str(sample), "--out", str(out), "--segmenter", str(tmp_path / "tuned"))
     assert done.returncode == 0, done.stderr
-    page = client("-c", f"import app; app.build([{str(tmp_path / 'tuned')!r}, 'owner/resunet-lgg']); print(list(app.offered))")
+    sources = [str(tmp_path / "tuned"), "owner/resunet-lgg"]
+    page = client("-c", f"import app; app.build({sources!r}); from brainmri.ui.inference import offered; print(list(offered))")
     assert page.returncode == 0, page.stderr
     assert "owner/resunet-lgg" in page.stdout
     refused = client("app.py", "--models", str(tmp_path))
