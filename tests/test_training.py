@@ -19,6 +19,7 @@ from train.augment import RandFlairInsteadd, augmentation
 from train.loop import choose_precision
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
+from train.publish import entry_files
 from train.release import release
 
 SMOKE = ["--smoke", "--precision", "float32"]
@@ -146,6 +147,10 @@ def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):
     assert (zoo / entry.name / DIAGRAM).read_text().startswith("<svg ")
     assert "Brains without tumour" not in card  # no report was given
     assert load(entry.name, weights=zoo / entry.name, device="cpu").entry == entry
+    assert DIAGRAM in entry_files(entry)
+    (zoo / entry.name / DIAGRAM).unlink()
+    with pytest.raises(ValueError, match=f"lacks {DIAGRAM}, which its card shows"):
+        entry_files(entry)
 
 
 def test_without_data_it_says_what_to_give(tmp_path):
