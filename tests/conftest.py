@@ -1,8 +1,12 @@
 """What several test modules share."""
 
+import os
 import tempfile
 
 import pytest
+
+# the suite runs in two processes, and torch would take every core for each of them and for each server they start
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
