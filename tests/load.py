@@ -53,7 +53,7 @@ def resident(process: subprocess.Popen) -> int:
 
 
 def files_in(folder: Path) -> int:
-    return sum(path.is_file() for path in folder.rglob("*"))
+    return sum(len(files) for *_, files in os.walk(folder))
 
 
 def a_slice(generator: np.random.Generator, path: Path) -> Path:

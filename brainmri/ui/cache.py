@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
@@ -41,16 +42,16 @@ def sweep(folder: Path, age: float, spared: Container[str] = ()) -> None:
         spared: paths that stay.
     """
     oldest = time.time() - age
-    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
-        try:
-            if path.stat().st_ctime > oldest:  # a copy keeps its original's time of modification
-                continue
-            if path.is_dir():
-                path.rmdir()
-            elif str(path) not in spared:
-                path.unlink()
-        except OSError:  # gone meanwhile, or a folder with something in it
-            continue
+    for parent, folders, files in os.walk(folder, topdown=False):  # which minds nothing that is gone meanwhile
+        for name in (*files, *folders):
+            path = Path(parent, name)
+            with contextlib.suppress(OSError):  # gone, or a folder with something in it
+                if path.lstat().st_ctime > oldest:  # a copy keeps its original's time of modification
+                    continue
+                if path.is_dir():
+                    path.rmdir()
+                elif str(path) not in spared:
+                    path.unlink()
 
 
 def _alive(name: str) -> bool:
