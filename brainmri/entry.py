@@ -2,7 +2,7 @@
 
 `config.json` (how to build the net, preprocessing, labels, thresholds, calibration, measured metrics),
 `model.safetensors`, `split.json` (patients per role), `README.md` (the model card), with it `reliability.svg` where there is a
-verdict, and `model.onnx` where it was exported.
+verdict, and, where they were made, `model.onnx` and `gate.safetensors` (see `brainmri.gate`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, SPLIT, CARD, ONNX = "config.json", "model.safetensors", "split.json", "README.md", "model.onnx"
 DIAGRAM = "reliability.svg"  # the card shows it
+GATE = "gate.safetensors"
 TASKS = ("segmentation", "classification")
 STUDY = "whole study"
 # for which metrics are given: of the input, slice by slice; and three sequences as studies
@@ -47,6 +48,8 @@ class ModelEntry:
         parameters: trainable parameters and batch-norm statistics, counted.
         sha256: of `model.safetensors`.
         selfcheck: what `selfcheck.answer` gave when the entry was released; empty where it was not asked.
+        gate: `sha256` of `gate.safetensors`, and above what (`far`, `way`) a slice is questioned (`brainmri.gate`); empty for an
+            entry without one.
         training: the dataset with its licence, and `stages`: command, slices drawn, patients, and teacher and number of
             processes, if any, of each run in order.
         metrics: measured figures, each named with its protocol.
@@ -68,6 +71,7 @@ class ModelEntry:
     parameters: int
     sha256: str
     selfcheck: dict
+    gate: dict
     training: dict
     metrics: dict
     folder: Path
@@ -114,6 +118,7 @@ def read_entry(folder: str | Path) -> ModelEntry:
             parameters=int(config["parameters"]),
             sha256=config["sha256"],
             selfcheck=config.get("selfcheck", {}),
+            gate=config.get("gate", {}),
             training=config["training"],
             metrics=config["metrics"],
             folder=folder,
@@ -146,6 +151,7 @@ def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, 
         "review": [0.5, 0.5],
         "fusion": {},
         "selfcheck": {},
+        "gate": {},
         "flips": False,
         "training": {},
         "metrics": {},
@@ -154,6 +160,8 @@ def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, 
 
 def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, half: bool = False) -> ModelEntry:
     """Write a network and what is known about it as an entry; the count and the hash are filled in.
+
+    What was made of weights that lay there before, an export and a gate, is taken away.
 
     Args:
         config: every field of `config.json` but `parameters` and `sha256`.
@@ -170,8 +178,9 @@ def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, ha
         for name, t in net.state_dict().items()
     }
     save_file(tensors, folder / WEIGHTS)
-    (folder / ONNX).unlink(missing_ok=True)  # an export of earlier weights
-    config = {**config, "parameters": count_parameters(net), "sha256": file_sha256(folder / WEIGHTS)}
+    for made_of_earlier_weights in (ONNX, GATE):
+        (folder / made_of_earlier_weights).unlink(missing_ok=True)
+    config = {**config, "gate": {}, "parameters": count_parameters(net), "sha256": file_sha256(folder / WEIGHTS)}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / SPLIT).write_text(json.dumps(split, indent=2) + "\n", encoding="utf-8")
     return read_entry(folder)

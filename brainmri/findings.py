@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from brainmri.gate import Answer
 from brainmri.lesions import Lesion
 from brainmri.scan import Geometry
 
@@ -28,6 +29,7 @@ class Finding:
         area_px: pixels in `mask`.
         area_mm2: the same in square millimetres; None where the pixels' size is not known.
         warnings: what the reader assumed and the user should know.
+        gate: whether the slice looks like an axial brain MR slice; None where no gate was asked.
         provenance: input SHA-256, model names and weight SHA-256, thresholds, versions, device.
     """
 
@@ -38,8 +40,14 @@ class Finding:
     probability_map: np.ndarray
     area_px: int
     area_mm2: float | None
+    gate: Answer | None
     warnings: tuple[str, ...]
     provenance: dict
+
+    @property
+    def questioned(self) -> bool:
+        """Whether the slice is not taken for an axial brain MR slice; its verdict is "review" then."""
+        return self.gate is not None and self.gate.doubt is not None
 
     def record(self) -> dict:
         """The finding without its arrays, ready for JSON."""
@@ -51,6 +59,7 @@ class Finding:
             "area_mm2": None if self.area_mm2 is None else round(self.area_mm2, 1),
             "height": int(self.mask.shape[0]),
             "width": int(self.mask.shape[1]),
+            "gate": self.gate and self.gate.record(),
             "warnings": list(self.warnings),
             "provenance": self.provenance,
             "notice": "Research demo, not a medical device.",
@@ -135,6 +144,9 @@ class Study:
                 "area_px": finding.area_px,
                 "area_mm2": None if finding.area_mm2 is None else round(finding.area_mm2, 1),
                 f"diameter_{length}": round(diameter, 1),
+                "gate_distance": finding.gate and round(finding.gate.distance, 3),
+                "gate_turned": finding.gate and round(finding.gate.turned, 2),
+                "questioned": finding.questioned,
             }
             for number, (finding, diameter) in enumerate(zip(self.findings, self.diameters, strict=True), 1)
         ]
@@ -172,17 +184,27 @@ def decide(probability: float, area_on_grid: float, review: tuple[float, float])
     return NO_TUMOUR, f"The classifier sees no tumour ({shown} for one) and the segmenter outlined none."
 
 
-def decide_study(verdicts: list[str]) -> tuple[str, str, tuple[int, ...]]:
+def decide_study(
+    verdicts: list[str], questioned: Sequence[int] = (), analysed: int | None = None
+) -> tuple[str, str, tuple[int, ...]]:
     """Join the verdicts of a study's slices, in order along the head, to one.
 
     A tumour runs through neighbouring slices, so one slice alone is not believed: called tumour it asks for review, merely
-    doubtful it does not count.
+    doubtful it does not count. Nor does a slice that is no axial brain MR slice; a study most of whose slices are none is for
+    review.
+
+    Args:
+        questioned: the slices, from 0, that do not look like axial brain MR slices.
+        analysed: how many slices there was anything to see in; all of them when None.
 
     Returns:
         The verdict, its reason, and the slices, from 0, that carry it.
     """
-    tumour = [number for number, verdict in enumerate(verdicts) if verdict == TUMOUR]
-    doubtful = [number for number, verdict in enumerate(verdicts) if verdict == REVIEW]
+    if 2 * len(questioned) > (len(verdicts) if analysed is None else analysed):
+        which = f"{len(questioned)} of {count(len(verdicts), 'slice')}: {ranges(questioned)}"
+        return REVIEW, f"Most of this does not look like axial brain MR slices ({which}).", tuple(questioned)
+    tumour = [number for number, verdict in enumerate(verdicts) if verdict == TUMOUR and number not in questioned]
+    doubtful = [number for number, verdict in enumerate(verdicts) if verdict == REVIEW and number not in questioned]
     if any(number + 1 in tumour for number in tumour) or len(verdicts) == len(tumour) == 1:
         return TUMOUR, f"{count(len(tumour), 'slice')} of {len(verdicts)} show a tumour: {ranges(tumour)}.", tuple(tumour)
     together = any(number + 1 in doubtful for number in doubtful) or len(verdicts) == len(doubtful) == 1

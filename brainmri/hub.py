@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from brainmri.entry import CARD, CONFIG, SPLIT, WEIGHTS, file_sha256, read_entry
+from brainmri.entry import CARD, CONFIG, GATE, SPLIT, WEIGHTS, file_sha256, read_entry
 
 LOGIN = "`hf auth login` or HF_TOKEN"
 ATTEMPTS = 2  # a file that arrives broken is fetched once more, then refused
@@ -58,8 +58,12 @@ def fetch(repo: str, revision: str | None = None, token: str | None = None, cach
         entry = read_entry(config.parent)
     except ValueError as error:
         raise HubError(f"{repo} on the Hub is not a model of this layout: {error}") from error
-    if file_sha256(weights) != entry.sha256:
-        raise HubError(f"{repo}: {WEIGHTS} does not have the SHA-256 that its {CONFIG} names; its author must upload it again")
+    checked = [(weights, entry.sha256)] + ([(get(GATE, commit), entry.gate["sha256"])] if entry.gate else [])
+    for path, sha256 in checked:
+        if file_sha256(path) != sha256:
+            raise HubError(
+                f"{repo}: {path.name} does not have the SHA-256 that its {CONFIG} names; its author must upload it again"
+            )
     return config.parent
 
 

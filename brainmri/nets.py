@@ -167,12 +167,20 @@ class EffUNet(PretrainedNet):
 
     def looked_at(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) to verdict logits (B, 2) and the map to explain them by, (B, 112, H/16, W/16)."""
-        *_, coarse, deep = self.unet.encoder(image)
+        *_, coarse, deep = self.encode(image)
         return self.unet.classification_head(deep), coarse
+
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) to the image and the encoder's maps, from (B, 16, H/2, W/2) to (B, 320, H/32, W/32)."""
+        return self.unet.encoder(image)
+
+    def decode(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What `encode` gave to mask logits (B, 1, H, W) and verdict logits (B, 2)."""
+        return self.unet.segmentation_head(self.unet.decoder(maps)), self.unet.classification_head(maps[-1])
 
     def both(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) to mask logits (B, 1, H, W) and verdict logits (B, 2), from one pass; H and W multiples of 32."""
-        return self.unet(image)
+        return self.decode(self.encode(image))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) to mask logits (B, 1, H, W)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from brainmri import __version__
+from brainmri import __version__, gate
 from brainmri.calibration import Rules, evidence
 from brainmri.entry import ModelEntry
-from brainmri.findings import NO_TUMOUR, Finding, Study, decide, decide_study
+from brainmri.findings import NO_TUMOUR, REVIEW, Finding, Study, decide, decide_study, ranges
+from brainmri.gate import Answer
 from brainmri.lesions import diameters, find_lesions, midline, without_islands
-from brainmri.preprocess import FLAIR
+from brainmri.preprocess import FLAIR, Placement
 from brainmri.reading import Scan, read_slice, read_study
 from brainmri.zoo import DEFAULT, LoadedModel, load
 
@@ -37,12 +38,14 @@ class Prediction:
         grid_share: (S,) pixels of the network's grid for one of the slice's own.
         evidence: (S,) float64, `calibration.evidence` of the maps.
         logits: (S,) float64, of the verdict, tumour against no tumour.
+        gate: for each slice whether it looks like one at all.
     """
 
     maps: np.ndarray | None = None
     grid_share: np.ndarray | None = None
     evidence: np.ndarray | None = None
     logits: np.ndarray | None = None
+    gate: list[Answer] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,12 +57,14 @@ class Judgement:
         masks: (S, H, W) bool.
         probabilities: (S,) float64, calibrated, of tumour.
         verdicts: for each slice the verdict and its reason.
+        gate: for each slice whether it looks like one at all; None where no gate was asked.
     """
 
     maps: np.ndarray
     masks: np.ndarray
     probabilities: np.ndarray
     verdicts: list[tuple[str, str]]
+    gate: list[Answer | None]
 
 
 def outline(maps: np.ndarray, rules: Rules, mode: str) -> tuple[np.ndarray, np.ndarray]:
@@ -72,13 +77,18 @@ def outline(maps: np.ndarray, rules: Rules, mode: str) -> tuple[np.ndarray, np.n
 def judge(predicted: Prediction, rules: Rules, mode: str) -> Judgement:
     """Apply the rules to a prediction of mask and verdict: of slices one by one ("slice"), or as one "study".
 
-    In a study neighbours are heard where the entry has learned how, and small islands of the mask are dropped.
+    In a study neighbours are heard where the entry has learned how, and small islands of the mask are dropped. What a gate
+    doubts is for review.
     """
     maps, masks = outline(predicted.maps, rules, mode)
     probabilities = rules.probability(predicted.logits, predicted.evidence, mode)
     areas = masks.sum(axis=(1, 2)) * predicted.grid_share
-    verdicts = [decide(float(p), float(area), rules.band(mode)) for p, area in zip(probabilities, areas, strict=True)]
-    return Judgement(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts)
+    answers = predicted.gate or [None] * len(masks)
+    verdicts = [
+        (REVIEW, answer.doubt) if answer and answer.doubt else decide(float(p), float(area), rules.band(mode))
+        for answer, p, area in zip(answers, probabilities, areas, strict=True)
+    ]
+    return Judgement(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts, gate=answers)
 
 
 def in_its_roles(model: LoadedModel) -> tuple[LoadedModel | None, LoadedModel | None]:
@@ -111,6 +121,8 @@ class Pipeline:
             head, else the zoo's default.
         device: "auto", "cpu", "cuda", "mps" and so on.
         mask_threshold: on the probability map, in (0, 1); the segmenter's own when None.
+        gatekeeper: the entry whose gate is asked whether a slice is an axial brain MR slice at all (`brainmri.gate`), where
+            segmenter and classifier have none; the zoo's default when None.
 
     Raises:
         ValueError: for an unknown name, an entry without the task asked of it, a device that is not there, or a
@@ -123,6 +135,7 @@ class Pipeline:
         classifier: str | LoadedModel | None = None,
         device: str = "auto",
         mask_threshold: float | None = None,
+        gatekeeper: LoadedModel | None = None,
     ) -> None:
         self.segmenter = _model(segmenter or DEFAULT, "segmentation", device)
         if classifier is None:
@@ -133,6 +146,8 @@ class Pipeline:
         threshold = None if mask_threshold is None else float(mask_threshold)
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"a mask threshold of {threshold} came; it lies between 0 and 1, both excluded")
+        own = [model for model in (self.segmenter, self.classifier) if model.gate]
+        self.gatekeeper = own[0] if own else gatekeeper or load(DEFAULT, device=str(self.segmenter.device))
         self.rules = rules_of(self.segmenter.entry, self.classifier.entry, threshold)
 
     @property
@@ -150,7 +165,8 @@ class Pipeline:
         scan = source if isinstance(source, Scan) else read_slice(source)
         if scan.pixels.ndim != 3:
             raise ValueError(f"pixels of shape {scan.pixels.shape} came; one slice is (H, W, 3); use study() for a stack")
-        judged = judge(predict_slices(self.segmenter, self.classifier, scan.pixels[None]), self.rules, "slice")
+        predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[None], gatekeeper=self.gatekeeper)
+        judged = judge(predicted, self.rules, "slice")
         return self._finding(judged, 0, scan.warnings, self.provenance(scan), None)
 
     def study(self, source: str | Path | Sequence[str | Path] | np.ndarray | Scan, progress: Progress | None = None) -> Study:
@@ -172,7 +188,9 @@ class Pipeline:
         if geometry and not measured:
             warnings += ("the voxels' size cannot be right for a head; volumes are told in voxels and distances in pixels",)
         shown = with_head(scan.pixels)
-        predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[shown], spacing, progress=progress)
+        predicted = predict_slices(
+            self.segmenter, self.classifier, scan.pixels[shown], spacing, progress=progress, gatekeeper=self.gatekeeper
+        )
         judged = judge(predicted, self.rules, _mode(scan))
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
         maps[shown], mask[shown] = judged.maps, judged.masks
@@ -185,7 +203,10 @@ class Pipeline:
             else _without_head(scan.pixels.shape[1:3], warnings, provenance, pixel)
             for analysed in shown
         )
-        verdict, reason, carried_by = decide_study([finding.verdict for finding in findings])
+        questioned = [number for number, finding in enumerate(findings) if finding.questioned]
+        verdict, reason, carried_by = decide_study([finding.verdict for finding in findings], questioned, int(shown.sum()))
+        if questioned:
+            warnings += (f"not counted, for not looking like axial brain MR slices: {ranges(questioned)}; {gate.WARNING}",)
         return Study(
             verdict=verdict,
             reason=reason,
@@ -206,6 +227,9 @@ class Pipeline:
     ) -> Finding:
         """One slice of a judgement; `pixel` is its size in square millimetres where that is known."""
         verdict, reason = judged.verdicts[number]
+        answer = judged.gate[number]
+        if answer and answer.doubt:
+            warnings = (*warnings, gate.WARNING)
         area = int(judged.masks[number].sum())
         return Finding(
             verdict=verdict,
@@ -215,6 +239,7 @@ class Pipeline:
             probability_map=judged.maps[number],
             area_px=area,
             area_mm2=None if pixel is None else area * pixel,
+            gate=answer,
             warnings=warnings,
             provenance=provenance,
         )
@@ -228,6 +253,7 @@ class Pipeline:
             "mask_threshold": self.mask_threshold,
             "review_band": list(self.rules.band(_mode(scan))),
             "calibration": self.rules.config(_mode(scan)),
+            "gate": self.gatekeeper.gate and {"name": self.gatekeeper.entry.name, **self.gatekeeper.entry.gate},
             "device": self.segmenter.device.type,
             "versions": {"brainmri": __version__, "torch": torch.__version__, "python": platform.python_version()},
         }
@@ -260,6 +286,7 @@ def _without_head(shape: tuple[int, int], warnings: tuple[str, ...], provenance:
         probability_map=np.zeros(shape, np.float32),
         area_px=0,
         area_mm2=None if pixel is None else 0.0,
+        gate=None,
         warnings=warnings,
         provenance=provenance,
     )
@@ -272,6 +299,7 @@ def predict_slices(
     spacing: tuple[float, float] = (1.0, 1.0),
     normalise_over: str | None = None,
     progress: Progress | None = None,
+    gatekeeper: LoadedModel | None = None,
 ) -> Prediction:
     """What a segmenter, a classifier or both say of slices.
 
@@ -280,28 +308,57 @@ def predict_slices(
         spacing: between their rows and between their columns, in a common unit.
         normalise_over: "slice" or "volume" instead of the entries' own, to measure what the choice costs.
         progress: called with the slices done and their number after each batch of the first network.
+        gatekeeper: whose gate, where it has one, is asked about the slices too.
     """
     done: dict[int, tuple] = {}
     for model in (segmenter, classifier):
         if model is not None and id(model) not in done:
-            preprocess = model.entry.preprocess
-            preprocess = replace(preprocess, normalise_over=normalise_over or preprocess.normalise_over)
-            placed, placements = zip(*(preprocess(s, spacing) for s in slices), strict=True)
-            images = preprocess.normalise(torch.stack(placed))
+            images, placements = _place(model, slices, spacing, normalise_over)
             done[id(model)] = (*run_model(model, images, None if done else progress), placements)
-    said: dict[str, np.ndarray] = {}
+    said: dict = {}
+    if gatekeeper is not None and gatekeeper.gate:
+        if id(gatekeeper) in done:
+            features = done[id(gatekeeper)][2]
+        else:
+            features = encoder_features(gatekeeper, _place(gatekeeper, slices, spacing)[0])
+        said["gate"] = gatekeeper.gate.ask(features.numpy(), slices)
     if segmenter is not None:
-        grid_maps, _, placements = done[id(segmenter)]
+        grid_maps, *_, placements = done[id(segmenter)]
         restored = [segmenter.entry.preprocess.restore(m, p).numpy() for m, p in zip(grid_maps, placements, strict=True)]
-        said = {"maps": np.stack(restored), "evidence": evidence(grid_maps)}
+        said |= {"maps": np.stack(restored), "evidence": evidence(grid_maps)}
         said["grid_share"] = np.array([p.placed[2] * p.placed[3] / (p.crop[2] * p.crop[3]) for p in placements])
     if classifier is not None:
         said["logits"] = done[id(classifier)][1].double().numpy()
     return Prediction(**said)
 
 
+def _place(
+    model: LoadedModel, slices: np.ndarray, spacing: tuple[float, float], normalise_over: str | None = None
+) -> tuple[Tensor, tuple[Placement, ...]]:
+    """Slices as a network takes them, (S, 3, h, w), and where each stands on its grid."""
+    preprocess = model.entry.preprocess
+    preprocess = replace(preprocess, normalise_over=normalise_over or preprocess.normalise_over)
+    placed, placements = zip(*(preprocess(s, spacing) for s in slices), strict=True)
+    return preprocess.normalise(torch.stack(placed)), placements
+
+
+def _batches(model: LoadedModel, images: Tensor) -> Iterator[Tensor]:
+    """Images in parts that suit the network's device, on it."""
+    for part in images.split(BATCH if model.device.type == "cpu" else ACCELERATED_BATCH):
+        yield part.to(model.device)
+
+
 @torch.inference_mode()
-def run_model(model: LoadedModel, images: Tensor, progress: Progress | None = None) -> tuple[Tensor | None, Tensor | None]:
+def encoder_features(model: LoadedModel, images: Tensor) -> Tensor:
+    """What a gate looks at (`gate.pooled`) of normalised slices (S, 3, h, w), of an encoder alone; (S, D) on the CPU."""
+    batches = (image.to(memory_format=torch.channels_last) for image in _batches(model, images))
+    return torch.cat([gate.pooled(model.net.encode(image)).cpu() for image in batches])
+
+
+@torch.inference_mode()
+def run_model(
+    model: LoadedModel, images: Tensor, progress: Progress | None = None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """What a network says of normalised slices, averaged with what it says of their mirror images where its entry asks for it.
 
     Args:
@@ -309,18 +366,21 @@ def run_model(model: LoadedModel, images: Tensor, progress: Progress | None = No
         progress: called with the slices done and their number after each batch.
 
     Returns:
-        Mask probabilities (S, 1, h, w) on the CPU, or None; verdict logits (S,), tumour against no tumour, or None.
+        Mask probabilities (S, 1, h, w) on the CPU, or None; verdict logits (S,), tumour against no tumour, or None; where the
+        entry has a gate, what that looks at (S, D), of the slices as they are, or None.
     """
     entry, net = model.entry, model.net
-    maps, verdicts = [], []
-    done, batch = 0, BATCH if model.device.type == "cpu" else ACCELERATED_BATCH
-    for part in images.split(batch):
-        image = part.to(model.device)
+    maps, verdicts, features = [], [], []
+    done = 0
+    for image in _batches(model, images):
         views = torch.cat([image, image.flip(-1)]) if entry.flips else image
         views = views.to(memory_format=torch.channels_last)  # a quarter faster, on a CPU too
         logits, verdict = None, None
         if len(entry.tasks) == 2:
-            logits, verdict = net.both(views)
+            encoded = net.encode(views)
+            logits, verdict = net.decode(encoded)
+            if model.gate:
+                features.append(gate.pooled([each[: len(image)] for each in encoded]).cpu())
         elif "segmentation" in entry.tasks:
             logits = net(views)
         else:
@@ -335,7 +395,7 @@ def run_model(model: LoadedModel, images: Tensor, progress: Progress | None = No
             # the mean of the logits, not of probabilities, so that one temperature calibrates both views
             mean = torch.stack(verdict.chunk(2)).mean(0) if entry.flips else verdict
             verdicts.append((mean[:, 1] - mean[:, 0]).cpu())
-        done += len(part)
+        done += len(image)
         if progress:
             progress(done, len(images))
-    return (torch.cat(maps) if maps else None), (torch.cat(verdicts) if verdicts else None)
+    return tuple(torch.cat(parts) if parts else None for parts in (maps, verdicts, features))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from brainmri import hub
 from brainmri.entry import CARD, CONFIG, TASKS, ModelEntry, load_weights, read_entry
+from brainmri.gate import Gate, read_gate
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +31,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A network ready to predict: in eval mode, on its device, with its entry."""
+    """A network ready to predict: in eval mode, on its device, with its entry, and its gate where it has one."""
 
     entry: ModelEntry
     net: nn.Module
     device: torch.device
+    gate: Gate | None = None
 
 
 def embedded() -> dict[str, ModelEntry]:
@@ -194,7 +196,8 @@ def load(source: str | Path, weights: str | Path | None = None, device: str = "a
         revision: commit, tag or branch on the Hub, instead of the pinned one.
 
     Raises:
-        ValueError: for an unknown name or device, weights whose hash differs from their `config.json`, or that don't fit the net.
+        ValueError: for an unknown name or device, weights whose hash differs from their `config.json`, or that don't fit the
+            net, or a gate that is not theirs.
         FileNotFoundError: when the folder lacks a file.
         brainmri.hub.HubError: when the Hub has to be asked and does not give it.
     """
@@ -204,4 +207,4 @@ def load(source: str | Path, weights: str | Path | None = None, device: str = "a
     net = getattr(nets, entry.net)(**entry.arguments)
     load_weights(net, entry)
     target = resolve_device(device)
-    return LoadedModel(entry=entry, net=net.requires_grad_(False).to(target), device=target)
+    return LoadedModel(entry=entry, net=net.requires_grad_(False).to(target), device=target, gate=read_gate(entry))

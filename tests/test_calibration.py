@@ -8,7 +8,7 @@ import torch
 
 import brainmri
 from brainmri.calibration import Fusion, along_head, evidence, smooth_maps
-from brainmri.entry import CONFIG, WEIGHTS, read_entry
+from brainmri.entry import CONFIG, GATE, WEIGHTS, read_entry
 from brainmri.zoo import find_entry
 from train.phantoms import phantom_volume
 
@@ -54,7 +54,8 @@ def fused(tmp_path_factory):
     study = Fusion(logit=0.5, evidence=0.7, bias=-3.0, review=(0.45, 0.55), neighbours=1.0, mask_neighbours=0.5)
     config["fusion"] = {"slice": PLAIN.config(), "study": study.config()}
     (folder / CONFIG).write_text(json.dumps(config))
-    (folder / WEIGHTS).symlink_to(source / WEIGHTS)
+    for name in (WEIGHTS, GATE):
+        (folder / name).symlink_to(source / name)
     return folder
 
 

@@ -16,7 +16,7 @@ ROOMS = {
     "compare": {"predict", "zoo"},
     "cohort": {"dicom", "files", "outputs", "predict", "reading", "scan", "sequences", "volumes"},
     "engines": {"cohort", "predict", "zoo"},
-    "findings": {"lesions", "scan"},
+    "findings": {"gate", "lesions", "scan"},
     "dicom": {"files", "jpeg", "preprocess", "scan", "sequences", "volumes"},
     "calibration": set(),
     "entry": {"calibration", "preprocess"},
@@ -24,6 +24,7 @@ ROOMS = {
     "explain": {"zoo"},
     "figures": {"entry", "predict", "report"},
     "files": {"scan"},
+    "gate": {"entry"},
     "hub": {"entry"},
     "jpeg": set(),
     "lesions": {"preprocess", "scan"},
@@ -33,6 +34,7 @@ ROOMS = {
         "calibration",
         "entry",
         "findings",
+        "gate",
         "lesions",
         "preprocess",
         "reading",
@@ -49,7 +51,7 @@ ROOMS = {
     "sequences": {"preprocess", "scan"},
     "stability": {"predict", "zoo"},
     "volumes": {"files", "preprocess", "scan", "sequences"},
-    "zoo": {"entry", "hub", "nets"},
+    "zoo": {"entry", "gate", "hub", "nets"},
 }
 
 

@@ -20,7 +20,7 @@ from brainmri.predict import Pipeline, Progress
 from brainmri.scan import Scan
 from brainmri.selfcheck import Check
 from brainmri.stability import Stability, stability
-from brainmri.zoo import LoadedModel, embedded, find_entry, pins
+from brainmri.zoo import DEFAULT, LoadedModel, embedded, find_entry, pins
 
 ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # as the package below reads it
 if ZERO_GPU:
@@ -111,7 +111,8 @@ def check(name: str) -> Check:
 
 
 def _pipeline(segmenter: str, classifier: str, threshold: float | None, device: str) -> Pipeline:
-    return Pipeline(network(segmenter, device), network(classifier, device), mask_threshold=threshold)
+    chosen = network(segmenter, device), network(classifier, device)
+    return Pipeline(*chosen, mask_threshold=threshold, gatekeeper=network(DEFAULT, device))
 
 
 if ZERO_GPU:
