@@ -12,6 +12,7 @@ import tifffile
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from skimage import data
 
 STUDY = Path(__file__).parents[1] / "assets" / "examples" / "study-flair.nii.gz"
 EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
@@ -38,6 +39,19 @@ def test_predict_gives_the_record_the_pictures_and_the_files(client):
     assert [Path(p).name for p in (mask, overlay, finding)] == [
         f"large-lesion.{end}" for end in ("mask.png", "overlay.png", "finding.json")
     ]
+
+
+def test_a_photograph_is_for_review_without_a_probability(client, tmp_path):
+    from brainmri.ui.slice_tab import finding_html
+
+    Image.fromarray(data.astronaut()).save(tmp_path / "astronaut.png")
+    record, *_ = client.predict(handle_file(tmp_path / "astronaut.png"), api_name="/predict")
+    assert record["verdict"] == "review"
+    assert record["gate"]["questioned"]
+    shown = finding_html(record)
+    assert record["reason"] in shown
+    assert "means anything" in shown
+    assert "probability of tumour" not in shown
 
 
 def test_the_threshold_is_the_segmenters_own_unless_given(client):
