@@ -194,7 +194,7 @@ def javascript(pytestconfig) -> Path:
     folder = Path(pytestconfig.cache.mkdir("gradio-client"))
     if not (folder / "node_modules" / "@gradio" / "client").is_dir():
         install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), "@gradio/client@2"]
-        done = subprocess.run(install, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(install, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode:
             pytest.skip(f"@gradio/client could not be installed: {done.stderr.strip().splitlines()[-1]}")
     return folder

@@ -76,7 +76,7 @@ def axe(pytestconfig) -> str:
         if not (npm := shutil.which("npm")):
             pytest.skip("needs npm, which brings axe-core (apt install npm)")
         command = [npm, "install", "--prefix", folder, "--ignore-scripts", "--no-audit", "--no-fund", f"axe-core@{AXE}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
         if done.returncode:
             pytest.skip(f"npm could not install axe-core {AXE}: {done.stderr.strip()[-200:]}")
     return script.read_text(encoding="utf-8")
