@@ -29,7 +29,7 @@ from brainmri.ui.common import ASSETS
 from brainmri.ui.compare_tab import compare_tab
 from brainmri.ui.decoding import decoders
 from brainmri.ui.guard import MAX_UPLOAD, Guard, guard_fetching
-from brainmri.ui.inference import offer
+from brainmri.ui.inference import ZERO_GPU, offer, starting
 from brainmri.ui.models_tab import models_tab
 from brainmri.ui.service import health_route, service_endpoints, start
 from brainmri.ui.slice_tab import slice_tab
@@ -121,13 +121,24 @@ def launch_options() -> dict:
 def serve(page: Page, folder: Path) -> None:
     """Serve until SIGINT or SIGTERM; what is at work then is finished first, and its answers are delivered.
 
+    The page answers at once; its networks are loaded meanwhile, but on ZeroGPU, where they have to be there before.
+
     Args:
         folder: of the page's temporary files, which are swept.
+
+    Raises:
+        ValueError: for weights that are damaged or do not fit their net.
     """
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
+    if ZERO_GPU:
+        start()
+    else:
+        starting.set()
     page.launch(**launch_options(), prevent_thread_lock=True)
+    if starting.is_set():
+        start()
     examples = {path for block in page.blocks.values() for path in block.keep_in_cache}
     swept = time.monotonic()
     while not ended.wait(1):  # by the second, since Windows tells of Ctrl-C between waits alone
@@ -149,10 +160,9 @@ def main() -> None:
         logs.configure()
         folder = cache.claim()
         page = build(options.models)
-        start()
+        serve(page, folder)
     except (ValueError, FileNotFoundError, HubError) as error:
         parser.error(str(error))
-    serve(page, folder)
 
 
 if __name__ == "__main__":

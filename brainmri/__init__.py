@@ -9,21 +9,27 @@ Research software, not a medical device.
 
 from typing import TYPE_CHECKING
 
-from brainmri.entry import ModelEntry
-from brainmri.zoo import list_models, load
-
 if TYPE_CHECKING:
+    from brainmri.entry import ModelEntry
     from brainmri.findings import Finding, Study
     from brainmri.predict import Pipeline
+    from brainmri.zoo import list_models, load
 
 __version__ = "0.1.0"
 __all__ = ["Finding", "ModelEntry", "Pipeline", "Study", "list_models", "load"]
 
-_DEFERRED = {"Pipeline": "predict", "Finding": "findings", "Study": "findings"}
+_DEFERRED = {
+    "Finding": "findings",
+    "ModelEntry": "entry",
+    "Pipeline": "predict",
+    "Study": "findings",
+    "list_models": "zoo",
+    "load": "zoo",
+}
 
 
 def __getattr__(name: str):
-    """Import the prediction stack when it is first asked for, so that listing the zoo stays quick."""
+    """Import what is asked for when it is first asked for, so that importing the package is quick, and so is listing the zoo."""
     if name in _DEFERRED:
         from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""The command line: python -m brainmri predict PATH… --out DIR, models, download, check."""
+"""The command line: python -m brainmri predict PATH… --out DIR, models, download, check, bench."""
 
 from __future__ import annotations
 
@@ -103,6 +103,19 @@ def check(options: argparse.Namespace) -> int:
     return 0 if all(found.well for found in checks) else 1
 
 
+def bench(options: argparse.Namespace) -> int:
+    """Time every runtime of some networks beside plain PyTorch."""
+    from brainmri import bench as benchmark
+
+    if options.runs < 1:
+        raise ValueError(f"{options.runs} runs were asked for; at least one makes a median")
+    names = options.names or sorted(zoo.embedded(), key=lambda name: name != zoo.DEFAULT)
+    found = benchmark.measure(names, options.device, options.runs)
+    print(benchmark.table(found))
+    benchmark.write(found, options.out, options.chart)
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m brainmri", description="Brain-tumour MRI: research demo, not a medical device."
@@ -138,6 +151,13 @@ def main(arguments: list[str] | None = None) -> int:
     checking.add_argument("names", nargs="*", metavar="NAME", help="entry, folder or OWNER/NAME (default: the whole zoo)")
     checking.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     checking.set_defaults(run=check)
+    timing = commands.add_parser("bench", help="how fast is it on this machine, by each runtime?")
+    timing.add_argument("names", nargs="*", metavar="NAME", help="entry, folder or OWNER/NAME (default: what is embedded)")
+    timing.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    timing.add_argument("--runs", type=int, default=24, help="of a slice; fewer of what takes long")
+    timing.add_argument("--out", type=Path, help="where the figures go as JSON")
+    timing.add_argument("--chart", type=Path, help="where a chart goes as SVG")
+    timing.set_defaults(run=bench)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)

@@ -2,7 +2,8 @@
 
 `config.json` (how to build the net, preprocessing, labels, thresholds, calibration, measured metrics),
 `model.safetensors`, `split.json` (patients per role), `README.md` (the model card), with it `reliability.svg` where there is a
-verdict, and, where they were made, `model.onnx` and `gate.safetensors` (see `brainmri.gate`).
+verdict, and, where they were made, `model.onnx`, `gate.safetensors` (see `brainmri.gate`), and `int8.xml` with `int8.bin`, the
+network for CPUs (see `brainmri.runtime`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS, SPLIT, CARD, ONNX = "config.json", "model.safetensors", "split.json", "README.md", "model.onnx"
 DIAGRAM = "reliability.svg"  # the card shows it
 GATE = "gate.safetensors"
+INT8, INT8_WEIGHTS = "int8.xml", "int8.bin"
 TASKS = ("segmentation", "classification")
 STUDY = "whole study"
 # for which metrics are given: of the input, slice by slice; and three sequences as studies
@@ -50,6 +52,8 @@ class ModelEntry:
         selfcheck: what `selfcheck.answer` gave when the entry was released; empty where it was not asked.
         gate: `sha256` of `gate.safetensors`, and above what (`far`, `way`) a slice is questioned (`brainmri.gate`); empty for an
             entry without one.
+        int8: SHA-256 of `int8.xml` and `int8.bin` by their names (`files`), and what they cost (`measured`); empty for an entry
+            without them.
         training: the dataset with its licence, and `stages`: command, slices drawn, patients, and teacher and number of
             processes, if any, of each run in order.
         metrics: measured figures, each named with its protocol.
@@ -72,9 +76,16 @@ class ModelEntry:
     sha256: str
     selfcheck: dict
     gate: dict
+    int8: dict
     training: dict
     metrics: dict
     folder: Path
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of every file that `config.json` vouches for, by its name."""
+        gate = {GATE: self.gate["sha256"]} if self.gate else {}
+        return {WEIGHTS: self.sha256} | gate | {name: self.int8["files"][name] for name in (INT8, INT8_WEIGHTS) if self.int8}
 
 
 def file_sha256(path: Path) -> str:
@@ -119,6 +130,7 @@ def read_entry(folder: str | Path) -> ModelEntry:
             sha256=config["sha256"],
             selfcheck=config.get("selfcheck", {}),
             gate=config.get("gate", {}),
+            int8=config.get("int8", {}),
             training=config["training"],
             metrics=config["metrics"],
             folder=folder,
@@ -152,6 +164,7 @@ def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, 
         "fusion": {},
         "selfcheck": {},
         "gate": {},
+        "int8": {},
         "flips": False,
         "training": {},
         "metrics": {},
@@ -161,7 +174,7 @@ def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, 
 def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, half: bool = False) -> ModelEntry:
     """Write a network and what is known about it as an entry; the count and the hash are filled in.
 
-    What was made of weights that lay there before, an export and a gate, is taken away.
+    What was made of weights that lay there before, an export, a gate, a quantised network, is taken away.
 
     Args:
         config: every field of `config.json` but `parameters` and `sha256`.
@@ -178,9 +191,9 @@ def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, ha
         for name, t in net.state_dict().items()
     }
     save_file(tensors, folder / WEIGHTS)
-    for made_of_earlier_weights in (ONNX, GATE):
+    for made_of_earlier_weights in (ONNX, GATE, INT8, INT8_WEIGHTS):
         (folder / made_of_earlier_weights).unlink(missing_ok=True)
-    config = {**config, "gate": {}, "parameters": count_parameters(net), "sha256": file_sha256(folder / WEIGHTS)}
+    config = {**config, "gate": {}, "int8": {}, "parameters": count_parameters(net), "sha256": file_sha256(folder / WEIGHTS)}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / SPLIT).write_text(json.dumps(split, indent=2) + "\n", encoding="utf-8")
     return read_entry(folder)

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from brainmri.entry import CARD, CONFIG, GATE, SPLIT, WEIGHTS, file_sha256, read_entry
+from brainmri.entry import CARD, CONFIG, SPLIT, WEIGHTS, file_sha256, read_entry
 
 LOGIN = "`hf auth login` or HF_TOKEN"
 ATTEMPTS = 2  # a file that arrives broken is fetched once more, then refused
@@ -47,7 +47,7 @@ def fetch(repo: str, revision: str | None = None, token: str | None = None, cach
 
     config = get(CONFIG, revision)
     commit = config.parent.name
-    weights = get(WEIGHTS, commit)
+    get(WEIGHTS, commit)
     for name in (SPLIT, CARD):  # good to have; somebody else's repo may lack them
         try:
             get(name, commit)
@@ -58,12 +58,9 @@ def fetch(repo: str, revision: str | None = None, token: str | None = None, cach
         entry = read_entry(config.parent)
     except ValueError as error:
         raise HubError(f"{repo} on the Hub is not a model of this layout: {error}") from error
-    checked = [(weights, entry.sha256)] + ([(get(GATE, commit), entry.gate["sha256"])] if entry.gate else [])
-    for path, sha256 in checked:
-        if file_sha256(path) != sha256:
-            raise HubError(
-                f"{repo}: {path.name} does not have the SHA-256 that its {CONFIG} names; its author must upload it again"
-            )
+    for name, sha256 in entry.hashes.items():
+        if file_sha256(get(name, commit)) != sha256:
+            raise HubError(f"{repo}: {name} does not have the SHA-256 that its {CONFIG} names; its author must upload it again")
     return config.parent
 
 

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from brainmri.runtime import Runner
+
 EMBEDDED = Path(__file__).parent / "weights"
 PINS = "hub.json"  # beside the embedded entries: repo, 40-hex revision and weight SHA-256 of each published one
-OWNER = "BRAINMRI_HUB_OWNER"
+OWNER, RUNTIME = "BRAINMRI_HUB_OWNER", "BRAINMRI_RUNTIME"
 DEFAULT = "effunet-lgg"
 
 log = logging.getLogger(__name__)
@@ -31,11 +33,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A network ready to predict: in eval mode, on its device, with its entry, and its gate where it has one."""
+    """A network ready to predict: in eval mode, on its device, with its entry, and its gate where it has one.
+
+    `run` gives what is asked of the network by whatever runtime suits; `net` is the network itself, in torch.
+    """
 
     entry: ModelEntry
     net: nn.Module
     device: torch.device
+    run: Runner
     gate: Gate | None = None
 
 
@@ -46,7 +52,7 @@ def embedded() -> dict[str, ModelEntry]:
 
 
 def pins() -> dict[str, dict]:
-    """`repo`, `revision` (a commit) and `sha256` of every entry this project published, by name."""
+    """`repo`, `revision` (a commit), `sha256` of the weights and names of checked `files` of each published entry, by name."""
     path = EMBEDDED / PINS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -186,7 +192,13 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def load(source: str | Path, weights: str | Path | None = None, device: str = "auto", revision: str | None = None) -> LoadedModel:
+def load(
+    source: str | Path,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    revision: str | None = None,
+    runtime: str | None = None,
+) -> LoadedModel:
     """Load a network, strictly and in eval mode, its file checked by its hash.
 
     Args:
@@ -194,17 +206,23 @@ def load(source: str | Path, weights: str | Path | None = None, device: str = "a
         weights: a folder to load instead of what `source` names, for weights trained or kept elsewhere.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         revision: commit, tag or branch on the Hub, instead of the pinned one.
+        runtime: "auto", "torch", or on a CPU "openvino" or "int8" (`brainmri.runtime`); None takes the environment's
+            `BRAINMRI_RUNTIME`, or "auto".
 
     Raises:
-        ValueError: for an unknown name or device, weights whose hash differs from their `config.json`, or that don't fit the
-            net, or a gate that is not theirs.
+        ValueError: for an unknown name, device or runtime, weights whose hash differs from their `config.json`, or that don't
+            fit the net, or a gate that is not theirs.
         FileNotFoundError: when the folder lacks a file.
         brainmri.hub.HubError: when the Hub has to be asked and does not give it.
     """
     from brainmri import nets
+    from brainmri.runtime import AUTO, Runner
 
     entry = read_entry(weights) if weights is not None else find_entry(source, revision)
     net = getattr(nets, entry.net)(**entry.arguments)
     load_weights(net, entry)
     target = resolve_device(device)
-    return LoadedModel(entry=entry, net=net.requires_grad_(False).to(target), device=target, gate=read_gate(entry))
+    net.requires_grad_(False).to(target)
+    gate = read_gate(entry)
+    run = Runner(entry, net, target, gate is not None, runtime or os.environ.get(RUNTIME, AUTO))
+    return LoadedModel(entry=entry, net=net, device=target, run=run, gate=gate)

@@ -37,10 +37,11 @@ def served(folder: Path, *command: str, **environment: str) -> Iterator[tuple[su
             if server.poll() is not None:
                 raise RuntimeError(f"the server ended: {path.read_text()}")
             try:
-                httpx.get(url + "health", timeout=60)
-                break
+                if httpx.get(url + "health", timeout=60).json()["status"] != "starting":
+                    break
             except httpx.TransportError:
-                time.sleep(0.1)
+                pass
+            time.sleep(0.1)
         yield server, url, path
     finally:
         server.kill()

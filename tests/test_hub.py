@@ -15,7 +15,7 @@ from hub_server import Fault, Hub, serve
 from huggingface_hub import ModelCard
 
 import brainmri
-from brainmri.entry import CARD, CONFIG, GATE, ONNX, SPLIT, WEIGHTS, file_sha256
+from brainmri.entry import CARD, CONFIG, ONNX, SPLIT, WEIGHTS, file_sha256
 from brainmri.hub import git_blob_hash
 from brainmri.zoo import DEFAULT, EMBEDDED, PINS
 from train.card import measured, numpy_example
@@ -113,7 +113,7 @@ def test_what_was_published_is_pulled_again_and_then_needs_no_network(published,
     for name, entry in ENTRIES.items():
         (snapshot,) = (tmp_path / "hf" / "hub" / f"models--owner--{name}" / "snapshots").iterdir()
         assert file_sha256(snapshot / WEIGHTS) == entry.sha256
-        for file in (CONFIG, SPLIT, CARD, *([GATE] if entry.gate else [])):
+        for file in (CONFIG, SPLIT, CARD, *entry.hashes):
             assert (snapshot / file).read_bytes() == (entry.folder / file).read_bytes()
     for cut_off in ({"HF_ENDPOINT": CLOSED}, {"HF_HUB_OFFLINE": "1"}):
         again = client("-m", "brainmri", "download", "--all", BRAINMRI_HUB_OWNER="owner", **cut_off)

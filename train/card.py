@@ -242,7 +242,7 @@ an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics[
 {figure_table(variants)}
 
 {chr(10).join(gaps)}
-{reliability(entry)}{failing(entry)}
+{reliability(entry)}{failing(entry)}{in_integers(entry)}
 ## Training
 
 {entry.training["dataset"]}. In order:
@@ -254,6 +254,28 @@ Temperature {entry.temperature:.3f}; review band {entry.review[0]:.2f} to {entry
 ## Licence and citation
 
 The weights: CC BY-NC-SA 4.0, following the dataset. {CITATION}
+"""
+
+
+def in_integers(entry: ModelEntry) -> str:
+    """What the network for CPUs is and costs; empty where there is none."""
+    if not entry.int8:
+        return ""
+    found, costs = entry.int8["measured"], []
+    if "dice_lost" in found:
+        costs.append(
+            f"the mean volumetric Dice of {found['patients']} validation patients changes by {-found['dice_lost']:+.4f}, that of any "
+            f"patient by at most {found['dice_changed_at_most']:.4f}"
+        )
+    if "auc_lost" in found:
+        costs.append(
+            f"the AUC over {found['slices']} slices by {-found['auc_lost']:+.4f}, a probability before calibration by "
+            f"{found['probability_changed_on_average']:.4f} on average"
+        )
+    kept = ", all but what leads to the verdict" if len(entry.tasks) == 2 else ""
+    return f"""
+`int8.xml` and `int8.bin` are this network in 8-bit integers{kept}, for OpenVINO on CPUs (`python -m train.quantise`);
+`brainmri` takes it where it is faster. Against float32, {"; ".join(costs)}.
 """
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 
 from brainmri import __version__
-from brainmri.entry import CARD, CONFIG, DIAGRAM, GATE, ONNX, SPLIT, WEIGHTS, ModelEntry, file_sha256, read_entry
+from brainmri.entry import CARD, CONFIG, DIAGRAM, ONNX, SPLIT, ModelEntry, file_sha256, read_entry
 from brainmri.hub import HubError, Published, publish
 from brainmri.zoo import EMBEDDED, PINS
 from train.card import has_diagram, measured, model_card
@@ -24,14 +24,13 @@ def entry_files(entry: ModelEntry) -> dict[str, Path]:
     """The files of an entry's repo, checked against each other.
 
     Raises:
-        ValueError: when a file is missing, weights or gate are not those of the configuration, or the card not that of the entry.
+        ValueError: when a file is missing, one is not that of the configuration, or the card not that of the entry.
     """
-    layout = (CONFIG, WEIGHTS, SPLIT, CARD, DIAGRAM, ONNX, GATE)
+    layout = (CONFIG, SPLIT, CARD, DIAGRAM, ONNX, *entry.hashes)
     files = {name: entry.folder / name for name in layout if (entry.folder / name).is_file()}
-    named = {WEIGHTS: entry.sha256} | ({GATE: entry.gate["sha256"]} if entry.gate else {})
-    if missing := {CONFIG, SPLIT, CARD, *named} - set(files):
+    if missing := {CONFIG, SPLIT, CARD, *entry.hashes} - set(files):
         raise ValueError(f"{entry.name} lacks {', '.join(sorted(missing))}")
-    for name, sha256 in named.items():
+    for name, sha256 in entry.hashes.items():
         if file_sha256(files[name]) != sha256:
             raise ValueError(f"{entry.name}: {name} does not have the SHA-256 that {CONFIG} names")
     if not entry.metrics:
@@ -83,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         print(report(done, {path: file.stat().st_size for path, file in files.items()}, options.dry_run))
         if not options.dry_run:  # pinned one by one, so that a later failure loses nothing
-            pins[name] = {"repo": done.repo, "revision": done.commit, "sha256": entry.sha256, "gate": bool(entry.gate)}
+            pins[name] = {"repo": done.repo, "revision": done.commit, "sha256": entry.sha256, "files": list(entry.hashes)}
             pins_path.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return 1 if failed else 0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from huggingface_hub import RepoCard
 
-from brainmri.entry import CARD, CONFIG, GATE, SPLIT, WEIGHTS
+from brainmri.entry import CARD, CONFIG, SPLIT
 from brainmri.hub import HubError, publish
 from brainmri.zoo import DEFAULT, EMBEDDED, PINS
 from train.publish import report
@@ -41,8 +41,7 @@ def space_files(pins: Path) -> dict[str, Path | bytes]:
     card = RepoCard.load(ROOT / "README.md")
     card.data["models"] = [pin["repo"] for pin in pinned.values()]
     card.data["preload_from_hub"] = [
-        f"{pin['repo']} {','.join((CONFIG, WEIGHTS, SPLIT, CARD, *([GATE] if pin['gate'] else [])))} {pin['revision']}"
-        for pin in pinned.values()
+        f"{pin['repo']} {','.join((CONFIG, SPLIT, CARD, *pin['files']))} {pin['revision']}" for pin in pinned.values()
     ]
     files["README.md"] = str(card).encode()
     return files

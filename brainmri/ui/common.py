@@ -13,7 +13,7 @@ import gradio as gr
 
 from brainmri.findings import percent
 from brainmri.report import STATES
-from brainmri.ui.inference import offered
+from brainmri.ui.inference import offered, starting
 from brainmri.zoo import DEFAULT
 
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -31,6 +31,8 @@ SHOW = """() => { setTimeout(() => {
 @contextmanager
 def told(title: str) -> Iterator[None]:
     """Expected errors become messages under a title; the others are left to `blocks.Page`."""
+    if starting.is_set():
+        gr.Info("The networks are still being loaded; this first answer takes some seconds longer.")
     try:
         yield
     except gr.Error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import threading
 from collections.abc import Callable
 from functools import cache, wraps
 
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 # what a visitor may choose: the zoo, and what whoever runs the page added to it
 offered: dict[str, ModelEntry] = {}
+# set while the page answers already and its networks are still being loaded
+starting = threading.Event()
+_one_at_a_time = threading.Lock()
 
 
 def offer(sources: list[str]) -> None:
@@ -46,7 +50,8 @@ def network(name: str, device: str = "auto") -> LoadedModel:
     """
     if name not in offered:
         raise ValueError(f"unknown model {name!r}; choose from {', '.join(offered)}")
-    return _loaded(name, device)
+    with _one_at_a_time:  # whoever comes while a network is loaded waits for it instead of loading it too
+        return _loaded(name, device)
 
 
 @cache

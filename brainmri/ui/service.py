@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 import brainmri
 from brainmri.entry import VARIANTS, ModelEntry
 from brainmri.selfcheck import TOLERANCE, Check, check
-from brainmri.ui.inference import network, offered
+from brainmri.ui.inference import network, offered, starting
 from brainmri.zoo import DEFAULT, describe, source
 
 FIGURES = ("volumetric Dice, mean over patients", "verdict AUC, by slice", "verdict accuracy at 0.5, by slice")
@@ -53,11 +53,11 @@ def health() -> dict:
     """Say whether the server is well: does it compute what it should, with which versions, on which device, since when?
 
     Returns:
-        health: status ("ok" or "drifted"), uptime in seconds, versions, device, models with where each came from, self-check
+        health: status (starting, ok or drifted), uptime in seconds, versions, device, models and where each is from, self-check
     """
-    found = checked()
+    found = None if starting.is_set() else checked()
     return {
-        "status": "ok" if found.well else "drifted",
+        "status": "starting" if found is None else "ok" if found.well else "drifted",
         "uptime_s": round(time.monotonic() - STARTED, 1),
         "versions": {
             "brainmri": brainmri.__version__,
@@ -65,20 +65,20 @@ def health() -> dict:
             "gradio": gr.__version__,
             "python": platform.python_version(),
         },
-        "device": found.device,
+        "device": found and found.device,
         "models": [{"name": e.name, "source": source(e), "sha256": e.sha256} for e in offered.values()],
-        "selfcheck": {"model": found.name, "drift": found.drift, "tolerance": TOLERANCE},
+        "selfcheck": found and {"model": found.name, "drift": found.drift, "tolerance": TOLERANCE},
     }
 
 
 def health_route(request: Request) -> JSONResponse:
-    """`health` as a plain GET; 503 where the self-check drifted."""
+    """`health` as a plain GET; 503 while the networks are being loaded, and where the self-check drifted."""
     found = health()
     return JSONResponse(found, status_code=200 if found["status"] == "ok" else 503)
 
 
 def start() -> None:
-    """Load what is offered and check the default, so that no visitor waits for it, and log where each came from.
+    """Load what is offered, check the default, and let each be run by what is fastest here; log where each came from.
 
     Raises:
         ValueError: for weights that are damaged or do not fit their net.
@@ -88,9 +88,12 @@ def start() -> None:
         fields = {"model": entry.name, "source": origin, "device": device, "sha256": entry.sha256}
         log.info("loaded %s: %s, on %s", entry.name, origin, device, extra={"fields": fields})
     found = checked()
+    starting.clear()
     log.log(
         logging.INFO if found.well else logging.ERROR, "self-check: %s", found.sentence, extra={"fields": {"drift": found.drift}}
     )
+    for name in offered:
+        network(name).run.quicken()
 
 
 def service_endpoints() -> None:

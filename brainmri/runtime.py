@@ -1,0 +1,238 @@
+"""By what a network is run: torch, anywhere; on a CPU also OpenVINO, in float32 or, where an entry brings it, partly in 8 bits.
+
+    model = brainmri.load("effunet-lgg", runtime="auto")
+
+"auto" answers in torch at once. When so many slices were asked about that it pays, what there is for the network is timed for a
+moment, the fastest takes over, and the choice is remembered for this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from huggingface_hub.constants import HF_HOME
+from torch import Tensor, nn
+
+from brainmri.entry import INT8, ModelEntry, file_sha256
+from brainmri.gate import pooled
+
+AUTO, TORCH, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "openvino", "int8")
+PATIENCE = 64  # views of slices in torch, after which preparing anything faster will pay
+PROBE = 1.0  # seconds for each runtime
+REMEMBERED = Path(HF_HOME) / "brainmri" / "runtimes.json"  # beside the Hub's cache
+
+log = logging.getLogger(__name__)
+
+Run = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+class Answers(NamedTuple):
+    """What a network says of views (V, 3, S, S); None for what it is not made for.
+
+    Attributes:
+        mask: (V, 1, S, S) logits.
+        verdict: (V,) logits, tumour against no tumour.
+        features: (V, D) that its gate looks at (`gate.pooled`).
+    """
+
+    mask: Tensor | None = None
+    verdict: Tensor | None = None
+    features: Tensor | None = None
+
+
+class Served(nn.Module):
+    """A net with all that is asked of it in one pass, a tuple in the order of `names`."""
+
+    def __init__(self, net: nn.Module, tasks: tuple[str, ...], gated: bool) -> None:
+        super().__init__()
+        self.net, self.tasks, self.gated = net, tasks, gated
+        asked = {"mask": "segmentation" in tasks, "verdict": "classification" in tasks, "features": gated}
+        self.names = [name for name, wanted in asked.items() if wanted]
+
+    def forward(self, views: Tensor) -> tuple[Tensor, ...]:
+        """(V, 3, S, S) normalised."""
+        if len(self.tasks) == 2:
+            maps = self.net.encode(views)
+            mask, verdict = self.net.decode(maps)
+            answers = (mask, verdict[:, 1] - verdict[:, 0])
+            return (*answers, pooled(maps)) if self.gated else answers
+        answer = self.net(views)
+        return (answer if "mask" in self.names else answer[:, 1] - answer[:, 0],)
+
+
+class Fixed:
+    """A network that is run in one given way.
+
+    Args:
+        kind: what the way is called.
+    """
+
+    def __init__(self, served: Served, kind: str, run: Run) -> None:
+        self.served, self.kind, self.run = served, kind, run
+
+    def __call__(self, views: Tensor) -> Answers:
+        """What the network says of views (V, 3, S, S), normalised and on its device."""
+        return Answers(**dict(zip(self.served.names, self.run(views), strict=True)))
+
+
+class Runner(Fixed):
+    """A net run by a runtime that was chosen, or, with "auto", by the fastest.
+
+    Safe to be called by several threads.
+
+    Attributes:
+        kind: the runtime at work.
+
+    Raises:
+        ValueError: for a runtime that there is not, here or for this network.
+    """
+
+    def __init__(self, entry: ModelEntry, net: nn.Module, device: torch.device, gated: bool, runtime: str = AUTO) -> None:
+        if runtime not in RUNTIMES:
+            raise ValueError(f"unknown runtime {runtime!r}; choose from {', '.join(RUNTIMES)}")
+        if device.type != "cpu" and runtime not in (AUTO, TORCH):
+            raise ValueError(f"the runtime {runtime!r} is for CPUs; {entry.name} is on {device.type}")
+        self.entry, self.served = entry, Served(net, entry.tasks, gated).eval()
+        self.open = runtime == AUTO and device.type == "cpu"  # whether the choice is
+        kind = TORCH if runtime == AUTO else runtime
+        super().__init__(self.served, kind, self.prepare(kind))
+        self.asked, self.lock = 0, threading.Lock()
+
+    def __call__(self, views: Tensor) -> Answers:
+        """What the network says of views (V, 3, S, S), normalised and on its device."""
+        if self.open:
+            self.asked += len(views)
+            if self.asked > PATIENCE:
+                self.quicken()
+        return super().__call__(views)
+
+    def quicken(self) -> None:
+        """Go over to the fastest runtime now, if the choice is open; takes seconds the first time on a machine."""
+        with self.lock:
+            if self.open:
+                self.kind, self.run = self._fastest()
+                self.open = False
+
+    def prepare(self, kind: str) -> Run:
+        """How the net is run by "torch", "openvino" or "int8".
+
+        Raises:
+            ValueError: when that cannot be had.
+        """
+        if kind == TORCH:
+            return self._in_torch
+        if kind == QUANTISED and not self.entry.int8:
+            raise ValueError(f"{self.entry.name} brings no weights in 8 bits; choose another runtime")
+        for name, sha256 in self.entry.hashes.items() if kind == QUANTISED else ():
+            if file_sha256(self.entry.folder / name) != sha256:
+                path = self.entry.folder / name
+                raise ValueError(f"{path} is not the one its config.json names; the file is damaged or was exchanged")
+        try:
+            openvino = load_openvino()
+        except ImportError as error:
+            raise ValueError(f"the runtime {kind!r} needs OpenVINO, which is not installed here ({error})") from None
+        size = self.entry.preprocess.size
+        if kind == QUANTISED:
+            graph = openvino.Core().read_model(self.entry.folder / INT8)
+        else:
+            example = torch.zeros(2, 3, size, size)
+            graph = openvino.convert_model(self.served, example_input=example, input=[(-1, 3, size, size)])
+        return compiled(graph)
+
+    @torch.inference_mode()
+    def _in_torch(self, views: Tensor) -> tuple[Tensor, ...]:
+        return self.served(views.to(memory_format=torch.channels_last))  # a quarter faster, on a CPU too
+
+    def _fastest(self) -> tuple[str, Run]:
+        """The runtime that is remembered for this network on this machine, or else that wins now."""
+        kinds = [TORCH, QUANTISED if self.entry.int8 else OPENVINO]
+        try:
+            machine = _machine()
+        except ImportError:
+            return TORCH, self._in_torch
+        key = f"{self.entry.sha256} on {machine}"
+        remembered = _remembered()
+        if remembered.get(key) in kinds:
+            return remembered[key], self.prepare(remembered[key])
+        size = self.entry.preprocess.size
+        views = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        runs = {kind: self.prepare(kind) for kind in kinds}
+        seconds = {kind: seconds_a_run(run, views) for kind, run in runs.items()}
+        kind = min(seconds, key=seconds.get)
+        log.info("%s is run by %s", self.entry.name, kind, extra={"fields": {"seconds": seconds}})
+        _remember(remembered | {key: kind})
+        return kind, runs[kind]
+
+
+def seconds_a_run(run: Run, views: Tensor, for_seconds: float = PROBE) -> float:
+    """The median time of a run, of as many as fit into some seconds after one to warm up."""
+    run(views)
+    taken: list[float] = []
+    while sum(taken) < for_seconds:
+        began = time.perf_counter()
+        run(views)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+@cache
+def load_openvino():
+    """OpenVINO, kept from reporting to its makers that and how it is used, as it does on being imported."""
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # as if it were not installed, which OpenVINO is content with
+    import openvino
+
+    return openvino
+
+
+def compiled(graph) -> Run:
+    """A graph of OpenVINO's on as many threads as torch has, in the precision that it is written in."""
+    openvino = load_openvino()
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    program = openvino.Core().compile_model(graph, "CPU", options)
+    own = threading.local()  # a request answers one caller at a time
+
+    def run(views: Tensor) -> tuple[Tensor, ...]:
+        if not hasattr(own, "request"):
+            own.request = program.create_infer_request()
+        found = own.request.infer({0: views.contiguous().numpy()})
+        return tuple(torch.from_numpy(found[output].copy()) for output in program.outputs)
+
+    return run
+
+
+def _machine() -> str:
+    """What a choice of runtime depends on, besides the network."""
+    openvino = load_openvino()
+    processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, OpenVINO {openvino.__version__}"
+
+
+def _remembered() -> dict[str, str]:
+    try:
+        found = json.loads(REMEMBERED.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or half written by a process that was killed
+        found = {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remember(choices: dict[str, str]) -> None:
+    try:
+        REMEMBERED.parent.mkdir(parents=True, exist_ok=True)
+        REMEMBERED.write_text(json.dumps(choices, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:  # a home that cannot be written to costs the next process a probe
+        log.debug("%s cannot be written: %s", REMEMBERED, error)

@@ -1,0 +1,193 @@
+"""By what a network is run: all runtimes agree, the fastest is found and remembered, and what cannot be had says so."""
+
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import brainmri
+from brainmri import runtime
+from brainmri.bench import PublicUNet, chart
+from brainmri.entry import INT8, INT8_WEIGHTS, count_parameters
+from brainmri.runtime import OPENVINO, PATIENCE, QUANTISED, TORCH
+from train.phantoms import phantom_volume
+
+ENTRIES = [entry.name for entry in brainmri.list_models()]
+IN_INTEGERS = [entry.name for entry in brainmri.list_models() if entry.int8]
+TOLERANCE = 1e-3  # of a probability, between torch and OpenVINO in float32
+ROUNDING = 0.02  # of a probability on average, in 8 bits
+
+
+@pytest.fixture(autouse=True)
+def remembered(tmp_path, monkeypatch):
+    """Choices are remembered for this test alone, and nothing in the environment makes them."""
+    monkeypatch.setattr(runtime, "REMEMBERED", tmp_path / "runtimes.json")
+    monkeypatch.delenv("BRAINMRI_RUNTIME", raising=False)
+    return tmp_path / "runtimes.json"
+
+
+def views_for(model):
+    """(6, 3, S, S) normalised slices of a phantom."""
+    preprocess = model.entry.preprocess
+    images, _ = phantom_volume(slices=6, size=96, seed=3)
+    return preprocess.normalise(torch.stack([preprocess(image.astype("float32") / 255)[0] for image in images]))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_openvino_says_what_torch_says(name):
+    plain, other = (brainmri.load(name, device="cpu", runtime=kind) for kind in (TORCH, OPENVINO))
+    views = views_for(plain)
+    expected, found = plain.run(views), other.run(views)
+    for head in ("mask", "verdict"):
+        if getattr(expected, head) is not None:
+            gap = (getattr(expected, head).sigmoid() - getattr(found, head).sigmoid()).abs().max()
+            assert gap < TOLERANCE, head
+    if expected.features is not None:
+        torch.testing.assert_close(found.features, expected.features, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", IN_INTEGERS)
+def test_integers_are_near_float32(name):
+    plain, other = (brainmri.load(name, device="cpu", runtime=kind) for kind in (TORCH, QUANTISED))
+    views = views_for(plain)
+    expected, found = plain.run(views), other.run(views)
+    if expected.mask is not None:
+        assert (expected.mask.sigmoid() - found.mask.sigmoid()).abs().mean() < ROUNDING
+        if expected.verdict is not None:  # what leads to verdict and gate is not quantised
+            torch.testing.assert_close(found.verdict, expected.verdict, rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(found.features, expected.features, rtol=1e-3, atol=1e-3)
+    else:
+        assert (expected.verdict.sigmoid() - found.verdict.sigmoid()).abs().mean() < ROUNDING
+
+
+def test_auto_begins_in_torch_and_goes_over_to_the_fastest(remembered):
+    model = brainmri.load("effunet-lgg", device="cpu")
+    views = views_for(model)
+    before = model.run(views)
+    assert model.run.kind == TORCH
+    assert not remembered.exists()
+    for _ in range(PATIENCE // len(views) + 1):
+        model.run(views)
+    (choice,) = json.loads(remembered.read_text()).values()
+    assert choice == model.run.kind
+    assert (model.run(views).mask.sigmoid() - before.mask.sigmoid()).abs().mean() < ROUNDING
+
+
+def test_a_choice_is_remembered_by_the_next_process(remembered, monkeypatch):
+    brainmri.load("resunet-lgg", device="cpu").run.quicken()
+    (key,) = json.loads(remembered.read_text())
+    remembered.write_text(json.dumps({key: TORCH}))
+
+    def never(*_):
+        raise AssertionError("it was timed again")
+
+    monkeypatch.setattr(runtime, "seconds_a_run", never)
+    again = brainmri.load("resunet-lgg", device="cpu")
+    again.run.quicken()
+    assert again.run.kind == TORCH
+
+
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_a_damaged_memory_costs_a_probe_and_no_more(remembered, content):
+    remembered.write_text(content)
+    model = brainmri.load("resunet-lgg", device="cpu")
+    model.run.quicken()
+    assert model.run.kind in json.loads(remembered.read_text()).values()
+
+
+def test_a_home_that_cannot_be_written_to_is_no_failure(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(runtime, "REMEMBERED", tmp_path / "file" / "runtimes.json")
+    model = brainmri.load("resunet-lgg", device="cpu")
+    model.run.quicken()
+    assert model.run(views_for(model)).mask is not None
+
+
+def test_the_environment_chooses(monkeypatch):
+    monkeypatch.setenv("BRAINMRI_RUNTIME", OPENVINO)
+    assert brainmri.load("resunet-lgg", device="cpu").run.kind == OPENVINO
+    monkeypatch.setenv("BRAINMRI_RUNTIME", "abacus")
+    with pytest.raises(ValueError, match="unknown runtime 'abacus'; choose from auto, torch, openvino, int8"):
+        brainmri.load("resunet-lgg", device="cpu")
+
+
+def test_what_cannot_be_had_says_so(tmp_path):
+    folder = tmp_path / "entry"
+    shutil.copytree(brainmri.load("resunet-lgg", device="cpu").entry.folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"int8": {}}))
+    with pytest.raises(ValueError, match="resunet-lgg brings no weights in 8 bits"):
+        brainmri.load(folder, device="cpu", runtime=QUANTISED)
+    with pytest.raises(ValueError, match="is for CPUs"):
+        brainmri.load(folder, device="meta", runtime=OPENVINO)
+
+
+@pytest.mark.parametrize("file", [INT8, INT8_WEIGHTS])
+@pytest.mark.parametrize("name", IN_INTEGERS[:1])
+def test_exchanged_integers_are_refused(tmp_path, name, file):
+    folder = tmp_path / "entry"
+    shutil.copytree(brainmri.load(name, device="cpu").entry.folder, folder)
+    (folder / file).write_bytes((folder / file).read_bytes()[:-1] + b"!")
+    with pytest.raises(ValueError, match=f"{file} is not the one its config.json names"):
+        brainmri.load(folder, device="cpu", runtime=QUANTISED)
+
+
+def test_threads_do_not_get_each_others_answers():
+    model = brainmri.load("resunet-lgg", device="cpu", runtime=OPENVINO)
+    views = views_for(model)
+    expected = [model.run(view[None]).mask for view in views]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: model.run(views[number % len(views)][None]).mask, range(60)))
+    assert all(torch.equal(one, expected[number % len(views)]) for number, one in enumerate(found))
+
+
+def test_nothing_is_reported_to_anybody():
+    """OpenVINO reports its use on being imported, unless the package that does it is missing."""
+    program = """
+import sys
+from brainmri.runtime import load_openvino
+openvino = load_openvino()
+assert sys.modules["openvino_telemetry"] is None
+assert "stub" in openvino.tools.ovc.telemetry_utils.tm.__name__, openvino.tools.ovc.telemetry_utils.tm
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    program = "import sys, brainmri; print([name for name in ('torch', 'numpy', 'gradio', 'scipy') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_public_unet_is_the_public_one():
+    net = PublicUNet().eval()
+    assert sum(p.numel() for p in net.parameters()) == 7_763_041
+    assert count_parameters(net) > 7_763_041
+    with torch.inference_mode():
+        assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
+
+
+def test_the_benchmark_compares_every_runtime(tmp_path, monkeypatch, capsys):
+    from brainmri import bench
+    from brainmri.__main__ import main
+
+    monkeypatch.setattr(bench, "BATCHES", (1, 2))
+    monkeypatch.setattr(bench, "SLICES", 3)
+    out, drawing = tmp_path / "bench.json", tmp_path / "bench.svg"
+    assert main(["bench", "effunet-lgg", "--device", "cpu", "--runs", "1", "--out", str(out), "--chart", str(drawing)]) == 0
+    found = json.loads(out.read_text())
+    rates = found["slices a second"]["effunet-lgg"]
+    assert {bench.EAGER, bench.PUBLIC, TORCH, OPENVINO} <= set(rates)
+    assert all(rate > 0 for rate in rates[OPENVINO].values())
+    assert set(found["seconds"]) == {"slice", "study"}
+    assert 0 < found["cold"]["import brainmri"] < found["cold"]["cold start to first finding"]
+    assert 100 < found["cold"]["peak memory of three studies, MiB"] < 4000
+    told = capsys.readouterr().out
+    assert "effunet-lgg, a slice from bytes to overlay, seconds" in told
+    assert drawing.read_text() == chart(found)
+    assert drawing.read_text().count("<rect") == len(rates)
+    with pytest.raises(SystemExit):
+        main(["bench", "resnet50-lgg", "--runs", "0"])
