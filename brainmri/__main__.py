@@ -97,7 +97,13 @@ def check(options: argparse.Namespace) -> int:
     from brainmri import selfcheck
 
     names = options.names or sorted({*zoo.embedded(), *zoo.pins()})
-    checks = [selfcheck.check(zoo.load(name, device=options.device)) for name in names]
+    checks = []
+    for name in names:
+        model = zoo.load(name, device=options.device)
+        checks.append(selfcheck.check(model))
+        model.run.quicken()
+        if model.run.kind != checks[-1].runtime:
+            checks.append(selfcheck.check(model))
     for found in checks:
         print(found.sentence)
     return 0 if all(found.well for found in checks) else 1

@@ -127,7 +127,7 @@ def _record_at(path: Path) -> dict | None:
 
 
 def _same_making(one: dict, other: dict) -> bool:
-    """Whether two provenances are of the same input, networks, thresholds and release; on whatever device."""
-    return all(one.get(key) == other[key] for key in other if key not in ("device", "versions")) and (
+    """Whether two provenances are of the same input, networks, thresholds and release, however they are run."""
+    return all(one.get(key) == other[key] for key in other if key not in ("device", "runtime", "versions")) and (
         one["versions"]["brainmri"] == other["versions"]["brainmri"]
     )

@@ -29,6 +29,7 @@ from brainmri.gate import pooled
 AUTO, TORCH, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "openvino", "int8")
 PATIENCE = 64  # views of slices in torch, after which preparing anything faster will pay
 PROBE = 1.0  # seconds for each runtime
+ASTRAY = 0.05  # of a probability on average, from torch: 8 bits stay far below it
 REMEMBERED = Path(HF_HOME) / "brainmri" / "runtimes.json"  # beside the Hub's cache
 
 log = logging.getLogger(__name__)
@@ -167,6 +168,11 @@ class Runner(Fixed):
         size = self.entry.preprocess.size
         views = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
         runs = {kind: self.prepare(kind) for kind in kinds}
+        expected = runs[TORCH](views)[0].sigmoid()
+        for kind in kinds[1:]:
+            if not (runs[kind](views)[0].sigmoid() - expected).abs().mean() < ASTRAY:
+                log.warning("%s is not run by %s, which computes something else on this machine", self.entry.name, kind)
+                del runs[kind]
         seconds = {kind: seconds_a_run(run, views) for kind, run in runs.items()}
         kind = min(seconds, key=seconds.get)
         log.info("%s is run by %s", self.entry.name, kind, extra={"fields": {"seconds": seconds}})

@@ -47,11 +47,13 @@ class Check:
     Attributes:
         name: of the entry.
         device: it answered on.
+        runtime: it was run by (`brainmri.runtime`).
         drift: see `drift`.
     """
 
     name: str
     device: str
+    runtime: str
     drift: float | None
 
     @property
@@ -62,7 +64,7 @@ class Check:
     @property
     def sentence(self) -> str:
         """One sentence for people, without its full stop."""
-        name = f"{self.name} on {self.device}"
+        name = f"{self.name} on {self.device} by {self.runtime}"
         if self.drift is None:
             return f"{name} has no stored answer to compare with"
         if self.well:
@@ -74,4 +76,4 @@ class Check:
 
 def check(model: LoadedModel) -> Check:
     """Ask an entry about the bundled slice."""
-    return Check(name=model.entry.name, device=model.device.type, drift=drift(model))
+    return Check(name=model.entry.name, device=model.device.type, runtime=model.run.kind, drift=drift(model))

@@ -7,6 +7,8 @@ import pytest
 
 # the suite runs in two processes, and torch would take every core for each of them and for each server they start
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# nor should every process time the runtimes again; test_runtime does without this
+os.environ.setdefault("BRAINMRI_RUNTIME", "torch")
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ def test_examples_pass(pipe, path):
 
 @pytest.mark.parametrize("kind", [kind for kind in PACKAGES if not kind.startswith(("sagittal", "CT"))])
 def test_what_is_no_slice_is_for_review(pipe, kind):
-    for picture in islice(PACKAGES[kind](), 4):
+    for picture in islice(PACKAGES[kind](), 3):
         finding = pipe(picture)
         assert finding.verdict == "review"
         assert finding.reason.startswith("This does not look like an axial brain MR slice")

@@ -182,7 +182,7 @@ def test_the_diagrams_have_their_numbers_beside_them(with_bins):
 def test_the_check_is_a_sentence(entry, monkeypatch):
     offer([])
     assert re.fullmatch(
-        r"<p class='well'>.* effunet-lgg on \w+ answers as stored, within [\d.e-]+\.</p>", self_check("effunet-lgg")
+        r"<p class='well'>.* effunet-lgg on \w+ by \w+ answers as stored, within [\d.e-]+\.</p>", self_check("effunet-lgg")
     )
     stored = json.loads((EMBEDDED / "effunet-lgg" / CONFIG).read_text(encoding="utf-8"))["selfcheck"]
     drifted = entry(selfcheck=stored | {"probability": stored["probability"] - 0.5})

@@ -14,6 +14,7 @@ from brainmri import runtime
 from brainmri.bench import PublicUNet, chart
 from brainmri.entry import INT8, INT8_WEIGHTS, count_parameters
 from brainmri.runtime import OPENVINO, PATIENCE, QUANTISED, TORCH
+from brainmri.selfcheck import check
 from train.phantoms import phantom_volume
 
 ENTRIES = [entry.name for entry in brainmri.list_models()]
@@ -62,6 +63,25 @@ def test_integers_are_near_float32(name):
             torch.testing.assert_close(found.features, expected.features, rtol=1e-3, atol=1e-3)
     else:
         assert (expected.verdict.sigmoid() - found.verdict.sigmoid()).abs().mean() < ROUNDING
+
+
+@pytest.mark.parametrize("name", IN_INTEGERS)
+def test_integers_pass_the_self_check(name):
+    found = check(brainmri.load(name, device="cpu", runtime=QUANTISED))
+    assert found.well, found.sentence
+    assert "on cpu by int8 answers as stored" in found.sentence
+
+
+def test_a_runtime_that_computes_something_else_is_not_taken(monkeypatch, caplog):
+    def upside_down(graph):
+        return lambda views: [-answer for answer in astray.run.served(views)]
+
+    astray = brainmri.load("resunet-lgg", device="cpu")
+    monkeypatch.setattr(runtime, "compiled", upside_down)
+    monkeypatch.setattr(runtime, "PROBE", 0.01)
+    astray.run.quicken()
+    assert astray.run.kind == TORCH
+    assert "computes something else on this machine" in caplog.text
 
 
 def test_auto_begins_in_torch_and_goes_over_to_the_fastest(remembered):

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
+from brainmri.bench import long_study
 from brainmri.engines import on_ray, on_this_machine
 from brainmri.outputs import RECORD
-from train.benchmark import long_study
 
 
 def timed(rows: Iterator[dict], out: Path) -> tuple[float, float]:

@@ -33,7 +33,7 @@ from train.rows import apply_rules, predict_case
 
 def recipe(entry: ModelEntry) -> list[tuple[frozenset[str], int]]:
     """The stages that led to an entry's weights, as options and slices drawn, whichever patients they were drawn from."""
-    which = re.compile(r"fold \d+|all|resume")
+    which = re.compile(r"folds? \d+|all|resume")
     return [
         (frozenset(part for part in stage["command"].split(" --") if not which.fullmatch(part)), stage["samples"])
         for stage in entry.training["stages"]
