@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 # every room of the package and the rooms it may know
 ROOMS = {
     "__init__": {"entry", "zoo", "predict", "findings"},  # predict and findings for type checkers and on first use
-    "__main__": {"cohort", "engines", "entry", "hub", "selfcheck", "zoo"},
+    "__main__": {"bench", "cohort", "engines", "entry", "hub", "selfcheck", "zoo"},
+    "bench": {"predict", "reading", "render", "report", "runtime", "selfcheck", "zoo", "findings"},
     "compare": {"predict", "zoo"},
     "cohort": {"dicom", "files", "outputs", "predict", "reading", "scan", "sequences", "volumes"},
     "engines": {"cohort", "predict", "zoo"},
@@ -46,12 +47,13 @@ ROOMS = {
     "outputs": {"", "writers", "findings", "render", "report", "scan"},
     "render": {"findings", "preprocess", "scan"},
     "report": {"findings", "render", "scan"},
+    "runtime": {"entry", "gate"},
     "scan": {"preprocess"},
     "selfcheck": {"predict", "reading", "zoo"},
     "sequences": {"preprocess", "scan"},
     "stability": {"predict", "zoo"},
     "volumes": {"files", "preprocess", "scan", "sequences"},
-    "zoo": {"entry", "gate", "hub", "nets"},
+    "zoo": {"entry", "gate", "hub", "nets", "runtime"},
 }
 
 
@@ -103,9 +105,9 @@ def test_nothing_is_unpickled(path):
         assert keywords.get("allow_pickle", "False") == "False", where
 
 
-def test_weights_are_safetensors_and_nothing_else():
+def test_weights_are_safetensors_and_graphs_and_nothing_else():
     files = [file for file in (ROOT / "brainmri" / "weights").rglob("*") if file.is_file()]
-    assert {file.suffix for file in files} <= {".safetensors", ".onnx", ".json", ".md"}
+    assert {file.suffix for file in files} <= {".safetensors", ".onnx", ".xml", ".bin", ".json", ".md", ".svg"}
     weights = [file for file in files if file.suffix == ".safetensors"]
     assert weights
     for file in weights:
