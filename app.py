@@ -51,9 +51,9 @@ the answer on them means little. A healthy-looking answer does not rule a tumour
 
 **Input.** One slice: {ACCEPTED}. A greyscale picture is taken for FLAIR. A study: {escape(ACCEPTED_STUDIES)}.
 
-**Probability.** Calibrated on patients whom the networks had not seen (Models tab). Inside the review band (hatched on the scale),
-or when verdict and mask disagree, the answer is *please review*. A study shows a tumour when two neighbouring slices do. What does
-not look like an axial brain MR slice, nose up, gets *please review* with that reason and is not counted in a study.
+**Probability.** Calibrated on patients whom the networks had not seen (Models tab). Inside the review band (hatched on the
+scale), or when verdict and mask disagree, the answer is *please review*. A study shows a tumour when two neighbouring slices do.
+What does not look like an axial brain MR slice, nose up, gets *please review* with that reason and is not counted in a study.
 
 **Measures.** Volumes and diameters are the mask's, in millimetres only where the files tell how large a voxel is. Left and right
 are the patient's.
