@@ -37,7 +37,7 @@ class Fusion:
 
     def config(self) -> dict:
         """What `config.json` keeps; `Fusion(**config)` is the way back."""
-        return asdict(self)
+        return asdict(self) | {"review": list(self.review)}  # as JSON gives it back, since records are compared
 
     def probability(self, logits: np.ndarray, evidence: np.ndarray) -> np.ndarray:
         """(S,) logits and evidence of slices in order along the head to (S,) probabilities of tumour."""

@@ -174,7 +174,8 @@ def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, 
 def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, half: bool = False) -> ModelEntry:
     """Write a network and what is known about it as an entry; the count and the hash are filled in.
 
-    What was made of weights that lay there before, an export, a gate, a quantised network, is taken away.
+    What was made of other weights that lay there before, a gate and a quantised network, is taken away, and so is an export,
+    which holds the calibration too.
 
     Args:
         config: every field of `config.json` but `parameters` and `sha256`.
@@ -191,9 +192,13 @@ def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, ha
         for name, t in net.state_dict().items()
     }
     save_file(tensors, folder / WEIGHTS)
-    for made_of_earlier_weights in (ONNX, GATE, INT8, INT8_WEIGHTS):
-        (folder / made_of_earlier_weights).unlink(missing_ok=True)
-    config = {**config, "gate": {}, "int8": {}, "parameters": count_parameters(net), "sha256": file_sha256(folder / WEIGHTS)}
+    sha256 = file_sha256(folder / WEIGHTS)
+    before = json.loads((folder / CONFIG).read_text(encoding="utf-8")) if (folder / CONFIG).is_file() else {}
+    kept = {key: before.get(key, {}) if before.get("sha256") == sha256 else {} for key in ("gate", "int8")}
+    for key, names in {"export": [ONNX], "gate": [GATE], "int8": [INT8, INT8_WEIGHTS]}.items():
+        for name in names if not kept.get(key) else ():
+            (folder / name).unlink(missing_ok=True)
+    config = config | kept | {"parameters": count_parameters(net), "sha256": sha256}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / SPLIT).write_text(json.dumps(split, indent=2) + "\n", encoding="utf-8")
     return read_entry(folder)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
@@ -142,13 +143,28 @@ class Runner(Fixed):
             openvino = load_openvino()
         except ImportError as error:
             raise ValueError(f"the runtime {kind!r} needs OpenVINO, which is not installed here ({error})") from None
-        size = self.entry.preprocess.size
         if kind == QUANTISED:
-            graph = openvino.Core().read_model(self.entry.folder / INT8)
-        else:
-            example = torch.zeros(2, 3, size, size)
-            graph = openvino.convert_model(self.served, example_input=example, input=[(-1, 3, size, size)])
-        return compiled(graph)
+            return compiled(openvino.Core().read_model(self.entry.folder / INT8))
+        return compiled(self._remembered_graph())
+
+    def _remembered_graph(self):
+        """The net as OpenVINO's graph, kept beside the choices for the next process, since the conversion takes seconds."""
+        openvino = load_openvino()
+        version = openvino.__version__.split("-")[0]
+        kept = REMEMBERED.parent / f"{self.entry.sha256[:16]}-{'-'.join(self.served.names)}-{version}.xml"
+        try:
+            return openvino.Core().read_model(kept)
+        except RuntimeError:  # none yet, or a damaged one
+            graph = as_graph(self.served, self.entry.preprocess.size)
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=kept.parent) as unfinished:
+                openvino.save_model(graph, Path(unfinished) / kept.name, compress_to_fp16=False)
+                for end in (".bin", ".xml"):
+                    (Path(unfinished) / kept.name).with_suffix(end).replace(kept.with_suffix(end))
+        except OSError as error:
+            log.debug("%s cannot be written: %s", kept, error)
+        return graph
 
     @torch.inference_mode()
     def _in_torch(self, views: Tensor) -> tuple[Tensor, ...]:
@@ -199,6 +215,11 @@ def load_openvino():
     import openvino
 
     return openvino
+
+
+def as_graph(served: Served, size: int):
+    """A net as OpenVINO's graph, for any number of views (V, 3, size, size)."""
+    return load_openvino().convert_model(served, example_input=torch.zeros(2, 3, size, size), input=[(-1, 3, size, size)])
 
 
 def compiled(graph) -> Run:

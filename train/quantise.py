@@ -23,7 +23,7 @@ from tqdm import tqdm
 from brainmri.entry import CONFIG, INT8, INT8_WEIGHTS, SPLIT, ModelEntry, file_sha256, read_entry
 from brainmri.predict import in_its_roles
 from brainmri.preprocess import FLAIR, to_unit
-from brainmri.runtime import Fixed, compiled, load_openvino
+from brainmri.runtime import Fixed, as_graph, compiled, load_openvino
 from brainmri.zoo import EMBEDDED, LoadedModel, load
 from train.card import write_card
 from train.data import Slice, find_slices, read_image
@@ -47,14 +47,6 @@ def typical_views(model: LoadedModel, patients: Iterable[list[Slice]]) -> Tensor
     return preprocess.normalise(torch.stack(placed))
 
 
-def in_float(model: LoadedModel):
-    """A network as OpenVINO's graph."""
-    size = model.entry.preprocess.size
-    return load_openvino().convert_model(
-        model.run.served, example_input=torch.zeros(2, 3, size, size), input=[(-1, 3, size, size)]
-    )
-
-
 def leading_to(outputs: Iterable) -> set[str]:
     """The names of all operations that outputs of a graph depend on."""
     nodes, found = [output.get_node() for output in outputs], {}
@@ -70,7 +62,7 @@ def quantised(model: LoadedModel, views: Tensor):
     """A network's graph in 8 bits, but for what the module's docstring leaves in float32."""
     import nncf
 
-    graph, names = in_float(model), model.run.served.names
+    graph, names = as_graph(model.run.served, model.entry.preprocess.size), model.run.served.names
     kept = leading_to(graph.outputs[1:]) if "mask" in names else set()
     return nncf.quantize(
         graph, nncf.Dataset([view[None].numpy() for view in views]), subset_size=len(views),
@@ -85,7 +77,7 @@ def run_by(model: LoadedModel, graph) -> LoadedModel:
 
 def cost(model: LoadedModel, graph, cases: list[list[Slice]]) -> tuple[list[tuple], list[tuple]]:
     """Volumetric Dice of each patient in float32 and in 8 bits; of each slice whether there is tumour, and both logits."""
-    both = [run_by(model, each) for each in (in_float(model), graph)]
+    both = [run_by(model, each) for each in (as_graph(model.run.served, model.entry.preprocess.size), graph)]
     volumes, logits = [], []
     for slices in tqdm(cases, desc=model.entry.folder.name, unit="patient"):
         pair = [predict_case(slices, *in_its_roles(each)) for each in both]

@@ -4,7 +4,8 @@ The validated runs, one or the folds of a cross-validation, give the figures, ea
 and fit the verdict's calibration and review bands (`train.calibrate`). `--run`, whose weights are released, is that same run,
 one that started from it and went on to see every patient (`--all --start`), or one of the same recipe on every patient
 (`--all`). `--healthy` takes what `train.healthy` found with the entry into its card; the calibration comes first, so that is
-a second release. The gate of the weights that lay there before is gone afterwards: `train.gate` fits the new ones'.
+a second release. Gate and quantised network of other weights that lay there before are gone afterwards: `train.gate` and
+`train.quantise` make the new ones'.
 """
 
 from __future__ import annotations

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from brainmri.bench import in_turns
 from brainmri.figures import markdown_table
-from brainmri.runtime import compiled
+from brainmri.runtime import as_graph, compiled
 from brainmri.zoo import LoadedModel, load
-from train.quantise import in_float
 
 Way = Callable[[Tensor], object]
 PLAIN = "plain torch"
@@ -61,7 +60,7 @@ def ways(model: LoadedModel, views: Tensor, threads: int) -> dict[str, Way]:
         "bfloat16": in_bfloat16(net),
         "torch.compile": torch.compile(net),
         "onnxruntime": by_onnxruntime(net, views, net.names, threads),
-        "OpenVINO": compiled(in_float(model)),
+        "OpenVINO": compiled(as_graph(net, model.entry.preprocess.size)),
     }
     if model.entry.int8:
         found["OpenVINO, 8 bits as shipped"] = model.run.prepare("int8")
