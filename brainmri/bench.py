@@ -34,12 +34,12 @@ BATCHES = (1, 2, 8, 32)
 SLICES = 60
 EAGER, PUBLIC = "plain torch", "public U-Net, plain torch"
 COLD = """
-import resource, sys
 import brainmri
+from brainmri.bench import peak_memory
 from brainmri.reading import read_study
 pipe = brainmri.Pipeline({name!r}, device={device!r})
 {work}
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_memory())
 """
 
 
@@ -146,6 +146,17 @@ def whole_ways(model: LoadedModel, runs: int, study: Path) -> dict[str, dict[str
     }
 
 
+def peak_memory() -> float:
+    """MiB that this process held at most."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # what getrusage says on Linux is also that of the process which started this one
+        (held,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(held) / 2**10
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
 def from_cold(name: str, device: str, study: Path, runs: int) -> dict[str, float]:
     """Seconds of processes of their own, interpreter's start included, and the peak memory in MiB of one that does a study."""
 
@@ -158,12 +169,11 @@ def from_cold(name: str, device: str, study: Path, runs: int) -> dict[str, float
     )
     programs = {"interpreter": "pass", "import": "import brainmri", "import torch": "import torch", "first finding": one}
     seconds = in_turns({name: (lambda program=program: started(program)) for name, program in programs.items()}, runs)
-    unit = 2**20 if sys.platform == "darwin" else 2**10
     return {
         "import brainmri": seconds["import"] - seconds["interpreter"],
         "import torch": seconds["import torch"] - seconds["interpreter"],
         "cold start to first finding": seconds["first finding"],
-        "peak memory of three studies, MiB": int(started(all_)) / unit,
+        "peak memory of three studies, MiB": float(started(all_)),
     }
 
 

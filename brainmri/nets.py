@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from brainmri.lite import LiteUNet
 from brainmri.pretrained import PretrainedNet
 
 BATCH_NORM = {"momentum": 0.01, "eps": 1e-3}  # Keras' defaults, in torch's convention for momentum
@@ -146,7 +147,7 @@ class ResNet50Classifier(PretrainedNet):
 class EffUNet(PretrainedNet):
     """U-Net on an EfficientNet-lite0 encoder, with a linear verdict head on the pooled last encoder map.
 
-    Built by segmentation_models.pytorch, without weights: `train.pretrained` fills the encoder from ImageNet.
+    Without weights: `train.pretrained` fills the encoder from ImageNet.
 
     Args:
         decoder_channels: from the deepest block to full resolution.
@@ -156,14 +157,7 @@ class EffUNet(PretrainedNet):
 
     def __init__(self, decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12)) -> None:
         super().__init__()
-        from segmentation_models_pytorch import Unet
-
-        self.unet = Unet(
-            "tu-tf_efficientnet_lite0",
-            encoder_weights=None,
-            decoder_channels=tuple(decoder_channels),
-            aux_params={"classes": 2, "pooling": "avg", "dropout": 0.2},
-        )
+        self.unet = LiteUNet(tuple(decoder_channels))
 
     def looked_at(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) to verdict logits (B, 2) and the map to explain them by, (B, 112, H/16, W/16)."""

@@ -14,6 +14,7 @@ import statistics
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -219,7 +220,9 @@ def load_openvino():
 
 def as_graph(served: Served, size: int):
     """A net as OpenVINO's graph, for any number of views (V, 3, size, size)."""
-    return load_openvino().convert_model(served, example_input=torch.zeros(2, 3, size, size), input=[(-1, 3, size, size)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # what depends on the size is a constant, as it should be
+        return load_openvino().convert_model(served, example_input=torch.zeros(2, 3, size, size), input=[(-1, 3, size, size)])
 
 
 def compiled(graph) -> Run:

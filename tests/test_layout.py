@@ -29,7 +29,8 @@ ROOMS = {
     "hub": {"entry"},
     "jpeg": set(),
     "lesions": {"preprocess", "scan"},
-    "nets": {"pretrained"},
+    "lite": set(),
+    "nets": {"lite", "pretrained"},
     "predict": {
         "",
         "calibration",

@@ -93,3 +93,34 @@ def test_effunet_gives_mask_and_verdict_from_one_pass():
         assert mask.shape == (2, 1, 64, 96)
         assert verdict.shape == (2, 2)
         assert torch.equal(net(image), mask)
+
+
+def test_effunet_is_what_its_models_are_elsewhere():
+    """To the bit, in training too: timm's encoder in the U-Net of segmentation_models.pytorch, by the same names."""
+    from segmentation_models_pytorch import Unet
+
+    ours = EffUNet()
+    theirs = Unet(
+        "tu-tf_efficientnet_lite0", encoder_weights=None, decoder_channels=(128, 64, 48, 24, 12),
+        aux_params={"classes": 2, "pooling": "avg", "dropout": 0.0},
+    )  # fmt: skip
+    assert list(ours.unet.state_dict()) == list(theirs.state_dict())
+    theirs.load_state_dict(ours.unet.state_dict(), strict=True)
+    ours.unet.classification_head[2].p = 0.0
+    image = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    for training in (True, False):
+        expected, found = theirs.train(training)(image), ours.train(training).both(image)
+        assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+    pairs = zip(theirs.state_dict().values(), ours.unet.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_effunet_starts_as_spread_as_its_models_elsewhere():
+    from segmentation_models_pytorch import Unet
+
+    torch.manual_seed(0)
+    aux = {"classes": 2, "pooling": "avg", "dropout": 0.2}
+    theirs = Unet("tu-tf_efficientnet_lite0", encoder_weights=None, decoder_channels=(128, 64, 48, 24, 12), aux_params=aux)
+    for (name, one), other in zip(theirs.state_dict().items(), EffUNet().unet.state_dict().values(), strict=True):
+        if one.numel() > 2000:
+            assert float(one.std()) == pytest.approx(float(other.std()), rel=0.1), name

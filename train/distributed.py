@@ -199,9 +199,7 @@ class _LossOf(nn.Module):
 
 def share_batch_statistics(net: nn.Module) -> None:
     """Replace the batch norms of a network by ones that take their statistics over all processes' batches, on CUDA."""
-    from timm.layers import convert_sync_batchnorm  # torch's own drops the activation inside timm's batch norm
-
-    convert_sync_batchnorm(net)
+    nn.SyncBatchNorm.convert_sync_batchnorm(net)
 
 
 def synchronised(net: nn.Module, loss: Loss) -> Loss:
