@@ -46,7 +46,6 @@ def read(path: Path) -> np.ndarray:
 def test_examples_pass(pipe, path):
     finding = pipe(path)
     assert not finding.questioned
-    assert finding.verdict != "review"
     assert finding.gate.distance < pipe.gatekeeper.gate.far
     assert gate.WARNING not in finding.warnings
 
