@@ -114,6 +114,7 @@ def launch_options() -> dict:
         "enable_monitoring": False,
         "ssr_mode": False,
         "mcp_server": True,
+        "state_session_capacity": 100,  # a session holds nothing of its visitor, but memory
         "app_kwargs": {"middleware": [Middleware(Guard)], "routes": [Route("/health", health_route)]},
     }
 

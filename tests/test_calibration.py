@@ -1,6 +1,7 @@
 """How verdict, mask and neighbouring slices become one probability."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,7 +69,9 @@ def test_an_entry_keeps_its_fusion(fused):
 def test_the_pipeline_fuses_what_belongs_together(fused):
     model = brainmri.load("fused", weights=fused, device="cpu")
     images, _ = phantom_volume(slices=5, size=96, seed=1)
-    pipe, plain = brainmri.Pipeline(model, device="cpu"), brainmri.Pipeline(device="cpu")
+    pipe, plain = (
+        brainmri.Pipeline(each, device="cpu") for each in (model, replace(model, entry=replace(model.entry, fusion={})))
+    )
     finding = pipe(images[2])
     assert finding.provenance["calibration"]["evidence"] == 0.5
     assert finding.provenance["review_band"] == [0.3, 0.7]

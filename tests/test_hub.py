@@ -77,7 +77,8 @@ def whole(cache: Path) -> bool:
 def tiny(hub) -> dict[str, bytes]:
     """A repo in the layout whose weights, 300 kB of nothing in particular, can be fetched and checked but not loaded."""
     weights = bytes(range(256)) * 1200
-    config = json.loads((ENTRIES["resunet-lgg"].folder / CONFIG).read_text()) | {"sha256": hashlib.sha256(weights).hexdigest()}
+    known = json.loads((ENTRIES["resunet-lgg"].folder / CONFIG).read_text())
+    config = known | {"sha256": hashlib.sha256(weights).hexdigest(), "int8": {}}
     files = {CONFIG: json.dumps(config).encode(), WEIGHTS: weights, SPLIT: b"{}", CARD: b"# tiny"}
     hub.add_repo("owner/tiny", files)
     return files

@@ -1,6 +1,7 @@
 """From an image to a finding, with the shipped weights: on the examples, on odd sizes, on stacks; and the command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,9 @@ def test_a_blank_slice_has_no_tumour(pipe):
         assert pipe(np.full((256, 256), value, np.uint8)).area_px == 0
 
 
-def test_a_study_is_its_slices(pipe, tmp_path):
+def test_a_study_is_its_slices_where_neighbours_are_not_heard(tmp_path):
+    model = brainmri.load("effunet-lgg", device="cpu")
+    pipe = brainmri.Pipeline(replace(model, entry=replace(model.entry, fusion={})))
     stack = np.stack([phantom_slice(96, lesion=None, seed=1)[0], phantom_slice(96, seed=2)[0]])
     study = pipe.study(stack)
     assert study.mask.shape == study.probability_map.shape == (2, 96, 96)

@@ -3,7 +3,7 @@
 Post-training quantisation to 8-bit integers (NNCF), its ranges from slices of the network's own training patients. Where a
 network draws masks, whatever leads to the verdict and to the gate's features stays in float32, so that both answer as before, and
 the rest is quantised: the decoder with its dense convolutions. Each validated run is quantised so and measured on its validation
-patients against itself in float32. Where that costs more than the limits below, nothing is written; else `int8.xml` and
+patients against itself in float32. Where that costs more than the limits below, or the self-check drifts, nothing is written; else `int8.xml` and
 `int8.bin` are put beside the entry's weights, and what they cost goes into `config.json` and the card. Run it after `train.gate`.
 """
 
@@ -24,6 +24,7 @@ from brainmri.entry import CONFIG, INT8, INT8_WEIGHTS, SPLIT, ModelEntry, file_s
 from brainmri.predict import in_its_roles
 from brainmri.preprocess import FLAIR, to_unit
 from brainmri.runtime import Fixed, as_graph, compiled, load_openvino
+from brainmri.selfcheck import TOLERANCE, drift
 from brainmri.zoo import EMBEDDED, LoadedModel, load
 from train.card import write_card
 from train.data import Slice, find_slices, read_image
@@ -137,7 +138,10 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     folder = options.into / options.name
     split = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
     model = load(options.name, weights=folder, device="cpu")
-    entry = write(folder, quantised(model, typical_views(model, [cases[case] for case in split["train"]])), measured)
+    graph = quantised(model, typical_views(model, [cases[case] for case in split["train"]]))
+    if (gap := drift(run_by(model, graph)) or 0) > TOLERANCE:
+        raise SystemExit(f"its self-check drifts by {gap:.3f}, more than {TOLERANCE}; {options.name} stays in float32")
+    entry = write(folder, graph, measured)
     size = sum((entry.folder / name).stat().st_size for name in (INT8, INT8_WEIGHTS))
     print(f"wrote {INT8} and {INT8_WEIGHTS} of {entry.name}, {size / 1e6:.1f} MB")
     return measured
