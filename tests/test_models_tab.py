@@ -54,6 +54,8 @@ def with_bins(entry):
     said = np.repeat([0.05, 0.5, 0.95], [100, 40, 60])
     patients = [np.stack([said, np.arange(200) % 10 < 10 * said], axis=1)] * 19 + [np.stack([said, said > 2], axis=1)]
     metrics = json.loads((EMBEDDED / "effunet-lgg" / CONFIG).read_text(encoding="utf-8"))["metrics"]
+    for figures in metrics["variants"].values():
+        figures.pop(RELIABILITY, None)
     metrics["variants"][VARIANTS[0]][RELIABILITY] = reliability(patients)
     metrics["variants"][STUDY] = metrics["variants"][VARIANTS[0]] | {RELIABILITY: reliability(patients[:1])}
     return entry(metrics=metrics)
