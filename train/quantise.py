@@ -1,11 +1,11 @@
 """Quantise an entry's network for CPUs and measure what that costs: python -m train.quantise NAME --data DIR --validated RUN…
 
 Post-training quantisation to 8-bit integers (NNCF), its ranges from slices of the network's own training patients. Where a
-network draws masks, whatever leads to the verdict and to the gate's features stays in float32, so that both answer as before, and
-the rest is quantised: the decoder with its dense convolutions. Each validated run is quantised so and measured on its validation
-patients against itself in float32. Where that costs more than the limits below, or the self-check drifts, nothing is written; else
-`int8.xml` and `int8.bin` are put beside the entry's weights, and what they cost goes into `config.json` and the card. Run it after
-`train.gate`.
+network draws masks, whatever leads to the verdict and to the gate's features stays in float32, so that both answer as before,
+and the rest is quantised: the decoder with its dense convolutions. Each validated run is quantised so and measured on its
+validation patients against itself in float32. Where that costs more than the limits below, or the self-check drifts, nothing is
+written; else `int8.xml` and `int8.bin` are put beside the entry's weights, and what they cost goes into `config.json` and the
+card. Run it after `train.gate`.
 """
 
 from __future__ import annotations
