@@ -123,7 +123,10 @@ class Runner(Fixed):
         """Go over to the fastest runtime now, if the choice is open; takes seconds the first time on a machine."""
         with self.lock:
             if self.open:
-                self.kind, self.run = self._fastest()
+                try:
+                    self.kind, self.run = self._fastest()
+                except (ValueError, RuntimeError) as error:  # a damaged file, a CPU that OpenVINO does not know
+                    log.warning("%s stays in torch: %s", self.entry.name, error)
                 self.open = False
 
     def prepare(self, kind: str) -> Run:

@@ -156,6 +156,18 @@ def test_exchanged_integers_are_refused(tmp_path, name, file):
         brainmri.load(folder, device="cpu", runtime=QUANTISED)
 
 
+@pytest.mark.parametrize("name", IN_INTEGERS[:1])
+def test_exchanged_integers_leave_auto_in_torch(tmp_path, caplog, name):
+    folder = tmp_path / "entry"
+    shutil.copytree(brainmri.load(name, device="cpu").entry.folder, folder)
+    (folder / INT8_WEIGHTS).write_bytes(b"!")
+    model = brainmri.load(folder, device="cpu")
+    model.run.quicken()
+    assert model.run.kind == TORCH
+    assert f"{name} stays in torch" in caplog.text
+    assert model.run(views_for(model)).mask is not None
+
+
 def test_threads_do_not_get_each_others_answers():
     model = brainmri.load("resunet-lgg", device="cpu", runtime=OPENVINO)
     views = views_for(model)

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from brainmri.bench import EAGER as PLAIN
 from brainmri.bench import in_turns
 from brainmri.figures import markdown_table
 from brainmri.runtime import as_graph, compiled
 from brainmri.zoo import LoadedModel, load
 
 Way = Callable[[Tensor], object]
-PLAIN = "plain torch"
 
 
 def in_bfloat16(net: nn.Module) -> Way:
