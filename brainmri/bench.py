@@ -20,17 +20,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from brainmri.findings import Study
 from brainmri.predict import Pipeline
 from brainmri.reading import read_bytes, read_study
 from brainmri.render import overlay_picture
 from brainmri.report import template
-from brainmri.runtime import OPENVINO, QUANTISED, TORCH, Fixed, Runner
+from brainmri.runtime import HALF, OPENVINO, QUANTISED, TORCH, Fixed, Runner, half_of
 from brainmri.selfcheck import SLICE
 from brainmri.zoo import LoadedModel, load, resolve_device
 
-BATCHES = (1, 2, 8, 32)
+BATCHES, ACCELERATED_BATCHES = (1, 2, 8, 32), (1, 32, 256)
 SLICES = 60
 EAGER, PUBLIC = "plain torch", "public U-Net, plain torch"
 COLD = """
@@ -91,7 +92,7 @@ def runtimes(model: LoadedModel) -> dict[str, LoadedModel]:
     """A model in plain float32 PyTorch, as it comes from the shelf, and by every runtime that there is for it here."""
     served = model.run.served
     found = {EAGER: replace(model, run=Fixed(served, EAGER, torch.inference_mode()(served.forward)))}
-    for kind in (TORCH, OPENVINO, QUANTISED) if model.device.type == "cpu" else (TORCH,):
+    for kind in (TORCH, OPENVINO, QUANTISED) if model.device.type == "cpu" else (TORCH, HALF):
         try:
             found[kind] = replace(model, run=Runner(model.entry, model.net, model.device, model.gate is not None, kind))
         except ValueError as error:  # not installed, or not brought
@@ -105,16 +106,32 @@ def forward_passes(models: list[LoadedModel], runs: int) -> dict[str, dict[str, 
     public = PublicUNet().eval().requires_grad_(False).to(device)
     rates: dict[str, dict] = {}
     for model in models:
-        ways, size = runtimes(model), model.entry.preprocess.size
+        ways, preprocess = runtimes(model), model.entry.preprocess
         rates[model.entry.name] = {name: {} for name in (*ways, PUBLIC)}
-        for batch in BATCHES:
-            views, large = torch.randn(batch, 3, size, size, device=device), torch.randn(batch, 3, 256, 256, device=device)
+        for batch in BATCHES if device.type == "cpu" else ACCELERATED_BATCHES:
+            views = torch.randn(batch, preprocess.channels, preprocess.size, preprocess.size, device=device)
+            large = torch.randn(batch, 3, 256, 256, device=device)
             works = {name: (lambda way=way, views=views: way.run(views)) for name, way in ways.items()}
             if batch == 1:
                 works[PUBLIC] = lambda large=large: public(large)
             for name, seconds in in_turns(works, max(1, runs // batch)).items():
                 rates[model.entry.name][name][str(batch)] = batch / seconds  # as JSON keeps it
     return rates
+
+
+def operations(model: LoadedModel) -> float:
+    """Floating-point operations of a forward pass of one slice, a multiplication and an addition counting as two."""
+    preprocess = model.entry.preprocess
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.run.served(torch.zeros(1, preprocess.channels, preprocess.size, preprocess.size, device=model.device))
+    return float(counter.get_total_flops())
+
+
+def fastest_multiplication(device: torch.device, runs: int) -> float:
+    """Floating-point operations a second of a large product of matrices, in what the device is best at: as much as it can do."""
+    side, dtype = (1024, torch.float32) if device.type == "cpu" else (8192, half_of(device))
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / in_turns({"product": lambda: left @ right}, runs)["product"]
 
 
 def long_study(folder: Path, slices: int) -> Path:
@@ -194,6 +211,8 @@ def measure(names: list[str], device: str, runs: int) -> dict:
         "runs": runs,
         "segmenter": drawing.entry.name,
         "slices a second": forward,
+        "operations a slice": {model.entry.name: operations(model) for model in models},
+        "operations a second of a large product": fastest_multiplication(models[0].device, runs),
         "seconds": whole,
         "cold": cold,
     }
@@ -202,12 +221,19 @@ def measure(names: list[str], device: str, runs: int) -> dict:
 def table(found: dict) -> str:
     """The figures for people, each with its ratio to plain PyTorch's."""
     lines = [f"{found['machine']}; medians of {found['runs']} runs in turns, fewer of what takes long"]
+    most = found["operations a second of a large product"]
     for name, ways in found["slices a second"].items():
+        operations = found["operations a slice"][name]
         lines += ["", f"{name}, forward pass, slices a second and how many times {EAGER}"]
-        lines.append(f"{'batch':>27}" + "".join(f"{batch:>14}" for batch in BATCHES))
+        lines.append(f"{'batch':>27}" + "".join(f"{batch:>14}" for batch in ways[EAGER]))
         for way, rates in ways.items():
             cells = [f"{rate:8.1f} {rate / ways[EAGER][batch]:4.1f}x" for batch, rate in rates.items()]
             lines.append(f"{way:>27}" + "".join(cells))
+        best = max(rate for way, rates in ways.items() if way != PUBLIC for rate in rates.values())
+        lines.append(
+            f"{operations / 1e9:.2f} GFLOP a slice; at best {best * operations / 1e12:.3g} TFLOP/s, "
+            f"{best * operations / most:.0%} of a large product of matrices here ({most / 1e12:.3g})"
+        )
     for what, words in {"slice": "a slice from bytes to overlay", "study": f"a study of {SLICES} slices to its finding"}.items():
         lines += ["", f"{found['segmenter']}, {words}, seconds"]
         seconds = found["seconds"][what]

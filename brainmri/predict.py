@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from brainmri.gate import Answer
 from brainmri.lesions import diameters, find_lesions, midline, without_islands
 from brainmri.preprocess import FLAIR, Placement
 from brainmri.reading import Scan, read_slice, read_study
+from brainmri.runtime import versions
 from brainmri.zoo import DEFAULT, LoadedModel, load
 
 BATCH, ACCELERATED_BATCH = 4, 64  # on a CPU larger batches are no faster and take more memory
@@ -189,8 +190,9 @@ class Pipeline:
             warnings += ("the voxels' size cannot be right for a head; volumes are told in voxels and distances in pixels",)
         shown = with_head(scan.pixels)
         predicted = predict_slices(
-            self.segmenter, self.classifier, scan.pixels[shown], spacing, progress=progress, gatekeeper=self.gatekeeper
-        )
+            self.segmenter, self.classifier, scan.pixels[shown], spacing, together=True, progress=progress,
+            gatekeeper=self.gatekeeper,
+        )  # fmt: skip
         judged = judge(predicted, self.rules, _mode(scan))
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
         maps[shown], mask[shown] = judged.maps, judged.masks
@@ -256,7 +258,12 @@ class Pipeline:
             "gate": self.gatekeeper.gate and {"name": self.gatekeeper.entry.name, **self.gatekeeper.entry.gate},
             "device": self.segmenter.device.type,
             "runtime": self.segmenter.run.kind,
-            "versions": {"brainmri": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {
+                "brainmri": __version__,
+                "torch": torch.__version__,
+                **versions(self.segmenter.run.kind),
+                "python": platform.python_version(),
+            },
         }
 
 
@@ -298,6 +305,7 @@ def predict_slices(
     classifier: LoadedModel | None,
     slices: np.ndarray,
     spacing: tuple[float, float] = (1.0, 1.0),
+    together: bool = False,
     normalise_over: str | None = None,
     progress: Progress | None = None,
     gatekeeper: LoadedModel | None = None,
@@ -305,8 +313,9 @@ def predict_slices(
     """What a segmenter, a classifier or both say of slices.
 
     Args:
-        slices: (S, H, W, 3) in [0, 1], in order along the head.
+        slices: (S, H, W, 3) in [0, 1].
         spacing: between their rows and between their columns, in a common unit.
+        together: they are of one head, in order along it; what looks at neighbours then sees them.
         normalise_over: "slice" or "volume" instead of the entries' own, to measure what the choice costs.
         progress: called with the slices done and their number after each batch of the first network.
         gatekeeper: whose gate, where it has one, is asked about the slices too.
@@ -314,46 +323,51 @@ def predict_slices(
     done: dict[int, tuple] = {}
     for model in (segmenter, classifier):
         if model is not None and id(model) not in done:
-            images, placements = _place(model, slices, spacing, normalise_over)
+            images, placements = _place(model, slices, spacing, together, normalise_over)
             done[id(model)] = (*run_model(model, images, None if done else progress), placements)
     said: dict = {}
     if gatekeeper is not None and gatekeeper.gate:
         if id(gatekeeper) in done:
             features = done[id(gatekeeper)][2]
         else:
-            features = encoder_features(gatekeeper, _place(gatekeeper, slices, spacing)[0])
-        said["gate"] = gatekeeper.gate.ask(features.numpy(), slices)
+            features = encoder_features(gatekeeper, _place(gatekeeper, slices, spacing, together)[0])
+        said["gate"] = gatekeeper.gate.ask(features.cpu().numpy(), slices)
     if segmenter is not None:
         grid_maps, *_, placements = done[id(segmenter)]
-        restored = [segmenter.entry.preprocess.restore(m, p).numpy() for m, p in zip(grid_maps, placements, strict=True)]
-        said |= {"maps": np.stack(restored), "evidence": evidence(grid_maps)}
+        grid_maps = grid_maps.to(_resizing(segmenter))
+        restored = [segmenter.entry.preprocess.restore(m, p).cpu().numpy() for m, p in zip(grid_maps, placements, strict=True)]
+        said |= {"maps": np.stack(restored), "evidence": evidence(grid_maps.cpu())}
         said["grid_share"] = np.array([p.placed[2] * p.placed[3] / (p.crop[2] * p.crop[3]) for p in placements])
     if classifier is not None:
-        said["logits"] = done[id(classifier)][1].double().numpy()
+        said["logits"] = done[id(classifier)][1].cpu().double().numpy()
     return Prediction(**said)
 
 
 def _place(
-    model: LoadedModel, slices: np.ndarray, spacing: tuple[float, float], normalise_over: str | None = None
+    model: LoadedModel, slices: np.ndarray, spacing: tuple[float, float], together: bool, normalise_over: str | None = None
 ) -> tuple[Tensor, tuple[Placement, ...]]:
-    """Slices as a network takes them, (S, 3, h, w), and where each stands on its grid."""
+    """Slices as a network takes them, (S, C, h, w) on its device, and where each stands on its grid."""
     preprocess = model.entry.preprocess
     preprocess = replace(preprocess, normalise_over=normalise_over or preprocess.normalise_over)
-    placed, placements = zip(*(preprocess(s, spacing) for s in slices), strict=True)
-    return preprocess.normalise(torch.stack(placed)), placements
+    placed, placements = preprocess(slices, spacing, _resizing(model), together)
+    return preprocess.normalise(placed).to(model.device), placements
 
 
-def _batches(model: LoadedModel, images: Tensor) -> Iterator[Tensor]:
-    """Images in parts that suit the network's device, on it."""
-    for part in images.split(BATCH if model.device.type == "cpu" else ACCELERATED_BATCH):
-        yield part.to(model.device)
+def _resizing(model: LoadedModel) -> torch.device:
+    """The device that brings slices to a network's grid and maps back; not every accelerator knows antialiasing."""
+    return model.device if model.device.type == "cuda" else torch.device("cpu")
+
+
+def _batches(model: LoadedModel, images: Tensor) -> tuple[Tensor, ...]:
+    """Images in parts that suit the network's device."""
+    return images.split(BATCH if model.device.type == "cpu" else ACCELERATED_BATCH)
 
 
 @torch.inference_mode()
 def encoder_features(model: LoadedModel, images: Tensor) -> Tensor:
-    """What a gate looks at (`gate.pooled`) of normalised slices (S, 3, h, w), of an encoder alone; (S, D) on the CPU."""
+    """What a gate looks at (`gate.pooled`) of normalised slices (S, C, h, w) on its device, of an encoder alone; (S, D)."""
     batches = (image.to(memory_format=torch.channels_last) for image in _batches(model, images))
-    return torch.cat([gate.pooled(model.net.encode(image)).cpu() for image in batches])
+    return torch.cat([gate.pooled(model.net.encode(image)) for image in batches])
 
 
 @torch.inference_mode()
@@ -363,12 +377,13 @@ def run_model(
     """What a network says of normalised slices, averaged with what it says of their mirror images where its entry asks for it.
 
     Args:
-        images: (S, 3, h, w), normalised.
-        progress: called with the slices done and their number after each batch.
+        images: (S, C, h, w), normalised, on the network's device.
+        progress: called with the slices done and their number after each batch; on a GPU, once the batch stands in line.
 
     Returns:
-        Mask probabilities (S, 1, h, w) on the CPU, or None; verdict logits (S,), tumour against no tumour, or None; where the
-        entry has a gate, what that looks at (S, D), of the slices as they are, or None.
+        Mask probabilities (S, 1, h, w), or None; verdict logits (S,), tumour against no tumour, or None; where the entry has a
+        gate, what that looks at (S, D), of the slices as they are, or None. On the network's device, which may still be at it:
+        waiting for each batch would leave a GPU idle.
     """
     entry = model.entry
     maps, verdicts, features = [], [], []
@@ -377,17 +392,17 @@ def run_model(
         views = torch.cat([image, image.flip(-1)]) if entry.flips else image
         said = model.run(views)
         if said.features is not None:
-            features.append(said.features[: len(image)].cpu())
+            features.append(said.features[: len(image)])
         if said.mask is not None:
             probability = said.mask.sigmoid()
             if entry.flips:
                 straight, mirrored = probability.chunk(2)
                 probability = (straight + mirrored.flip(-1)) / 2
-            maps.append(probability.cpu())
+            maps.append(probability)
         if said.verdict is not None:
             # the mean of the logits, not of probabilities, so that one temperature calibrates both views
             mean = torch.stack(said.verdict.chunk(2)).mean(0) if entry.flips else said.verdict
-            verdicts.append(mean.cpu())
+            verdicts.append(mean)
         done += len(image)
         if progress:
             progress(done, len(images))

@@ -2,7 +2,8 @@
 
     model = brainmri.load("effunet-lgg", runtime="auto")
 
-"auto" answers in torch at once. When so many slices were asked about that it pays, what there is for the network is timed for a
+On CUDA "auto" runs torch in half precision ("half": bfloat16, float16 on cards that would only imitate bfloat16). On a CPU it
+answers in torch at once. When so many slices were asked about that it pays, what there is for the network is timed for a
 moment, the fastest takes over, and the choice is remembered for this machine.
 """
 
@@ -25,13 +26,14 @@ import torch
 from huggingface_hub.constants import HF_HOME
 from torch import Tensor, nn
 
+from brainmri import __version__
 from brainmri.entry import INT8, ModelEntry, file_sha256
 from brainmri.gate import pooled
+from brainmri.preprocess import Preprocess
 
-AUTO, TORCH, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "openvino", "int8")
+AUTO, TORCH, HALF, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "half", "openvino", "int8")
 PATIENCE = 64  # views of slices in torch, after which preparing anything faster will pay
 PROBE = 1.0  # seconds for each runtime
-ASTRAY = 0.05  # of a probability on average, from torch: 8 bits stay far below it
 REMEMBERED = Path(HF_HOME) / "brainmri" / "runtimes.json"  # beside the Hub's cache
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ Run = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Answers(NamedTuple):
-    """What a network says of views (V, 3, S, S); None for what it is not made for.
+    """What a network says of views (V, C, S, S); None for what it is not made for.
 
     Attributes:
         mask: (V, 1, S, S) logits.
@@ -63,7 +65,7 @@ class Served(nn.Module):
         self.names = [name for name, wanted in asked.items() if wanted]
 
     def forward(self, views: Tensor) -> tuple[Tensor, ...]:
-        """(V, 3, S, S) normalised."""
+        """(V, C, S, S) normalised."""
         if len(self.tasks) == 2:
             maps = self.net.encode(views)
             mask, verdict = self.net.decode(maps)
@@ -84,7 +86,7 @@ class Fixed:
         self.served, self.kind, self.run = served, kind, run
 
     def __call__(self, views: Tensor) -> Answers:
-        """What the network says of views (V, 3, S, S), normalised and on its device."""
+        """What the network says of views (V, C, S, S), normalised and on its device."""
         return Answers(**dict(zip(self.served.names, self.run(views), strict=True)))
 
 
@@ -103,16 +105,16 @@ class Runner(Fixed):
     def __init__(self, entry: ModelEntry, net: nn.Module, device: torch.device, gated: bool, runtime: str = AUTO) -> None:
         if runtime not in RUNTIMES:
             raise ValueError(f"unknown runtime {runtime!r}; choose from {', '.join(RUNTIMES)}")
-        if device.type != "cpu" and runtime not in (AUTO, TORCH):
+        if device.type != "cpu" and runtime in (OPENVINO, QUANTISED):
             raise ValueError(f"the runtime {runtime!r} is for CPUs; {entry.name} is on {device.type}")
-        self.entry, self.served = entry, Served(net, entry.tasks, gated).eval()
+        self.entry, self.device, self.served = entry, device, Served(net, entry.tasks, gated).eval()
         self.open = runtime == AUTO and device.type == "cpu"  # whether the choice is
-        kind = TORCH if runtime == AUTO else runtime
+        kind = runtime if runtime != AUTO else HALF if device.type == "cuda" else TORCH
         super().__init__(self.served, kind, self.prepare(kind))
         self.asked, self.lock = 0, threading.Lock()
 
     def __call__(self, views: Tensor) -> Answers:
-        """What the network says of views (V, 3, S, S), normalised and on its device."""
+        """What the network says of views (V, C, S, S), normalised and on its device."""
         if self.open:
             self.asked += len(views)
             if self.asked > PATIENCE:
@@ -130,13 +132,15 @@ class Runner(Fixed):
                 self.open = False
 
     def prepare(self, kind: str) -> Run:
-        """How the net is run by "torch", "openvino" or "int8".
+        """How the net is run by "torch", "half", "openvino" or "int8".
 
         Raises:
             ValueError: when that cannot be had.
         """
         if kind == TORCH:
             return self._in_torch
+        if kind == HALF:
+            return self._in_half
         if kind == QUANTISED and not self.entry.int8:
             raise ValueError(f"{self.entry.name} brings no weights in 8 bits; choose another runtime")
         for name, sha256 in self.entry.hashes.items() if kind == QUANTISED else ():
@@ -154,12 +158,12 @@ class Runner(Fixed):
     def _remembered_graph(self):
         """The net as OpenVINO's graph, kept beside the choices for the next process, since the conversion takes seconds."""
         openvino = load_openvino()
-        version = openvino.__version__.split("-")[0]
-        kept = REMEMBERED.parent / f"{self.entry.sha256[:16]}-{'-'.join(self.served.names)}-{version}.xml"
+        name = [self.entry.sha256[:16], *self.served.names, __version__, openvino.__version__.split("-")[0]]
+        kept = REMEMBERED.parent / f"{'-'.join(name)}.xml"
         try:
             return openvino.Core().read_model(kept)
         except RuntimeError:  # none yet, or a damaged one
-            graph = as_graph(self.served, self.entry.preprocess.size)
+            graph = as_graph(self.served, self.entry.preprocess)
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=kept.parent) as unfinished:
@@ -174,8 +178,15 @@ class Runner(Fixed):
     def _in_torch(self, views: Tensor) -> tuple[Tensor, ...]:
         return self.served(views.to(memory_format=torch.channels_last))  # a quarter faster, on a CPU too
 
+    @torch.inference_mode()
+    def _in_half(self, views: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(self.device.type, half_of(self.device)):
+            return tuple(answer.float() for answer in self._in_torch(views))
+
     def _fastest(self) -> tuple[str, Run]:
         """The runtime that is remembered for this network on this machine, or else that wins now."""
+        from brainmri import selfcheck, zoo  # which stand on this module
+
         kinds = [TORCH, QUANTISED if self.entry.int8 else OPENVINO]
         try:
             machine = _machine()
@@ -185,19 +196,28 @@ class Runner(Fixed):
         remembered = _remembered()
         if remembered.get(key) in kinds:
             return remembered[key], self.prepare(remembered[key])
-        size = self.entry.preprocess.size
-        views = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
         runs = {kind: self.prepare(kind) for kind in kinds}
-        expected = runs[TORCH](views)[0].sigmoid()
+        found = {}
+        for kind, run in runs.items():
+            fixed = Fixed(self.served, kind, run)
+            found[kind] = selfcheck.answer(zoo.LoadedModel(entry=self.entry, net=self.served.net, device=self.device, run=fixed))
         for kind in kinds[1:]:
-            if not (runs[kind](views)[0].sigmoid() - expected).abs().mean() < ASTRAY:
+            if not selfcheck.apart(found[kind], found[TORCH]) <= selfcheck.TOLERANCE:  # nor if it is no number
                 log.warning("%s is not run by %s, which computes something else on this machine", self.entry.name, kind)
                 del runs[kind]
+        views = selfcheck.views(self.entry)
         seconds = {kind: seconds_a_run(run, views) for kind, run in runs.items()}
         kind = min(seconds, key=seconds.get)
         log.info("%s is run by %s", self.entry.name, kind, extra={"fields": {"seconds": seconds}})
         _remember(remembered | {key: kind})
         return kind, runs[kind]
+
+
+def half_of(device: torch.device) -> torch.dtype:
+    """The 16-bit type that a device multiplies fast: bfloat16, float16 on CUDA before Ampere."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
 
 
 def seconds_a_run(run: Run, views: Tensor, for_seconds: float = PROBE) -> float:
@@ -221,11 +241,12 @@ def load_openvino():
     return openvino
 
 
-def as_graph(served: Served, size: int):
-    """A net as OpenVINO's graph, for any number of views (V, 3, size, size)."""
+def as_graph(served: Served, preprocess: Preprocess):
+    """A net as OpenVINO's graph, for any number of views (V, C, S, S)."""
+    shape = (preprocess.channels, preprocess.size, preprocess.size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # what depends on the size is a constant, as it should be
-        return load_openvino().convert_model(served, example_input=torch.zeros(2, 3, size, size), input=[(-1, 3, size, size)])
+        return load_openvino().convert_model(served, example_input=torch.zeros(2, *shape), input=[(-1, *shape)])
 
 
 def compiled(graph) -> Run:
@@ -246,6 +267,11 @@ def compiled(graph) -> Run:
         return tuple(torch.from_numpy(found[output].copy()) for output in program.outputs)
 
     return run
+
+
+def versions(kind: str) -> dict[str, str]:
+    """Of what runs a network by a runtime, besides torch."""
+    return {"openvino": load_openvino().__version__} if kind in (OPENVINO, QUANTISED) else {}
 
 
 def _machine() -> str:

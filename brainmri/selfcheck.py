@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from brainmri.entry import ModelEntry
 from brainmri.predict import in_its_roles, predict_slices, rules_of
 from brainmri.reading import read_slice
 from brainmri.zoo import LoadedModel
@@ -14,6 +17,13 @@ from brainmri.zoo import LoadedModel
 SLICE = Path(__file__).parent / "templates" / "selfcheck.png"
 TOLERANCE = 0.02  # of a probability: devices and releases of torch round differently, a wrong network is far off
 BLOCKS = 8  # the map is kept as the means of so many by so many blocks
+
+
+def views(entry: ModelEntry) -> Tensor:
+    """The bundled slice and its mirror image as an entry's network takes them, (2, C, S, S)."""
+    placed, _ = entry.preprocess(read_slice(SLICE).pixels[None])
+    image = entry.preprocess.normalise(placed)
+    return torch.cat([image, image.flip(-1)])
 
 
 def answer(model: LoadedModel) -> dict:
@@ -31,13 +41,14 @@ def answer(model: LoadedModel) -> dict:
     return found
 
 
+def apart(one: dict, other: dict) -> float:
+    """The largest difference of any number of two answers."""
+    return max(float(np.abs(np.subtract(one[key], other[key])).max()) for key in other)
+
+
 def drift(model: LoadedModel) -> float | None:
-    """The largest difference of any stored number from what comes out here; None where the entry has no stored answer."""
-    stored = model.entry.selfcheck
-    if not stored:
-        return None
-    found = answer(model)
-    return max(float(np.abs(np.subtract(found[key], stored[key])).max()) for key in stored)
+    """How far an entry's stored answer is from what comes out here; None where it has none."""
+    return apart(answer(model), model.entry.selfcheck) if model.entry.selfcheck else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -206,8 +206,8 @@ def load(
         weights: a folder to load instead of what `source` names, for weights trained or kept elsewhere.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         revision: commit, tag or branch on the Hub, instead of the pinned one.
-        runtime: "auto", "torch", or on a CPU "openvino" or "int8" (`brainmri.runtime`); None takes the environment's
-            `BRAINMRI_RUNTIME`, or "auto".
+        runtime: "auto", "torch", "half", or on a CPU "openvino" or "int8" (`brainmri.runtime`); None takes the
+            environment's `BRAINMRI_RUNTIME`, or "auto".
 
     Raises:
         ValueError: for an unknown name, device or runtime, weights whose hash differs from their `config.json`, or that don't

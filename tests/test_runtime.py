@@ -13,7 +13,7 @@ import brainmri
 from brainmri import runtime
 from brainmri.bench import PublicUNet, chart
 from brainmri.entry import INT8, INT8_WEIGHTS, count_parameters
-from brainmri.runtime import OPENVINO, PATIENCE, QUANTISED, TORCH
+from brainmri.runtime import HALF, OPENVINO, PATIENCE, QUANTISED, TORCH
 from brainmri.selfcheck import check
 from train.phantoms import phantom_volume
 
@@ -32,10 +32,10 @@ def remembered(tmp_path, monkeypatch):
 
 
 def views_for(model):
-    """(6, 3, S, S) normalised slices of a phantom."""
+    """(6, C, S, S) normalised slices of a phantom."""
     preprocess = model.entry.preprocess
     images, _ = phantom_volume(slices=6, size=96, seed=3)
-    return preprocess.normalise(torch.stack([preprocess(image.astype("float32") / 255)[0] for image in images]))
+    return preprocess.normalise(preprocess(images.astype("float32") / 255, together=True)[0])
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -49,6 +49,16 @@ def test_openvino_says_what_torch_says(name):
             assert gap < TOLERANCE, head
     if expected.features is not None:
         torch.testing.assert_close(found.features, expected.features, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_sixteen_bits_pass_the_self_check(name):
+    """What a GPU runs, in bfloat16 on the CPU."""
+    model = brainmri.load(name, device="cpu", runtime=HALF)
+    found = check(model)
+    assert found.well, found.sentence
+    assert "on cpu by half" in found.sentence
+    assert all(answer is None or answer.dtype == torch.float32 for answer in model.run(views_for(model)[:1]))
 
 
 @pytest.mark.parametrize("name", IN_INTEGERS)
@@ -131,7 +141,7 @@ def test_the_environment_chooses(monkeypatch):
     monkeypatch.setenv("BRAINMRI_RUNTIME", OPENVINO)
     assert brainmri.load("resunet-lgg", device="cpu").run.kind == OPENVINO
     monkeypatch.setenv("BRAINMRI_RUNTIME", "abacus")
-    with pytest.raises(ValueError, match="unknown runtime 'abacus'; choose from auto, torch, openvino, int8"):
+    with pytest.raises(ValueError, match="unknown runtime 'abacus'; choose from auto, torch, half, openvino, int8"):
         brainmri.load("resunet-lgg", device="cpu")
 
 

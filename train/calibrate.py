@@ -64,17 +64,17 @@ def fit_rules(patients: list[list[dict]], rules: Rules, fused: bool) -> Rules:
     if not fused:
         return fitted
     fitted = replace(fitted, mask_neighbours=MASK_NEIGHBOURS)
-    evidence = [np.array([row["evidence"] for row in rows]) for rows in patients]
     for mode, sigma in (("slice", 0.0), ("study", NEIGHBOURS)):
+        said = [as_prediction(rows, mode) for rows in patients]
         numbers = np.concatenate(
-            [np.stack([along_head(values, sigma) for values in pair], axis=1) for pair in zip(logits, evidence, strict=True)]
+            [np.stack([along_head(values, sigma) for values in (one.logits, one.evidence)], axis=1) for one in said]
         )  # (slices, 2)
         regression = LogisticRegression(C=1e3).fit(numbers, tumour)  # all but unregularised
         (logit, weight), (bias,) = regression.coef_[0].tolist(), regression.intercept_.tolist()
         kept = {"neighbours": sigma, "mask_neighbours": MASK_NEIGHBOURS if mode == "study" else 0.0}
         fusion = Fusion(logit=logit, evidence=weight, bias=bias, review=(0.5, 0.5), **kept)
         fitted = replace(fitted, fusion=fitted.fusion | {mode: fusion})
-        judged = [judge(as_prediction(rows), fitted, mode) for rows in patients]
+        judged = [judge(one, fitted, mode) for one in said]
         shares = np.concatenate([[row["grid_share"] for row in rows] for rows in patients])
         areas = np.concatenate([one.masks.sum(axis=(1, 2)) for one in judged]) * shares
         probability = np.concatenate([one.probabilities for one in judged])

@@ -1,8 +1,9 @@
 """Train one recipe on every fold: python -m train.crossvalidate segmenter|classifier --data DIR --out CV [--folds 5] [options…]
 
 Each fold is a run of its own, `CV/fold-K`, with whatever options `train.segmenter` or `train.classifier` takes. Finished folds
-are left alone and an interrupted one resumes, so the same command may be given again and again until all are there.
-`python -m train.release --validated CV/fold-*` then measures every patient by the fold that never saw it.
+are left alone and an interrupted one resumes, so the same command may be given again and again until all are there. `--start CV`
+starts each fold from another cross-validation's run of the same fold. `python -m train.release --validated CV/fold-*` then
+measures every patient by the fold that never saw it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def main(arguments: list[str] | None = None) -> list[Path]:
     parser.add_argument("command", choices=list(COMMANDS))
     parser.add_argument("--out", type=Path, required=True, help="folder for the folds' runs")
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--start", type=Path, help="folder with a run of each fold to start from")
     options, recipe = parser.parse_known_args(arguments)
     runs = [options.out / f"fold-{fold}" for fold in range(options.folds)]
     command = COMMANDS[options.command]
@@ -32,7 +34,9 @@ def main(arguments: list[str] | None = None) -> list[Path]:
             if (run / SPLIT).is_file():
                 print(f"{run} is finished")
                 continue
-            command.main([*recipe, "--folds", str(options.folds), "--fold", str(fold), "--out", str(run), "--resume"])
+            start = ["--start", str(options.start / run.name)] if options.start else []
+            which = ["--folds", str(options.folds), "--fold", str(fold), "--out", str(run), "--resume"]
+            command.main([*recipe, *start, *which])
     return runs
 
 

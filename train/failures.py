@@ -154,7 +154,8 @@ def study_rows(rows: list[dict]) -> list[dict]:
         done = [row | {"probability": 0.0, "verdict": NO_TUMOUR} for row in done]
     if not shown:
         return done
-    predicted, mode = as_prediction(shown), "study" if len(rows) > 1 else "slice"
+    mode = "study" if len(rows) > 1 else "slice"
+    predicted = as_prediction(shown, mode)
     maps, masks = outline(predicted.maps, rules, mode)
     places = [number for number, row in enumerate(rows) if row["head"]]
     for place, one, mask in zip(places, maps, masks, strict=True):

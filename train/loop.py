@@ -10,8 +10,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from monai.data import DataLoader
+from monai.data import DataLoader, ThreadDataLoader
 from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
 from train import distributed
@@ -38,7 +39,8 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     add("--validate-every", type=int, default=2, help="epochs between validations; the last one always validates")
     add("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="auto times both and takes the faster")
     add("--device", default="auto")
-    add("--workers", type=int, default=1)
+    add("--workers", type=int, default=1, help="processes that augment slices; with 0 the training itself does it in between")
+    add("--on-device", action="store_true", help="keep the slices on the device and augment them there, a batch ahead")
     add("--seed", type=int, default=0)
     add("--resume", action="store_true", help="continue from the checkpoint in --out")
     add("--smoke", action="store_true", help="the whole thing on two synthetic patients, in under a minute")
@@ -88,12 +90,22 @@ def plot_history(rows: list[dict], path: Path) -> None:
 
 Loss = Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
 Scheduler = torch.optim.lr_scheduler.LRScheduler
-NOT_RECIPE = ("resume", "device", "workers", "accumulate", "data", "out")  # may differ in a resumed run
+NOT_RECIPE = ("resume", "device", "workers", "on_device", "accumulate", "data", "out")  # may differ in a resumed run
 
 
 def on_device(raw: dict, device: torch.device) -> dict[str, Tensor]:
     """The tensors of a batch of slices where the network is."""
     return {k: raw[k].to(device, non_blocking=True) for k in ("image", "mask", "tumour")}
+
+
+def load_batches(dataset: Dataset, drawn: Sampler, batch: int, generator: torch.Generator, options: argparse.Namespace):
+    """An epoch's batches, augmented by processes on the CPU, or by a thread where the slices lie (`--on-device`)."""
+    if options.on_device:
+        return ThreadDataLoader(dataset, batch_size=batch, sampler=drawn, num_workers=0, generator=generator)
+    return DataLoader(
+        dataset, batch_size=batch, sampler=drawn, num_workers=options.workers, generator=generator,
+        pin_memory=torch.cuda.is_available(),
+    )  # fmt: skip
 
 
 def seed_epoch(seed: int, epoch: int) -> torch.Generator:
@@ -222,16 +234,15 @@ def fit(
         optimiser.load_state_dict(state["optimiser"])
         scheduler.load_state_dict(state["scheduler"])
         history = state["history"]
+    if options.on_device:
+        slices = [one | {key: one[key].to(device) for key in ("image", "mask")} for one in slices]
     sampler = TumourShareSampler([s["tumour"] for s in slices], options.samples, options.tumour_share, options.seed)
     dataset, drawn = distributed.share(slices, transform, sampler, micro)
     step_loss = distributed.synchronised(net, loss)
     for epoch in range(len(history), options.epochs):
         began = time.perf_counter()
         sampler.epoch = epoch
-        loader = DataLoader(
-            dataset, batch_size=micro, sampler=drawn, num_workers=options.workers,
-            generator=seed_epoch(options.seed, epoch), pin_memory=device.type == "cuda",
-        )  # fmt: skip
+        loader = load_batches(dataset, drawn, micro, seed_epoch(options.seed, epoch), options)
         means = train_epoch(
             net, loader, step_loss, optimiser, device=device, dtype=dtype, title=f"epoch {epoch + 1}/{options.epochs}",
             clip=5.0, scheduler=scheduler, accumulate=options.accumulate,

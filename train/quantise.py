@@ -2,7 +2,8 @@
 
 Post-training quantisation to 8-bit integers (NNCF), its ranges from slices of the network's own training patients. Where a
 network draws masks, whatever leads to the verdict and to the gate's features stays in float32, so that both answer as before,
-and the rest is quantised: the decoder with its dense convolutions. Each validated run is quantised so and measured on its
+and the rest is quantised: the decoder with its dense convolutions. Of a classifier the dense layers stay in float32, which cost
+next to nothing and whose large sums 8 bits would cut off. Each validated run is quantised so and measured on its
 validation patients against itself in float32. Where that costs more than the limits below, or the self-check drifts, nothing is
 written; else `int8.xml` and `int8.bin` are put beside the entry's weights, and what they cost goes into `config.json` and the
 card. Run it after `train.gate`.
@@ -38,15 +39,15 @@ DICE_LOST, AUC_LOST = 0.002, 0.001  # at most
 
 
 def typical_views(model: LoadedModel, patients: Iterable[list[Slice]]) -> Tensor:
-    """(n, 3, S, S) normalised: some slices of patients."""
+    """(n, C, S, S) normalised: some slices of patients."""
     preprocess, placed = model.entry.preprocess, []
     for slices in patients:
         for place in np.linspace(0.35, 0.65, OF_EACH):
             pixels = to_unit(read_image(slices[int(place * len(slices))].image))
             if len(placed) % FLAIR_ALONE == 0:
                 pixels = np.repeat(pixels[..., FLAIR : FLAIR + 1], 3, axis=-1)
-            placed.append(preprocess(pixels)[0])
-    return preprocess.normalise(torch.stack(placed))
+            placed.append(preprocess(pixels[None])[0])
+    return preprocess.normalise(torch.cat(placed))
 
 
 def leading_to(outputs: Iterable) -> set[str]:
@@ -64,11 +65,11 @@ def quantised(model: LoadedModel, views: Tensor):
     """A network's graph in 8 bits, but for what the module's docstring leaves in float32."""
     import nncf
 
-    graph, names = as_graph(model.run.served, model.entry.preprocess.size), model.run.served.names
-    kept = leading_to(graph.outputs[1:]) if "mask" in names else set()
+    graph, names = as_graph(model.run.served, model.entry.preprocess), model.run.served.names
+    kept = {"names": sorted(leading_to(graph.outputs[1:]))} if "mask" in names else {"types": ["MatMul"]}
     return nncf.quantize(
         graph, nncf.Dataset([view[None].numpy() for view in views]), subset_size=len(views),
-        ignored_scope=nncf.IgnoredScope(names=sorted(kept)),
+        ignored_scope=nncf.IgnoredScope(**kept),
     )  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def run_by(model: LoadedModel, graph) -> LoadedModel:
 
 def cost(model: LoadedModel, graph, cases: list[list[Slice]]) -> tuple[list[tuple], list[tuple]]:
     """Volumetric Dice of each patient in float32 and in 8 bits; of each slice whether there is tumour, and both logits."""
-    both = [run_by(model, each) for each in (as_graph(model.run.served, model.entry.preprocess.size), graph)]
+    both = [run_by(model, each) for each in (as_graph(model.run.served, model.entry.preprocess), graph)]
     volumes, logits = [], []
     for slices in tqdm(cases, desc=model.entry.folder.name, unit="patient"):
         pair = [predict_case(slices, *in_its_roles(each)) for each in both]

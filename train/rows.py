@@ -11,6 +11,8 @@ from brainmri.preprocess import FLAIR, to_unit
 from brainmri.zoo import LoadedModel
 from train.data import Slice, read_image, read_mask
 
+KEPT = {"map": "maps", "grid_share": "grid_share", "evidence": "evidence", "logit": "logits"}  # fields of `Prediction`
+
 
 def predict_case(
     slices: list[Slice], segmenter: LoadedModel | None, classifier: LoadedModel | None, variant: str = VARIANTS[0]
@@ -22,36 +24,38 @@ def predict_case(
             deviation over the patient's slices instead of each slice's own.
 
     Returns:
-        Rows with `case`, `number`, `tumour`, `mask` (H, W) bool, `head` (whether it shows one; a study skips the others), where
-        there is a segmenter `map` (H, W) float32, `grid_share` and `evidence` (see `Prediction`), where there is a classifier
-        `logit`, and what `apply_rules` adds.
+        Rows with `case`, `number`, `tumour`, `mask` (H, W) bool, `head` (whether it shows one; a study skips the others), what
+        is said of each slice on its own, and what `apply_rules` adds. That is, where there is a segmenter, `map` (H, W)
+        float32, `grid_share` and `evidence` (see `Prediction`), and where there is a classifier `logit`. Where one of them looks
+        at neighbours, slices with a head have the same under `together`, said of the slice in its study.
     """
     units = np.stack([to_unit(read_image(s.image)) for s in slices])
     if variant == "FLAIR only":
         units = np.repeat(units[..., FLAIR : FLAIR + 1], 3, axis=-1)
     over = "volume" if variant == "volume normalisation" else "slice"
-    predicted = predict_slices(segmenter, classifier, units, normalise_over=over)
-    rows = []
-    for item, head in zip(slices, with_head(units).tolist(), strict=True):
+    alone = _said(predict_slices(segmenter, classifier, units, normalise_over=over))
+    head, rows = with_head(units), []
+    for item, shown, said in zip(slices, head.tolist(), alone, strict=True):
         mask = read_mask(item.mask)
-        rows.append({"case": item.case, "number": item.number, "tumour": bool(mask.any()), "mask": mask, "head": head})
-    for name, values in (
-        ("map", predicted.maps),
-        ("grid_share", predicted.grid_share),
-        ("evidence", predicted.evidence),
-        ("logit", predicted.logits),
-    ):
-        if values is not None:
-            for row, value in zip(rows, values, strict=True):
-                row[name] = value
-    entries = (model.entry if model else None for model in (segmenter, classifier))
+        rows.append({"case": item.case, "number": item.number, "tumour": bool(mask.any()), "mask": mask, "head": shown} | said)
+    entries = [model and model.entry for model in (segmenter, classifier)]
+    if any(entry and entry.preprocess.neighbours for entry in entries):
+        together = _said(predict_slices(segmenter, classifier, units[head], together=True, normalise_over=over))
+        for place, said in zip(np.flatnonzero(head), together, strict=True):
+            rows[place]["together"] = said
     return apply_rules(rows, rules_of(*entries))
+
+
+def _said(predicted: Prediction) -> list[dict]:
+    """What a row keeps of each slice of a prediction."""
+    kept = {name: values for name, field in KEPT.items() if (values := getattr(predicted, field)) is not None}
+    return [dict(zip(kept, values, strict=True)) for values in zip(*kept.values(), strict=True)]
 
 
 def apply_rules(rows: list[dict], rules: Rules) -> list[dict]:
     """The rows of a patient with their `rules`, where there is a classifier its `probability`, where both are `verdict`."""
     both = "map" in rows[0] and "logit" in rows[0]
-    judged = judge(as_prediction(rows), rules, "slice") if both else None
+    judged = judge(as_prediction(rows, "slice"), rules, "slice") if both else None
     if judged:
         probabilities = judged.probabilities
     elif "logit" in rows[0]:
@@ -67,7 +71,7 @@ def apply_rules(rows: list[dict], rules: Rules) -> list[dict]:
     return done
 
 
-def as_prediction(rows: list[dict]) -> Prediction:
-    """Rows back to what the networks said of them together."""
-    names = {"maps": "map", "grid_share": "grid_share", "evidence": "evidence", "logits": "logit"}
-    return Prediction(**{name: np.stack([row[key] for row in rows]) for name, key in names.items() if key in rows[0]})
+def as_prediction(rows: list[dict], mode: str) -> Prediction:
+    """Rows back to what the networks said of them together, of each on its own ("slice") or in its "study"."""
+    said = [row.get("together", row) for row in rows] if mode == "study" else rows
+    return Prediction(**{field: np.stack([row[name] for row in said]) for name, field in KEPT.items() if name in said[0]})

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from brainmri import selfcheck
 from brainmri.bench import EAGER as PLAIN
 from brainmri.bench import in_turns
 from brainmri.figures import markdown_table
@@ -60,7 +61,7 @@ def ways(model: LoadedModel, views: Tensor, threads: int) -> dict[str, Way]:
         "bfloat16": in_bfloat16(net),
         "torch.compile": torch.compile(net),
         "onnxruntime": by_onnxruntime(net, views, net.names, threads),
-        "OpenVINO": compiled(as_graph(net, model.entry.preprocess.size)),
+        "OpenVINO": compiled(as_graph(net, model.entry.preprocess)),
     }
     if model.entry.int8:
         found["OpenVINO, 8 bits as shipped"] = model.run.prepare("int8")
@@ -84,8 +85,7 @@ def compare(name: str, batch: int, runs: int) -> str:
     for threads in sorted({1, every}):
         torch.set_num_threads(threads)
         model = load(name, device="cpu", runtime="torch")
-        size = model.entry.preprocess.size
-        views = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+        views = selfcheck.views(model.entry).repeat(-(-batch // 2), 1, 1, 1)[:batch]
         found = ways(model, views, threads)
         columns[threads] = in_turns({way: partial(run, views) for way, run in found.items()}, runs)
         gaps = {way: gap(found[PLAIN](views), run(views)) for way, run in found.items()}
