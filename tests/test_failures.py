@@ -59,9 +59,9 @@ def row(number: int, true=0, predicted=0, shared=0, probability=None, head=True,
 
 
 def test_a_slice_is_counted():
-    assert tally(row(1, true=10, predicted=12, shared=4), 0.5) == Tally(true=10, predicted=12, both=4, probability=1.0)
+    assert tally(row(1, true=10, predicted=12, shared=4)) == Tally(true=10, predicted=12, both=4, probability=1.0)
     verdict_only = {"mask": np.ones((2, 2), bool), "probability": 0.3}
-    assert tally(verdict_only, 0.5) == Tally(true=4, probability=0.3)
+    assert tally(verdict_only) == Tally(true=4, probability=0.3)
 
 
 def test_institutions_are_told_by_the_patients_names():
@@ -179,7 +179,7 @@ def test_tumour_free_runs_keep_away_from_the_tumour():
 def test_the_figures_of_studies_are_golden():
     tumour = [row(n) for n in range(1, 8)] + [row(n, true=40, predicted=40, shared=40) for n in (10, 11)]
     alarmed = [row(n, predicted=20 * (n in (2, 3))) for n in range(1, 8)] + [row(n, true=40) for n in (10, 11)]
-    figures = study_figures({CS: tumour, DU: alarmed}, 0.5)
+    figures = study_figures({CS: tumour, DU: alarmed})
     assert figures[STUDY_DICE]["value"] == 0.5
     assert figures[STUDY_GAIN]["value"] == 0
     assert figures["tumour-free runs"] == {"patients": 2, "runs": 2, "slices": 14}
@@ -191,7 +191,7 @@ def test_the_figures_of_studies_are_golden():
 
 def test_dropping_an_island_is_a_gain():
     rows = [row(1, true=40, predicted=40, shared=40), row(2), row(3, predicted=5)]
-    figures = study_figures({CS: rows}, 0.5)
+    figures = study_figures({CS: rows})
     assert figures[STUDY_GAIN] == {"value": pytest.approx(1 - 80 / 85)}
     assert figures["tumour-free runs"] == {"patients": 0, "runs": 0, "slices": 0}
     assert RUNS.format(called="called tumour") not in figures
@@ -201,7 +201,7 @@ def test_a_verdict_alone_has_groups_and_no_masks():
     rows = [row(1, true=4, probability=0.9), row(2, probability=0.2)]
     for one in rows:
         del one["map"], one["grid_share"], one["evidence"], one["verdict"]
-    report = failures({CS: rows}, 0.5)
+    report = failures({CS: rows})
     assert set(report) == {"groups"}
     assert report["groups"]["institution CS"] == {"patients": 1, "slices": 2} | {
         name: {"value": 1.0} for name in (ACCURACY, SENSITIVITY, SPECIFICITY)

@@ -12,6 +12,7 @@ from brainmri.calibration import Rules
 from train.calibrate import MASK_NEIGHBOURS, NEIGHBOURS, choose_review_band, cross_fitted, fit_rules, fit_temperature
 from train.losses import LOSSES, FocalTverskyLoss, segmentation_loss, tversky_index
 from train.metrics import auc, bootstrap_interval, dice, expected_calibration_error, reliability
+from train.rows import as_prediction
 
 
 @pytest.mark.parametrize(
@@ -140,11 +141,39 @@ def rows_of(generator, slices: int = 40) -> list[dict]:
     rows = []
     for number in range(slices):
         tumour = slices // 4 <= number < slices // 2
-        found = np.zeros((8, 8), np.float32)
+        found, mask = np.zeros((8, 8), np.float32), np.zeros((8, 8), bool)
         found[:6, :6] = 0.9 if tumour and generator.random() < 0.9 else 0.01
+        mask[:6, :6] = tumour
         logit = generator.normal(1.5 if tumour else -1.5, 1.5)
-        rows.append({"tumour": tumour, "map": found, "logit": logit, "evidence": np.log1p(found.sum()), "grid_share": 1.0})
+        said = {"map": found, "logit": logit, "evidence": np.log1p(found.sum()), "grid_share": 1.0}
+        rows.append({"tumour": tumour, "mask": mask, **said})
     return rows
+
+
+def test_the_mask_threshold_is_chosen_on_the_other_folds():
+    def patient(beside: float) -> list[dict]:
+        rows = rows_of(np.random.default_rng(0))
+        for row in rows:
+            row["map"][6:] = beside  # where there is no tumour
+        return rows
+
+    folds = [[patient(0.42)], [patient(0.42)], [patient(0.62)]]
+    each, everything = cross_fitted(folds, Rules(), fused=False)
+    assert [rules.mask_threshold for rules in each] == [0.65, 0.65, 0.5]  # of equals the one in the middle
+    assert everything.mask_threshold == 0.65
+    assert cross_fitted(folds[2:], Rules(), fused=False)[1].mask_threshold == 0.5  # a lone fold chooses none
+
+
+def test_what_is_said_in_a_study_fits_the_study():
+    rows = rows_of(np.random.default_rng(0))
+    for row in rows:
+        row["together"] = {key: row[key] for key in ("map", "evidence", "grid_share")} | {"logit": 9.0 if row["tumour"] else -9.0}
+    assert as_prediction(rows, "slice").logits.tolist() == [row["logit"] for row in rows]
+    assert set(as_prediction(rows, "study").logits) == {9.0, -9.0}
+    fitted = fit_rules([rows], Rules(), fused=True)
+    without = fit_rules([[{k: v for k, v in row.items() if k != "together"} for row in rows]], Rules(), fused=True)
+    assert fitted.fusion["slice"] == without.fusion["slice"]
+    assert fitted.fusion["study"] != without.fusion["study"]
 
 
 def test_rules_are_fitted_on_the_other_folds():

@@ -9,13 +9,15 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 
-from brainmri.calibration import Fusion, Rules, along_head
+from brainmri.calibration import Fusion, Rules, along_head, smooth_maps
 from brainmri.findings import MIN_AREA
 from brainmri.predict import judge
+from train.metrics import dice
 from train.rows import as_prediction
 
 REVIEW_ERROR = 0.01  # the verdict may be wrong on this share of the slices it decides
 EDGES = (0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)  # of the review band, from 0 and from 1
+THRESHOLDS = tuple(step / 20 for step in range(6, 17))  # of the mask, 0.30 to 0.80
 # slices over which a study's verdicts and masks are smoothed along the head; chosen on four folds, see EXPERIMENTS.md
 NEIGHBOURS, MASK_NEIGHBOURS = 1.0, 0.5
 
@@ -45,6 +47,13 @@ def choose_review_band(probability: np.ndarray, tumour: np.ndarray, outlined: np
         if share > best and (called != tumour)[decided].mean() <= REVIEW_ERROR:
             best, chosen = share, (low, 1 - above)
     return round(chosen[0], 2), round(chosen[1], 2)
+
+
+def dice_by_threshold(rows: list[dict], neighbours: float) -> np.ndarray:
+    """A patient's volumetric Dice at each of `THRESHOLDS`, of maps smoothed over so many neighbours; islands stay."""
+    maps = smooth_maps(as_prediction(rows, "study").maps, neighbours)
+    truth = np.stack([row["mask"] for row in rows])
+    return np.array([dice(maps > threshold, truth) for threshold in THRESHOLDS])
 
 
 def fit_rules(patients: list[list[dict]], rules: Rules, fused: bool) -> Rules:
@@ -86,13 +95,25 @@ def fit_rules(patients: list[list[dict]], rules: Rules, fused: bool) -> Rules:
 def cross_fitted(folds: list[list[list[dict]]], rules: Rules, fused: bool) -> tuple[list[Rules], Rules]:
     """For each fold the rules that fit the other folds' patients (a single fold's, its own), and those that fit all of them.
 
+    The mask threshold is chosen by several folds only: on a few patients the best one says more of them than of masks.
+
     Args:
         folds: each one's patients' rows.
     """
-    everything = fit_rules([rows for fold in folds for rows in fold], rules, fused)
-    if len(folds) == 1:
-        return [everything], everything
-    others = [
-        [rows for number, fold in enumerate(folds) if number != left_out for rows in fold] for left_out in range(len(folds))
-    ]
-    return [fit_rules(patients, rules, fused) for patients in others], everything
+    reached = []
+    if "map" in folds[0][0][0] and len(folds) > 1:
+        neighbours = MASK_NEIGHBOURS if fused else 0.0
+        reached = [np.stack([dice_by_threshold(rows, neighbours) for rows in fold]) for fold in folds]
+
+    def fitted_on(chosen: list[int]) -> Rules:
+        began = rules
+        if reached:
+            mean = np.concatenate([reached[number] for number in chosen]).mean(axis=0).round(4)
+            equals = [threshold for threshold, value in zip(THRESHOLDS, mean, strict=True) if value == mean.max()]
+            began = replace(rules, mask_threshold=min(equals, key=lambda threshold: abs(threshold - 0.5)))
+        patients = [rows for number in chosen for rows in folds[number]]
+        return fit_rules(patients, began, fused) if "logit" in patients[0][0] else began
+
+    everything = list(range(len(folds)))
+    others = [[number for number in everything if number != left_out] or everything for left_out in everything]
+    return [fitted_on(chosen) for chosen in others], fitted_on(everything)

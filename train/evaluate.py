@@ -30,7 +30,7 @@ from train.data import Slice, find_slices, read_patients
 from train.failures import failures
 from train.losses import tversky_index
 from train.metrics import accuracy, auc, dice, expected_calibration_error, reliability, sensitivity, specificity, with_interval
-from train.rows import predict_case
+from train.rows import outline_of, predict_case
 
 TVERSKY_BATCH = 16
 TVERSKY = "soft Tversky as the paper, tumour slices, mean over batches of 16"
@@ -42,21 +42,21 @@ def paper_tversky(rows: list[dict]) -> float:
     return float(np.mean([tversky_index(np.stack([r["map"] for r in b]), np.stack([r["mask"] for r in b])) for b in batches]))
 
 
-def summarise(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
+def summarise(cases: dict[str, list[dict]]) -> dict:
     """Figures over patients, from the rows of `predict_case`, whatever these hold; intervals by bootstrap over patients."""
     report: dict = {"patients": len(cases), "slices": sum(map(len, cases.values()))}
     rows = list(cases.values())
     first = rows[0][0]
     if "map" in first:
-        volumes = [dice(np.stack([r["map"] for r in p]) > mask_threshold, np.stack([r["mask"] for r in p])) for p in rows]
+        volumes = [dice(np.stack([outline_of(r) for r in p]), np.stack([r["mask"] for r in p])) for p in rows]
         report[VOLUMETRIC_DICE] = with_interval(volumes, np.mean)
         report["volumetric Dice, median over patients"] = with_interval(volumes, np.median)
         report["volumetric Dice, by patient"] = dict(zip(cases, volumes, strict=True))
-        slicewise = [[dice(r["map"] > mask_threshold, r["mask"]) for r in p if r["tumour"]] for p in rows]
+        slicewise = [[dice(outline_of(r), r["mask"]) for r in p if r["tumour"]] for p in rows]
         report[SLICE_DICE] = with_interval(slicewise, lambda drawn: np.mean(np.concatenate(drawn)))
         report[TVERSKY] = {"value": paper_tversky([r for p in rows for r in p if r["tumour"]])}
         empty = [r for p in rows for r in p if not r["tumour"]]
-        alarms = np.mean([bool((r["map"] > mask_threshold).any()) for r in empty]) if empty else float("nan")
+        alarms = np.mean([bool(outline_of(r).any()) for r in empty]) if empty else float("nan")
         report["false alarms by mask, share of slices without tumour"] = {"value": float(alarms)}
     if "probability" in first:
         pairs = [np.array([(r["probability"], r["tumour"]) for r in p]) for p in rows]  # (slices, 2) of each patient
@@ -78,7 +78,7 @@ def summarise(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
         decided = [(v == "tumour") == t for v, t in verdicts if v != REVIEW]
         report["three-state verdict, share of slices to review"] = {"value": 1 - len(decided) / len(verdicts)}
         report["three-state verdict, accuracy where decided"] = {"value": float(np.mean(decided)) if decided else float("nan")}
-    report[FAILURES] = failures(cases, mask_threshold)
+    report[FAILURES] = failures(cases)
     return report
 
 
@@ -95,7 +95,7 @@ def evaluate(
             case: predict_case(slices, segmenter, classifier, variant)
             for case, slices in tqdm(cases.items(), desc=variant, unit="patient")
         }
-        report[variant] = summarise(predicted, segmenter.entry.mask_threshold if segmenter else 0.5)
+        report[variant] = summarise(predicted)
     return report
 
 

@@ -15,7 +15,7 @@ from brainmri.findings import NO_TUMOUR, REVIEW, TUMOUR, decide_study
 from brainmri.predict import judge, outline
 from train.data import CASE
 from train.metrics import accuracy, dice, dice_of_counts, sensitivity, specificity, with_interval
-from train.rows import as_prediction
+from train.rows import as_prediction, outline_of
 
 STUDY_DICE = "volumetric Dice as a study, mean over patients"
 STUDY_GAIN = "gain of the study over its slices alone in volumetric Dice, mean over patients"
@@ -42,11 +42,11 @@ class Tally:
     probability: float | None = None
 
 
-def tally(row: dict, mask_threshold: float) -> Tally:
+def tally(row: dict) -> Tally:
     """Count a row of `predict_case`."""
     predicted, both = None, None
     if "map" in row:
-        mask = row["map"] > mask_threshold
+        mask = outline_of(row)
         predicted, both = int(mask.sum()), int((mask & row["mask"]).sum())
     return Tally(true=int(row["mask"].sum()), predicted=predicted, both=both, probability=row.get("probability"))
 
@@ -174,7 +174,7 @@ def as_study(rows: list[dict]) -> tuple[np.ndarray, str | None]:
         (S, H, W) bool, and the study's verdict; None where the rows have none.
     """
     judged = study_rows(rows)
-    mask = np.stack([row["map"] for row in judged]) > rows[0]["rules"].mask_threshold
+    mask = np.stack([outline_of(row) for row in judged])
     return mask, decide_study([row["verdict"] for row in judged])[0] if "verdict" in rows[0] else None
 
 
@@ -195,7 +195,7 @@ def tumour_free_runs(rows: list[dict]) -> list[list[dict]]:
     return [run for run in runs if len(run) >= LONG]
 
 
-def study_figures(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
+def study_figures(cases: dict[str, list[dict]]) -> dict:
     """Patients as whole studies, and tumour-free runs as studies of their own; the rows need maps."""
     patients = list(cases.values())
     whole, gains, verdicts = [], [], []
@@ -203,7 +203,7 @@ def study_figures(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
         truth = np.stack([row["mask"] for row in rows])
         mask, verdict = as_study(rows)
         whole.append(dice(mask, truth))
-        gains.append(whole[-1] - dice(np.stack([row["map"] for row in rows]) > mask_threshold, truth))
+        gains.append(whole[-1] - dice(np.stack([outline_of(row) for row in rows]), truth))
         verdicts += [verdict] if truth.any() else []
     report: dict = {STUDY_DICE: _figure(whole, np.mean), STUDY_GAIN: _figure(gains, np.mean)}
     if "verdict" in patients[0][0]:
@@ -235,13 +235,13 @@ def _shares(name: str, verdicts: list[list[str]]) -> dict:
     return report
 
 
-def failures(cases: dict[str, list[dict]], mask_threshold: float) -> dict:
+def failures(cases: dict[str, list[dict]]) -> dict:
     """`groups`, and where there are maps `worst` and `studies`, from the rows of `predict_case`; ready for JSON."""
-    patients = {case: [tally(row, mask_threshold) for row in rows] for case, rows in cases.items()}
+    patients = {case: [tally(row) for row in rows] for case, rows in cases.items()}
     groups = {
         name: group_figures(group) for name, group in (by_institution(patients) | by_tumour_size(patients)).items()
     } | {name: group_figures(group, volumes=False) for name, group in by_position(patients).items()}  # fmt: skip
     report: dict = {"groups": groups}
     if "map" in next(iter(cases.values()))[0]:
-        report |= {"worst": worst(patients), "studies": study_figures(cases, mask_threshold)}
+        report |= {"worst": worst(patients), "studies": study_figures(cases)}
     return report

@@ -100,7 +100,7 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
     if missing := wanted - set(cases):
         raise SystemExit(f"{data} lacks {len(missing)} of the validation patients")
     tasks = trained.entry.tasks
-    verdicts, fused = "classification" in tasks, len(tasks) == 2
+    fused = len(tasks) == 2
     asked = [in_its_roles(model) for model in folds]
     entry = trained.entry
     rules = [rules_of(*(model and model.entry for model in pair)) for pair in asked]
@@ -111,16 +111,16 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
             {case: predict_case(cases[case], *pair, variant) for case in tqdm(part, desc=variant, unit="patient")}
             for pair, part in zip(asked, patients, strict=True)
         ]
-        if verdicts and variant == VARIANTS[0]:
+        if variant == VARIANTS[0]:
             rules, fitted = cross_fitted([list(fold.values()) for fold in predicted], fitted, fused)
         judged = {
             case: apply_rules(rows, fold_rules)
             for fold, fold_rules in zip(predicted, rules, strict=True)
             for case, rows in fold.items()
         }
-        figures[variant] = summarise(judged, fitted.mask_threshold)
+        figures[variant] = summarise(judged)
         if variant == VARIANTS[0] and "segmentation" in tasks:
-            figures[STUDY] = summarise({case: study_rows(rows) for case, rows in judged.items()}, fitted.mask_threshold)
+            figures[STUDY] = summarise({case: study_rows(rows) for case, rows in judged.items()})
     for variant, found in figures.items():
         print(f"{variant}: {found['patients']} patients, {found['slices']} slices\n{table(found)}")
 
@@ -130,11 +130,12 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
     measured = f"{len(wanted)} of {everybody} patients"
     if len(folds) > 1:
         protocol = f"{len(folds)} folds of a cross-validation by patient, {measured}, each by weights that never saw them; "
-        protocol += "calibration and review bands fitted on the other folds"
+        protocol += "mask threshold, calibration and review bands fitted on the other folds"
     else:
         protocol = f"patient-level validation on {measured}, none of whom the measured weights had seen; "
         protocol += "calibration and review bands fitted on these same patients"
     config |= {
+        "mask_threshold": fitted.mask_threshold,
         "temperature": fitted.temperature,
         "review": list(fitted.review),
         "fusion": {mode: fusion.config() for mode, fusion in fitted.fusion.items()},

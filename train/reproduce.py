@@ -32,7 +32,7 @@ from train.metrics import dice
 from train.phantoms import write_phantom_dataset
 from train.plateau import KerasAdam, best_row, fit_best, plateau_scheduler
 from train.pretrained import imagenet_resnet50
-from train.rows import predict_case
+from train.rows import outline_of, predict_case
 from train.run import DATASET, find_eligible, without_paths
 from train.slicewise import SliceSplit, split_for_classifier, split_for_segmenter
 
@@ -83,7 +83,7 @@ def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torc
     model = load(options.out, device=options.device)
     rows = predict_case(list(split.test), model, None)
     figure_3(list(split.test), rows, model.entry.mask_threshold, options.out / "figure-3.png")
-    sliced = [dice(row["map"] > model.entry.mask_threshold, row["mask"]) for row in rows]
+    sliced = [dice(outline_of(row), row["mask"]) for row in rows]
     return described(options, split, split.test, history) | {
         "figures": {TVERSKY: paper_tversky(rows), SLICE_DICE: float(np.mean(sliced))}
     }

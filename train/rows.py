@@ -71,6 +71,11 @@ def apply_rules(rows: list[dict], rules: Rules) -> list[dict]:
     return done
 
 
+def outline_of(row: dict) -> np.ndarray:
+    """(H, W) bool, the mask by the rules that a row carries."""
+    return row["map"] > row["rules"].mask_threshold
+
+
 def as_prediction(rows: list[dict], mode: str) -> Prediction:
     """Rows back to what the networks said of them together, of each on its own ("slice") or in its "study"."""
     said = [row.get("together", row) for row in rows] if mode == "study" else rows
