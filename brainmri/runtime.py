@@ -192,6 +192,8 @@ class Runner(Fixed):
             machine = _machine()
         except ImportError:
             return TORCH, self._in_torch
+        if "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            kinds.append(HALF)  # other CPUs imitate it, ten times slower
         key = f"{self.entry.sha256} on {machine}"
         remembered = _remembered()
         if remembered.get(key) in kinds:

@@ -1,6 +1,7 @@
 """By what a network is run: all runtimes agree, the fastest is found and remembered, and what cannot be had says so."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from brainmri.bench import PublicUNet, chart
 from brainmri.entry import INT8, INT8_WEIGHTS, count_parameters
 from brainmri.runtime import HALF, OPENVINO, PATIENCE, QUANTISED, TORCH
 from brainmri.selfcheck import check
+from train import ways
 from train.phantoms import phantom_volume
 
 ENTRIES = [entry.name for entry in brainmri.list_models()]
@@ -233,3 +235,22 @@ def test_the_benchmark_compares_every_runtime(tmp_path, monkeypatch, capsys):
     assert drawing.read_text().count("<rect") == len(rates)
     with pytest.raises(SystemExit):
         main(["bench", "resnet50-lgg", "--runs", "0"])
+
+
+def test_ways_are_told_apart_from_plain_torch(monkeypatch):
+    def two(model, views, threads):
+        net = model.run.served
+        return {ways.PLAIN: net, "upside down": lambda views: tuple(-answer for answer in net(views))}
+
+    monkeypatch.setattr(ways, "ways", two)
+    plain, upside_down = ways.compare("resunet-lgg", batch=3, runs=1).splitlines()[2:]
+    assert plain.startswith("| plain torch |")
+    assert "(1.0x)" in plain
+    assert plain.endswith("| 0.0e+00 |")
+    assert float(upside_down.split("|")[-2]) > 0.5  # where there is a lesion, none is found
+
+
+def test_the_largest_difference_of_any_way_is_told():
+    mask, verdict, features = torch.tensor([[0.0, 2.0]]), torch.tensor([0.0]), torch.tensor([[5.0]])
+    assert ways.gap((mask, verdict, features), (mask, verdict, features + 9)) == 0  # features are no probability
+    assert ways.gap((mask, verdict), [mask.numpy(), verdict.numpy() + 1.0]) == pytest.approx(1 / (1 + math.exp(-1)) - 0.5)
