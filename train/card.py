@@ -171,8 +171,8 @@ def model_card(entry: ModelEntry) -> str:
         alone = "Each slice is standardised alone, so a lone slice gets the very mask that it gets within its study."
         if STUDY in variants:
             study = variants[STUDY][name]["value"]
-            seen = "each slice's neighbours seen" if entry.preprocess.neighbours else "neighbours heard"
-            alone = f"As a whole study, {seen} and islands dropped, it is {study:.3f} ({study - full:+.3f})."
+            how = "each slice's neighbours seen" if entry.preprocess.neighbours else "neighbours heard"
+            alone = f"As a whole study, {how} and islands dropped, it is {study:.3f} ({study - full:+.3f})."
         gaps.append(
             f"Normalised over the whole volume instead of slice by slice it is {volume:.3f} ({volume - full:+.3f}). {alone}"
         )
