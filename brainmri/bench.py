@@ -106,11 +106,10 @@ def forward_passes(models: list[LoadedModel], runs: int) -> dict[str, dict[str, 
     public = PublicUNet().eval().requires_grad_(False).to(device)
     rates: dict[str, dict] = {}
     for model in models:
-        ways, preprocess = runtimes(model), model.entry.preprocess
+        ways, size = runtimes(model), model.entry.preprocess.size
         rates[model.entry.name] = {name: {} for name in (*ways, PUBLIC)}
         for batch in BATCHES if device.type == "cpu" else ACCELERATED_BATCHES:
-            views = torch.randn(batch, preprocess.channels, preprocess.size, preprocess.size, device=device)
-            large = torch.randn(batch, 3, 256, 256, device=device)
+            views, large = torch.randn(batch, 3, size, size, device=device), torch.randn(batch, 3, 256, 256, device=device)
             works = {name: (lambda way=way, views=views: way.run(views)) for name, way in ways.items()}
             if batch == 1:
                 works[PUBLIC] = lambda large=large: public(large)
@@ -121,9 +120,9 @@ def forward_passes(models: list[LoadedModel], runs: int) -> dict[str, dict[str, 
 
 def operations(model: LoadedModel) -> float:
     """Floating-point operations of a forward pass of one slice, a multiplication and an addition counting as two."""
-    preprocess = model.entry.preprocess
+    size = model.entry.preprocess.size
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model.run.served(torch.zeros(1, preprocess.channels, preprocess.size, preprocess.size, device=model.device))
+        model.run.served(torch.zeros(1, 3, size, size, device=model.device))
     return float(counter.get_total_flops())
 
 

@@ -60,8 +60,8 @@ def class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.nd
         (H, W) float32 in [0, 1], relative to its strongest place; and the side of one of its cells in pixels of the slice.
     """
     entry = classifier.entry
-    placed, (placement,) = entry.preprocess(pixels[None])
-    image = entry.preprocess.normalise(placed).to(classifier.device)
+    placed, placement = entry.preprocess(pixels)
+    image = entry.preprocess.normalise(placed[None]).to(classifier.device)
     views = torch.cat([image, image.flip(-1)]) if entry.flips else image
     with torch.enable_grad():
         logits, features = classifier.net.looked_at(views.requires_grad_(True))  # (V, 2), (V, C, h, w)

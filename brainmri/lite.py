@@ -72,9 +72,9 @@ class InvertedResidual(nn.Module):
 class LiteLayers(nn.Module):
     """EfficientNet-lite0 up to its last block, initialised like timm's."""
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.conv_stem, self.bn1 = SameConv2d(in_channels, STEM, 3, 2, bias=False), _norm(STEM)
+        self.conv_stem, self.bn1 = SameConv2d(3, STEM, 3, 2, bias=False), _norm(STEM)
         stages, into = [], STEM
         for count, kernel, stride, expansion, out in STAGES:
             blocks = []
@@ -90,16 +90,16 @@ class LiteLayers(nn.Module):
 
 
 class LiteEncoder(nn.Module):
-    """(B, C, H, W) to the image and five maps, each half as high and wide as the one before.
+    """(B, 3, H, W) to the image and five maps, each half as high and wide as the one before.
 
     Attributes:
         out_channels: of the image and the maps.
     """
 
-    def __init__(self, in_channels: int = 3) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.model = LiteLayers(in_channels)
-        self.out_channels = [in_channels, *(STAGES[number][-1] for number in SEEN)]
+        self.model = LiteLayers()
+        self.out_channels = [3, *(STAGES[number][-1] for number in SEEN)]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = F.relu6(self.model.bn1(self.model.conv_stem(image)))
@@ -157,12 +157,11 @@ class LiteUNet(nn.Module):
 
     Args:
         decoder_channels: from the deepest block to full resolution.
-        in_channels: of the image.
     """
 
-    def __init__(self, decoder_channels: tuple[int, ...], in_channels: int = 3) -> None:
+    def __init__(self, decoder_channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.encoder = LiteEncoder(in_channels)
+        self.encoder = LiteEncoder()
         self.decoder = Decoder(self.encoder.out_channels, decoder_channels)
         self.segmentation_head = nn.Sequential(nn.Conv2d(decoder_channels[-1], 1, 3, padding=1))
         self.classification_head = nn.Sequential(

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from brainmri.lite import LiteUNet
-from brainmri.preprocess import FLAIR
 from brainmri.pretrained import PretrainedNet
 
 BATCH_NORM = {"momentum": 0.01, "eps": 1e-3}  # Keras' defaults, in torch's convention for momentum
@@ -152,16 +151,13 @@ class EffUNet(PretrainedNet):
 
     Args:
         decoder_channels: from the deepest block to full resolution.
-        neighbours: the input has two channels more, FLAIR of the slice before and of the one after; where an input of three
-            comes, it is a lone slice, and its own FLAIR stands in for both.
     """
 
     tasks = ("segmentation", "classification")
 
-    def __init__(self, decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12), neighbours: bool = False) -> None:
+    def __init__(self, decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12)) -> None:
         super().__init__()
-        self.neighbours = neighbours
-        self.unet = LiteUNet(tuple(decoder_channels), 5 if neighbours else 3)
+        self.unet = LiteUNet(tuple(decoder_channels))
 
     def looked_at(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) to verdict logits (B, 2) and the map to explain them by, (B, 112, H/16, W/16)."""
@@ -169,10 +165,7 @@ class EffUNet(PretrainedNet):
         return self.unet.classification_head(deep), coarse
 
     def encode(self, image: Tensor) -> list[Tensor]:
-        """(B, 3 or 5, H, W) to the image and the encoder's maps, from (B, 16, H/2, W/2) to (B, 320, H/32, W/32)."""
-        if self.neighbours and image.shape[1] == 3:
-            own = image[:, FLAIR : FLAIR + 1]
-            image = torch.cat([image, own, own], dim=1)
+        """(B, 3, H, W) to the image and the encoder's maps, from (B, 16, H/2, W/2) to (B, 320, H/32, W/32)."""
         return self.unet.encoder(image)
 
     def decode(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -190,9 +190,8 @@ class Pipeline:
             warnings += ("the voxels' size cannot be right for a head; volumes are told in voxels and distances in pixels",)
         shown = with_head(scan.pixels)
         predicted = predict_slices(
-            self.segmenter, self.classifier, scan.pixels[shown], spacing, together=True, progress=progress,
-            gatekeeper=self.gatekeeper,
-        )  # fmt: skip
+            self.segmenter, self.classifier, scan.pixels[shown], spacing, progress=progress, gatekeeper=self.gatekeeper
+        )
         judged = judge(predicted, self.rules, _mode(scan))
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
         maps[shown], mask[shown] = judged.maps, judged.masks
@@ -305,7 +304,6 @@ def predict_slices(
     classifier: LoadedModel | None,
     slices: np.ndarray,
     spacing: tuple[float, float] = (1.0, 1.0),
-    together: bool = False,
     normalise_over: str | None = None,
     progress: Progress | None = None,
     gatekeeper: LoadedModel | None = None,
@@ -313,9 +311,8 @@ def predict_slices(
     """What a segmenter, a classifier or both say of slices.
 
     Args:
-        slices: (S, H, W, 3) in [0, 1].
+        slices: (S, H, W, 3) in [0, 1], in order along the head.
         spacing: between their rows and between their columns, in a common unit.
-        together: they are of one head, in order along it; what looks at neighbours then sees them.
         normalise_over: "slice" or "volume" instead of the entries' own, to measure what the choice costs.
         progress: called with the slices done and their number after each batch of the first network.
         gatekeeper: whose gate, where it has one, is asked about the slices too.
@@ -323,14 +320,14 @@ def predict_slices(
     done: dict[int, tuple] = {}
     for model in (segmenter, classifier):
         if model is not None and id(model) not in done:
-            images, placements = _place(model, slices, spacing, together, normalise_over)
+            images, placements = _place(model, slices, spacing, normalise_over)
             done[id(model)] = (*run_model(model, images, None if done else progress), placements)
     said: dict = {}
     if gatekeeper is not None and gatekeeper.gate:
         if id(gatekeeper) in done:
             features = done[id(gatekeeper)][2]
         else:
-            features = encoder_features(gatekeeper, _place(gatekeeper, slices, spacing, together)[0])
+            features = encoder_features(gatekeeper, _place(gatekeeper, slices, spacing)[0])
         said["gate"] = gatekeeper.gate.ask(features.cpu().numpy(), slices)
     if segmenter is not None:
         grid_maps, *_, placements = done[id(segmenter)]
@@ -344,13 +341,13 @@ def predict_slices(
 
 
 def _place(
-    model: LoadedModel, slices: np.ndarray, spacing: tuple[float, float], together: bool, normalise_over: str | None = None
+    model: LoadedModel, slices: np.ndarray, spacing: tuple[float, float], normalise_over: str | None = None
 ) -> tuple[Tensor, tuple[Placement, ...]]:
-    """Slices as a network takes them, (S, C, h, w) on its device, and where each stands on its grid."""
+    """Slices as a network takes them, (S, 3, h, w) on its device, and where each stands on its grid."""
     preprocess = model.entry.preprocess
     preprocess = replace(preprocess, normalise_over=normalise_over or preprocess.normalise_over)
-    placed, placements = preprocess(slices, spacing, _resizing(model), together)
-    return preprocess.normalise(placed).to(model.device), placements
+    placed, placements = zip(*(preprocess(s, spacing, _resizing(model)) for s in slices), strict=True)
+    return preprocess.normalise(torch.stack(placed)).to(model.device), placements
 
 
 def _resizing(model: LoadedModel) -> torch.device:
@@ -365,7 +362,7 @@ def _batches(model: LoadedModel, images: Tensor) -> tuple[Tensor, ...]:
 
 @torch.inference_mode()
 def encoder_features(model: LoadedModel, images: Tensor) -> Tensor:
-    """What a gate looks at (`gate.pooled`) of normalised slices (S, C, h, w) on its device, of an encoder alone; (S, D)."""
+    """What a gate looks at (`gate.pooled`) of normalised slices (S, 3, h, w) on its device, of an encoder alone; (S, D)."""
     batches = (image.to(memory_format=torch.channels_last) for image in _batches(model, images))
     return torch.cat([gate.pooled(model.net.encode(image)) for image in batches])
 
@@ -377,7 +374,7 @@ def run_model(
     """What a network says of normalised slices, averaged with what it says of their mirror images where its entry asks for it.
 
     Args:
-        images: (S, C, h, w), normalised, on the network's device.
+        images: (S, 3, h, w), normalised, on the network's device.
         progress: called with the slices done and their number after each batch; on a GPU, once the batch stands in line.
 
     Returns:

@@ -121,25 +121,17 @@ class Preprocess:
         normalise: "slice" standardises each placed slice by the mean and population standard deviation over all its
             pixels and channels, which serves a lone slice and a volume alike; "volume" takes them over the batch,
             to measure what the choice costs.
-        neighbours: beside its own three channels a slice brings the FLAIR of the slice before and of the one after, on its own
-            grid and by its own mean and deviation. A lone slice, or the end of a head, stands in for what is missing.
     """
 
     size: int = 160
     crop: bool = True
     normalise_over: str = "slice"
-    neighbours: bool = False
 
     def __post_init__(self) -> None:
         if self.size % 32:
             raise ValueError(f"size {self.size} is not a multiple of 32")
         if self.normalise_over not in ("slice", "volume"):
             raise ValueError(f"normalise_over is 'slice' or 'volume', not {self.normalise_over!r}")
-
-    @property
-    def channels(self) -> int:
-        """Of a network's input."""
-        return 5 if self.neighbours else 3
 
     def config(self) -> dict:
         """What `config.json` keeps; `Preprocess(**config)` is the way back."""
@@ -179,45 +171,30 @@ class Preprocess:
         return F.pad(small, (x, self.size - x - width, y, self.size - y - height))
 
     def normalise(self, batch: Tensor) -> Tensor:
-        """(B, C, size, size) in [0, 1] to zero mean and unit population standard deviation of the slices' own three channels.
-
-        A constant slice becomes zeros.
-        """
+        """(B, 3, size, size) in [0, 1] to zero mean and unit population standard deviation; a constant slice to zeros."""
         import torch
 
         dims = (1, 2, 3) if self.normalise_over == "slice" else (0, 1, 2, 3)
-        centred = batch - batch[:, :3].mean(dim=dims, keepdim=True)
-        deviation = centred[:, :3].square().mean(dim=dims, keepdim=True).sqrt()
+        centred = batch - batch.mean(dim=dims, keepdim=True)
+        deviation = centred.square().mean(dim=dims, keepdim=True).sqrt()
         return centred / torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
 
     def __call__(
-        self, slices: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0), device: str | torch.device = "cpu", together=False
-    ) -> tuple[Tensor, tuple[Placement, ...]]:
-        """Slices to what `normalise` takes, and where each stands on the network's grid.
+        self, unit: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0), device: str | torch.device = "cpu"
+    ) -> tuple[Tensor, Placement]:
+        """(H, W, 3) float32 in [0, 1] to what `normalise` takes, (3, size, size) in [0, 1], and its placement.
 
         Args:
-            slices: (S, H, W, 3) float32 in [0, 1].
-            spacing: between their rows and between their columns, in a common unit.
+            spacing: between rows and between columns, in a common unit.
             device: what resizes, and keeps the result. A GPU does it while the CPU goes on to the next slice.
-            together: they are of one head, in order, so that neighbours can be seen; else each is on its own.
-
-        Returns:
-            (S, `channels`, size, size) float32 in [0, 1], and the placements.
         """
         import torch
 
-        last, placed, placements = len(slices) - 1, [], []
-        for number, unit in enumerate(slices):
-            seen = [unit]
-            if self.neighbours:
-                beside = (max(number - 1, 0), min(number + 1, last)) if together else (number, number)
-                seen += [slices[other][..., FLAIR : FLAIR + 1] for other in beside]
-            pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.concatenate(seen, axis=2), 2, 0), dtype=np.float32))
-            if torch.device(device).type == "cuda":
-                pixels = pixels.pin_memory().to(device, non_blocking=True)
-            placements.append(self.placement(unit, spacing))
-            placed.append(self.place(pixels, placements[-1]))
-        return torch.stack(placed), tuple(placements)
+        placement = self.placement(unit, spacing)
+        channels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(unit, 2, 0), dtype=np.float32))
+        if torch.device(device).type == "cuda":
+            channels = channels.pin_memory().to(device, non_blocking=True)
+        return self.place(channels, placement), placement
 
     def restore(self, probability: Tensor, placement: Placement) -> Tensor:
         """Put a probability map back on the grid of the uploaded image.

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from brainmri import __version__
 from brainmri.entry import INT8, ModelEntry, file_sha256
 from brainmri.gate import pooled
-from brainmri.preprocess import Preprocess
 
 AUTO, TORCH, HALF, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "half", "openvino", "int8")
 PATIENCE = 64  # views of slices in torch, after which preparing anything faster will pay
@@ -42,7 +41,7 @@ Run = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Answers(NamedTuple):
-    """What a network says of views (V, C, S, S); None for what it is not made for.
+    """What a network says of views (V, 3, S, S); None for what it is not made for.
 
     Attributes:
         mask: (V, 1, S, S) logits.
@@ -65,7 +64,7 @@ class Served(nn.Module):
         self.names = [name for name, wanted in asked.items() if wanted]
 
     def forward(self, views: Tensor) -> tuple[Tensor, ...]:
-        """(V, C, S, S) normalised."""
+        """(V, 3, S, S) normalised."""
         if len(self.tasks) == 2:
             maps = self.net.encode(views)
             mask, verdict = self.net.decode(maps)
@@ -86,7 +85,7 @@ class Fixed:
         self.served, self.kind, self.run = served, kind, run
 
     def __call__(self, views: Tensor) -> Answers:
-        """What the network says of views (V, C, S, S), normalised and on its device."""
+        """What the network says of views (V, 3, S, S), normalised and on its device."""
         return Answers(**dict(zip(self.served.names, self.run(views), strict=True)))
 
 
@@ -114,7 +113,7 @@ class Runner(Fixed):
         self.asked, self.lock = 0, threading.Lock()
 
     def __call__(self, views: Tensor) -> Answers:
-        """What the network says of views (V, C, S, S), normalised and on its device."""
+        """What the network says of views (V, 3, S, S), normalised and on its device."""
         if self.open:
             self.asked += len(views)
             if self.asked > PATIENCE:
@@ -163,7 +162,7 @@ class Runner(Fixed):
         try:
             return openvino.Core().read_model(kept)
         except RuntimeError:  # none yet, or a damaged one
-            graph = as_graph(self.served, self.entry.preprocess)
+            graph = as_graph(self.served, self.entry.preprocess.size)
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=kept.parent) as unfinished:
@@ -243,12 +242,11 @@ def load_openvino():
     return openvino
 
 
-def as_graph(served: Served, preprocess: Preprocess):
-    """A net as OpenVINO's graph, for any number of views (V, C, S, S)."""
-    shape = (preprocess.channels, preprocess.size, preprocess.size)
+def as_graph(served: Served, size: int):
+    """A net as OpenVINO's graph, for any number of views (V, 3, size, size)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # what depends on the size is a constant, as it should be
-        return load_openvino().convert_model(served, example_input=torch.zeros(2, *shape), input=[(-1, *shape)])
+        return load_openvino().convert_model(served, example_input=torch.zeros(2, 3, size, size), input=[(-1, 3, size, size)])
 
 
 def compiled(graph) -> Run:

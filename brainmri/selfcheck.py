@@ -20,9 +20,9 @@ BLOCKS = 8  # the map is kept as the means of so many by so many blocks
 
 
 def views(entry: ModelEntry) -> Tensor:
-    """The bundled slice and its mirror image as an entry's network takes them, (2, C, S, S)."""
-    placed, _ = entry.preprocess(read_slice(SLICE).pixels[None])
-    image = entry.preprocess.normalise(placed)
+    """The bundled slice and its mirror image as an entry's network takes them, (2, 3, S, S)."""
+    placed, _ = entry.preprocess(read_slice(SLICE).pixels)
+    image = entry.preprocess.normalise(placed[None])
     return torch.cat([image, image.flip(-1)])
 
 

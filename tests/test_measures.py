@@ -12,7 +12,6 @@ from brainmri.calibration import Rules
 from train.calibrate import MASK_NEIGHBOURS, NEIGHBOURS, choose_review_band, cross_fitted, fit_rules, fit_temperature
 from train.losses import LOSSES, FocalTverskyLoss, segmentation_loss, tversky_index
 from train.metrics import auc, bootstrap_interval, dice, expected_calibration_error, reliability
-from train.rows import as_prediction
 
 
 @pytest.mark.parametrize(
@@ -162,18 +161,6 @@ def test_the_mask_threshold_is_chosen_on_the_other_folds():
     assert [rules.mask_threshold for rules in each] == [0.65, 0.65, 0.5]  # of equals the one in the middle
     assert everything.mask_threshold == 0.65
     assert cross_fitted(folds[2:], Rules(), fused=False)[1].mask_threshold == 0.5  # a lone fold chooses none
-
-
-def test_what_is_said_in_a_study_fits_the_study():
-    rows = rows_of(np.random.default_rng(0))
-    for row in rows:
-        row["together"] = {key: row[key] for key in ("map", "evidence", "grid_share")} | {"logit": 9.0 if row["tumour"] else -9.0}
-    assert as_prediction(rows, "slice").logits.tolist() == [row["logit"] for row in rows]
-    assert set(as_prediction(rows, "study").logits) == {9.0, -9.0}
-    fitted = fit_rules([rows], Rules(), fused=True)
-    without = fit_rules([[{k: v for k, v in row.items() if k != "together"} for row in rows]], Rules(), fused=True)
-    assert fitted.fusion["slice"] == without.fusion["slice"]
-    assert fitted.fusion["study"] != without.fusion["study"]
 
 
 def test_rules_are_fitted_on_the_other_folds():

@@ -1,6 +1,7 @@
 """From an image to a finding, with the shipped weights: on the examples, on odd sizes, on stacks; and the command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from brainmri import render
 from brainmri.__main__ import main, output_stems
 from brainmri.entry import save_entry
 from brainmri.nets import ResNet50Classifier
-from brainmri.predict import predict_slices
 from brainmri.preprocess import Preprocess
 from brainmri.reading import UnreadableImage
 from brainmri.zoo import find_entry
@@ -100,7 +100,8 @@ def test_a_blank_slice_has_no_tumour(pipe):
 
 
 def test_a_study_is_its_slices_where_neighbours_are_not_heard(tmp_path):
-    pipe = brainmri.Pipeline("resunet-lgg", "resnet50-lgg", device="cpu")
+    model = brainmri.load("effunet-lgg", device="cpu")
+    pipe = brainmri.Pipeline(replace(model, entry=replace(model.entry, fusion={})))
     stack = np.stack([phantom_slice(96, lesion=None, seed=1)[0], phantom_slice(96, seed=2)[0]])
     study = pipe.study(stack)
     assert study.mask.shape == study.probability_map.shape == (2, 96, 96)
@@ -111,16 +112,6 @@ def test_a_study_is_its_slices_where_neighbours_are_not_heard(tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"case_{number}.tif")
     assert np.array_equal(pipe.study(tmp_path).mask, study.mask)
     assert np.array_equal(pipe.study(stack[..., 1]).mask, pipe.study(np.repeat(stack[..., 1:2], 3, axis=3)).mask)
-
-
-def test_a_slice_between_its_likes_is_a_lone_slice():
-    model = brainmri.load("effunet-lgg", device="cpu")
-    one, other = (phantom_slice(96, seed=seed)[0].astype(np.float32) / 255 for seed in (1, 2))
-    alone = predict_slices(model, model, one[None])
-    between = predict_slices(model, model, np.stack([one] * 3), together=True)
-    assert np.allclose(between.maps, alone.maps, atol=1e-4)
-    elsewhere = predict_slices(model, model, np.stack([other, one, other]), together=True)
-    assert np.allclose(elsewhere.maps[1], alone.maps[0], atol=1e-4) != model.entry.preprocess.neighbours
 
 
 @pytest.fixture(scope="module")

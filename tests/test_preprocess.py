@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainmri.preprocess import FLAIR, Placement, Preprocess, head_box, to_unit
+from brainmri.preprocess import Placement, Preprocess, head_box, to_unit
 
 SHAPES = [(32, 32), (33, 47), (64, 200), (256, 256), (240, 155), (512, 512), (181, 217), (1024, 300), (700, 2048), (32, 640)]
 
@@ -111,31 +111,6 @@ def test_normalisation_by_slice_does_not_look_at_neighbours():
     alone = Preprocess().normalise(batch[:1])
     assert torch.allclose(Preprocess().normalise(batch)[:1], alone)
     assert not torch.allclose(Preprocess(normalise_over="volume").normalise(batch)[:1], alone)
-
-
-def test_a_slice_brings_its_neighbours_flair_on_its_own_grid():
-    slices = np.random.default_rng(0).random((4, 40, 50, 3), np.float32)
-    preprocess = Preprocess(size=64, neighbours=True)
-    together, placements = preprocess(slices, together=True)
-    alone, _ = preprocess(slices)
-    own, same = Preprocess(size=64)(slices, together=True)
-    assert together.shape == alone.shape == (4, preprocess.channels, 64, 64) == (4, 5, 64, 64)
-    assert placements == same
-    assert torch.equal(together[:, :3], own)
-    assert torch.equal(alone[:, 3:], own[:, [FLAIR, FLAIR]])
-    for number, beside in enumerate([(0, 1), (0, 2), (1, 3), (2, 3)]):  # the ends stand in for what is missing
-        for channel, other in zip((3, 4), beside, strict=True):
-            flair = torch.from_numpy(slices[other, ..., FLAIR])[None]
-            assert torch.equal(together[number, channel], preprocess.place(flair, placements[number])[0])
-
-
-def test_neighbours_are_normalised_as_the_slice_is():
-    batch = torch.rand(2, 5, 32, 32)
-    normal = Preprocess(neighbours=True).normalise(batch)
-    assert torch.allclose(normal[:, :3], Preprocess().normalise(batch[:, :3]))
-    mean, deviation = batch[:, :3].mean(dim=(1, 2, 3)), batch[:, :3].std(dim=(1, 2, 3), correction=0)
-    expected = (batch[:, 3:] - mean[:, None, None, None]) / deviation[:, None, None, None]
-    assert torch.allclose(normal[:, 3:], expected, atol=1e-5)
 
 
 def test_a_constant_slice_becomes_zeros():

@@ -34,10 +34,10 @@ def remembered(tmp_path, monkeypatch):
 
 
 def views_for(model):
-    """(6, C, S, S) normalised slices of a phantom."""
+    """(6, 3, S, S) normalised slices of a phantom."""
     preprocess = model.entry.preprocess
     images, _ = phantom_volume(slices=6, size=96, seed=3)
-    return preprocess.normalise(preprocess(images.astype("float32") / 255, together=True)[0])
+    return preprocess.normalise(torch.stack([preprocess(image.astype("float32") / 255)[0] for image in images]))
 
 
 @pytest.mark.parametrize("name", ENTRIES)

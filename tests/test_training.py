@@ -11,18 +11,16 @@ from safetensors.torch import load_file
 import brainmri
 from brainmri.entry import DIAGRAM, VARIANTS, read_entry
 from brainmri.figures import RELIABILITY, failure_tables, reliability_table
-from brainmri.nets import EffUNet, ResNet50Classifier, ResUNet
-from brainmri.preprocess import FLAIR, Preprocess
+from brainmri.nets import ResNet50Classifier, ResUNet
+from brainmri.preprocess import FLAIR
 from brainmri.zoo import load
 from train import classifier, crossvalidate, segmenter
-from train.augment import RandChannelGammad, RandFlairInsteadd, RandNeighboursd, augmentation
-from train.data import Split
+from train.augment import RandFlairInsteadd, augmentation
 from train.loop import choose_precision
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
 from train.publish import entry_files
 from train.release import release
-from train.run import start_from
 
 SMOKE = ["--smoke", "--precision", "float32"]
 
@@ -181,46 +179,8 @@ def test_flair_replaces_the_other_sequences():
     assert not torch.equal(image[0], image[FLAIR])  # the cached slice is left as it was
 
 
-def test_neighbours_come_in_either_order_or_not_at_all():
-    transform = RandNeighboursd("image", prob=0.5)
-    transform.set_random_state(0)
-    image = torch.rand(5, 8, 8)
-    seen = set()
-    for _ in range(200):
-        out = transform({"image": image})["image"]
-        assert torch.equal(out[:3], image[:3])
-        seen.add(tuple(next(c for c in (FLAIR, 3, 4) if torch.equal(out[place], image[c])) for place in (3, 4)))
-    assert seen == {(3, 4), (4, 3), (FLAIR, FLAIR), (FLAIR, 4), (3, FLAIR), (FLAIR, 3), (4, FLAIR)}
-
-
-def test_neighbours_get_flair_s_gamma_and_gain():
-    transform = RandChannelGammad("image", prob=1.0, gamma=(0.5, 2.0), gain=(0.5, 2.0))
-    flair = torch.rand(1, 8, 8)
-    out = transform({"image": torch.cat([torch.rand(1, 8, 8), flair, torch.rand(1, 8, 8), flair, flair])})["image"]
-    assert torch.equal(out[3], out[FLAIR])
-    assert torch.equal(out[4], out[FLAIR])
-    assert not torch.equal(out[0], out[FLAIR])
-
-
-def test_a_network_with_neighbours_starts_by_saying_what_it_said_without(tmp_path):
-    segmenter.main([*SMOKE, "--net", "effunet", "--out", str(tmp_path)])
-    split = Split(train=("a",), validation=())
-    plain, heard = EffUNet().eval(), EffUNet(neighbours=True).eval()
-    start_from(plain, tmp_path, split)
-    start_from(heard, tmp_path, split)
-    image, beside = torch.rand(1, 3, 64, 64), torch.rand(1, 2, 64, 64)
-    with torch.inference_mode():
-        for one, other in zip(plain.both(image), heard.both(torch.cat([image, beside], dim=1)), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-
-
-def test_the_paper_s_network_hears_no_neighbours(tmp_path):
-    with pytest.raises(SystemExit, match="sees a slice alone"):
-        segmenter.main([*SMOKE, "--neighbours", "--out", str(tmp_path)])
-
-
 def test_augmentation_moves_image_and_mask_together():
-    transform = augmentation(Preprocess(size=64))
+    transform = augmentation(64)
     transform.set_random_state(3)
     mask = torch.zeros(1, 64, 64)
     mask[:, 24:40, 20:34] = 1
@@ -234,7 +194,7 @@ def test_augmentation_moves_image_and_mask_together():
 
 def test_the_same_seed_augments_the_same_way():
     item = {"image": torch.rand(3, 64, 64), "mask": torch.zeros(1, 64, 64)}
-    one, two, other = (augmentation(Preprocess(size=64)).set_random_state(seed)(item)["image"] for seed in (5, 5, 6))
+    one, two, other = (augmentation(64).set_random_state(seed)(item)["image"] for seed in (5, 5, 6))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
 
@@ -268,13 +228,12 @@ def test_a_cross_validation_measures_every_patient_once(tmp_path):
 
     everything = [*SMOKE, "--net", "effunet", "--data", str(data), "--folds", "2", "--all", "--resume"]
     segmenter.main([*everything, "--out", str(tmp_path / "all")])
-    further = [*command[:-1], str(tmp_path / "cv-2"), "--neighbours", "--start", str(tmp_path / "cv")]
+    further = [*command[:-1], str(tmp_path / "cv-2"), "--start", str(tmp_path / "cv")]
     runs = crossvalidate.main(further)
     assert [len(read_entry(run).training["stages"]) for run in runs] == [2, 2]
     last = tmp_path / "all-2"
-    segmenter.main([*everything, "--neighbours", "--start", str(tmp_path / "all"), "--out", str(last)])
+    segmenter.main([*everything, "--start", str(tmp_path / "all"), "--out", str(last)])
     entry = release(last, runs, data, tmp_path / "zoo", half=False)
-    assert entry.preprocess.neighbours
     assert entry.metrics["variants"]["three sequences"]["patients"] == 2
     assert entry.metrics["protocol"].startswith("2 folds of a cross-validation by patient, 2 of 2 patients")
     card = (tmp_path / "zoo" / entry.name / "README.md").read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from monai import transforms as mt
 
-from brainmri.preprocess import FLAIR, Preprocess
+from brainmri.preprocess import FLAIR
 
 
 class RandFlairInsteadd(mt.RandomizableTransform, mt.MapTransform):
@@ -34,34 +34,8 @@ class RandFlairInsteadd(mt.RandomizableTransform, mt.MapTransform):
         return data
 
 
-class RandNeighboursd(mt.RandomizableTransform, mt.MapTransform):
-    """Exchange the slice before and the one after, half the time; and put the slice itself in their place, or in that of one.
-
-    So it comes where there is no neighbour: of a lone slice, and at the ends of a head. For images with `Preprocess.neighbours`.
-    """
-
-    def __init__(self, keys, prob: float) -> None:
-        mt.MapTransform.__init__(self, keys)
-        mt.RandomizableTransform.__init__(self, prob)
-
-    def randomize(self, data=None) -> None:
-        super().randomize(None)
-        self.replaced = [(3, 4), (3, 4), (3, 4), (3,), (4,)][self.R.randint(5)]
-        self.exchanged = self.R.uniform() < 0.5
-
-    def __call__(self, data: dict) -> dict:
-        self.randomize()
-        channels = [0, 1, 2, 4, 3] if self.exchanged else [0, 1, 2, 3, 4]
-        if self._do_transform:
-            channels = [FLAIR if place in self.replaced else channel for place, channel in enumerate(channels)]
-        return data | {key: data[key][channels] for key in self.keys}
-
-
 class RandChannelGammad(mt.RandomizableTransform, mt.MapTransform):
-    """Each channel with a gamma and a gain of its own: scanners weight and scale the sequences differently.
-
-    Channels after the third are neighbours' FLAIR and get FLAIR's.
-    """
+    """Each channel with a gamma and a gain of its own: scanners weight and scale the sequences differently."""
 
     def __init__(self, keys, prob: float, gamma: tuple[float, float], gain: tuple[float, float]) -> None:
         mt.MapTransform.__init__(self, keys)
@@ -78,19 +52,17 @@ class RandChannelGammad(mt.RandomizableTransform, mt.MapTransform):
         data = dict(data)
         if self._do_transform:
             for key in self.keys:
-                sequences = [0, 1, 2, *[FLAIR] * (len(data[key]) - 3)]
-                data[key] = data[key].clamp(min=0) ** self.drawn_gamma[sequences] * self.drawn_gain[sequences]
+                data[key] = data[key].clamp(min=0) ** self.drawn_gamma * self.drawn_gain
         return data
 
 
-def augmentation(preprocess: Preprocess) -> mt.Compose:
-    """For dicts with `image` (C, S, S) in [0, 1] and `mask` (1, S, S) in [0, 1], placed so; normalisation comes after.
+def augmentation(size: int) -> mt.Compose:
+    """For dicts with `image` (3, size, size) in [0, 1] and `mask` (1, size, size) in [0, 1]; normalisation comes after.
 
-    FLAIR replaces missing sequences, and the slice missing neighbours, last among the intensity changes, so that equal channels
-    stay equal.
+    FLAIR replaces missing sequences last among the intensity changes, so that equal channels stay equal.
     """
     both = ["image", "mask"]
-    shift = 0.08 * preprocess.size
+    shift = 0.08 * size
     return mt.Compose([
         mt.RandFlipd(both, prob=0.5, spatial_axis=1),
         mt.RandAffined(both, prob=0.9, rotate_range=0.4, shear_range=0.1, scale_range=0.2,
@@ -100,6 +72,5 @@ def augmentation(preprocess: Preprocess) -> mt.Compose:
         mt.RandGaussianSmoothd("image", prob=0.1, sigma_x=(0.3, 1.2), sigma_y=(0.3, 1.2)),
         mt.RandGaussianNoised("image", prob=0.3, std=0.03),
         RandFlairInsteadd("image", prob=0.35),
-        *([RandNeighboursd("image", prob=0.35)] if preprocess.neighbours else []),
         mt.EnsureTyped(both, track_meta=False),
     ])  # fmt: skip

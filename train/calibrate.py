@@ -51,7 +51,7 @@ def choose_review_band(probability: np.ndarray, tumour: np.ndarray, outlined: np
 
 def dice_by_threshold(rows: list[dict], neighbours: float) -> np.ndarray:
     """A patient's volumetric Dice at each of `THRESHOLDS`, of maps smoothed over so many neighbours; islands stay."""
-    maps = smooth_maps(as_prediction(rows, "study").maps, neighbours)
+    maps = smooth_maps(as_prediction(rows).maps, neighbours)
     truth = np.stack([row["mask"] for row in rows])
     return np.array([dice(maps > threshold, truth) for threshold in THRESHOLDS])
 
@@ -73,8 +73,8 @@ def fit_rules(patients: list[list[dict]], rules: Rules, fused: bool) -> Rules:
     if not fused:
         return fitted
     fitted = replace(fitted, mask_neighbours=MASK_NEIGHBOURS)
+    said = [as_prediction(rows) for rows in patients]
     for mode, sigma in (("slice", 0.0), ("study", NEIGHBOURS)):
-        said = [as_prediction(rows, mode) for rows in patients]
         numbers = np.concatenate(
             [np.stack([along_head(values, sigma) for values in (one.logits, one.evidence)], axis=1) for one in said]
         )  # (slices, 2)

@@ -171,8 +171,7 @@ def model_card(entry: ModelEntry) -> str:
         alone = "Each slice is standardised alone, so a lone slice gets the very mask that it gets within its study."
         if STUDY in variants:
             study = variants[STUDY][name]["value"]
-            how = "each slice's neighbours seen" if entry.preprocess.neighbours else "neighbours heard"
-            alone = f"As a whole study, {how} and islands dropped, it is {study:.3f} ({study - full:+.3f})."
+            alone = f"As a whole study, neighbours heard and islands dropped, it is {study:.3f} ({study - full:+.3f})."
         gaps.append(
             f"Normalised over the whole volume instead of slice by slice it is {volume:.3f} ({volume - full:+.3f}). {alone}"
         )
@@ -294,14 +293,17 @@ def fusions(entry: ModelEntry) -> str:
 
 
 def readme_row(entry: ModelEntry) -> str:
-    """The entry's line in the README's zoo table: Dice on three sequences and on FLAIR alone, AUC and accuracy of the verdict."""
+    """The entry's line in the README's zoo table.
+
+    Dice in whole studies, of slices alone, and of these on FLAIR alone; AUC in whole studies and of slices alone; accuracy.
+    """
     variants = entry.metrics["variants"]
 
     def shown(variant: str, name: str) -> str:
-        figure = variants[variant].get(name)
+        figure = variants.get(variant, {}).get(name)
         return "{:.3f} [{:.3f}, {:.3f}]".format(figure["value"], *figure["interval_95"]) if figure else "-"
 
     dice, auc, accuracy = "volumetric Dice, mean over patients", "verdict AUC, by slice", "verdict accuracy at 0.5, by slice"
     full, flair = VARIANTS[:2]
-    cells = [shown(full, dice), shown(flair, dice), shown(full, auc), shown(full, accuracy)]
-    return f"| `{entry.name}` | {entry.parameters / 1e6:.2f} M | {' | '.join(cells)} |"
+    cells = [(STUDY, dice), (full, dice), (flair, dice), (STUDY, auc), (full, auc), (full, accuracy)]
+    return f"| `{entry.name}` | {entry.parameters / 1e6:.2f} M | {' | '.join(shown(*cell) for cell in cells)} |"

@@ -111,7 +111,7 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
     fit(
         training, loss=loss, slices=train,
         groups=[{"params": head, "lr": options.lr / 30}, {"params": rest, "lr": options.lr}],
-        transform=augmentation(preprocess),
+        transform=augmentation(options.size),
         validate=(lambda: grid_figures(net, validation, preprocess, device)) if validation else None,
         options=options, device=device, dtype=dtype,
     )  # fmt: skip

@@ -6,7 +6,6 @@ import csv
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -134,19 +133,15 @@ def load_placed(slices: list[Slice], preprocess: Preprocess) -> list[dict]:
     """Decode slices once and put them on the network's grid, before augmentation and normalisation.
 
     Returns:
-        One dict a slice: `image` (C, S, S) float32 in [0, 1]; `mask` (1, S, S) float32 in [0, 1], antialiased;
+        One dict a slice: `image` (3, S, S) float32 in [0, 1]; `mask` (1, S, S) float32 in [0, 1], antialiased;
         `tumour` 0 or 1; `case`; `number`.
     """
     loaded = []
-    with tqdm(total=len(slices), desc="reading slices", unit="slice", leave=False) as bar:
-        for case, of_case in groupby(slices, key=lambda item: item.case):
-            items = list(of_case)
-            images, placements = preprocess(np.stack([to_unit(read_image(item.image)) for item in items]), together=True)
-            for item, image, placement in zip(items, images, placements, strict=True):
-                mask = read_mask(item.mask)
-                placed = preprocess.place(torch.from_numpy(mask)[None].float(), placement)
-                loaded.append({"image": image, "mask": placed, "tumour": int(mask.any()), "case": case, "number": item.number})
-            bar.update(len(items))
+    for item in tqdm(slices, desc="reading slices", unit="slice", leave=False):
+        image, placement = preprocess(to_unit(read_image(item.image)))
+        mask = read_mask(item.mask)
+        placed = preprocess.place(torch.from_numpy(mask)[None].float(), placement)
+        loaded.append({"image": image, "mask": placed, "tumour": int(mask.any()), "case": item.case, "number": item.number})
     return loaded
 
 

@@ -154,8 +154,7 @@ def study_rows(rows: list[dict]) -> list[dict]:
         done = [row | {"probability": 0.0, "verdict": NO_TUMOUR} for row in done]
     if not shown:
         return done
-    mode = "study" if len(rows) > 1 else "slice"
-    predicted = as_prediction(shown, mode)
+    predicted, mode = as_prediction(shown), "study" if len(rows) > 1 else "slice"
     maps, masks = outline(predicted.maps, rules, mode)
     places = [number for number, row in enumerate(rows) if row["head"]]
     for place, one, mask in zip(places, maps, masks, strict=True):

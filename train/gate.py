@@ -44,7 +44,6 @@ FAR, WAY = 0.004, 0.003
 LEEWAY = 1e-2  # inverse strength of the logistic regression; at 1e-3 a tenth more of what is upside down passes, at 1e-4 half
 HEADS = 2  # synthetic heads, each with and without T1
 VARIANTS = ("three sequences", "FLAIR alone")
-ALONE, IN_STUDIES = "slice by slice", "in studies"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class Pictures:
     """As a gate is asked about them.
 
     Attributes:
-        images: (n, C, h, w), normalised.
+        images: (n, 3, h, w), normalised.
         decided: (n,) bool, the pixels alone decide.
         doubted: (n,) bool, they raise a doubt.
     """
@@ -68,11 +67,13 @@ class Asked:
 
     Attributes:
         kinds: (n,) what they are.
+        head: (n,) bool, a study would ask about it (`with_head`).
         decided, doubted: (n,) bool, see `Pictures`.
         features: (n, D).
     """
 
     kinds: np.ndarray
+    head: np.ndarray
     decided: np.ndarray
     doubted: np.ndarray
     features: np.ndarray
@@ -98,17 +99,15 @@ class Network:
     foreign: list[Asked] = field(default_factory=list)
 
     def features(self, images: Tensor) -> np.ndarray:
-        """(n, C, h, w) normalised to (n, D)."""
+        """(n, 3, h, w) normalised to (n, D)."""
         return encoder_features(self.model, images).numpy()
 
-    def ask(self, kinds: list[str], pictures: Pictures) -> Asked:
+    def ask(self, kinds: list[str], pictures: Pictures, head: np.ndarray | bool = True) -> Asked:
         """What a gate of this network needs to know of pictures."""
         return Asked(
-            kinds=np.array(kinds),
-            decided=pictures.decided,
-            doubted=pictures.doubted,
+            kinds=np.array(kinds), head=np.broadcast_to(head, len(kinds)), decided=pictures.decided, doubted=pictures.doubted,
             features=self.features(pictures.images),
-        )
+        )  # fmt: skip
 
 
 def open_network(source: str | Path, folder: Path) -> Network:
@@ -118,12 +117,11 @@ def open_network(source: str | Path, folder: Path) -> Network:
     return Network(model=model, train=frozenset(split["train"]), validation=frozenset(split["validation"]))
 
 
-def prepare(pictures: Iterable[np.ndarray], preprocess: Preprocess, together: bool = False) -> Pictures:
-    """Pictures as they are read, (H, W) or (H, W, 3) each, as a network and the gate take them; `together` as a study's."""
+def prepare(pictures: Iterable[np.ndarray], preprocess: Preprocess) -> Pictures:
+    """Pictures as they are read, (H, W) or (H, W, 3) each, as a network and the gate take them."""
     units = [to_unit(picture) for picture in pictures]
     decided, doubts = zip(*map(look, units), strict=True)
-    placed = preprocess(np.stack(units), together=True)[0] if together else torch.cat([preprocess(u[None])[0] for u in units])
-    images = preprocess.normalise(placed)
+    images = preprocess.normalise(torch.stack([preprocess(unit)[0] for unit in units]))
     return Pictures(images=images, decided=np.array(decided), doubted=np.array([doubt is not None for doubt in doubts]))
 
 
@@ -138,23 +136,21 @@ def look_at_patient(case: str, volume: np.ndarray, networks: list[Network]) -> N
     """Collect what every network needs of a patient's slices (S, H, W, 3) uint8, from below."""
     preprocess, head = networks[0].model.entry.preprocess, with_head(volume)
     stacks = volume, np.repeat(volume[..., FLAIR : FLAIR + 1], 3, axis=-1)
-    kinds, prepared = [], []
-    for variant, stack in zip(VARIANTS, stacks, strict=True):
-        for mode, seen in ((ALONE, stack), (IN_STUDIES, stack[head])):
-            kinds.append([f"{variant}{'' if np.ptp(one) else ', black all over'}, {mode}" for one in seen])
-            prepared.append(prepare(seen, preprocess, together=mode == IN_STUDIES))
-    # each time other slices, so that more of them are there
+    prepared = [prepare(stack, preprocess) for stack in stacks]
+    # other slices with all sequences than with FLAIR alone, so that more of them are there
     upright = torch.cat([p.images[np.flatnonzero(~p.decided)[n::THIN]] for n, p in enumerate(prepared)])
     some = upright[np.linspace(0, len(upright) - 1, TURNED).round().astype(int)]
     if any(case in network.validation for network in networks):
-        made = [(names, prepare(pictures, preprocess)) for names, pictures in map(strangers, stacks)]
+        made = [(kinds, prepare(pictures, preprocess)) for kinds, pictures in map(strangers, stacks)]
     for network in networks:
         if case in network.train:
             network.upright.append(network.features(upright))
             for quarters, found in enumerate(network.other_ways, 1):
                 found.append(network.features(some.rot90(quarters, (2, 3))))
         if case in network.validation:
-            network.real += map(network.ask, kinds, prepared)
+            for variant, stack, pictures in zip(VARIANTS, stacks, prepared, strict=True):
+                kinds = [variant if np.ptp(one) else f"{variant}, black all over" for one in stack]
+                network.real.append(network.ask(kinds, pictures, head))
             network.foreign += [network.ask(*pictures) for pictures in made]
 
 
@@ -222,7 +218,11 @@ def cross_fitted(folds: list[Network], tensors: list[dict]) -> dict[str, dict]:
         others = [pair for pair in real if pair[0] is not gate] or real
         set_ = replace(gate, **thresholds(others))
         for some in fold.real:
-            answers += zip(some.kinds, questioned(set_, some), strict=True)
+            doubted = questioned(set_, some)
+            answers += [(f"{kind}, slice by slice", doubt) for kind, doubt in zip(some.kinds, doubted, strict=True)]
+            answers += [
+                (f"{kind}, in studies", doubt) for kind, doubt in zip(some.kinds[some.head], doubted[some.head], strict=True)
+            ]
         for some in fold.foreign:
             foreign += zip(some.kinds, questioned(set_, some), strict=True)
     alone = [thresholds([pair for pair in real if pair[0] is gate]) for gate in bare]

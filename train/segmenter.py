@@ -37,7 +37,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--encoder", choices=["imagenet", "none"], default="imagenet", help="effunet's starting weights")
     add = parser.add_argument
     add("--teacher", type=Path, help="run folder or zoo entry whose masks the targets are drawn halfway towards")
-    add("--neighbours", action="store_true", help="effunet also sees the FLAIR of the slices before and after")
     parser.set_defaults(size=160)
     return parser.parse_args(arguments)
 
@@ -78,13 +77,10 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
         apply_smoke(options, size=64)
         options.encoder = "none"
     torch.manual_seed(options.seed)
-    preprocess = Preprocess(size=options.size, neighbours=options.neighbours)
+    preprocess = Preprocess(size=options.size)
     split, train, validation = load_split(options, preprocess)
     with_verdict = options.net == "effunet"
-    if options.neighbours and not with_verdict:
-        raise SystemExit("--neighbours is effunet's; resunet is the paper's network, which sees a slice alone")
-    built = {"neighbours": True} if options.neighbours else {}
-    net = EffUNet(**built) if with_verdict else ResUNet()
+    net = EffUNet() if with_verdict else ResUNet()
     if options.start:
         start_from(net, options.start, split)
     elif with_verdict and options.encoder == "imagenet":
@@ -125,7 +121,7 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
     else:
         groups = [{"params": list(net.parameters()), "lr": options.lr}]
     fit(
-        net, loss=loss, groups=groups, slices=train, transform=augmentation(preprocess),
+        net, loss=loss, groups=groups, slices=train, transform=augmentation(options.size),
         validate=(lambda: grid_figures(net, validation, preprocess, device)) if validation else None,
         options=options, device=device, dtype=dtype,
     )  # fmt: skip
@@ -137,7 +133,7 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
     if not leads():
         return
     entry = save_run(
-        options, net, command=["train.segmenter", *arguments], name=name, summary=summary, arguments=built,
+        options, net, command=["train.segmenter", *arguments], name=name, summary=summary, arguments={},
         preprocess=preprocess, split=split, flips=True,
     )  # fmt: skip
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")

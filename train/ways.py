@@ -61,7 +61,7 @@ def ways(model: LoadedModel, views: Tensor, threads: int) -> dict[str, Way]:
         "bfloat16": in_bfloat16(net),
         "torch.compile": torch.compile(net),
         "onnxruntime": by_onnxruntime(net, views, net.names, threads),
-        "OpenVINO": compiled(as_graph(net, model.entry.preprocess)),
+        "OpenVINO": compiled(as_graph(net, model.entry.preprocess.size)),
     }
     if model.entry.int8:
         found["OpenVINO, 8 bits as shipped"] = model.run.prepare("int8")
