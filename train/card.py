@@ -187,7 +187,9 @@ def model_card(entry: ModelEntry) -> str:
             "The weights measured then went on, in the last stage below, to see these patients too: those are the released ones."
         )
     else:
-        seen = "The released weights were trained by the same recipe on every patient, these included."
+        done = len(entry.training["stages"])
+        further = ", and went on for the last stage below" if done > entry.metrics.get("stages", done) else ""
+        seen = f"The released weights were trained by the same recipe on every patient, these included{further}."
     stages = "\n".join(
         f"{number}. `{stage['command']}` ({stage['samples']:,} slices drawn from {stage['patients']} patients"
         + (f"; taught by {stage['teacher']})" if "teacher" in stage else ")")
