@@ -1,11 +1,11 @@
 """Turn finished runs into a zoo entry: python -m train.release --data DIR --run RUN --validated RUN… [--half] [--into DIR]
 
-The validated runs, one or the folds of a cross-validation, give the figures, each on the patients that it never trained on,
-and choose the mask's threshold and fit the verdict's calibration and review bands (`train.calibrate`). `--run`, whose weights are
+The validated runs, one or the folds of a cross-validation, give the figures, each on the patients that it never trained on, and
+choose the mask's threshold and fit the verdict's calibration and review bands (`train.calibrate`). `--run`, whose weights are
 released, is that same run, one that started from it and went on to see every patient (`--all --start`), or one of the same
-recipe on every patient (`--all`), which may have gone on for a stage more. `--healthy` takes what `train.healthy` found with the entry into its card; the calibration comes first, so that is
-a second release. Gate and quantised network of other weights that lay there before are gone afterwards: `train.gate` and
-`train.quantise` make the new ones'.
+recipe on every patient (`--all`), which may have gone on for a stage more. `--healthy` takes what `train.healthy` found with the
+entry into its card; the calibration comes first, so that is a second release. Gate and quantised network of other weights that
+lay there before are gone afterwards: `train.gate` and `train.quantise` make the new ones'.
 """
 
 from __future__ import annotations
