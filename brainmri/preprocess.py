@@ -192,9 +192,7 @@ class Preprocess:
 
         placement = self.placement(unit, spacing)
         channels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(unit, 2, 0), dtype=np.float32))
-        if torch.device(device).type == "cuda":
-            channels = channels.pin_memory().to(device, non_blocking=True)
-        return self.place(channels, placement), placement
+        return self.place(channels.to(device), placement), placement
 
     def restore(self, probability: Tensor, placement: Placement) -> Tensor:
         """Put a probability map back on the grid of the uploaded image.

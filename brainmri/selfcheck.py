@@ -41,14 +41,13 @@ def answer(model: LoadedModel) -> dict:
     return found
 
 
-def apart(one: dict, other: dict) -> float:
-    """The largest difference of any number of two answers."""
-    return max(float(np.abs(np.subtract(one[key], other[key])).max()) for key in other)
-
-
 def drift(model: LoadedModel) -> float | None:
-    """How far an entry's stored answer is from what comes out here; None where it has none."""
-    return apart(answer(model), model.entry.selfcheck) if model.entry.selfcheck else None
+    """The largest difference of any stored number from what comes out here; None where the entry has no stored answer."""
+    stored = model.entry.selfcheck
+    if not stored:
+        return None
+    found = answer(model)
+    return max(float(np.abs(np.subtract(found[key], stored[key])).max()) for key in stored)
 
 
 @dataclass(frozen=True, kw_only=True)
