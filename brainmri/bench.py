@@ -228,7 +228,7 @@ def table(found: dict) -> str:
         for way, rates in ways.items():
             cells = [f"{rate:8.1f} {rate / ways[EAGER][batch]:4.1f}x" for batch, rate in rates.items()]
             lines.append(f"{way:>27}" + "".join(cells))
-        best = max(rate for way, rates in ways.items() if way != PUBLIC for rate in rates.values())
+        best = max(rate for way, rates in ways.items() if way not in (PUBLIC, QUANTISED) for rate in rates.values())
         lines.append(
             f"{operations / 1e9:.2f} GFLOP a slice; at best {best * operations / 1e12:.3g} TFLOP/s, "
             f"{best * operations / most:.0%} of a large product of matrices here ({most / 1e12:.3g})"
