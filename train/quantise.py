@@ -2,8 +2,7 @@
 
 Post-training quantisation to 8-bit integers (NNCF), its ranges from slices of the network's own training patients. Where a
 network draws masks, whatever leads to the verdict and to the gate's features stays in float32, so that both answer as before,
-and the rest is quantised: the decoder with its dense convolutions. Of a classifier the dense layers stay in float32, which cost
-next to nothing and whose large sums 8 bits would cut off. Each validated run is quantised so and measured on its
+and the rest is quantised: the decoder with its dense convolutions. Each validated run is quantised so and measured on its
 validation patients against itself in float32. Where that costs more than the limits below, or the self-check drifts, nothing is
 written; else `int8.xml` and `int8.bin` are put beside the entry's weights, and what they cost goes into `config.json` and the
 card. Run it after `train.gate`.
@@ -66,10 +65,10 @@ def quantised(model: LoadedModel, views: Tensor):
     import nncf
 
     graph, names = as_graph(model.run.served, model.entry.preprocess.size), model.run.served.names
-    kept = {"names": sorted(leading_to(graph.outputs[1:]))} if "mask" in names else {"types": ["MatMul"]}
+    kept = leading_to(graph.outputs[1:]) if "mask" in names else set()
     return nncf.quantize(
         graph, nncf.Dataset([view[None].numpy() for view in views]), subset_size=len(views),
-        ignored_scope=nncf.IgnoredScope(**kept),
+        ignored_scope=nncf.IgnoredScope(names=sorted(kept)),
     )  # fmt: skip
 
 
