@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from brainmri.entry import ModelEntry
 from brainmri.predict import in_its_roles, predict_slices, rules_of
 from brainmri.reading import read_slice
 from brainmri.zoo import LoadedModel
@@ -17,13 +14,6 @@ from brainmri.zoo import LoadedModel
 SLICE = Path(__file__).parent / "templates" / "selfcheck.png"
 TOLERANCE = 0.02  # of a probability: devices and releases of torch round differently, a wrong network is far off
 BLOCKS = 8  # the map is kept as the means of so many by so many blocks
-
-
-def views(entry: ModelEntry) -> Tensor:
-    """The bundled slice and its mirror image as an entry's network takes them, (2, 3, S, S)."""
-    placed, _ = entry.preprocess(read_slice(SLICE).pixels)
-    image = entry.preprocess.normalise(placed[None])
-    return torch.cat([image, image.flip(-1)])
 
 
 def answer(model: LoadedModel) -> dict:

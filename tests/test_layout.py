@@ -51,7 +51,7 @@ ROOMS = {
     "report": {"findings", "render", "scan"},
     "runtime": {"", "entry", "gate"},
     "scan": {"preprocess"},
-    "selfcheck": {"entry", "predict", "reading", "zoo"},
+    "selfcheck": {"predict", "reading", "zoo"},
     "sequences": {"preprocess", "scan"},
     "stability": {"predict", "zoo"},
     "volumes": {"files", "preprocess", "scan", "sequences"},

@@ -239,5 +239,9 @@ def test_a_cross_validation_measures_every_patient_once(tmp_path):
     card = (tmp_path / "zoo" / entry.name / "README.md").read_text()
     assert "trained by the same recipe on every patient" in card
 
+    entry = release(last, [tmp_path / "cv" / f"fold-{fold}" for fold in range(2)], data, tmp_path / "zoo", half=False)
+    card = (tmp_path / "zoo" / entry.name / "README.md").read_text()
+    assert "these included, and went on for the last stage below" in card  # further than what was measured
+
     with pytest.raises(SystemExit, match="a fold came twice"):
         release(last, [runs[0], runs[0]], data, tmp_path / "zoo", half=False)

@@ -98,13 +98,15 @@ def on_device(raw: dict, device: torch.device) -> dict[str, Tensor]:
     return {k: raw[k].to(device, non_blocking=True) for k in ("image", "mask", "tumour")}
 
 
-def load_batches(dataset: Dataset, drawn: Sampler, batch: int, generator: torch.Generator, options: argparse.Namespace):
+def load_batches(
+    dataset: Dataset, drawn: Sampler, batch: int, generator: torch.Generator, options: argparse.Namespace, device: torch.device
+) -> DataLoader:
     """An epoch's batches, augmented by processes on the CPU, or by a thread where the slices lie (`--on-device`)."""
     if options.on_device:
         return ThreadDataLoader(dataset, batch_size=batch, sampler=drawn, num_workers=0, generator=generator)
     return DataLoader(
         dataset, batch_size=batch, sampler=drawn, num_workers=options.workers, generator=generator,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device.type == "cuda",
     )  # fmt: skip
 
 
@@ -242,7 +244,7 @@ def fit(
     for epoch in range(len(history), options.epochs):
         began = time.perf_counter()
         sampler.epoch = epoch
-        loader = load_batches(dataset, drawn, micro, seed_epoch(options.seed, epoch), options)
+        loader = load_batches(dataset, drawn, micro, seed_epoch(options.seed, epoch), options, device)
         means = train_epoch(
             net, loader, step_loss, optimiser, device=device, dtype=dtype, title=f"epoch {epoch + 1}/{options.epochs}",
             clip=5.0, scheduler=scheduler, accumulate=options.accumulate,
