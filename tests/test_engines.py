@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,14 @@ def until(there: Callable[[], object], wanted: str) -> object:
         assert time.monotonic() < deadline, f"{wanted} did not come"
         time.sleep(0.02)
     return found
+
+
+def parent(process: int) -> int | None:
+    """The process that started this one; None when it has ended, which it may while it is being asked."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +86,7 @@ def night(cohort, tmp_path_factory):
     out = tmp_path_factory.mktemp("night")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # by default whatever else the machine does goes first
         patch.setenv("PYTHONPATH", str(ROOT))  # as if the package were installed on every node
         cluster = Cluster()
         try:
@@ -103,11 +113,11 @@ def _kills(cluster, doomed, command: list[str], out: Path) -> SimpleNamespace:
     def at_work() -> tuple[str, int] | None:
         """A study that a worker of the doomed node is at, and the worker's process."""
         for begun in out.glob(".attempts/*"):
-            for line in begun.read_text().splitlines():
-                process = int(line.split()[1])
-                status = Path(f"/proc/{process}/stat")
-                if status.exists() and int(status.read_text().rpartition(")")[2].split()[1]) == raylet:
-                    return begun.name, process
+            with suppress(FileNotFoundError):  # the study may be done while it is being asked
+                for line in begun.read_text().splitlines():
+                    process = int(line.split()[1])
+                    if parent(process) == raylet:
+                        return begun.name, process
         return None
 
     before, killed = {}, []
@@ -117,7 +127,8 @@ def _kills(cluster, doomed, command: list[str], out: Path) -> SimpleNamespace:
             before.update(done())
             name, process = until(at_work, "work for the doomed node")
             cluster.remove_node(doomed, allow_graceful=False)
-            os.kill(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may follow its node by itself
+                os.kill(process, signal.SIGKILL)
             killed.append(name)
 
     killer = threading.Thread(target=kill)
