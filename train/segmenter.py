@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from monai import transforms as mt
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.nn import functional as F
 
 from brainmri.nets import EffUNet, ResUNet
 from brainmri.preprocess import Preprocess
-from train.augment import RandCarveMixd, augmentation
+from train.augment import augmentation
 from train.distributed import leads, process_group
 from train.loop import choose_precision, common_arguments, fit
 from train.losses import LOSSES, segmentation_loss
@@ -38,7 +37,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--encoder", choices=["imagenet", "none"], default="imagenet", help="effunet's starting weights")
     add = parser.add_argument
     add("--teacher", type=Path, help="run folder or zoo entry whose masks the targets are drawn halfway towards")
-    add("--carve", type=float, default=0.0, help="share of slices that another patient's tumour is put into (CarveMix)")
     parser.set_defaults(size=160)
     return parser.parse_args(arguments)
 
@@ -122,11 +120,8 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
                   {"params": [p for p in net.parameters() if id(p) not in known], "lr": options.lr}]  # fmt: skip
     else:
         groups = [{"params": list(net.parameters()), "lr": options.lr}]
-    transform = augmentation(options.size)
-    if options.carve:
-        transform = mt.Compose([RandCarveMixd(train, options.carve), transform])
     fit(
-        net, loss=loss, groups=groups, slices=train, transform=transform,
+        net, loss=loss, groups=groups, slices=train, transform=augmentation(options.size),
         validate=(lambda: grid_figures(net, validation, preprocess, device)) if validation else None,
         options=options, device=device, dtype=dtype,
     )  # fmt: skip
