@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +15,20 @@ from brainmri.scan import Geometry
 ISLAND = 0.15
 # a lesion with less than this share of its voxels beyond the midline belongs to one side
 BEYOND = 0.05
+
+
+class Part(NamedTuple):
+    """What hangs together within one slice of a mask, by edges or corners.
+
+    Attributes:
+        plane: the slice, from 0.
+        pixel: row and column of one of its pixels.
+        across: the largest distance across it (Feret), in the unit of the spacing that it was measured with.
+    """
+
+    plane: int
+    pixel: tuple[int, int]
+    across: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +81,23 @@ def without_islands(mask: np.ndarray) -> np.ndarray:
     return (sizes >= max(1.0, ISLAND * sizes.max()))[labels]
 
 
-def diameters(mask: np.ndarray, spacing: tuple[float, float]) -> list[float]:
-    """The largest distance across what is outlined in each slice (Feret diameter of its widest part), 0 where nothing is.
-
-    Args:
-        mask: (S, H, W) bool.
-        spacing: between rows and between columns; the distances come in its unit.
-    """
+def find_parts(mask: np.ndarray, spacing: tuple[float, float]) -> list[Part]:
+    """What is outlined in each slice of an (S, H, W) bool mask; `spacing` is between rows and between columns."""
     from skimage.measure import label, regionprops
 
     return [
-        max((part.feret_diameter_max for part in regionprops(label(plane, connectivity=2), spacing=spacing)), default=0.0)
-        for plane in mask
+        Part(number, tuple(int(c) for c in part.coords[0]), float(part.feret_diameter_max))
+        for number, plane in enumerate(mask)
+        for part in regionprops(label(plane, connectivity=2), spacing=spacing)
     ]
+
+
+def diameters(parts: Sequence[Part], slices: int) -> list[float]:
+    """For each of so many slices how wide its widest part is, 0 where there is none."""
+    widest = [0.0] * slices
+    for part in parts:
+        widest[part.plane] = max(widest[part.plane], part.across)
+    return widest
 
 
 def midline(pixels: np.ndarray) -> float:
@@ -86,21 +106,25 @@ def midline(pixels: np.ndarray) -> float:
     return left + (wide - 1) / 2
 
 
-def find_lesions(mask: np.ndarray, geometry: Geometry | None, middle: float) -> tuple[Lesion, ...]:
+def find_lesions(mask: np.ndarray, parts: Sequence[Part], geometry: Geometry | None, middle: float) -> tuple[Lesion, ...]:
     """The lesions in a mask, the largest first.
 
     Args:
         mask: (S, H, W) bool, axial, the patient's right on the image's left.
+        parts: of this mask, measured in mm where the geometry is plausible, else in pixels.
         geometry: where the slices lie in the patient; None where the files do not tell.
         middle: the column of the head's midline.
     """
     from skimage.measure import label, regionprops
 
     measured = geometry is not None and geometry.plausible
+    labels = label(mask, connectivity=3)
+    rising = sorted(reversed(parts), key=lambda part: part.across)  # the last of a lesion is its widest, of several the first
+    widest = {int(labels[part.plane, *part.pixel]): part for part in rising}
     lesions = []
-    for region in regionprops(label(mask, connectivity=3)):
+    for region in regionprops(labels):
         first, last = region.bbox[0], region.bbox[3] - 1
-        across = diameters(region.image, geometry.spacing[1:] if measured else (1.0, 1.0))
+        part = widest[region.label]
         columns = region.coords[:, 2]
         right = float((columns < middle).mean())
         side = "right" if right > 1 - BEYOND else "left" if right < BEYOND else "both"
@@ -109,8 +133,8 @@ def find_lesions(mask: np.ndarray, geometry: Geometry | None, middle: float) -> 
             Lesion(
                 voxels=int(region.num_pixels),
                 volume_mm3=float(region.num_pixels * geometry.voxel_volume) if measured else None,
-                diameter=float(max(across)),
-                widest=first + int(np.argmax(across)),
+                diameter=part.across,
+                widest=part.plane,
                 slices=(int(first), int(last)),
                 centroid=centroid,
                 centroid_mm=geometry.to_mm(centroid) if measured and geometry.oriented else None,

@@ -17,7 +17,7 @@ from brainmri.calibration import Rules, evidence
 from brainmri.entry import ModelEntry
 from brainmri.findings import NO_TUMOUR, REVIEW, Finding, Study, decide, decide_study, ranges
 from brainmri.gate import Answer
-from brainmri.lesions import diameters, find_lesions, midline, without_islands
+from brainmri.lesions import diameters, find_lesions, find_parts, midline, without_islands
 from brainmri.preprocess import FLAIR, Placement
 from brainmri.reading import Scan, read_slice, read_study
 from brainmri.runtime import versions
@@ -195,6 +195,7 @@ class Pipeline:
         judged = judge(predicted, self.rules, _mode(scan))
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
         maps[shown], mask[shown] = judged.maps, judged.masks
+        parts = find_parts(mask, spacing if measured else (1.0, 1.0))
         provenance = self.provenance(scan)
         pixel = float(np.prod(spacing)) if measured else None
         places = iter(range(len(judged.masks)))
@@ -215,8 +216,8 @@ class Pipeline:
             findings=findings,
             mask=mask,
             probability_map=maps,
-            diameters=tuple(diameters(mask, spacing if measured else (1.0, 1.0))),
-            lesions=find_lesions(mask, geometry, midline(scan.pixels)),
+            diameters=tuple(diameters(parts, len(mask))),
+            lesions=find_lesions(mask, parts, geometry, midline(scan.pixels)),
             sequences=scan.sequences,
             geometry=geometry,
             warnings=warnings,

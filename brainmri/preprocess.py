@@ -96,7 +96,7 @@ def head_box(unit: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0), smalle
         top, left, height, width in pixels.
     """
     height, width = unit.shape[:2]
-    mean = unit.mean(axis=2)
+    mean = (unit[..., 0] + unit[..., 1] + unit[..., 2]) / 3  # over so short an axis numpy's mean takes ten times as long
     foreground = mean > 0.15 * np.percentile(mean, 99)
     longer = max(height * spacing[0], width * spacing[1])
     box = []

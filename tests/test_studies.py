@@ -8,7 +8,7 @@ import pytest
 
 import brainmri
 from brainmri.findings import decide_study, ranges
-from brainmri.lesions import diameters, find_lesions, midline, without_islands
+from brainmri.lesions import diameters, find_lesions, find_parts, midline, without_islands
 from brainmri.report import report_html
 from brainmri.scan import Geometry, Scan
 from train.phantoms import phantom_volume
@@ -61,8 +61,13 @@ def test_ranges_count_from_one():
 # --- measures -------------------------------------------------------------------------------------------------------------
 
 
+def lesions_of(mask, grid, middle):
+    parts = find_parts(mask, grid.spacing[1:] if grid and grid.plausible else (1.0, 1.0))
+    return find_lesions(mask, parts, grid, middle)
+
+
 def test_a_box_is_measured(box):
-    (lesion,) = find_lesions(box, geometry(box.shape), middle=29.5)
+    (lesion,) = lesions_of(box, geometry(box.shape), middle=29.5)
     assert lesion.voxels == 3 * 10 * 20
     assert lesion.volume_mm3 == pytest.approx(3 * 10 * 20 * 10)
     assert lesion.diameter == pytest.approx(np.hypot(10 * 1, 20 * 2), abs=1.5)
@@ -74,16 +79,16 @@ def test_a_box_is_measured(box):
 
 @pytest.mark.parametrize(("middle", "side"), [(29.5, "right"), (2, "left"), (15, "both")])
 def test_the_side_is_the_patients(box, middle, side):
-    assert find_lesions(box, geometry(box.shape), middle)[0].side == side
+    assert lesions_of(box, geometry(box.shape), middle)[0].side == side
 
 
 def test_without_a_known_size_nothing_is_in_millimetres(box):
-    (lesion,) = find_lesions(box, None, 29.5)
+    (lesion,) = lesions_of(box, None, 29.5)
     assert (lesion.volume_mm3, lesion.centroid_mm, lesion.side) == (None, None, None)
     assert lesion.diameter == pytest.approx(np.hypot(10, 20), abs=1.5)
     metres = geometry(box.shape, spacing=(0.005, 0.001, 0.002))
-    assert find_lesions(box, metres, 29.5)[0].volume_mm3 is None
-    (sized,) = find_lesions(box, geometry(box.shape, oriented=False), 29.5)
+    assert lesions_of(box, metres, 29.5)[0].volume_mm3 is None
+    (sized,) = lesions_of(box, geometry(box.shape, oriented=False), 29.5)
     assert sized.volume_mm3 == pytest.approx(6000)
     assert (sized.centroid_mm, sized.side) == (None, None)
 
@@ -93,7 +98,7 @@ def test_lesions_touch_by_corners_and_come_by_size():
     mask[0, 0:5, 0:5] = True
     mask[1, 5:8, 5:8] = True  # one corner away
     mask[4, 20:40, 20:30] = True
-    assert [lesion.voxels for lesion in find_lesions(mask, None, 20)] == [200, 34]
+    assert [lesion.voxels for lesion in lesions_of(mask, None, 20)] == [200, 34]
 
 
 def test_islands_are_dropped_beside_a_larger_lesion():
@@ -110,9 +115,20 @@ def test_diameters_are_those_of_the_widest_part_in_each_slice():
     mask = np.zeros((3, 50, 50), bool)
     mask[1, 10, 5:35] = True
     mask[1, 40, 40:44] = True
-    found = diameters(mask, (1.0, 2.0))
+    found = diameters(find_parts(mask, (1.0, 2.0)), len(mask))
     assert found[0] == found[2] == 0
     assert found[1] == pytest.approx(60, abs=2)
+
+
+def test_a_lesion_is_as_wide_as_its_widest_part():
+    mask = np.zeros((4, 50, 50), bool)
+    mask[0, 10:20, 10:20] = True
+    mask[1, 10:20, 10:30] = mask[1, 40:44, 40:44] = True
+    mask[2, 10:20, 10:30] = True  # as wide as the slice before
+    large, small = lesions_of(mask, None, 25)
+    assert (large.widest, small.widest) == (1, 1)
+    assert large.diameter == pytest.approx(np.hypot(10, 20), abs=1.5)
+    assert small.diameter == pytest.approx(np.hypot(4, 4), abs=1.5)
 
 
 def test_the_midline_is_the_middle_of_the_head():
