@@ -12,7 +12,7 @@ import brainmri
 from brainmri.entry import DIAGRAM, VARIANTS, read_entry
 from brainmri.figures import RELIABILITY, failure_tables, reliability_table
 from brainmri.nets import ResNet50Classifier, ResUNet
-from brainmri.preprocess import FLAIR
+from brainmri.preprocess import FLAIR, Preprocess
 from brainmri.zoo import load
 from train import classifier, crossvalidate, segmenter
 from train.augment import RandFlairInsteadd, augmentation
@@ -124,6 +124,31 @@ def test_a_student_learns_from_its_teachers_masks(tmp_path):
     with pytest.raises(SystemExit, match="preprocesses as"):
         segmenter.main([*SMOKE, "--teacher", str(Path(brainmri.__file__).parent / "weights" / "resunet-lgg"), "--all",
                         "--out", str(tmp_path / "other")])  # fmt: skip
+
+
+def test_a_classifier_learns_from_a_teachers_masks_and_verdicts(tmp_path):
+    teacher, student, alone = tmp_path / "teacher", tmp_path / "student", tmp_path / "alone"
+    segmenter.main([*SMOKE, "--net", "effunet", "--out", str(teacher)])
+    classifier.main([*SMOKE, "--teacher", str(teacher), "--out", str(student)])
+    classifier.main([*SMOKE, "--out", str(alone)])
+    losses = [(folder / "history.csv").read_text().splitlines()[1].split(",")[1] for folder in (student, alone)]
+    assert losses[0] != losses[1]  # the same start, the same slices, other targets
+    stage = load("resnet50-lgg", weights=student, device="cpu").entry.training["stages"][0]
+    assert stage["teacher"].startswith("effunet-lgg, SHA-256 ")
+    weights = Path(brainmri.__file__).parent / "weights"
+    with pytest.raises(SystemExit, match="does segmentation alone"):
+        classifier.main([*SMOKE, "--teacher", str(weights / "resunet-lgg"), "--out", str(tmp_path / "other")])
+    with pytest.raises(SystemExit, match="sees 160 px, fewer than this run's 192"):
+        classifier.main(["--data", str(student / "phantoms"), "--teacher", str(weights / "effunet-lgg"), "--size", "192",
+                         "--out", str(tmp_path / "finer")])  # fmt: skip
+
+
+def test_a_student_sees_its_teachers_slice_on_a_coarser_grid():
+    image = torch.rand(2, 3, 160, 160)
+    small = classifier.seen_at(image, Preprocess(size=96))
+    assert small.shape == (2, 3, 96, 96)
+    assert small.mean(dim=(1, 2, 3)) == pytest.approx([0, 0], abs=1e-5)
+    assert torch.equal(classifier.seen_at(image, Preprocess(size=160)), Preprocess(size=160).normalise(image))
 
 
 def test_a_release_of_a_run_that_did_not_start_from_the_measured_one_is_refused(tmp_path):

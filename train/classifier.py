@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.nn import functional as F
 
+from brainmri.entry import read_entry
 from brainmri.nets import ResNet50Classifier
 from brainmri.preprocess import Preprocess
 from train.augment import augmentation
@@ -22,7 +24,7 @@ from train.distributed import leads, process_group
 from train.loop import choose_precision, common_arguments, fit
 from train.metrics import auc
 from train.pretrained import imagenet_resnet50
-from train.run import apply_smoke, load_split, save_run, start_from
+from train.run import apply_smoke, load_split, load_unleaked, save_run, start_from
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -32,6 +34,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--frozen", action="store_true", help="train the head alone")
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--localise", type=float, default=1.0, help="weight of the coarse tumour map's loss")
+    parser.add_argument("--teacher", type=Path, help="run folder or zoo entry that the targets are drawn halfway towards")
     parser.set_defaults(size=128, lr=1e-3, tumour_share=0.5)
     return parser.parse_args(arguments)
 
@@ -58,15 +61,32 @@ class WithLocaliser(nn.Module):
 def grid_figures(
     net: ResNet50Classifier, slices: list[dict], preprocess: Preprocess, device, batch: int = 32
 ) -> dict[str, float]:
-    """AUC and accuracy over validation slices, to watch a run by."""
+    """AUC and accuracy over validation slices, placed on the network's grid or a finer one, to watch a run by."""
     probabilities = []
     for start in range(0, len(slices), batch):
         image = torch.stack([s["image"] for s in slices[start : start + batch]]).to(device)
-        logits = net(preprocess.normalise(image).to(memory_format=torch.channels_last))
+        logits = net(seen_at(image, preprocess))
         probabilities += logits.float().softmax(1)[:, 1].tolist()
     tumour = [s["tumour"] for s in slices]
     right = sum((p > 0.5) == bool(t) for p, t in zip(probabilities, tumour, strict=True))
     return {"validation AUC": auc(probabilities, tumour), "validation accuracy": right / len(tumour)}
+
+
+def _teachers_grid(teacher: Path, size: int) -> Preprocess:
+    """The preprocessing of a teacher; SystemExit when it cannot teach a verdict seen at this size."""
+    entry = read_entry(teacher)
+    if len(entry.tasks) < 2:
+        raise SystemExit(f"{teacher} does {entry.tasks[0]} alone; a teacher of the verdict gives mask and verdict")
+    if entry.preprocess.size < size:
+        raise SystemExit(f"{teacher} sees {entry.preprocess.size} px, fewer than this run's {size}; choose a smaller --size")
+    return entry.preprocess
+
+
+def seen_at(image: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
+    """(B, 3, T, T) in [0, 1], as a network of this preprocessing sees it: (B, 3, S, S), S at most T, normalised."""
+    if image.shape[-1] != preprocess.size:
+        image = F.interpolate(image, size=(preprocess.size, preprocess.size), mode="bilinear", antialias=True)
+    return preprocess.normalise(image).to(memory_format=torch.channels_last)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -82,7 +102,10 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
         apply_smoke(options, size=64)
     torch.manual_seed(options.seed)
     preprocess = Preprocess(size=options.size)
-    split, train, validation = load_split(options, preprocess)
+    # a teacher sees the same changed slice on its own grid, as fine or finer
+    placing = _teachers_grid(options.teacher, options.size) if options.teacher else preprocess
+    split, train, validation = load_split(options, placing)
+    teacher = load_unleaked(options.teacher, split, device) if options.teacher else None
     built = head_arguments(options.size, options.dropout)
     net = ResNet50Classifier(**built, frozen=options.frozen)
     if options.start:
@@ -95,12 +118,17 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
     print(f"ResNet50Classifier on {device} in {str(dtype).removeprefix('torch.')}")
 
     def loss(batch):
-        image = preprocess.normalise(batch["image"]).to(memory_format=torch.channels_last)
-        logits, where = training(image)
-        value = F.cross_entropy(logits.float(), batch["tumour"], label_smoothing=0.02)
+        logits, where = training(seen_at(batch["image"], preprocess))
+        verdict, mask = F.one_hot(batch["tumour"], 2).float(), batch["mask"].clamp(0, 1)
+        if teacher:
+            with torch.inference_mode():
+                map_logits, verdict_logits = teacher.net.both(seen_at(batch["image"], placing))
+            verdict = (verdict + verdict_logits.float().softmax(1)) / 2
+            mask = (mask + map_logits.float().sigmoid()) / 2
+        value = F.cross_entropy(logits.float(), verdict, label_smoothing=0.02)
         if options.localise:
-            present = F.adaptive_max_pool2d(batch["mask"], where.shape[2:])
-            value = value + options.localise * F.binary_cross_entropy_with_logits(where.float(), present.clamp(0, 1))
+            present = F.adaptive_max_pool2d(mask, where.shape[2:])
+            value = value + options.localise * F.binary_cross_entropy_with_logits(where.float(), present)
         return value, {"train accuracy": (logits.argmax(1) == batch["tumour"]).float().mean().item()}
 
     # the head's first layer sums 2048 positive features: at the base's step its ReLUs all die within an epoch
@@ -111,7 +139,7 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
     fit(
         training, loss=loss, slices=train,
         groups=[{"params": head, "lr": options.lr / 30}, {"params": rest, "lr": options.lr}],
-        transform=augmentation(options.size),
+        transform=augmentation(placing.size),
         validate=(lambda: grid_figures(net, validation, preprocess, device)) if validation else None,
         options=options, device=device, dtype=dtype,
     )  # fmt: skip
