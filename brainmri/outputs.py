@@ -68,13 +68,14 @@ def _study_files(scan: Scan, study: Study, folder: Path) -> list[Path]:
     volumes, problems = _write_volumes(study, folder)
     study = replace(study, warnings=(*study.warnings, *problems))
     report, table, montage, record = (folder / name for name in ("report.html", "slices.csv", "montage.png", RECORD))
-    report.write_text(report_html(scan, study, scan.name), encoding="utf-8")
+    overlays = montage_picture(scan.pixels, study)
+    report.write_text(report_html(scan, study, scan.name, overlays), encoding="utf-8")
     with table.open("w", newline="", encoding="utf-8") as handle:
         rows = study.table()
         writer = csv.DictWriter(handle, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    montage_picture(scan.pixels, study).save(montage)
+    overlays.save(montage)
     record.write_text(json.dumps({"input": scan.name, **study.record()}, indent=2) + "\n", encoding="utf-8")
     return [report, *volumes, table, montage, record]
 

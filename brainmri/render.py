@@ -122,7 +122,7 @@ def projection_pictures(pixels: np.ndarray, study: Study, views: int = 24, side:
     Returns:
         RGB pictures, upright.
     """
-    from scipy.ndimage import rotate, zoom
+    from scipy.ndimage import zoom
 
     extent = np.array(pixels.shape[:3], float)
     if study.geometry:
@@ -131,18 +131,9 @@ def projection_pictures(pixels: np.ndarray, study: Study, views: int = 24, side:
         extent[0] = max(extent[1:])
     grid = side / 2 * extent / (1.1 * extent.max())  # half as fine as the picture; the corners of the field of view are air
     head = np.clip(pixels[..., FLAIR] - AIR, 0, None)
-    head, mask = (zoom(volume, grid / volume.shape, order=1) for volume in (head, study.mask.astype(np.float32)))
-    wide = round(side / 2)
-    heads, thicknesses = [], []
-    for angle in np.arange(views // 2) * 360 / views:
-        for volume, projections in ((head, heads), (mask, thicknesses)):
-            projection = rotate(volume, angle, axes=(2, 1), order=1).sum(axis=1)[::-1]  # upright
-            canvas = np.zeros((wide, wide), np.float32)
-            top, left = (wide - projection.shape[0]) // 2, (wide - projection.shape[1]) // 2
-            fitting = projection[max(0, -top) :, max(0, -left) :][:wide, :wide]
-            canvas[max(0, top) :, max(0, left) :][: fitting.shape[0], : fitting.shape[1]] = fitting
-            projections.append(canvas)
-    brightest, thickest = max(map(np.max, heads)) or 1, max(map(np.max, thicknesses)) or 1
+    shapes = (zoom(volume, grid / volume.shape, order=1) for volume in (head, study.mask.astype(np.float32)))
+    heads, thicknesses = (_projections(volume, views // 2, round(side / 2)) for volume in shapes)
+    brightest, thickest = heads.max() or 1, thicknesses.max() or 1
     pictures = []
     for projection, thickness in zip(heads, thicknesses, strict=True):
         strength = np.clip(2 * thickness / thickest, 0, 0.9)[..., None]
@@ -150,3 +141,23 @@ def projection_pictures(pixels: np.ndarray, study: Study, views: int = 24, side:
         pictures.append(Image.fromarray(colours.astype(np.uint8), "RGB").resize((side, side), Image.Resampling.BICUBIC))
     # a projection from behind is the mirror image of the one from the front
     return pictures + [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
+
+
+def _projections(volume: np.ndarray, views: int, side: int) -> np.ndarray:
+    """Sums through an (S, H, W) float32 volume, none of its axes longer than `side`, over half a turn from the front; upright.
+
+    Returns:
+        (views, side, side) float32.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    slices, height, width = volume.shape
+    left, top, above = (side - width) // 2, (side - height) // 2, (side - slices) // 2
+    square = F.pad(torch.from_numpy(volume), (left, side - width - left, top, side - height - top))
+    angles = torch.arange(views) * (np.pi / views)
+    zero = torch.zeros_like(angles)
+    turns = torch.stack([angles.cos(), -angles.sin(), zero, angles.sin(), angles.cos(), zero], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(turns, [views, 1, side, side], align_corners=False)
+    turned = F.grid_sample(square.expand(views, -1, -1, -1), grid, align_corners=False)  # slices as channels, all at once
+    return F.pad(turned.sum(dim=2).flip(1), (0, 0, above, side - slices - above)).numpy()

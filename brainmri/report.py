@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from brainmri.findings import NO_TUMOUR, REVIEW, TUMOUR, Finding, Study, count, percent, ranges
-from brainmri.render import flair_picture, heat_layer, montage_picture, overlay_layer, projection_pictures, proportions
+from brainmri.render import flair_picture, heat_layer, overlay_layer, projection_pictures, proportions
 from brainmri.scan import Scan
 
 # how each verdict is shown: its class in the style sheets, its sign, its words
@@ -50,12 +50,12 @@ def viewer_html(scan: Scan, study: Study) -> Markup:
     ))  # fmt: skip
 
 
-def report_html(scan: Scan, study: Study, title: str) -> str:
-    """The whole finding as one HTML file that fetches nothing."""
+def report_html(scan: Scan, study: Study, title: str, montage: Image.Image) -> str:
+    """The whole finding as one HTML file that fetches nothing; `montage` is `montage_picture` of the study."""
     state, sign, words = STATES[study.verdict]
     return template("report.html").render(
         title=title, state=state, sign=sign, words=words, summary=summary(study), record=study.record(),
-        viewer=viewer_html(scan, study), lesions=lesions_html(study), montage=montage_html(scan, study),
+        viewer=viewer_html(scan, study), lesions=lesions_html(study), montage=montage_html(montage),
         css=viewer_style(), js=viewer_script(),
     )  # fmt: skip
 
@@ -97,10 +97,10 @@ def lesions_html(study: Study) -> Markup:
     return scrolls.format(Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(titles, cells))
 
 
-def montage_html(scan: Scan, study: Study) -> Markup:
-    """The overlays of the outlined slices in one picture."""
-    picture = _webp(montage_picture(scan.pixels, study))
-    return Markup('<img class="montage" src="{}" alt="Overlays of the slices, numbered from the neck upwards">').format(picture)
+def montage_html(montage: Image.Image) -> Markup:
+    """The overlays of the outlined slices (`montage_picture`) for a page."""
+    source = _webp(montage)
+    return Markup('<img class="montage" src="{}" alt="Overlays of the slices, numbered from the neck upwards">').format(source)
 
 
 def chart_svg(study: Study) -> Markup:

@@ -28,6 +28,8 @@ from brainmri.__main__ import main
 from brainmri.cohort import inputs_in, process
 from brainmri.outputs import pack, write_study
 from brainmri.reading import read_study
+from brainmri.render import montage_picture
+from brainmri.report import report_html
 from train.metrics import dice
 
 EXAMPLE = Path(__file__).parents[1] / "assets" / "examples" / "study-flair.nii.gz"
@@ -317,8 +319,7 @@ def test_memory_does_not_grow_with_the_number_of_studies(pipe, tmp_path):
 
 
 def test_reports_of_many_slices_stay_small(pipe, study):
-    from brainmri.report import report_html
-
-    report = report_html(read_study(EXAMPLE), study, "example")
+    scan = read_study(EXAMPLE)
+    report = report_html(scan, study, "example", montage_picture(scan.pixels, study))
     assert len(report) < 60_000 * len(study.findings)
     assert not re.search(r"https?://(?!www\.w3\.org)", report)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import brainmri
 from brainmri.findings import decide_study, ranges
 from brainmri.lesions import diameters, find_lesions, find_parts, midline, without_islands
+from brainmri.render import montage_picture, projection_pictures
 from brainmri.report import report_html
 from brainmri.scan import Geometry, Scan
 from train.phantoms import phantom_volume
@@ -208,7 +210,7 @@ def test_an_impossible_voxel_size_is_told_and_not_used(pipe, phantom):
 
 
 def test_the_report_is_whole_and_fetches_nothing(study, phantom):
-    report = report_html(phantom[0], study, "a <i>title</i>")
+    report = report_html(phantom[0], study, "a <i>title</i>", montage_picture(phantom[0].pixels, study))
     assert "a &lt;i&gt;title&lt;/i&gt;" in report
     assert "a &lt;b&gt;warning&lt;/b&gt;" in report
     assert not re.search(r"""(src|href)=["'](?!data:)""", report)
@@ -222,8 +224,23 @@ def test_the_report_is_whole_and_fetches_nothing(study, phantom):
     assert all(frame["flair"].startswith("data:image/webp;base64,") for frame in data["frames"])
 
 
+def test_a_head_is_seen_from_all_around(phantom):
+    """A rod in front of the head, to its right: as it goes round, it is on one side, before the middle, on the other."""
+    scan, _ = phantom
+    mask = np.zeros(scan.pixels.shape[:3], bool)
+    mask[2:8, 20:24, 60:68] = True
+    pictures = projection_pictures(scan.pixels, SimpleNamespace(mask=mask, geometry=None), views=4, side=192)
+    assert [picture.size for picture in pictures] == [(192, 192)] * 4
+    reds = [np.asarray(picture).astype(int) for picture in pictures]
+    across = [np.flatnonzero((red[..., 0] - red[..., 2] > 60).any(axis=0)).mean() for red in reds]
+    middle = 95.5
+    assert across[0] == pytest.approx(across[2], abs=2) == pytest.approx(middle, abs=3)
+    assert abs(across[1] - middle) == pytest.approx((64 - 22) * 192 / 1.1 / 128, abs=3)  # as far as it lies in front
+    assert across[1] + across[3] == pytest.approx(2 * middle, abs=2)
+
+
 def test_a_report_of_nothing_found(pipe):
     empty = Scan(pixels=np.full((3, 64, 64, 3), 0.2, np.float32), name="empty", sha256="")
     study = pipe.study(empty)
     assert (study.lesions, study.volume_mm3) == ((), None)
-    assert "Nothing is outlined." in report_html(empty, study, "empty")
+    assert "Nothing is outlined." in report_html(empty, study, "empty", montage_picture(empty.pixels, study))

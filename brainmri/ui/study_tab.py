@@ -10,6 +10,7 @@ from markupsafe import Markup
 from brainmri.findings import Study
 from brainmri.outputs import pack, write_study
 from brainmri.preprocess import FLAIR
+from brainmri.render import montage_picture
 from brainmri.report import lesions_html, montage_html, summary, viewer_html, viewer_script
 from brainmri.scan import Scan
 from brainmri.sequences import POST, PRE, SEQUENCES
@@ -125,7 +126,9 @@ def analyse(
         scan, found = _analyse(files, segmenter, classifier, threshold, (flair, pre, post), progress)
         packed, report, record = _write(scan, found)
         verdict = verdict_html(found.verdict, [found.reason, summary(found)], record["warnings"])
-        overlays = Markup("<details><summary>Overlays</summary>{}</details>").format(montage_html(scan, found))
+        overlays = Markup("<details><summary>Overlays</summary>{}</details>").format(
+            montage_html(montage_picture(scan.pixels, found))
+        )
         shown = viewer_html(scan, found) + (lesions_html(found) if found.lesions else "") + overlays
         return verdict, gr.Column(visible=True), shown, packed, report, record
 
