@@ -83,11 +83,16 @@ def without_islands(mask: np.ndarray) -> np.ndarray:
 
 def find_parts(mask: np.ndarray, spacing: tuple[float, float]) -> list[Part]:
     """What is outlined in each slice of an (S, H, W) bool mask; `spacing` is between rows and between columns."""
+    from scipy.ndimage import find_objects
     from skimage.measure import label, regionprops
 
+    boxes = find_objects(mask.view(np.uint8))
+    if not boxes:
+        return []
+    planes, rows, columns = boxes[0]  # around all of it: most of a head is no lesion
     return [
-        Part(number, tuple(int(c) for c in part.coords[0]), float(part.feret_diameter_max))
-        for number, plane in enumerate(mask)
+        Part(number, tuple(int(c) for c in part.coords[0] + (rows.start, columns.start)), float(part.feret_diameter_max))
+        for number, plane in enumerate(mask[boxes[0]], planes.start)
         for part in regionprops(label(plane, connectivity=2), spacing=spacing)
     ]
 

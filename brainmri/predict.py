@@ -189,12 +189,15 @@ class Pipeline:
         if geometry and not measured:
             warnings += ("the voxels' size cannot be right for a head; volumes are told in voxels and distances in pixels",)
         shown = with_head(scan.pixels)
+        numbers = np.flatnonzero(shown)
+        in_a_row = numbers[-1] - numbers[0] < len(numbers)  # then they are looked at where they lie; copies take their time
+        chosen = slice(numbers[0], numbers[-1] + 1) if in_a_row else numbers
         predicted = predict_slices(
-            self.segmenter, self.classifier, scan.pixels[shown], spacing, progress=progress, gatekeeper=self.gatekeeper
+            self.segmenter, self.classifier, scan.pixels[chosen], spacing, progress=progress, gatekeeper=self.gatekeeper
         )
         judged = judge(predicted, self.rules, _mode(scan))
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
-        maps[shown], mask[shown] = judged.maps, judged.masks
+        maps[chosen], mask[chosen] = judged.maps, judged.masks
         parts = find_parts(mask, spacing if measured else (1.0, 1.0))
         provenance = self.provenance(scan)
         pixel = float(np.prod(spacing)) if measured else None
