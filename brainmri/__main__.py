@@ -30,6 +30,7 @@ def predict(options: argparse.Namespace) -> int:
 
     from brainmri.cohort import inputs_in, write_table
     from brainmri.engines import on_ray, on_this_machine
+    from brainmri.findings import percent
 
     if options.engine != "ray" and (options.address, options.workers) != (None, None):
         raise ValueError("--address and --workers are for --engine ray; the local engine is one worker on this machine")
@@ -53,7 +54,8 @@ def predict(options: argparse.Namespace) -> int:
             else:
                 before = " (done before)" if row["status"] == "done before" else ""
                 size = f"{row['lesion_volume_ml']:.1f} mL" if row["lesion_volume_ml"] else f"{row['lesion_voxels']} pixels"
-                tqdm.write(f"{path}: {row['verdict']}, {size} outlined{before}")
+                sure = "" if row["probability"] is None else f" ({percent(row['probability'])} for tumour)"
+                tqdm.write(f"{path}: {row['verdict']}{sure}, {size} outlined{before}")
     finally:  # what is done stays told when somebody stops it
         if any(row["kind"] == "study" for row in rows.values()):
             write_table([rows[name] for name in inputs if name in rows], options.out)

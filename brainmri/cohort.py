@@ -21,7 +21,7 @@ TABLE = "studies"  # .csv and .parquet
 STATUS = dict.fromkeys(("input", "kind", "status", "problem"), "string")
 OF_RECORD = {"verdict": "string"}
 OF_RECORD |= dict.fromkeys(("slices", "lesion_count", "lesion_voxels"), "Int64")
-OF_RECORD |= dict.fromkeys(("lesion_volume_ml", "largest_diameter_mm"), "Float64")
+OF_RECORD |= dict.fromkeys(("probability", "lesion_volume_ml", "largest_diameter_mm"), "Float64")
 JOINED = dict.fromkeys(("carried_by_slices", "warnings", "input_sha256"), "string")
 COLUMNS = STATUS | OF_RECORD | JOINED  # of the table, with their types, whatever is in them
 
@@ -92,8 +92,10 @@ def process(pipe: Pipeline, path: Path, out: Path, name: str) -> dict:
     except Exception as error:  # one bad study must not end a night's work
         log.exception("an input failed")
         return failed(name, f"failed unexpectedly ({type(error).__name__}); it was logged", kind)
+    questioned = (record.get("gate") or {}).get("questioned")  # then the probability speaks of nothing
     return {"input": name, "kind": kind, "status": status, "problem": None} | {
         **{column: record.get(column) for column in OF_RECORD},
+        "probability": record["probability"] if kind == "slice" and not questioned else None,
         "lesion_voxels": record["area_px"] if kind == "slice" else record["lesion_voxels"],
         "carried_by_slices": " ".join(map(str, record.get("carried_by_slices", []))),
         "warnings": "; ".join(record["warnings"]),

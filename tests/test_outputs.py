@@ -26,6 +26,7 @@ from scipy.ndimage import zoom
 import brainmri
 from brainmri.__main__ import main
 from brainmri.cohort import inputs_in, process
+from brainmri.findings import percent
 from brainmri.outputs import pack, write_study
 from brainmri.reading import read_study
 from brainmri.render import montage_picture
@@ -252,14 +253,26 @@ def test_a_folder_of_studies_is_done_in_turn_and_resumed(cohort, tmp_path, capsy
     assert first.stat().st_mtime_ns != stamp
 
 
-def test_slices_and_studies_together(tmp_path):
+def test_slices_and_studies_together(tmp_path, capsys):
     out = tmp_path / "out"
     tifffile.imwrite(tmp_path / "stack.tif", PLANES[6:9], photometric="minisblack")
     sources = [EXAMPLE.parent / "large-lesion.png", tmp_path / "stack.tif"]
     assert main(["predict", *map(str, sources), "--out", str(out), "--device", "cpu"]) == 0
     assert (out / "large-lesion.mask.png").is_file()
     assert (out / "stack" / "mask.tif").is_file()
-    assert pandas.read_csv(out / "studies.csv")["kind"].tolist() == ["slice", "study"]
+    table = pandas.read_csv(out / "studies.csv")
+    assert table["kind"].tolist() == ["slice", "study"]
+    record = json.loads((out / "large-lesion.finding.json").read_text())
+    assert table["probability"][0] == record["probability"]
+    assert table["probability"].isna()[1]  # slices have one, a study a verdict
+    told = capsys.readouterr().out
+    assert f"large-lesion.png: tumour ({percent(record['probability'])} for tumour), {record['area_px']} pixels outlined" in told
+
+
+def test_what_is_no_slice_gets_no_probability(tmp_path, capsys):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)).save(tmp_path / "noise.png")
+    assert main(["predict", str(tmp_path / "noise.png"), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert "noise.png: review, " in capsys.readouterr().out
 
 
 def test_what_in_a_folder_is_a_study_of_its_own(cohort, tmp_path):
