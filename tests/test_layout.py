@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # every room of the package and the rooms it may know
 ROOMS = {
     "__init__": {"entry", "zoo", "predict", "findings"},  # predict and findings for type checkers and on first use
-    "__main__": {"bench", "cohort", "engines", "entry", "hub", "selfcheck", "zoo"},
+    "__main__": {"bench", "cohort", "engines", "entry", "findings", "hub", "selfcheck", "zoo"},
     "bench": {"predict", "reading", "render", "report", "runtime", "selfcheck", "zoo", "findings"},
     "compare": {"predict", "zoo"},
     "cohort": {"dicom", "files", "outputs", "predict", "reading", "scan", "sequences", "volumes"},
