@@ -23,7 +23,7 @@ class Part(NamedTuple):
     Attributes:
         plane: the slice, from 0.
         pixel: row and column of one of its pixels.
-        across: the largest distance across it (Feret), in the unit of the spacing that it was measured with.
+        across: the largest distance across it (Feret), in mm where the geometry is plausible, else in pixels.
     """
 
     plane: int
@@ -81,11 +81,12 @@ def without_islands(mask: np.ndarray) -> np.ndarray:
     return (sizes >= max(1.0, ISLAND * sizes.max()))[labels]
 
 
-def find_parts(mask: np.ndarray, spacing: tuple[float, float]) -> list[Part]:
-    """What is outlined in each slice of an (S, H, W) bool mask; `spacing` is between rows and between columns."""
+def find_parts(mask: np.ndarray, geometry: Geometry | None) -> list[Part]:
+    """What is outlined in each slice of an (S, H, W) bool mask; `geometry` is None where the files do not tell."""
     from scipy.ndimage import find_objects
     from skimage.measure import label, regionprops
 
+    spacing = geometry.spacing[1:] if geometry is not None and geometry.plausible else (1.0, 1.0)
     boxes = find_objects(mask.view(np.uint8))
     if not boxes:
         return []
@@ -116,7 +117,7 @@ def find_lesions(mask: np.ndarray, parts: Sequence[Part], geometry: Geometry | N
 
     Args:
         mask: (S, H, W) bool, axial, the patient's right on the image's left.
-        parts: of this mask, measured in mm where the geometry is plausible, else in pixels.
+        parts: `find_parts` of this mask.
         geometry: where the slices lie in the patient; None where the files do not tell.
         middle: the column of the head's midline.
     """

@@ -198,7 +198,7 @@ class Pipeline:
         judged = judge(predicted, self.rules, _mode(scan))
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
         maps[chosen], mask[chosen] = judged.maps, judged.masks
-        parts = find_parts(mask, spacing if measured else (1.0, 1.0))
+        parts = find_parts(mask, geometry)
         provenance = self.provenance(scan)
         pixel = float(np.prod(spacing)) if measured else None
         places = iter(range(len(judged.masks)))
