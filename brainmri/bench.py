@@ -27,7 +27,7 @@ from brainmri.predict import Pipeline
 from brainmri.reading import read_bytes, read_study
 from brainmri.render import overlay_picture
 from brainmri.report import template
-from brainmri.runtime import HALF, OPENVINO, QUANTISED, TORCH, Fixed, Runner, half_of
+from brainmri.runtime import COMPILED, HALF, OPENVINO, QUANTISED, TORCH, Fixed, Runner, half_of
 from brainmri.selfcheck import SLICE
 from brainmri.zoo import LoadedModel, load, resolve_device
 
@@ -92,7 +92,7 @@ def runtimes(model: LoadedModel) -> dict[str, LoadedModel]:
     """A model in plain float32 PyTorch, as it comes from the shelf, and by every runtime that there is for it here."""
     served = model.run.served
     found = {EAGER: replace(model, run=Fixed(served, EAGER, torch.inference_mode()(served.forward)))}
-    for kind in (TORCH, OPENVINO, QUANTISED) if model.device.type == "cpu" else (TORCH, HALF):
+    for kind in (TORCH, OPENVINO, QUANTISED) if model.device.type == "cpu" else (TORCH, HALF, COMPILED):
         try:
             found[kind] = replace(model, run=Runner(model.entry, model.net, model.device, model.gate is not None, kind))
         except ValueError as error:  # not installed, or not brought
@@ -174,21 +174,24 @@ def peak_memory() -> float:
 
 
 def from_cold(name: str, device: str, study: Path, runs: int) -> dict[str, float]:
-    """Seconds of processes of their own, interpreter's start included, and the peak memory in MiB of one that does a study."""
+    """Seconds that processes of their own take to import and to a first finding, the latter from the interpreter's start, and the
+    peak memory in MiB of one that does a study."""
 
     def started(program: str) -> str:
         return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    def importing(module: str) -> float:
+        program = f"import time; began = time.perf_counter(); import {module}; print(time.perf_counter() - began)"
+        return statistics.median(float(started(program)) for _ in range(runs))
 
     one, all_ = (
         COLD.format(name=name, device=device, work=work)
         for work in (f"pipe({str(SLICE)!r})", f"[pipe.study(read_study({str(study)!r})) for _ in range(3)]")
     )
-    programs = {"interpreter": "pass", "import": "import brainmri", "import torch": "import torch", "first finding": one}
-    seconds = in_turns({name: (lambda program=program: started(program)) for name, program in programs.items()}, runs)
     return {
-        "import brainmri": seconds["import"] - seconds["interpreter"],
-        "import torch": seconds["import torch"] - seconds["interpreter"],
-        "cold start to first finding": seconds["first finding"],
+        "import brainmri": importing("brainmri"),
+        "import torch": importing("torch"),
+        "cold start to first finding": in_turns({"first finding": lambda: started(one)}, runs)["first finding"],
         "peak memory of three studies, MiB": float(started(all_)),
     }
 

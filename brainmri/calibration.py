@@ -25,7 +25,6 @@ class Fusion:
         bias: added to both.
         review: [low, high] band of the probability in which the verdict is "review".
         neighbours: standard deviation, in slices, of the Gaussian that smooths both along the head; 0 leaves slices alone.
-        mask_neighbours: the same for the logits of the mask's probabilities, voxel by voxel.
     """
 
     logit: float
@@ -33,7 +32,6 @@ class Fusion:
     bias: float
     review: tuple[float, float]
     neighbours: float = 0.0
-    mask_neighbours: float = 0.0
 
     def config(self) -> dict:
         """What `config.json` keeps; `Fusion(**config)` is the way back."""
@@ -54,7 +52,8 @@ class Rules:
         temperature: divides the verdict's logits, where there is no fusion.
         review: [low, high] band of the probability in which the verdict is "review", where there is no fusion.
         fusion: by mode; empty when mask and verdict are not one entry's, for it was fitted on its own mask.
-        mask_neighbours: `Fusion.mask_neighbours` of the segmenter, for studies.
+        mask_neighbours: in studies, the standard deviation, in slices, of the Gaussian that smooths the logits of the mask's
+            probabilities along the head, voxel by voxel; 0 leaves slices alone.
     """
 
     mask_threshold: float = 0.5
@@ -78,7 +77,8 @@ class Rules:
 
     def config(self, mode: str) -> dict:
         """What a finding's provenance tells of the calibration."""
-        return self.fusion[mode].config() if mode in self.fusion else {"temperature": self.temperature}
+        smoothed = {"mask_neighbours": self.mask_neighbours} if mode == "study" else {}
+        return (self.fusion[mode].config() if mode in self.fusion else {"temperature": self.temperature}) | smoothed
 
 
 def evidence(grid_maps: Tensor) -> np.ndarray:

@@ -43,6 +43,7 @@ class ModelEntry:
         labels: of the verdict's outputs, in order; empty without a verdict.
         temperature: divides the verdict's logits before the softmax (Guo et al. 2017), fitted on validation patients.
         mask_threshold: on the probability map, in (0, 1).
+        mask_neighbours: `Rules.mask_neighbours`, for studies.
         review: [low, high] band of the tumour probability in which the verdict is "review".
         fusion: for "slice" and "study", how the entry's own verdict and mask become one probability, which then replaces
             temperature and band; empty where that was not fitted.
@@ -69,6 +70,7 @@ class ModelEntry:
     labels: tuple[str, ...]
     temperature: float
     mask_threshold: float
+    mask_neighbours: float
     review: tuple[float, float]
     fusion: dict[str, Fusion]
     flips: bool
@@ -123,6 +125,7 @@ def read_entry(folder: str | Path) -> ModelEntry:
             labels=tuple(config["labels"]),
             temperature=float(config["temperature"]),
             mask_threshold=float(config["mask_threshold"]),
+            mask_neighbours=float(config.get("mask_neighbours", 0.0)),
             review=tuple(config["review"]),
             fusion={mode: _read_fusion(fusion) for mode, fusion in config.get("fusion", {}).items()},
             flips=bool(config["flips"]),
@@ -160,6 +163,7 @@ def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, 
         "labels": ["no tumour", "tumour"] if "classification" in tasks else [],
         "temperature": 1.0,
         "mask_threshold": 0.5,
+        "mask_neighbours": 0.0,
         "review": [0.5, 0.5],
         "fusion": {},
         "selfcheck": {},

@@ -103,13 +103,13 @@ def rules_of(segmenter: ModelEntry | None, classifier: ModelEntry | None, mask_t
     Args:
         mask_threshold: instead of the segmenter's own.
     """
-    own, learned = segmenter or classifier, segmenter.fusion.get("study") if segmenter else None
+    own = segmenter or classifier
     return Rules(
         mask_threshold=own.mask_threshold if mask_threshold is None else mask_threshold,
         temperature=(classifier or own).temperature,
         review=(classifier or own).review,
         fusion=classifier.fusion if classifier is not None and classifier is segmenter else {},
-        mask_neighbours=learned.mask_neighbours if learned else 0.0,
+        mask_neighbours=own.mask_neighbours,
     )
 
 
@@ -336,8 +336,9 @@ def predict_slices(
     if segmenter is not None:
         grid_maps, *_, placements = done[id(segmenter)]
         grid_maps = grid_maps.to(_resizing(segmenter))
-        restored = [segmenter.entry.preprocess.restore(m, p).cpu().numpy() for m, p in zip(grid_maps, placements, strict=True)]
-        said |= {"maps": np.stack(restored), "evidence": evidence(grid_maps.cpu())}
+        restored = [segmenter.entry.preprocess.restore(m, p) for m, p in zip(grid_maps, placements, strict=True)]
+        # one copy from a GPU, not one a slice
+        said |= {"maps": torch.stack(restored).cpu().numpy(), "evidence": evidence(grid_maps.cpu())}
         said["grid_share"] = np.array([p.placed[2] * p.placed[3] / (p.crop[2] * p.crop[3]) for p in placements])
     if classifier is not None:
         said["logits"] = done[id(classifier)][1].cpu().double().numpy()

@@ -192,7 +192,9 @@ class Preprocess:
 
         placement = self.placement(unit, spacing)
         channels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(unit, 2, 0), dtype=np.float32))
-        return self.place(channels.to(device), placement), placement
+        if torch.device(device).type == "cuda" and torch.cuda.is_initialized():  # ZeroGPU's main process imitates one
+            channels = channels.pin_memory()  # from where the copy does not hold up the CPU
+        return self.place(channels.to(device, non_blocking=True), placement), placement
 
     def restore(self, probability: Tensor, placement: Placement) -> Tensor:
         """Put a probability map back on the grid of the uploaded image.

@@ -1,8 +1,10 @@
-"""By what a network is run: torch, anywhere; on a CPU also OpenVINO, in float32 or, where an entry brings it, partly in 8 bits.
+"""By what a network is run: torch, anywhere; on a CPU also OpenVINO, in float32 or, where an entry brings it, partly in 8 bits;
+on a GPU also torch.compile.
 
     model = brainmri.load("effunet-lgg", runtime="auto")
 
-On CUDA "auto" runs torch in half precision ("half": bfloat16, float16 on cards that would only imitate bfloat16). On a CPU it
+On CUDA "auto" runs torch in half precision ("half": bfloat16, float16 on cards that would only imitate bfloat16); "compiled" does
+so by torch.compile, whose first passes take a minute, for who has an archive to go through. On a CPU "auto"
 answers in torch at once. When so many slices were asked about that it pays, what there is for the network is timed for a
 moment, the fastest takes over, and the choice is remembered for this machine.
 """
@@ -30,7 +32,7 @@ from brainmri import __version__
 from brainmri.entry import INT8, ModelEntry, file_sha256
 from brainmri.gate import pooled
 
-AUTO, TORCH, HALF, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "half", "openvino", "int8")
+AUTO, TORCH, HALF, COMPILED, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "half", "compiled", "openvino", "int8")
 PATIENCE = 64  # views of slices in torch, after which preparing anything faster will pay
 PROBE = 1.0  # seconds for each runtime
 ASTRAY = 0.1  # of a logit on average, from torch's; 8 bits are at 0.01
@@ -107,6 +109,8 @@ class Runner(Fixed):
             raise ValueError(f"unknown runtime {runtime!r}; choose from {', '.join(RUNTIMES)}")
         if device.type != "cpu" and runtime in (OPENVINO, QUANTISED):
             raise ValueError(f"the runtime {runtime!r} is for CPUs; {entry.name} is on {device.type}")
+        if device.type != "cuda" and runtime == COMPILED:  # on CPUs OpenVINO is faster
+            raise ValueError(f"the runtime {runtime!r} is for CUDA; {entry.name} is on {device.type}")
         self.entry, self.device, self.served = entry, device, Served(net, entry.tasks, gated).eval()
         self.open = runtime == AUTO and device.type == "cpu"  # whether the choice is
         kind = runtime if runtime != AUTO else HALF if device.type == "cuda" else TORCH
@@ -132,7 +136,7 @@ class Runner(Fixed):
                 self.open = False
 
     def prepare(self, kind: str) -> Run:
-        """How the net is run by "torch", "half", "openvino" or "int8".
+        """How the net is run by "torch", "half", "compiled", "openvino" or "int8".
 
         Raises:
             ValueError: when that cannot be had.
@@ -140,7 +144,9 @@ class Runner(Fixed):
         if kind == TORCH:
             return self._in_torch
         if kind == HALF:
-            return self._in_half
+            return in_half(self.served, self.device)
+        if kind == COMPILED:
+            return by_torch_compile(self.served, self.entry.preprocess.size, self.device)
         if kind == QUANTISED and not self.entry.int8:
             raise ValueError(f"{self.entry.name} brings no weights in 8 bits; choose another runtime")
         for name, sha256 in self.entry.hashes.items() if kind == QUANTISED else ():
@@ -152,18 +158,18 @@ class Runner(Fixed):
         except ImportError as error:
             raise ValueError(f"the runtime {kind!r} needs OpenVINO, which is not installed here ({error})") from None
         if kind == QUANTISED:
-            return compiled(openvino.Core().read_model(self.entry.folder / INT8))
-        return compiled(self._remembered_graph())
+            return by_openvino(openvino.Core().read_model(self.entry.folder / INT8))
+        return by_openvino(self._remembered_graph())
 
     def _remembered_graph(self):
         """The net as OpenVINO's graph, kept beside the choices for the next process, since the conversion takes seconds."""
-        openvino = load_openvino()
-        name = [self.entry.sha256[:16], *self.served.names, __version__, openvino.__version__.split("-")[0]]
+        openvino, size = load_openvino(), self.entry.preprocess.size
+        name = [self.entry.sha256[:16], str(size), *self.served.names, __version__, openvino.__version__.split("-")[0]]
         kept = REMEMBERED.parent / f"{'-'.join(name)}.xml"
         try:
             return openvino.Core().read_model(kept)
         except RuntimeError:  # none yet, or a damaged one
-            graph = as_graph(self.served, self.entry.preprocess.size)
+            graph = as_graph(self.served, size)
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=kept.parent) as unfinished:
@@ -177,11 +183,6 @@ class Runner(Fixed):
     @torch.inference_mode()
     def _in_torch(self, views: Tensor) -> tuple[Tensor, ...]:
         return self.served(views.to(memory_format=torch.channels_last))  # a quarter faster, on a CPU too
-
-    @torch.inference_mode()
-    def _in_half(self, views: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast(self.device.type, half_of(self.device)):
-            return tuple(answer.float() for answer in self._in_torch(views))
 
     def _fastest(self) -> tuple[str, Run]:
         """The runtime that is remembered for this network on this machine, or else that wins now."""
@@ -218,6 +219,32 @@ def half_of(device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
+def in_half(net: Callable[[Tensor], tuple[Tensor, ...]], device: torch.device) -> Run:
+    """A network in 16 bits; what it says is float32 again."""
+
+    @torch.inference_mode()
+    def run(views: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(device.type, half_of(device)):
+            return tuple(answer.float() for answer in net(views.to(memory_format=torch.channels_last)))
+
+    return run
+
+
+def by_torch_compile(served: Served, size: int, device: torch.device) -> Run:
+    """A net in 16 bits by torch.compile, compiled for two views now, and once more when it meets another number of them.
+
+    Raises:
+        ValueError: where it cannot be compiled, for want of a compiler, say.
+    """
+    run = in_half(torch.compile(served), device)
+    try:
+        run(torch.zeros(2, 3, size, size, device=device))
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"the runtime {COMPILED!r} needs torch.compile, which does not work here ({reason})") from error
+    return run
+
+
 def seconds_a_run(run: Run, views: Tensor, for_seconds: float = PROBE) -> float:
     """The median time of a run, of as many as fit into some seconds after one to warm up."""
     run(views)
@@ -246,7 +273,7 @@ def as_graph(served: Served, size: int):
         return load_openvino().convert_model(served, example_input=torch.zeros(2, 3, size, size), input=[(-1, 3, size, size)])
 
 
-def compiled(graph) -> Run:
+def by_openvino(graph) -> Run:
     """A graph of OpenVINO's on as many threads as torch has, in the precision that it is written in."""
     openvino = load_openvino()
     options = {

@@ -206,7 +206,7 @@ def load(
         weights: a folder to load instead of what `source` names, for weights trained or kept elsewhere.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         revision: commit, tag or branch on the Hub, instead of the pinned one.
-        runtime: "auto", "torch", "half", or on a CPU "openvino" or "int8" (`brainmri.runtime`); None takes the
+        runtime: "auto", "torch", "half", on CUDA "compiled", on a CPU "openvino" or "int8" (`brainmri.runtime`); None takes the
             environment's `BRAINMRI_RUNTIME`, or "auto".
 
     Raises:

@@ -52,7 +52,7 @@ def fused(tmp_path_factory):
     """The default entry with a fusion of its own for lone slices and for studies."""
     source, folder = find_entry("effunet-lgg").folder, tmp_path_factory.mktemp("fused")
     config = json.loads((source / CONFIG).read_text())
-    study = Fusion(logit=0.5, evidence=0.7, bias=-3.0, review=(0.45, 0.55), neighbours=1.0, mask_neighbours=0.5)
+    study = Fusion(logit=0.5, evidence=0.7, bias=-3.0, review=(0.45, 0.55), neighbours=1.0)
     config["fusion"] = {"slice": PLAIN.config(), "study": study.config()}
     (folder / CONFIG).write_text(json.dumps(config))
     for name in (WEIGHTS, GATE):
@@ -70,13 +70,15 @@ def test_the_pipeline_fuses_what_belongs_together(fused):
     model = brainmri.load("fused", weights=fused, device="cpu")
     images, _ = phantom_volume(slices=5, size=96, seed=1)
     pipe, plain = (
-        brainmri.Pipeline(each, device="cpu") for each in (model, replace(model, entry=replace(model.entry, fusion={})))
+        brainmri.Pipeline(each, device="cpu")
+        for each in (model, replace(model, entry=replace(model.entry, fusion={}, mask_neighbours=0.0)))
     )
     finding = pipe(images[2])
     assert finding.provenance["calibration"]["evidence"] == 0.5
     assert finding.provenance["review_band"] == [0.3, 0.7]
     study = pipe.study(images)
     assert study.provenance["calibration"]["neighbours"] == 1.0
+    assert study.provenance["calibration"]["mask_neighbours"] == 0.5
     assert study.provenance["review_band"] == [0.45, 0.55]
     assert np.abs(study.probability_map - plain.study(images).probability_map).max() > 0.01  # neighbours were heard
     assert pipe.study(images[2:3]).findings[0].probability == pytest.approx(finding.probability, abs=1e-4)

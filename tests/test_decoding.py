@@ -92,8 +92,8 @@ def test_a_study_and_its_files_are_the_same_with_and_without_a_worker(through, t
         for scan in (here, there):
             write_segmentation(tmp_path / "mask.dcm", mask, scan.geometry, "0")
             segmentation = pydicom.dcmread(tmp_path / "mask.dcm")
-            # its own UIDs and the time are new for each that is written
-            told = re.sub(r"1\.2\.826\.0\.1\.3680043\.10\.511\.[\d.]+|[DT][AMT]: '[\d.]+'", "", str(segmentation))
+            # its own UIDs and the time are new for each that is written, and with the UIDs' lengths that of the file's header
+            told = re.sub(r"1\.2\.826\.0\.1\.3680043\.10\.511\.[\d.]+|[DT][AMT]: '[\d.]+'|Length +UL: \d+", "", str(segmentation))
             segmentations.append((told, segmentation.PixelData))
         assert segmentations[0] == segmentations[1]
 
@@ -147,6 +147,15 @@ def test_a_crash_is_told_and_the_next_one_served(through, pool):
         os.kill(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
     assert through.read_slice(SLICE).pixels.ndim == 3
+
+
+def test_a_worker_that_died_before_it_was_asked_is_told_as_a_crash():
+    worker = decoding.Worker()
+    worker.ask(20, call="read_slice", source=SLICE)
+    worker.process.kill()
+    worker.process.wait()
+    with pytest.raises(decoding.Lost, match="crash"):
+        worker.ask(20, call="read_slice", source=SLICE)
 
 
 def test_too_much_memory_is_told_and_the_next_one_served(tmp_path, monkeypatch):

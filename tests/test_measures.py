@@ -160,7 +160,7 @@ def test_the_mask_threshold_is_chosen_on_the_other_folds():
     each, everything = cross_fitted(folds, Rules(), fused=False)
     assert [rules.mask_threshold for rules in each] == [0.65, 0.65, 0.5]  # of equals the one in the middle
     assert everything.mask_threshold == 0.65
-    assert cross_fitted(folds[2:], Rules(), fused=False)[1].mask_threshold == 0.5  # a lone fold chooses none
+    assert cross_fitted(folds[2:], Rules(), fused=False)[1].mask_threshold == 0.5  # a lone part chooses none
 
 
 def test_rules_are_fitted_on_the_other_folds():

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import brainmri
+from train.card import by_slice, split_of
 from train.data import HELD_OUT, find_slices, read_image, read_mask, split_patients, tumour_areas
 from train.evaluate import evaluate, main
 from train.folds import MANIFEST, make_manifest, split_at_hand
 from train.metrics import dice
+from train.slicewise import split_for_segmenter
 
 DATA = os.environ.get("BRAINMRI_DATA")
 pytestmark = pytest.mark.skipif(not DATA, reason="BRAINMRI_DATA is not set")
@@ -29,10 +31,16 @@ def test_the_dataset_is_whole(cases):
 
 
 def test_the_shipped_split_is_the_one_the_code_makes(cases):
-    split = split_patients({c: a for c, a in tumour_areas(cases).items() if c not in HELD_OUT})
+    areas = {c: a for c, a in tumour_areas(cases).items() if c not in HELD_OUT}
+    split = split_patients(areas)
+    everybody = sorted({*split.train, *split.validation})
     for entry in brainmri.list_models():
-        recorded = json.loads((entry.folder / "split.json").read_text())
-        everybody = sorted({*split.train, *split.validation})
+        recorded = split_of(entry)
+        if by_slice(entry):
+            tumour = [s for case in areas for s in cases[case] if read_mask(s.mask).any()]
+            made = vars(split_for_segmenter(tumour, seed=0))
+            assert recorded["slices"] == {role: sorted(s.image.stem for s in made[role]) for role in recorded["slices"]}
+            continue
         assert recorded["validated_on"] in (list(split.validation), everybody)  # one fold's patients, or all of them
 
 
@@ -87,6 +95,8 @@ def test_evaluate_writes_its_report(cases, tmp_path, capsys):
     main(["--data", DATA, "--patients", str(patients), "--out", str(tmp_path / "report.json"), "--device", "cpu"])
     assert "volumetric Dice, mean over patients" in capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
+    for role in ("segmenter", "classifier"):
+        assert {"name": "effunet-lgg", "device": "cpu", "runtime": "torch"}.items() <= report[role].items()
     figures = report["figures"]["three sequences"]
     assert figures["patients"] == 2
     seen = json.loads((brainmri.list_models()[0].folder / "split.json").read_text())["train"]

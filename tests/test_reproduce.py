@@ -10,13 +10,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 import brainmri
+from brainmri.entry import read_entry
 from brainmri.zoo import load
-from train import reproduce
+from train import card, reproduce
 from train.comparison import PAPER, write_table
 from train.data import HELD_OUT, Slice, Split
 from train.plateau import KerasAdam, fit_best, plateau_scheduler
 from train.run import load_unleaked
-from train.slicewise import SliceSplit, split_for_classifier, split_for_segmenter
+from train.slicewise import SliceSplit, split_for_classifier, split_for_segmenter, split_for_segmenter_by_patient
 
 SMOKE = ["paper", "--smoke", "--precision", "float32"]
 ONE_SLICE = [{"image": torch.zeros(3, 4, 4), "mask": torch.zeros(1, 4, 4), "tumour": 0}]
@@ -38,6 +39,17 @@ def test_the_segmenters_split(tumour_slices, train, test, validation):
     assert (len(split.train), len(split.test), len(split.validation)) == (train, test, validation)
     assert {*split.train, *split.test, *split.validation} == set(slices)
     assert split == split_for_segmenter(slices, seed=0) != split_for_segmenter(slices, seed=1)
+
+
+def test_the_split_by_patient_deals_patients():
+    slices = [s for number in range(90) for s in made_up(12, f"TCGA_CS_{number:04}_20000101")]
+    split = split_for_segmenter_by_patient(slices, seed=0)
+    roles = [{s.case for s in role} for role in (split.train, split.test, split.validation)]
+    assert [len(cases) for cases in roles] == [76, 10, 4]
+    assert len(set.union(*roles)) == 90
+    assert {*split.train, *split.test, *split.validation} == set(slices)
+    assert split.with_a_neighbour_in_training(split.test) == 0
+    assert split == split_for_segmenter_by_patient(slices, seed=0) != split_for_segmenter_by_patient(slices, seed=1)
 
 
 def test_the_classifiers_split_keeps_the_share_of_tumour():
@@ -136,25 +148,50 @@ def run(tmp_path_factory):
 def test_smoke(run):
     for number in (1, 2, 3):
         assert (run / f"figure-{number}.png").read_bytes().startswith(b"\x89PNG")
-    for name in ("segmenter", "classifier"):
+    for name in reproduce.NETWORKS:
         assert (run / f"{name}.csv").read_text().count("\n") == 3  # the columns, two epochs
     rows = json.loads((run / "table.json").read_text())["rows"]
     assert [row["figure"] for row in rows][:3] == list(PAPER)
     assert all(0 <= row["same_protocol"] <= 1 for row in rows)
+    assert [row["split_by_patient"] is None for row in rows] == [False, False, True, False, True]
     assert str(run) not in (run / "table.md").read_text()
 
 
 def test_the_run_is_an_entry_that_says_it_was_split_by_slice(run):
     entry = load(run, device="cpu").entry
-    assert (entry.name, entry.parameters, entry.metrics) == ("resunet-paper", 1_210_513, {})
+    assert (entry.name, entry.parameters) == ("resunet-paper", 1_210_513)
     assert not entry.preprocess.crop
+    measured = json.loads((run / "table.json").read_text())["runs"]["segmenter"]["figures"]
+    assert {name: figure for (_, name), figure in card.measured(entry).items()} == measured
+    assert "no figure here speaks of new patients" in entry.metrics["protocol"]
     split = json.loads((run / "split.json").read_text())
     assert split["unit"] == "slice"
-    assert (len(split["train"]), split["validation"], len(split["held_out"])) == (3, [], 20)
-    assert [len(split["slices"][role]) for role in ("train", "test", "validation")] == [7, 1, 1]
+    assert (len(split["train"]), split["validation"], len(split["held_out"])) == (7, [], 20)
+    assert [len(split["slices"][role]) for role in ("train", "test", "validation")] == [11, 2, 1]
     # whoever starts from it or learns from it may validate on none of its patients
     with pytest.raises(ValueError, match="trained on 1 of this run's validation patients"):
         load_unleaked(run, Split(train=(), validation=(split["train"][0],)), torch.device("cpu"))
+
+
+def test_the_run_by_patient_is_another_entry(run):
+    split = json.loads((run / "segmenter-by-patient" / "split.json").read_text())
+    assert [len({s.rsplit("_", 1)[0] for s in split["slices"][role]}) for role in ("train", "test", "validation")] == [5, 1, 1]
+    assert {s.rsplit("_", 1)[0] for s in split["slices"]["train"]} == set(split["train"])
+    assert load(run / "segmenter-by-patient", device="cpu").entry.metrics == {}
+
+
+def test_a_released_entry_has_a_card_that_says_so(run, tmp_path):
+    reproduce.release(run, tmp_path)
+    entry = read_entry(tmp_path / "resunet-paper")
+    text = (entry.folder / "README.md").read_text()
+    assert text == card.model_card(entry)
+    assert "The released weights are the very ones measured." in text
+    assert "split: test slices" in text
+    assert "scales it to 64 x 64" in text
+    assert "crops the head" not in text
+    assert "volumetric Dice" not in text
+    assert entry.selfcheck
+    assert card.readme_row(entry) == "| `resunet-paper` | 1.21 M | - | - | - | - | - | - |"
 
 
 def test_one_network_alone_keeps_the_others_figures(run):
@@ -191,21 +228,30 @@ def test_a_run_folder_in_the_repository_is_refused():
 
 def test_the_table(tmp_path):
     def measured(figures, neighbours):
-        return {"figures": figures, "measured_slices": 125, "neighbour_in_training": neighbours, "training_slices": 942,
-                "epoch": 31, "epochs": 51, "command": "python -m train.reproduce paper"}  # fmt: skip
+        return {"figures": figures, "measured_slices": 125, "measured_patients": 70, "neighbour_in_training": neighbours,
+                "training_slices": 942, "epoch": 31, "epochs": 51, "command": "python -m train.reproduce paper"}  # fmt: skip
 
     tversky, sliced, accuracy = PAPER
-    runs = {"segmenter": measured({tversky: 0.91, sliced: 0.85}, 120), "classifier": measured({accuracy: 0.96}, 125)}
+    runs = {
+        "segmenter": measured({tversky: 0.91, sliced: 0.85}, 120),
+        "segmenter-by-patient": measured({tversky: 0.82, sliced: 0.71}, 0),
+        "classifier": measured({accuracy: 0.96}, 125),
+    }
     text = write_table(tmp_path, runs, own="resunet-paper")
     assert (tmp_path / "table.md").read_text() == text
     rows = {row["figure"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
     shipped = {entry.name: entry.metrics["variants"]["three sequences"] for entry in brainmri.list_models()}
     assert rows[tversky] == {
-        "figure": tversky, "paper": 0.9168, "same_protocol": 0.91,
-        "by_patient": {name: shipped[name][tversky]["value"] for name in ("effunet-lgg", "resunet-lgg")},
+        "figure": tversky, "paper": 0.9168, "same_protocol": 0.91, "split_by_patient": 0.82,
+        "shipped": {name: shipped[name][tversky]["value"] for name in ("effunet-lgg", "resunet-lgg")},
     }  # fmt: skip
     assert rows[accuracy]["paper"] == 0.9475
-    assert set(rows[accuracy]["by_patient"]) == {"effunet-lgg", "resnet50-lgg"}
-    assert f"| {sliced} | not told | 0.8500 | effunet-lgg {shipped['effunet-lgg'][sliced]['value']:.4f}, resunet-lgg " in text
-    assert "the weights of epoch 31 of 51; 120 of the 125 slices that measure it have a neighbour among the 942" in text
-    assert [row["same_protocol"] for name, row in rows.items() if "neighbour" in name] == [0.96, 1.0]
+    assert set(rows[accuracy]["shipped"]) == {"effunet-lgg", "resnet50-lgg"}
+    ours = shipped["effunet-lgg"][sliced]["value"]
+    assert f"| {sliced} | not told | 0.8500 | 0.7100 | effunet-lgg {ours:.4f}, resunet-lgg " in text
+    assert f"| {accuracy} | 0.9475 | 0.9600 | - | " in text
+    assert "epoch 31 of 51; 120 of the 125 slices that measure it, of 70 patients, have a neighbour among the 942" in text
+    shares = [(row["same_protocol"], row["split_by_patient"]) for name, row in rows.items() if "neighbour" in name]
+    assert shares == [(0.96, 0.0), (1.0, None)]
+    text = write_table(tmp_path, {"segmenter-by-patient": runs["segmenter-by-patient"]}, own="resunet-paper")
+    assert f"| {sliced} | not told | - | 0.7100 | " in text

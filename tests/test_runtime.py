@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import brainmri
 from brainmri import runtime
 from brainmri.bench import PublicUNet, chart
 from brainmri.entry import INT8, INT8_WEIGHTS, count_parameters
-from brainmri.runtime import HALF, OPENVINO, PATIENCE, QUANTISED, TORCH
+from brainmri.runtime import COMPILED, HALF, OPENVINO, PATIENCE, QUANTISED, TORCH
 from brainmri.selfcheck import check
 from train import ways
 from train.phantoms import phantom_volume
@@ -84,15 +85,52 @@ def test_integers_pass_the_self_check(name):
     assert "on cpu by int8 answers as stored" in found.sentence
 
 
+BY_TORCH_COMPILE = """
+import torch
+from torch import nn
+from brainmri.runtime import Served, by_torch_compile, in_half
+torch.manual_seed(0)
+net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 1, 1))  # compiles in seconds
+served, cpu = Served(net, ("segmentation",), gated=False).eval(), torch.device("cpu")
+run, views = by_torch_compile(served, 32, cpu), torch.randn(6, 3, 32, 32)
+for part in (views, views[:1]):
+    (expected,), (found,) = in_half(served, cpu)(part), run(part)
+    assert found.dtype is torch.float32
+    assert (expected.sigmoid() - found.sigmoid()).abs().max() < 0.01
+net(views.requires_grad_()).sum().backward()  # as an explanation does, beside it
+print("alike")
+"""
+
+
+def in_another_process(folder, **environment):
+    """What a GPU runs by "compiled", on the CPU and in a process of its own, which keeps the compiler out of this one."""
+    return subprocess.run(
+        [sys.executable, "-c", BY_TORCH_COMPILE], capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder)} | environment,
+    )  # fmt: skip
+
+
+def test_what_torch_compile_makes_says_the_same(tmp_path):
+    if not shutil.which("g++"):
+        pytest.skip("torch.compile needs a C++ compiler")
+    done = in_another_process(tmp_path)
+    assert done.stdout.strip() == "alike", done.stderr
+
+
+def test_a_machine_without_a_compiler_is_told_so(tmp_path):
+    told = in_another_process(tmp_path, CXX="no-such-compiler").stderr.splitlines()[-1]
+    assert told.startswith("ValueError: the runtime 'compiled' needs torch.compile, which does not work here (")
+
+
 def test_a_runtime_that_computes_something_else_is_not_taken(monkeypatch, caplog):
     def upside_down(graph):
         return lambda views: [-answer for answer in astray.run.served(views)]
 
     astray = brainmri.load("resunet-lgg", device="cpu")
-    monkeypatch.setattr(runtime, "compiled", upside_down)
+    monkeypatch.setattr(runtime, "by_openvino", upside_down)
     monkeypatch.setattr(runtime, "PROBE", 0.01)
     astray.run.quicken()
-    assert astray.run.kind == TORCH
+    assert astray.run.kind not in (OPENVINO, QUANTISED)  # but torch, in 16 bits on CPUs that are fast in them
     assert "computes something else on this machine" in caplog.text
 
 
@@ -139,11 +177,23 @@ def test_a_home_that_cannot_be_written_to_is_no_failure(tmp_path, monkeypatch):
     assert model.run(views_for(model)).mask is not None
 
 
+def test_the_same_weights_at_another_size_are_another_graph(tmp_path):
+    smaller = tmp_path / "smaller"
+    shutil.copytree(brainmri.load("resunet-lgg", device="cpu").entry.folder, smaller)
+    config = json.loads((smaller / "config.json").read_text())
+    config["preprocess"]["size"] = 96
+    (smaller / "config.json").write_text(json.dumps(config))
+    for source in ("resunet-lgg", smaller):
+        model = brainmri.load(source, device="cpu", runtime=OPENVINO)
+        views = views_for(model)
+        assert model.run(views).mask.shape == (len(views), 1, *views.shape[2:])
+
+
 def test_the_environment_chooses(monkeypatch):
     monkeypatch.setenv("BRAINMRI_RUNTIME", OPENVINO)
     assert brainmri.load("resunet-lgg", device="cpu").run.kind == OPENVINO
     monkeypatch.setenv("BRAINMRI_RUNTIME", "abacus")
-    with pytest.raises(ValueError, match="unknown runtime 'abacus'; choose from auto, torch, half, openvino, int8"):
+    with pytest.raises(ValueError, match="unknown runtime 'abacus'; choose from auto, torch, half, compiled, openvino, int8"):
         brainmri.load("resunet-lgg", device="cpu")
 
 
@@ -156,6 +206,8 @@ def test_what_cannot_be_had_says_so(tmp_path):
         brainmri.load(folder, device="cpu", runtime=QUANTISED)
     with pytest.raises(ValueError, match="is for CPUs"):
         brainmri.load(folder, device="meta", runtime=OPENVINO)
+    with pytest.raises(ValueError, match="is for CUDA"):
+        brainmri.load(folder, device="cpu", runtime=COMPILED)
 
 
 @pytest.mark.parametrize("file", [INT8, INT8_WEIGHTS])

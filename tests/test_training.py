@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from train.loop import choose_precision
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
 from train.publish import entry_files
-from train.release import release
+from train.release import recipe, release
 
 SMOKE = ["--smoke", "--precision", "float32"]
 
@@ -122,8 +123,7 @@ def test_a_student_learns_from_its_teachers_masks(tmp_path):
     with pytest.raises(ValueError, match="trained on 1 of this run's validation patients"):
         segmenter.main([*SMOKE, "--teacher", str(teacher), "--fold", "1", "--out", str(tmp_path / "leaks")])
     with pytest.raises(SystemExit, match="preprocesses as"):
-        segmenter.main([*SMOKE, "--teacher", str(Path(brainmri.__file__).parent / "weights" / "resunet-lgg"), "--all",
-                        "--out", str(tmp_path / "other")])  # fmt: skip
+        segmenter.main([*SMOKE, "--teacher", "resunet-lgg", "--all", "--out", str(tmp_path / "other")])
 
 
 def test_a_classifier_learns_from_a_teachers_masks_and_verdicts(tmp_path):
@@ -161,6 +161,18 @@ def test_a_release_of_a_run_that_did_not_start_from_the_measured_one_is_refused(
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(SystemExit, match="did not start from"):
         release(other, [measured], measured / "phantoms", tmp_path / "zoo", half=False)
+
+
+def test_a_recipe_is_the_same_for_other_patients_and_on_another_machine():
+    entry = load("resunet-lgg", device="cpu").entry
+
+    def told(command):
+        stage = {"command": f"python -m train.segmenter --data DIR {command}", "samples": 8}
+        return recipe(replace(entry, training=entry.training | {"stages": [stage]}))
+
+    one = told("--fold 0 --lr 3e-3 --precision float32 --workers 0 --out RUN")
+    assert told("--all --out RUN --lr 3e-3 --precision bfloat16 --workers 4 --device cuda --on-device --resume") == one
+    assert told("--fold 0 --lr 3e-4 --precision float32 --out RUN") != one
 
 
 def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):

@@ -17,7 +17,7 @@ from train.rows import as_prediction
 
 REVIEW_ERROR = 0.01  # the verdict may be wrong on this share of the slices it decides
 EDGES = (0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)  # of the review band, from 0 and from 1
-THRESHOLDS = tuple(step / 20 for step in range(6, 17))  # of the mask, 0.30 to 0.80
+THRESHOLDS = tuple(step / 20 for step in range(6, 19))  # of the mask, 0.30 to 0.90
 # slices over which a study's verdicts and masks are smoothed along the head; chosen on four folds, see EXPERIMENTS.md
 NEIGHBOURS, MASK_NEIGHBOURS = 1.0, 0.5
 
@@ -49,9 +49,9 @@ def choose_review_band(probability: np.ndarray, tumour: np.ndarray, outlined: np
     return round(chosen[0], 2), round(chosen[1], 2)
 
 
-def dice_by_threshold(rows: list[dict], neighbours: float) -> np.ndarray:
-    """A patient's volumetric Dice at each of `THRESHOLDS`, of maps smoothed over so many neighbours; islands stay."""
-    maps = smooth_maps(as_prediction(rows).maps, neighbours)
+def dice_by_threshold(rows: list[dict]) -> np.ndarray:
+    """A patient's volumetric Dice at each of `THRESHOLDS`, of maps smoothed as in a study; islands stay."""
+    maps = smooth_maps(as_prediction(rows).maps, MASK_NEIGHBOURS)
     truth = np.stack([row["mask"] for row in rows])
     return np.array([dice(maps > threshold, truth) for threshold in THRESHOLDS])
 
@@ -61,18 +61,17 @@ def fit_rules(patients: list[list[dict]], rules: Rules, fused: bool) -> Rules:
 
     Args:
         patients: each one's rows, as `predict_case` gives them, in order along the head.
-        rules: with the mask threshold to keep.
+        rules: with what to keep for the mask.
         fused: whether the rows' masks and verdicts are one entry's.
     """
     tumour = np.concatenate([[row["tumour"] for row in rows] for rows in patients])
     logits = [np.array([row["logit"] for row in rows]) for rows in patients]
     temperature = fit_temperature(np.concatenate(logits), tumour)
-    fitted = Rules(mask_threshold=rules.mask_threshold, temperature=temperature)
+    fitted = replace(rules, temperature=temperature, fusion={})
     probability = fitted.probability(np.concatenate(logits), None, "slice")
     fitted = replace(fitted, review=choose_review_band(probability, tumour))
     if not fused:
         return fitted
-    fitted = replace(fitted, mask_neighbours=MASK_NEIGHBOURS)
     said = [as_prediction(rows) for rows in patients]
     for mode, sigma in (("slice", 0.0), ("study", NEIGHBOURS)):
         numbers = np.concatenate(
@@ -80,8 +79,7 @@ def fit_rules(patients: list[list[dict]], rules: Rules, fused: bool) -> Rules:
         )  # (slices, 2)
         regression = LogisticRegression(C=1e3).fit(numbers, tumour)  # all but unregularised
         (logit, weight), (bias,) = regression.coef_[0].tolist(), regression.intercept_.tolist()
-        kept = {"neighbours": sigma, "mask_neighbours": MASK_NEIGHBOURS if mode == "study" else 0.0}
-        fusion = Fusion(logit=logit, evidence=weight, bias=bias, review=(0.5, 0.5), **kept)
+        fusion = Fusion(logit=logit, evidence=weight, bias=bias, review=(0.5, 0.5), neighbours=sigma)
         fitted = replace(fitted, fusion=fitted.fusion | {mode: fusion})
         judged = [judge(one, fitted, mode) for one in said]
         shares = np.concatenate([[row["grid_share"] for row in rows] for rows in patients])
@@ -92,18 +90,18 @@ def fit_rules(patients: list[list[dict]], rules: Rules, fused: bool) -> Rules:
     return fitted
 
 
-def cross_fitted(folds: list[list[list[dict]]], rules: Rules, fused: bool) -> tuple[list[Rules], Rules]:
-    """For each fold the rules that fit the other folds' patients (a single fold's, its own), and those that fit all of them.
+def cross_fitted(parts: list[list[list[dict]]], rules: Rules, fused: bool) -> tuple[list[Rules], Rules]:
+    """For each part the rules that fit the other parts' patients (a single part's, its own), and those that fit all of them.
 
-    The mask threshold is chosen by several folds only: on a few patients the best one says more of them than of masks.
+    The mask threshold is chosen by several parts only.
 
     Args:
-        folds: each one's patients' rows.
+        parts: each one's patients' rows: folds, or patients one by one.
     """
     reached = []
-    if "map" in folds[0][0][0] and len(folds) > 1:
-        neighbours = MASK_NEIGHBOURS if fused else 0.0
-        reached = [np.stack([dice_by_threshold(rows, neighbours) for rows in fold]) for fold in folds]
+    if "map" in parts[0][0][0]:
+        rules = replace(rules, mask_neighbours=MASK_NEIGHBOURS)
+        reached = [np.stack([dice_by_threshold(rows) for rows in part]) for part in parts] if len(parts) > 1 else []
 
     def fitted_on(chosen: list[int]) -> Rules:
         began = rules
@@ -111,9 +109,9 @@ def cross_fitted(folds: list[list[list[dict]]], rules: Rules, fused: bool) -> tu
             mean = np.concatenate([reached[number] for number in chosen]).mean(axis=0).round(4)
             equals = [threshold for threshold, value in zip(THRESHOLDS, mean, strict=True) if value == mean.max()]
             began = replace(rules, mask_threshold=min(equals, key=lambda threshold: abs(threshold - 0.5)))
-        patients = [rows for number in chosen for rows in folds[number]]
+        patients = [rows for number in chosen for rows in parts[number]]
         return fit_rules(patients, began, fused) if "logit" in patients[0][0] else began
 
-    everything = list(range(len(folds)))
+    everything = list(range(len(parts)))
     others = [[number for number in everything if number != left_out] or everything for left_out in everything]
     return [fitted_on(chosen) for chosen in others], fitted_on(everything)

@@ -7,7 +7,15 @@ import json
 from huggingface_hub import EvalResult, ModelCardData
 
 from brainmri.entry import CARD, DIAGRAM, ONNX, SPLIT, STUDY, VARIANTS, ModelEntry
-from brainmri.figures import FAILURES, RELIABILITY, failure_tables, figure_table, reliability_svg, reliability_table
+from brainmri.figures import (
+    FAILURES,
+    RELIABILITY,
+    VOLUMETRIC_DICE,
+    failure_tables,
+    figure_table,
+    reliability_svg,
+    reliability_table,
+)
 from train.healthy import healthy_table
 
 INTENDED = """Research and teaching on brain MR slices: transverse FLAIR, alone or with T1 before and after contrast, of adults with
@@ -80,7 +88,7 @@ def front_matter(entry: ModelEntry) -> str:
                 dataset_type="mateuszbuda/lgg-mri-segmentation",
                 dataset_name="LGG MRI Segmentation",
                 dataset_config=variant,
-                dataset_split="validation patients",
+                dataset_split="test slices" if by_slice(entry) else "validation patients",
                 metric_type=next(kind for word, kind in METRICS.items() if word in name),
                 metric_name=name,
                 metric_value=value,
@@ -162,8 +170,8 @@ def model_card(entry: ModelEntry) -> str:
     variants = entry.metrics["variants"]
     count = variants[VARIANTS[0]]
     gaps = []
-    if "segmentation" in entry.tasks:
-        name = "volumetric Dice, mean over patients"
+    if VOLUMETRIC_DICE in count:
+        name = VOLUMETRIC_DICE
         full, flair, volume = (variants[v][name]["value"] for v in VARIANTS[:3])
         gaps.append(
             f"On FLAIR alone the mean volumetric Dice is {flair:.3f} against {full:.3f} on three sequences ({flair - full:+.3f})."
@@ -179,17 +187,6 @@ def model_card(entry: ModelEntry) -> str:
         name = "verdict AUC, by slice"
         full, flair = (variants[v][name]["value"] for v in VARIANTS[:2])
         gaps.append(f"The verdict's AUC is {full:.3f} on three sequences and {flair:.3f} on FLAIR alone.")
-    split = json.loads((entry.folder / SPLIT).read_text(encoding="utf-8"))
-    if not set(split["train"]) & set(split.get("validated_on", [])):
-        seen = "The released weights are the very ones measured."
-    elif len({stage["patients"] for stage in entry.training["stages"]}) > 1:
-        seen = (
-            "The weights measured then went on, in the last stage below, to see these patients too: those are the released ones."
-        )
-    else:
-        done = len(entry.training["stages"])
-        further = ", and went on for the last stage below" if done > entry.metrics.get("stages", done) else ""
-        seen = f"The released weights were trained by the same recipe on every patient, these included{further}."
     stages = "\n".join(
         f"{number}. `{stage['command']}` ({stage['samples']:,} slices drawn from {stage['patients']} patients"
         + (f"; taught by {stage['teacher']})" if "teacher" in stage else ")")
@@ -222,7 +219,7 @@ SHA-256 of `model.safetensors`: `{entry.sha256}`.
 ## Input
 
 A slice of any size, three channels (pre-contrast T1, FLAIR, post-contrast T1); a single sequence is taken for FLAIR
-and stands in all three. `brainmri.preprocess.Preprocess` crops the head, scales it to {entry.preprocess.size} x {entry.preprocess.size}
+and stands in all three. `brainmri.preprocess.Preprocess` {"crops the head, scales it" if entry.preprocess.crop else "scales it"} to {entry.preprocess.size} x {entry.preprocess.size}
 with its aspect ratio kept, and standardises each slice by its own mean and standard deviation.
 
 ## Use
@@ -239,7 +236,7 @@ pipe = brainmri.Pipeline({"segmenter" if "segmentation" in entry.tasks else "cla
 ## Measured
 
 {count["patients"]} patients, {count["slices"]} slices; 95 % intervals by bootstrap over patients; two empty masks have Dice 1, a false alarm on
-an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics["machine"]}. {seen} The held-out 20 (`split.json`) were never touched.
+an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics["machine"]}. {released_weights(entry)} The held-out 20 (`split.json`) were never touched.
 
 {figure_table(variants)}
 
@@ -251,12 +248,37 @@ an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics[
 
 {stages}
 
-Temperature {entry.temperature:.3f}; review band {entry.review[0]:.2f} to {entry.review[1]:.2f}; mask threshold {entry.mask_threshold:.2f}.
+Temperature {entry.temperature:.3f}; review band {entry.review[0]:.2f} to {entry.review[1]:.2f}; mask threshold {entry.mask_threshold:.2f}; the mask
+of a study smoothed over neighbouring slices with a standard deviation of {entry.mask_neighbours:g}.
 {fusions(entry)}
 ## Licence and citation
 
 The weights: CC BY-NC-SA 4.0, following the dataset. {CITATION}
 """
+
+
+def split_of(entry: ModelEntry) -> dict:
+    """Its `split.json`."""
+    return json.loads((entry.folder / SPLIT).read_text(encoding="utf-8"))
+
+
+def by_slice(entry: ModelEntry) -> bool:
+    """Whether it was trained and measured by a split of slices instead of patients."""
+    return split_of(entry).get("unit") == "slice"
+
+
+def released_weights(entry: ModelEntry) -> str:
+    """A sentence or two: what the released weights have to do with the weights that were measured."""
+    split = split_of(entry)
+    if by_slice(entry) or not set(split["train"]) & set(split["validated_on"]):
+        return "The released weights are the very ones measured."
+    patients, measured = [stage["patients"] for stage in entry.training["stages"]], entry.metrics["stages"]
+    before = patients.index(max(patients))  # stages that these patients were no part of
+    if before == measured:
+        return f"The weights measured then went on, from stage {before + 1} below, to see these patients too: those are the released ones."
+    further = ", and went on for the last stage below" if len(patients) > measured else ""
+    shared = f"; what came before stage {before + 1} below, and did not see them, is common to both" if before else ""
+    return f"The released weights were trained by the same recipe on every patient, these included{further}{shared}."
 
 
 def in_integers(entry: ModelEntry) -> str:
@@ -285,7 +307,7 @@ def fusions(entry: ModelEntry) -> str:
     """How mask and verdict join to one probability, a line for a lone slice and one for a study; empty where that was not fitted."""
     lines = [
         f"Probability of tumour in a {mode}: sigmoid({f.logit:.3f} x logit {f.evidence:+.3f} x log(1 + summed mask probability) "
-        f"{f.bias:+.3f}), smoothed over neighbouring slices with a standard deviation of {f.neighbours:g} (mask {f.mask_neighbours:g}); "
+        f"{f.bias:+.3f}), smoothed over neighbouring slices with a standard deviation of {f.neighbours:g}; "
         f"review band {f.review[0]:.2f} to {f.review[1]:.2f}.\n"
         for mode, f in entry.fusion.items()
     ]
@@ -305,7 +327,7 @@ def readme_row(entry: ModelEntry) -> str:
         figure = variants.get(variant, {}).get(name)
         return "{:.3f} [{:.3f}, {:.3f}]".format(figure["value"], *figure["interval_95"]) if figure else "-"
 
-    dice, auc, accuracy = "volumetric Dice, mean over patients", "verdict AUC, by slice", "verdict accuracy at 0.5, by slice"
+    dice, auc, accuracy = VOLUMETRIC_DICE, "verdict AUC, by slice", "verdict accuracy at 0.5, by slice"
     full, flair = VARIANTS[:2]
     cells = [(STUDY, dice), (full, dice), (flair, dice), (STUDY, auc), (full, auc), (full, accuracy)]
     return f"| `{entry.name}` | {entry.parameters / 1e6:.2f} M | {' | '.join(shown(*cell) for cell in cells)} |"

@@ -16,9 +16,9 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.nn import functional as F
 
-from brainmri.entry import read_entry
 from brainmri.nets import ResNet50Classifier
 from brainmri.preprocess import Preprocess
+from brainmri.zoo import find_entry
 from train.augment import augmentation
 from train.distributed import leads, process_group
 from train.loop import choose_precision, common_arguments, fit
@@ -74,7 +74,7 @@ def grid_figures(
 
 def _teachers_grid(teacher: Path, size: int) -> Preprocess:
     """The preprocessing of a teacher; SystemExit when it cannot teach a verdict seen at this size."""
-    entry = read_entry(teacher)
+    entry = find_entry(teacher)
     if len(entry.tasks) < 2:
         raise SystemExit(f"{teacher} does {entry.tasks[0]} alone; a teacher of the verdict gives mask and verdict")
     if entry.preprocess.size < size:

@@ -28,6 +28,7 @@ from brainmri.findings import REVIEW
 from brainmri.zoo import DEFAULT, LoadedModel, load
 from train.data import Slice, find_slices, read_patients
 from train.failures import failures
+from train.healthy import identity
 from train.losses import tversky_index
 from train.metrics import accuracy, auc, dice, expected_calibration_error, reliability, sensitivity, specificity, with_interval
 from train.rows import outline_of, predict_case
@@ -132,14 +133,16 @@ def main(arguments: list[str] | None = None) -> None:
     for name, count in seen.items():
         if count:
             print(f"note: {name} was trained on {count} of these {len(cases)} patients, so its figures flatter it")
+    figures = evaluate(cases, segmenter, classifier, tuple(options.variants))
     report = {
-        "segmenter": {"name": segmenter.entry.name, "sha256": segmenter.entry.sha256},
-        "classifier": {"name": classifier.entry.name, "sha256": classifier.entry.sha256},
+        role: identity(model.entry, role) | {"device": model.device.type, "runtime": model.run.kind}
+        for role, model in (("segmenter", segmenter), ("classifier", classifier))
+    } | {
         "patients": sorted(cases),
         "patients_trained_on": seen,
         "empty_masks": "two empty masks have Dice 1, a false alarm on an empty mask 0",
         "intervals": "95 %, bootstrap over patients, 2000 resamples",
-        "figures": evaluate(cases, segmenter, classifier, tuple(options.variants)),
+        "figures": figures,
     }
     for variant, figures in report["figures"].items():
         print(f"{variant}: {figures['patients']} patients, {figures['slices']} slices\n{table(figures)}")

@@ -128,7 +128,7 @@ def identity(entry: ModelEntry, role: str) -> dict:
     """Which weights a report is of, and what turned their output into findings in that role, "segmenter" or "classifier"."""
     known = {"name": entry.name, "sha256": entry.sha256}
     if role == "segmenter":
-        return known | {"mask_threshold": entry.mask_threshold}
+        return known | {"mask_threshold": entry.mask_threshold, "mask_neighbours": entry.mask_neighbours}
     fusion = {mode: fusion.config() for mode, fusion in entry.fusion.items()}
     return known | {"temperature": entry.temperature, "review_band": list(entry.review), "fusion": fusion}
 

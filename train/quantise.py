@@ -24,7 +24,7 @@ from tqdm import tqdm
 from brainmri.entry import CONFIG, INT8, INT8_WEIGHTS, SPLIT, ModelEntry, file_sha256, read_entry
 from brainmri.predict import in_its_roles
 from brainmri.preprocess import FLAIR, to_unit
-from brainmri.runtime import Fixed, as_graph, compiled, load_openvino
+from brainmri.runtime import TORCH, Fixed, as_graph, by_openvino, load_openvino
 from brainmri.selfcheck import TOLERANCE, drift
 from brainmri.zoo import EMBEDDED, LoadedModel, load
 from train.card import write_card
@@ -74,7 +74,7 @@ def quantised(model: LoadedModel, views: Tensor):
 
 def run_by(model: LoadedModel, graph) -> LoadedModel:
     """The same entry, its network run as a graph."""
-    return replace(model, run=Fixed(model.run.served, "graph", compiled(graph)))
+    return replace(model, run=Fixed(model.run.served, "graph", by_openvino(graph)))
 
 
 def cost(model: LoadedModel, graph, cases: list[list[Slice]]) -> tuple[list[tuple], list[tuple]]:
@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     volumes, logits = [], []
     for folder in options.validated:
         split = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
-        model = load(folder, device="cpu")
+        model = load(folder, device="cpu", runtime=TORCH)
         graph = quantised(model, typical_views(model, [cases[case] for case in split["train"]]))
         found = cost(model, graph, [cases[case] for case in split["validation"]])
         volumes, logits = volumes + found[0], logits + found[1]
@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         raise SystemExit(f"that is more than a Dice of {DICE_LOST} or an AUC of {AUC_LOST}; {options.name} stays in float32")
     folder = options.into / options.name
     split = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
-    model = load(options.name, weights=folder, device="cpu")
+    model = load(options.name, weights=folder, device="cpu", runtime=TORCH)
     graph = quantised(model, typical_views(model, [cases[case] for case in split["train"]]))
     if (gap := drift(run_by(model, graph)) or 0) > TOLERANCE:
         raise SystemExit(f"its self-check drifts by {gap:.3f}, more than {TOLERANCE}; {options.name} stays in float32")

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from brainmri.entry import CONFIG, SPLIT, STUDY, VARIANTS, ModelEntry, read_entry, save_entry
 from brainmri.predict import in_its_roles, rules_of
+from brainmri.runtime import TORCH
 from brainmri.selfcheck import answer
 from brainmri.zoo import EMBEDDED, load
 from train.calibrate import cross_fitted
@@ -33,8 +34,9 @@ from train.rows import apply_rules, predict_case
 
 
 def recipe(entry: ModelEntry) -> list[tuple[frozenset[str], int]]:
-    """The stages that led to an entry's weights, as options and slices drawn, whichever patients they were drawn from."""
-    which = re.compile(r"folds? \d+|all|resume")
+    """The stages that led to an entry's weights, as options and slices drawn, whichever patients they were drawn from and however
+    the machine went about it (a CPU without bfloat16 takes float32)."""
+    which = re.compile(r"folds? \d+|all|resume|(precision|device|workers) \S+|on-device")
     return [
         (frozenset(part for part in stage["command"].split(" --") if not which.fullmatch(part)), stage["samples"])
         for stage in entry.training["stages"]
@@ -83,7 +85,7 @@ def attach_healthy(folder: Path, report: dict) -> ModelEntry:
 def store_answer(folder: Path) -> ModelEntry:
     """Keep in an entry's configuration what it says of the self-check's slice, for other machines to compare with."""
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    config["selfcheck"] = answer(load(folder.name, weights=folder, device="cpu"))
+    config["selfcheck"] = answer(load(folder.name, weights=folder, device="cpu", runtime=TORCH))
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return read_entry(folder)
 
@@ -91,7 +93,7 @@ def store_answer(folder: Path) -> ModelEntry:
 def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool) -> ModelEntry:
     """Measure the validated runs on their own patients, and write the other run's weights with those figures under `into`."""
     trained = load(run, device="cpu")
-    folds = [load(folder) for folder in validated]
+    folds = [load(folder, runtime=TORCH) for folder in validated]  # in float32, which a CPU's fastest may not be
     splits = [json.loads((folder / SPLIT).read_text(encoding="utf-8")) for folder in validated]
     check(trained.entry, [model.entry for model in folds], splits)
     patients = [split["validation"] for split in splits]
@@ -103,21 +105,20 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
     fused = len(tasks) == 2
     asked = [in_its_roles(model) for model in folds]
     entry = trained.entry
-    rules = [rules_of(*(model and model.entry for model in pair)) for pair in asked]
-    fitted = rules[0]
-    figures = {}
+    # whose rules are fitted on everybody else's slices: a fold together, and of a lone fold each patient
+    parts = patients if len(patients) > 1 else [[case] for case in patients[0]]
+    fitted = rules_of(*(model and model.entry for model in asked[0]))
+    rules, figures = {}, {}
     for variant in VARIANTS[:3]:
-        predicted = [
-            {case: predict_case(cases[case], *pair, variant) for case in tqdm(part, desc=variant, unit="patient")}
-            for pair, part in zip(asked, patients, strict=True)
-        ]
-        if variant == VARIANTS[0]:
-            rules, fitted = cross_fitted([list(fold.values()) for fold in predicted], fitted, fused)
-        judged = {
-            case: apply_rules(rows, fold_rules)
-            for fold, fold_rules in zip(predicted, rules, strict=True)
-            for case, rows in fold.items()
+        predicted = {
+            case: predict_case(cases[case], *pair, variant)
+            for pair, fold in zip(asked, patients, strict=True)
+            for case in tqdm(fold, desc=variant, unit="patient")
         }
+        if variant == VARIANTS[0]:
+            each, fitted = cross_fitted([[predicted[case] for case in part] for part in parts], fitted, fused)
+            rules = {case: part_rules for part, part_rules in zip(parts, each, strict=True) for case in part}
+        judged = {case: apply_rules(rows, rules[case]) for case, rows in predicted.items()}
         figures[variant] = summarise(judged)
         if variant == VARIANTS[0] and "segmentation" in tasks:
             figures[STUDY] = summarise({case: study_rows(rows) for case, rows in judged.items()})
@@ -130,12 +131,14 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
     measured = f"{len(wanted)} of {everybody} patients"
     if len(folds) > 1:
         protocol = f"{len(folds)} folds of a cross-validation by patient, {measured}, each by weights that never saw them; "
-        protocol += "mask threshold, calibration and review bands fitted on the other folds"
+        fitted_on = "the other folds"
     else:
         protocol = f"patient-level validation on {measured}, none of whom the measured weights had seen; "
-        protocol += "calibration and review bands fitted on these same patients"
+        fitted_on = "the others of them"
+    protocol += f"mask threshold, calibration and review bands fitted on {fitted_on}"
     config |= {
         "mask_threshold": fitted.mask_threshold,
+        "mask_neighbours": fitted.mask_neighbours,
         "temperature": fitted.temperature,
         "review": list(fitted.review),
         "fusion": {mode: fusion.config() for mode, fusion in fitted.fusion.items()},

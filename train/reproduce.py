@@ -1,15 +1,18 @@
-"""The paper's own protocol, as written: python -m train.reproduce paper --data DIR --out RUN [--only segmenter|classifier] …
+"""The paper's own protocol, as written: python -m train.reproduce paper --data DIR --out RUN [--only NETWORK] [--release] …
 
 Its ResUNet and its ResNet50 (Deng, Cui, Liu), split by slice, without augmentation, at the paper's learning rates, so that its
-figures can be set beside those of this project's models, which are split by patient. RUN becomes the model folder of
-`resunet-paper`, with the curves of the paper's Figures 1 and 2, its Figure 3, and `table.md`. Where the paper and public code of
-its lineage disagree, `--lr` and `--frozen` try either.
+figures can be set beside those of this project's models, which are split by patient; and the ResUNet once more, with nothing
+changed but that the split is by patient. RUN becomes the model folder of `resunet-paper`, with the curves of the paper's
+Figures 1 and 2, its Figure 3, and `table.md`. Where the paper and public code of its lineage disagree, `--lr` and `--frozen`
+try either.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,23 +21,26 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from brainmri.entry import new_config, save_entry
+from brainmri.entry import CONFIG, SPLIT, VARIANTS, WEIGHTS, new_config, save_entry
 from brainmri.nets import ResNet50Classifier, ResUNet
 from brainmri.preprocess import Preprocess
-from brainmri.zoo import load, resolve_device
+from brainmri.runtime import TORCH
+from brainmri.zoo import EMBEDDED, load, resolve_device
+from train.card import write_card
 from train.classifier import head_arguments
-from train.comparison import figure_3, write_table
+from train.comparison import BY_PATIENT, SEGMENTER, figure_3, write_table
 from train.data import HELD_OUT, Slice, load_placed, read_mask
 from train.evaluate import ACCURACY, SLICE_DICE, TVERSKY, paper_tversky
 from train.loop import choose_precision, plot_history
 from train.losses import segmentation_loss, tversky_index
-from train.metrics import dice
+from train.metrics import dice, with_interval
 from train.phantoms import write_phantom_dataset
 from train.plateau import KerasAdam, best_row, fit_best, plateau_scheduler
 from train.pretrained import imagenet_resnet50
+from train.release import store_answer
 from train.rows import outline_of, predict_case
 from train.run import DATASET, find_eligible, without_paths
-from train.slicewise import SliceSplit, split_for_classifier, split_for_segmenter
+from train.slicewise import SliceSplit, split_for_classifier, split_for_segmenter, split_for_segmenter_by_patient
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY = "resunet-paper"
@@ -46,7 +52,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("protocol", choices=["paper"])
     add("--data", type=Path, help="folder in the Kaggle layout (kaggle_3m/ or its parent)")
     add("--out", type=Path, required=True, help="run folder, outside the repository: its Figure 3 shows patients")
-    add("--only", choices=list(NETWORKS), help="train and measure one of the two; the table takes the other's figures from RUN")
+    add("--only", choices=list(NETWORKS), help="train and measure one of them; the table takes the others' figures from RUN")
+    add("--release", action="store_true", help=f"write {ENTRY} into the zoo, with its card")
     add("--epochs", type=int, help="instead of the paper's 60 for the segmenter and 50 for the classifier")
     add("--size", type=int, default=256, help="side of the networks' input; the paper's is 256")
     add("--lr", type=float, default=0.05, help="of the segmenter; some public code has 0.001")
@@ -56,14 +63,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--device", default="auto")
     add("--seed", type=int, default=0, help="of the split and the training")
     add("--resume", action="store_true", help="continue from the checkpoints in --out")
-    add("--smoke", action="store_true", help="the whole thing on three synthetic patients, in under a minute")
+    add("--smoke", action="store_true", help="the whole thing on seven synthetic patients, in under a minute")
     return parser.parse_args(arguments)
 
 
-def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torch.device) -> dict:
+def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torch.device, name: str = SEGMENTER) -> dict:
     """Train ResUNet on the slices with tumour, save the entry, draw Figures 2 and 3; returns what was measured."""
     preprocess = Preprocess(size=options.size, crop=False)
-    split = split_for_segmenter([s for s in slices if read_mask(s.mask).any()], options.seed)
+    make_split = split_for_segmenter_by_patient if name == BY_PATIENT else split_for_segmenter
+    split = make_split([s for s in slices if read_mask(s.mask).any()], options.seed)
     net = ResUNet().to(device, memory_format=torch.channels_last)
     criterion = segmentation_loss("focal-tversky-pooled")
     optimiser = KerasAdam(net.parameters(), lr=options.lr, eps=0.1)
@@ -74,19 +82,48 @@ def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torc
         return criterion(logits, mask), {"Tversky": tversky_index(logits.detach().float().sigmoid(), mask)}
 
     history = train(
-        options, net, "segmenter", split, preprocess, device, loss=loss, optimiser=optimiser,
+        options, net, name, split, preprocess, device, loss=loss, optimiser=optimiser,
         epochs=options.epochs or 60, recipe={"lr": options.lr}, scheduler=plateau_scheduler(optimiser), patience=20,
     )  # fmt: skip
     best = best_row(history)
-    plot_history(history, options.out / "figure-2.png")
-    save(options, net, preprocess, split, samples=best["epoch"] * len(split.train))
-    model = load(options.out, device=options.device)
-    rows = predict_case(list(split.test), model, None)
-    figure_3(list(split.test), rows, model.entry.mask_threshold, options.out / "figure-3.png")
-    sliced = [dice(outline_of(row), row["mask"]) for row in rows]
-    return described(options, split, split.test, history) | {
-        "figures": {TVERSKY: paper_tversky(rows), SLICE_DICE: float(np.mean(sliced))}
+    folder = options.out / name if name == BY_PATIENT else options.out
+    config, roles = describe_entry(options, net, preprocess, split, samples=best["epoch"] * len(split.train))
+    entry = save_entry(folder, net, config, roles)
+    rows = predict_case(list(split.test), load(folder, device=options.device, runtime=TORCH), None)
+    plot_history(history, folder / "figure-2.png")
+    figure_3(list(split.test), rows, entry.mask_threshold, folder / "figure-3.png")
+    figures = measure(rows)
+    found = describe_run(options, split, split.test, history) | {
+        "figures": {key: figure["value"] for key, figure in figures.items()}
     }
+    if name == SEGMENTER:
+        counts = {"patients": len({row["case"] for row in rows}), "slices": len(rows)}
+        metrics = {
+            "protocol": "the paper's, a split by slice: slices with tumour, of patients whose other slices are trained on; "
+            f"{found['neighbour_in_training']} of them lie next to one of those. So no figure here speaks of new patients",
+            "stages": 1,
+            "machine": f"{platform.machine()} {device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}",
+            "variants": {VARIANTS[0]: counts | figures},
+        }
+        roles["validated_on"] = sorted({row["case"] for row in rows})
+        save_entry(folder, net, config | {"metrics": metrics}, roles)
+    return found
+
+
+def measure(rows: list[dict]) -> dict[str, dict]:
+    """Figures of slices with tumour, `predict_case`'s rows, the interval by bootstrap over their patients."""
+    sliced: dict[str, list[float]] = {}
+    for row in rows:
+        sliced.setdefault(row["case"], []).append(dice(outline_of(row), row["mask"]))
+    return {
+        TVERSKY: {"value": paper_tversky(rows)},
+        SLICE_DICE: with_interval(list(sliced.values()), lambda drawn: np.mean(np.concatenate(drawn))),
+    }
+
+
+def run_by_patient(options: argparse.Namespace, slices: list[Slice], device: torch.device) -> dict:
+    """The very same of a split by patient, in a folder of its own."""
+    return run_segmenter(options, slices, device, BY_PATIENT)
 
 
 def run_classifier(options: argparse.Namespace, slices: list[Slice], device: torch.device) -> dict:
@@ -112,19 +149,19 @@ def run_classifier(options: argparse.Namespace, slices: list[Slice], device: tor
         epochs=options.epochs or 50, recipe={"base": options.base, "frozen": options.frozen},
     )  # fmt: skip
     plot_history(history, options.out / "figure-1.png")
-    return described(options, split, split.validation, history) | {
+    return describe_run(options, split, split.validation, history) | {
         "figures": {ACCURACY: best_row(history)["validation accuracy"]}
     }
 
 
-NETWORKS = {"segmenter": run_segmenter, "classifier": run_classifier}
+NETWORKS = {SEGMENTER: run_segmenter, BY_PATIENT: run_by_patient, "classifier": run_classifier}
 
 
 def train(
     options: argparse.Namespace, net: nn.Module, name: str, split: SliceSplit, preprocess: Preprocess, device: torch.device,
     *, recipe: dict, **schedule,
 ) -> list[dict]:  # fmt: skip
-    """What both networks share around `fit_best`, which takes the schedule and returns the history."""
+    """What the networks share around `fit_best`, which takes the schedule and returns the history."""
     print(f"{name}: {len(split.train)} slices train, {len(split.validation)} validate, {len(split.test)} test")
     dtype = choose_precision(options.precision, net, options.size, device)
     print(f"{type(net).__name__} on {device} in {str(dtype).removeprefix('torch.')}")
@@ -136,7 +173,7 @@ def train(
     )  # fmt: skip
 
 
-def described(options: argparse.Namespace, split: SliceSplit, role: tuple[Slice, ...], history: list[dict]) -> dict:
+def describe_run(options: argparse.Namespace, split: SliceSplit, role: tuple[Slice, ...], history: list[dict]) -> dict:
     """How a network was trained, and how many of the slices that measure it lie next to one it was trained on."""
     return {
         "command": options.command,
@@ -144,31 +181,45 @@ def described(options: argparse.Namespace, split: SliceSplit, role: tuple[Slice,
         "epochs": len(history),
         "training_slices": len(split.train),
         "measured_slices": len(role),
+        "measured_patients": len({s.case for s in role}),
         "neighbour_in_training": split.with_a_neighbour_in_training(role),
     }
 
 
-def save(options: argparse.Namespace, net: ResUNet, preprocess: Preprocess, split: SliceSplit, samples: int) -> None:
-    """Write the segmenter into the run folder as an entry that has not been measured by patient.
+def describe_entry(
+    options: argparse.Namespace, net: ResUNet, preprocess: Preprocess, split: SliceSplit, samples: int
+) -> tuple[dict, dict]:
+    """The segmenter's `config.json`, unmeasured, and its `split.json`.
 
-    Its `split.json` counts every patient as trained on, since the split went through them: so no run may validate on any of
-    them after starting from these weights. Beside that it lists the slices by role.
+    That one counts every patient with a training slice as trained on, which in a split by slice is all of them: so no run may
+    validate on one of them after starting from these weights. Beside that it lists the slices by role.
     """
     roles = {"train": split.train, "validation": split.validation, "test": split.test}
+    patients = sorted({s.case for s in split.train})
     config = new_config(
         name=ENTRY, net="ResUNet", tasks=net.tasks, arguments={}, preprocess=preprocess,
-        summary="The paper's ResUNet by the paper's protocol: split by slice, so no figure of it speaks of new patients",
+        summary=f"The paper's ResUNet by the paper's protocol at {preprocess.size} x {preprocess.size}: split by slice, so no "
+        "figure of it speaks of new patients",
         training={
             "dataset": DATASET,
-            "stages": [{"command": options.command, "samples": samples, "patients": len(split.patients)}],
+            "stages": [{"command": options.command, "samples": samples, "patients": len(patients)}],
             "torch": torch.__version__.split("+")[0],
         },
     )  # fmt: skip
-    save_entry(
-        options.out, net, config,
-        {"train": split.patients, "validation": [], "held_out": sorted(HELD_OUT), "unit": "slice",
-         "slices": {role: sorted(s.image.stem for s in part) for role, part in roles.items()}},
-    )  # fmt: skip
+    return config, {
+        "train": patients, "validation": [], "held_out": sorted(HELD_OUT), "unit": "slice",
+        "slices": {role: sorted(s.image.stem for s in part) for role, part in roles.items()},
+    }  # fmt: skip
+
+
+def release(run: Path, into: Path) -> None:
+    """Copy the run's entry among others, as `train.release` does: with its answer to the self-check, and its card."""
+    folder = into / ENTRY
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG, SPLIT, WEIGHTS):
+        shutil.copyfile(run / name, folder / name)
+    write_card(store_answer(folder))
+    print(f"released {ENTRY} into {into}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -185,7 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.epochs, options.size, options.base = options.epochs or 2, 64, "none"
         if options.data is None:
             options.data = options.out / "phantoms"
-            write_phantom_dataset(options.data, patients=3, slices=6)
+            write_phantom_dataset(options.data, patients=7, slices=4)
     slices = [s for case in find_eligible(options.data).values() for s in case]
     device = resolve_device(options.device)
     for name in [options.only] if options.only else NETWORKS:
@@ -198,6 +249,8 @@ def main(arguments: list[str] | None = None) -> None:
         if path.is_file():
             runs[name] = json.loads(path.read_text(encoding="utf-8"))
     print(write_table(options.out, runs, own=ENTRY))
+    if options.release:
+        release(options.out, EMBEDDED)
 
 
 if __name__ == "__main__":

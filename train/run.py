@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from brainmri.entry import SPLIT, ModelEntry, new_config, read_entry, save_entry
+from brainmri.entry import SPLIT, ModelEntry, new_config, save_entry
 from brainmri.preprocess import Preprocess
 from brainmri.pretrained import PretrainedNet
-from brainmri.zoo import LoadedModel, load
+from brainmri.zoo import LoadedModel, find_entry, load
 from train.data import HELD_OUT, Slice, Split, find_slices, load_placed
 from train.distributed import once_a_machine, world_size
 from train.folds import split_at_hand
@@ -57,7 +57,7 @@ def load_unleaked(folder: Path, split: Split, device: torch.device) -> LoadedMod
     Raises:
         ValueError: when it was trained on a patient who is to validate this run: the figures would flatter it.
     """
-    seen = json.loads((folder / SPLIT).read_text(encoding="utf-8"))["train"]
+    seen = json.loads((find_entry(folder).folder / SPLIT).read_text(encoding="utf-8"))["train"]
     if leaked := set(seen) & set(split.validation):
         raise ValueError(
             f"the weights in {folder} were trained on {len(leaked)} of this run's validation patients "
@@ -73,7 +73,7 @@ def start_from(net: nn.Module, folder: Path, split: Split) -> None:
 
 def earlier_stages(folder: Path) -> list[dict]:
     """The commands, slices drawn and patients that led to the weights a run starts from, in order."""
-    return read_entry(folder).training["stages"]
+    return find_entry(folder).training["stages"]
 
 
 def save_run(
@@ -92,7 +92,7 @@ def save_run(
         "patients": len(split.train),
     }
     if teacher := vars(options).get("teacher"):
-        entry = read_entry(teacher)
+        entry = find_entry(teacher)
         stage["teacher"] = f"{entry.name}, SHA-256 {entry.sha256[:12]}"
     if world_size() > 1:
         stage["processes"] = world_size()

@@ -1,4 +1,5 @@
-"""Splits by slice, as the paper made them: a patient's neighbouring slices fall on both sides. For `train.reproduce` alone."""
+"""Splits by slice, as the paper made them: a patient's neighbouring slices fall on both sides; and one of the same shares by
+patient, to tell what that does. For `train.reproduce` alone."""
 
 from __future__ import annotations
 
@@ -37,9 +38,19 @@ class SliceSplit:
 
 def split_for_segmenter(slices: list[Slice], seed: int) -> SliceSplit:
     """85 % train, 11.25 % test, 3.75 % validation: 15 % put aside, a quarter of them to pick the epoch by."""
-    train, aside = train_test_split(slices, test_size=0.15, random_state=seed)
+    return SliceSplit(**_shares(slices, seed))
+
+
+def split_for_segmenter_by_patient(slices: list[Slice], seed: int) -> SliceSplit:
+    """The same shares of the patients instead: all slices of a patient have one role."""
+    roles = _shares(sorted({s.case for s in slices}), seed)
+    return SliceSplit(**{role: tuple(s for s in slices if s.case in cases) for role, cases in roles.items()})
+
+
+def _shares(items: list, seed: int) -> dict[str, tuple]:
+    train, aside = train_test_split(items, test_size=0.15, random_state=seed)
     test, validation = train_test_split(aside, test_size=0.25, random_state=seed)
-    return SliceSplit(train=tuple(train), validation=tuple(validation), test=tuple(test))
+    return {"train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
 
 
 def split_for_classifier(slices: list[Slice], tumour: list[bool], seed: int) -> SliceSplit:

@@ -19,21 +19,11 @@ from brainmri.bench import EAGER as PLAIN
 from brainmri.bench import in_turns
 from brainmri.figures import markdown_table
 from brainmri.reading import read_slice
-from brainmri.runtime import as_graph, compiled
+from brainmri.runtime import as_graph, by_openvino, in_half
 from brainmri.selfcheck import SLICE
 from brainmri.zoo import LoadedModel, load
 
 Way = Callable[[Tensor], object]
-
-
-def in_bfloat16(net: nn.Module) -> Way:
-    """Autocast to bfloat16, which is quick where the CPU has instructions for it."""
-
-    def run(views: Tensor):
-        with torch.autocast("cpu", torch.bfloat16):
-            return net(views.to(memory_format=torch.channels_last))
-
-    return run
 
 
 def by_onnxruntime(net: nn.Module, views: Tensor, names: list[str], threads: int) -> Way:
@@ -59,10 +49,10 @@ def ways(model: LoadedModel, views: Tensor, threads: int) -> dict[str, Way]:
         PLAIN: net,
         "channels last": lambda views: net(views.to(memory_format=torch.channels_last)),
         "batch norm folded (torch.jit.freeze)": torch.jit.freeze(torch.jit.trace(net, views)),
-        "bfloat16": in_bfloat16(net),
+        "bfloat16": in_half(net, model.device),
         "torch.compile": torch.compile(net),
         "onnxruntime": by_onnxruntime(net, views, net.names, threads),
-        "OpenVINO": compiled(as_graph(net, model.entry.preprocess.size)),
+        "OpenVINO": by_openvino(as_graph(net, model.entry.preprocess.size)),
     }
     if model.entry.int8:
         found["OpenVINO, 8 bits as shipped"] = model.run.prepare("int8")
@@ -72,10 +62,7 @@ def ways(model: LoadedModel, views: Tensor, threads: int) -> dict[str, Way]:
 def gap(expected: tuple, found: object) -> float:
     """The largest difference of a probability, of mask or verdict."""
     pairs = zip(expected[:2], found if isinstance(found, (tuple, list)) else (found,), strict=False)
-    return max(
-        float((ours.sigmoid() - torch.as_tensor(np.asarray(theirs)).sigmoid()).abs().max())
-        for ours, theirs in ((ours, theirs.float() if isinstance(theirs, Tensor) else theirs) for ours, theirs in pairs)
-    )
+    return max(float((ours.sigmoid() - torch.as_tensor(np.asarray(theirs)).sigmoid()).abs().max()) for ours, theirs in pairs)
 
 
 @torch.inference_mode()

@@ -96,7 +96,8 @@ class Worker:
         """End it, whatever it does."""
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
+        with contextlib.suppress(OSError):  # closing sends what could not be sent before
+            self.process.stdin.close()
         self.process.stdout.close()
 
 
