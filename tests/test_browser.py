@@ -265,22 +265,23 @@ def test_models_are_compared_side_by_side(visit):
     open_tab(page, "Compare")
     page.click("#compare-example")
     said = answers(page)
-    assert set(said) == {"effunet-lgg", "resnet50-lgg", "resunet-lgg"}
+    assert set(said) == {"effunet-lgg", "resnet50-lgg", "resunet-lgg", "resunet-paper"}
     assert re.fullmatch(r"\d+ %", said["effunet-lgg"][0])
     assert re.fullmatch(r"\d+ pixels", said["effunet-lgg"][1])
     assert [said["resnet50-lgg"][1], said["resunet-lgg"][0]] == ["-", "-"]
     assert all(re.fullmatch(r"\d+ ms", cells[2]) for cells in said.values())
     assert 0.5 < float(re.search(r"mean Dice of (0\.\d+)", page.inner_text("#answers"))[1]) <= 1
     pictures = page.locator("#opinions button.thumbnail-item")
-    pictures.nth(2).wait_for()
+    pictures.nth(3).wait_for()
     assert [caption.split(":")[0] for caption in pictures.all_inner_texts()] == [
-        "effunet-lgg", "resunet-lgg", "Where the masks disagree",
+        "effunet-lgg", "resunet-lgg", "resunet-paper", "Where the masks disagree",
     ]  # fmt: skip
     page.wait_for_function(
         "Array.from(document.querySelectorAll('#opinions img')).every(i => i.complete && i.naturalWidth === 256)"
     )
 
-    page.get_by_role("checkbox", name="resunet-lgg").uncheck()
+    for name in ("resunet-lgg", "resunet-paper"):
+        page.get_by_role("checkbox", name=name).uncheck()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.wait_for_function("document.querySelectorAll('#answers tbody tr').length === 2")
     assert "Dice" not in page.inner_text("#answers")

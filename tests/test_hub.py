@@ -325,7 +325,8 @@ net.push_to_hub("owner/mine")
 mine = brainmri.load("owner/mine", device="cpu")
 with torch.inference_mode():
     assert torch.equal(mine.net(image), net(image))
-assert mine.entry.preprocess == brainmri.list_models()[-1].preprocess and mine.entry.metrics == {}, mine.entry
+assert mine.entry.preprocess == brainmri.load("resunet-lgg", device="cpu").entry.preprocess
+assert mine.entry.metrics == {}, mine.entry
 fresh = ResUNet(in_channels=3)
 fresh.push_to_hub("owner/fresh")
 print(brainmri.load("owner/fresh", device="cpu").entry.tasks)
