@@ -98,7 +98,7 @@ def compare_tab() -> None:
         with gr.Column(scale=6, min_width=320):
             answers = gr.HTML(EMPTY, elem_id="answers", elem_classes="verdict-box", padding=False)
             pictures = gr.Gallery(
-                show_label=False, columns=3, object_fit="contain", height="auto", format="png", buttons=["fullscreen"],
+                show_label=False, columns=2, object_fit="contain", height="auto", format="png", buttons=["fullscreen"],
                 interactive=False, visible=False, elem_id="opinions",
             )  # fmt: skip
 
