@@ -239,22 +239,34 @@ pipe = brainmri.Pipeline({"segmenter" if "segmentation" in entry.tasks else "cla
 an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics["machine"]}. {released_weights(entry)} The held-out 20 (`split.json`) were never touched.
 
 {figure_table(variants)}
-
-{chr(10).join(gaps)}
-{reliability(entry)}{failing(entry)}{in_integers(entry)}
+{chr(10) + chr(10).join(gaps) + chr(10) if gaps else ""}{reliability(entry)}{failing(entry)}{in_integers(entry)}
 ## Training
 
 {entry.training["dataset"]}. In order:
 
 {stages}
 
-Temperature {entry.temperature:.3f}; review band {entry.review[0]:.2f} to {entry.review[1]:.2f}; mask threshold {entry.mask_threshold:.2f}; the mask
-of a study smoothed over neighbouring slices with a standard deviation of {entry.mask_neighbours:g}.
+{settings(entry)}
 {fusions(entry)}
 ## Licence and citation
 
 The weights: CC BY-NC-SA 4.0, following the dataset. {CITATION}
 """
+
+
+def settings(entry: ModelEntry) -> str:
+    """A sentence: how its tasks' logits become a verdict and a mask."""
+    said = []
+    if "classification" in entry.tasks:
+        low, high = entry.review
+        said.append(f"temperature {entry.temperature:.3f}; review band {low:.2f} to {high:.2f}")
+    if "segmentation" in entry.tasks:
+        said.append(
+            f"mask threshold {entry.mask_threshold:.2f}; the mask of a study smoothed over neighbouring slices with a standard deviation "
+            f"of {entry.mask_neighbours:g}"
+        )
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def split_of(entry: ModelEntry) -> dict:
