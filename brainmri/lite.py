@@ -1,16 +1,19 @@
-"""The parts of `nets.EffUNet`: EfficientNet-lite0's layers as an encoder, and a U-Net's decoder.
+"""The parts of `nets.EffUNet`: EfficientNet-lite's layers as an encoder, and a U-Net's decoder.
 
-Layer by layer, and by their names in the state dict, these are timm's `tf_efficientnet_lite0` and the `Unet` of
+Layer by layer, and by their names in the state dict, these are timm's `tf_efficientnet_lite0` (and so on) and the `Unet` of
 segmentation_models.pytorch 0.6, which the tests compare them with; without the two packages a process starts two seconds sooner.
 EfficientNet: Tan and Le 2019, its lite variants: without squeeze-and-excitation, with ReLU6; U-Net: Ronneberger et al. 2015.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+SCALES = {"lite0": (1.0, 1.0), "lite2": (1.1, 1.2)}  # what multiplies channels and blocks of lite0's stages
 # of each stage: blocks, kernel, stride, expansion, channels
 STAGES = (
     (1, 3, 1, 1, 16),
@@ -23,6 +26,22 @@ STAGES = (
 )
 STEM = 32
 SEEN = (0, 1, 2, 4, 6)  # the last stage at each size, whose map the decoder sees
+
+
+def scaled_stages(variant: str) -> list[tuple[int, int, int, int, int]]:
+    """`STAGES` of another variant: channels to the nearest multiple of 8, blocks rounded up; the first and last keep their one.
+
+    Raises:
+        ValueError: for a variant that is not in `SCALES`.
+    """
+    if variant not in SCALES:
+        raise ValueError(f"unknown encoder {variant!r}; choose from {', '.join(SCALES)}")
+    width, depth = SCALES[variant]
+    ends = (0, len(STAGES) - 1)
+    return [
+        (count if number in ends else math.ceil(count * depth), kernel, stride, expansion, int(out * width + 4) // 8 * 8)
+        for number, (count, kernel, stride, expansion, out) in enumerate(STAGES)
+    ]
 
 
 class SameConv2d(nn.Conv2d):
@@ -70,13 +89,13 @@ class InvertedResidual(nn.Module):
 
 
 class LiteLayers(nn.Module):
-    """EfficientNet-lite0 up to its last block, initialised like timm's."""
+    """An EfficientNet-lite of these stages up to its last block, initialised like timm's."""
 
-    def __init__(self) -> None:
+    def __init__(self, of_stages: list[tuple[int, int, int, int, int]]) -> None:
         super().__init__()
         self.conv_stem, self.bn1 = SameConv2d(3, STEM, 3, 2, bias=False), _norm(STEM)
         stages, into = [], STEM
-        for count, kernel, stride, expansion, out in STAGES:
+        for count, kernel, stride, expansion, out in of_stages:
             blocks = []
             for number in range(count):
                 blocks.append(InvertedResidual(into, out, kernel, 1 if number else stride, expansion))
@@ -92,14 +111,18 @@ class LiteLayers(nn.Module):
 class LiteEncoder(nn.Module):
     """(B, 3, H, W) to the image and five maps, each half as high and wide as the one before.
 
+    Args:
+        variant: of EfficientNet-lite, one of `SCALES`.
+
     Attributes:
         out_channels: of the image and the maps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, variant: str) -> None:
         super().__init__()
-        self.model = LiteLayers()
-        self.out_channels = [3, *(STAGES[number][-1] for number in SEEN)]
+        of_stages = scaled_stages(variant)
+        self.model = LiteLayers(of_stages)
+        self.out_channels = [3, *(of_stages[number][-1] for number in SEEN)]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = F.relu6(self.model.bn1(self.model.conv_stem(image)))
@@ -156,12 +179,13 @@ class LiteUNet(nn.Module):
     """Encoder, decoder, a head for the mask and one for the verdict.
 
     Args:
+        variant: of the encoder, one of `SCALES`.
         decoder_channels: from the deepest block to full resolution.
     """
 
-    def __init__(self, decoder_channels: tuple[int, ...]) -> None:
+    def __init__(self, variant: str, decoder_channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.encoder = LiteEncoder()
+        self.encoder = LiteEncoder(variant)
         self.decoder = Decoder(self.encoder.out_channels, decoder_channels)
         self.segmentation_head = nn.Sequential(nn.Conv2d(decoder_channels[-1], 1, 3, padding=1))
         self.classification_head = nn.Sequential(

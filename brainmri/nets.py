@@ -145,27 +145,28 @@ class ResNet50Classifier(PretrainedNet):
 
 
 class EffUNet(PretrainedNet):
-    """U-Net on an EfficientNet-lite0 encoder, with a linear verdict head on the pooled last encoder map.
+    """U-Net on an EfficientNet-lite encoder, with a linear verdict head on the pooled last encoder map.
 
     Without weights: `train.pretrained` fills the encoder from ImageNet.
 
     Args:
+        encoder: "lite0", or the larger "lite2".
         decoder_channels: from the deepest block to full resolution.
     """
 
     tasks = ("segmentation", "classification")
 
-    def __init__(self, decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12)) -> None:
+    def __init__(self, encoder: str = "lite0", decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12)) -> None:
         super().__init__()
-        self.unet = LiteUNet(tuple(decoder_channels))
+        self.unet = LiteUNet(encoder, tuple(decoder_channels))
 
     def looked_at(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) to verdict logits (B, 2) and the map to explain them by, (B, 112, H/16, W/16)."""
+        """(B, 3, H, W) to verdict logits (B, 2) and the map to explain them by, (B, 112 or 120, H/16, W/16)."""
         *_, coarse, deep = self.encode(image)
         return self.unet.classification_head(deep), coarse
 
     def encode(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) to the image and the encoder's maps, from (B, 16, H/2, W/2) to (B, 320, H/32, W/32)."""
+        """(B, 3, H, W) to the image and the encoder's maps, from (B, 16, H/2, W/2) to (B, 320 or 352, H/32, W/32)."""
         return self.unet.encoder(image)
 
     def decode(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:

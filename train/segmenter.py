@@ -1,8 +1,9 @@
-"""Train a segmenter: python -m train.segmenter --data DIR --out RUN [--net effunet|resunet] …
+"""Train a segmenter: python -m train.segmenter --data DIR --out RUN [--net effunet|effunet-lite2|resunet] …
 
 The networks see placed slices (`brainmri.preprocess`), augmented (`train.augment`), split by patient (`train.data`).
-`effunet` starts from ImageNet and learns the verdict beside the mask; `resunet` is the paper's, from scratch, and may learn
-from a stronger teacher (Hinton et al. 2015), whose masks are smoother than the annotators' and even out their gaps.
+`effunet`, on EfficientNet-lite0 or lite2, starts from ImageNet and learns the verdict beside the mask; `resunet` is the paper's,
+from scratch, and may learn from a stronger teacher (Hinton et al. 2015), whose masks are smoother than the annotators' and even
+out their gaps.
 """
 
 from __future__ import annotations
@@ -27,12 +28,18 @@ from train.pretrained import imagenet_effunet
 from train.run import apply_smoke, load_split, load_unleaked, save_run, start_from
 
 VERDICT_WEIGHT = 0.3
+# of each network: its entry's name, what the entry is, its class and what that is built with
+NETS = {
+    "resunet": ("resunet-lgg", "The paper's ResUNet, trained by patient", ResUNet, {}),
+    "effunet": ("effunet-lgg", "U-Net on EfficientNet-lite0, with a verdict head", EffUNet, {"encoder": "lite0"}),
+    "effunet-lite2": ("effunet-lite2-lgg", "U-Net on EfficientNet-lite2, with a verdict head", EffUNet, {"encoder": "lite2"}),
+}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common_arguments(parser)
-    parser.add_argument("--net", choices=["resunet", "effunet"], default="resunet")
+    parser.add_argument("--net", choices=list(NETS), default="resunet")
     parser.add_argument("--loss", choices=list(LOSSES), default="focal-tversky-bce")
     parser.add_argument("--encoder", choices=["imagenet", "none"], default="imagenet", help="effunet's starting weights")
     add = parser.add_argument
@@ -79,12 +86,13 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
     torch.manual_seed(options.seed)
     preprocess = Preprocess(size=options.size)
     split, train, validation = load_split(options, preprocess)
-    with_verdict = options.net == "effunet"
-    net = EffUNet() if with_verdict else ResUNet()
+    name, summary, architecture, built_with = NETS[options.net]
+    net = architecture(**built_with)
+    with_verdict = isinstance(net, EffUNet)
     if options.start:
         start_from(net, options.start, split)
     elif with_verdict and options.encoder == "imagenet":
-        imagenet_effunet(net)
+        imagenet_effunet(net, built_with["encoder"])
     net = net.to(device, memory_format=torch.channels_last)
     dtype = choose_precision(options.precision, net, options.size, device)
     print(f"{type(net).__name__} on {device} in {str(dtype).removeprefix('torch.')}")
@@ -125,15 +133,10 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
         validate=(lambda: grid_figures(net, validation, preprocess, device)) if validation else None,
         options=options, device=device, dtype=dtype,
     )  # fmt: skip
-    names = {
-        "resunet": ("resunet-lgg", "The paper's ResUNet, trained by patient"),
-        "effunet": ("effunet-lgg", "U-Net on EfficientNet-lite0, with a verdict head"),
-    }
-    name, summary = names[options.net]
     if not leads():
         return
     entry = save_run(
-        options, net, command=["train.segmenter", *arguments], name=name, summary=summary, arguments={},
+        options, net, command=["train.segmenter", *arguments], name=name, summary=summary, arguments=built_with,
         preprocess=preprocess, split=split, flips=True,
     )  # fmt: skip
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
