@@ -138,13 +138,33 @@ def test_placed_slices(phantoms):
     assert all(area > 0 for area in areas.values())
 
 
+def of_patients(*counts: tuple[int, int]) -> list[dict]:
+    """What the sampler knows of slices: for each patient so many with tumour, so many without."""
+    return [
+        {"case": f"patient {number}", "tumour": tumour}
+        for number, (ill, free) in enumerate(counts)
+        for tumour in [1] * ill + [0] * free
+    ]
+
+
 def test_the_sampler_keeps_its_share_and_repeats_itself():
-    tumour = [1] * 10 + [0] * 90
-    sampler = TumourShareSampler(tumour, samples=4000, share=0.6, seed=1)
+    slices = of_patients((10, 90))
+    sampler = TumourShareSampler(slices, samples=4000, share=0.6, seed=1)
     first = list(sampler)
     assert first == list(sampler)
-    assert abs(np.mean([tumour[i] for i in first]) - 0.6) < 0.03
+    assert abs(np.mean([slices[i]["tumour"] for i in first]) - 0.6) < 0.03
+    assert set(first) == set(range(100))
     sampler.epoch = 1
     assert first != list(sampler)
     with pytest.raises(ValueError, match="one kind is missing"):
-        TumourShareSampler([1, 1], samples=4, share=0.5, seed=0)
+        TumourShareSampler(of_patients((2, 0)), samples=4, share=0.5, seed=0)
+
+
+@pytest.mark.parametrize(("evenness", "share"), [(0.0, 36 / 40), (0.5, 6 / 8), (1.0, 1 / 2)])
+def test_the_sampler_evens_patients_out(evenness, share):
+    """Of two patients with 36 and 4 slices with tumour, and 9 and 81 without, the first one's share of each kind."""
+    slices = of_patients((36, 9), (4, 81))
+    drawn = [slices[i] for i in TumourShareSampler(slices, samples=8000, share=0.5, seed=0, evenness=evenness)]
+    of_first = {kind: np.mean([s["case"] == "patient 0" for s in drawn if s["tumour"] == kind]) for kind in (0, 1)}
+    assert of_first[1] == pytest.approx(share, abs=0.03)
+    assert of_first[0] == pytest.approx(9 ** (1 - evenness) / (9 ** (1 - evenness) + 81 ** (1 - evenness)), abs=0.03)

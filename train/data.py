@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,16 +146,28 @@ def load_placed(slices: list[Slice], preprocess: Preprocess) -> list[dict]:
 
 
 class TumourShareSampler(Sampler[int]):
-    """Draw `samples` slices an epoch, with replacement, a fixed share of them with tumour.
+    """Draw slices, with replacement, a fixed share of them with tumour.
 
     The draw depends on the seed and the epoch alone, so that a resumed run sees what an unbroken one would.
+
+    Args:
+        slices: what `load_placed` gives.
+        samples: slices an epoch.
+        share: of them that show tumour.
+        evenness: 0 draws every slice alike, 1 every patient alike, however many slices a scanner made of a head; in between,
+            a patient's share grows with the number of slices to the power of 1 - evenness.
     """
 
-    def __init__(self, tumour: list[int], samples: int, share: float, seed: int) -> None:
-        self.positive = torch.tensor([i for i, t in enumerate(tumour) if t])
-        self.negative = torch.tensor([i for i, t in enumerate(tumour) if not t])
-        if not len(self.positive) or not len(self.negative):
-            raise ValueError("training needs slices with tumour and slices without; one kind is missing")
+    def __init__(self, slices: list[dict], samples: int, share: float, seed: int, evenness: float = 0.0) -> None:
+        tumour, cases = [s["tumour"] for s in slices], [s["case"] for s in slices]
+        self.pools = []  # without tumour, with tumour: the slices, and where each one's share of [0, 1) ends
+        for wanted in (0, 1):
+            pool = [i for i, t in enumerate(tumour) if t == wanted]
+            if not pool:
+                raise ValueError("training needs slices with tumour and slices without; one kind is missing")
+            counts = Counter(cases[i] for i in pool)
+            weights = torch.tensor([counts[cases[i]] ** -evenness for i in pool], dtype=torch.float64)
+            self.pools.append((torch.tensor(pool), weights.cumsum(0) / weights.sum()))
         self.samples, self.share, self.seed, self.epoch = samples, share, seed, 0
 
     def __len__(self) -> int:
@@ -163,10 +175,10 @@ class TumourShareSampler(Sampler[int]):
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        wanted = torch.rand(self.samples, generator=generator) < self.share
-        for positive in wanted.tolist():
-            pool = self.positive if positive else self.negative
-            yield int(pool[torch.randint(len(pool), (1,), generator=generator)])
+        with_tumour, which = torch.rand(2, self.samples, generator=generator, dtype=torch.float64)
+        for positive, drawn in zip((with_tumour < self.share).tolist(), which, strict=True):
+            pool, ends = self.pools[positive]
+            yield int(pool[torch.searchsorted(ends, drawn, right=True).clamp(max=len(pool) - 1)])
 
 
 def institutions(cases: list[str]) -> dict[str, int]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from train import distributed
 from train.data import TumourShareSampler, write_csv
+from train.depthwise import hasten
 
 
 def common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,7 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     add("--lr", type=float, default=3e-3, help="peak of the one-cycle schedule")
     add("--weight-decay", type=float, default=0.01)
     add("--tumour-share", type=float, default=0.6, help="share of drawn slices that show tumour")
+    add("--evenness", type=float, default=0.0, help="0 draws every slice alike, 1 every patient alike")
     add("--validate-every", type=int, default=2, help="epochs between validations; the last one always validates")
     add("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="auto times both and takes the faster")
     add("--device", default="auto")
@@ -219,7 +221,7 @@ def fit(
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     batches = -(-options.samples // options.batch)
-    optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
+    optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=device.type in ("cpu", "cuda"))
     steps = options.epochs * batches
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimiser,
@@ -238,7 +240,9 @@ def fit(
         history = state["history"]
     if options.on_device:
         slices = [one | {key: one[key].to(device) for key in ("image", "mask")} for one in slices]
-    sampler = TumourShareSampler([s["tumour"] for s in slices], options.samples, options.tumour_share, options.seed)
+    sampler = TumourShareSampler(slices, options.samples, options.tumour_share, options.seed, options.evenness)
+    if device.type == "cpu":
+        hasten(net)
     dataset, drawn = distributed.share(slices, transform, sampler, micro)
     step_loss = distributed.synchronised(net, loss)
     for epoch in range(len(history), options.epochs):
