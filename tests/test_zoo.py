@@ -11,7 +11,7 @@ import brainmri
 from brainmri import nets
 from brainmri.entry import CARD, CONFIG, SPLIT, WEIGHTS, count_parameters, file_sha256, read_entry, save_entry
 from brainmri.zoo import DEFAULT
-from train.card import by_slice, measured, model_card, readme_row, released_weights
+from train.card import by_slice, front_matter, measured, model_card, readme_row, released_weights
 from train.data import HELD_OUT
 
 ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
@@ -96,6 +96,14 @@ def test_its_thresholds_make_sense(entry):
 
 def test_its_card_is_the_entrys(entry):
     assert (entry.folder / CARD).read_text(encoding="utf-8") == model_card(entry)
+
+
+def test_a_share_of_nothing_is_no_figure_of_the_hubs():
+    shares = {"three-state verdict, share of slices to review": 1.0, "three-state verdict, accuracy where decided": float("nan")}
+    variants = {"three sequences": {name: {"value": value} for name, value in shares.items()}}
+    made_up = replace(ENTRIES["resunet-lgg"], metrics={"variants": variants})
+    assert measured(made_up) == {("three sequences", "three-state verdict, share of slices to review"): 1.0}
+    assert "accuracy where decided" not in front_matter(made_up)
 
 
 @pytest.mark.parametrize(

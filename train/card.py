@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -68,12 +69,12 @@ def numpy_example(entry: ModelEntry) -> str:
 
 
 def measured(entry: ModelEntry) -> dict[tuple[str, str], float]:
-    """Every measured figure by variant of the input and name."""
+    """Every measured figure by variant of the input and name, but for NaN, a share of nothing, which the Hub takes for no figure."""
     return {
         (variant, name): figure["value"]
         for variant, figures in entry.metrics["variants"].items()
         for name, figure in figures.items()
-        if isinstance(figure, dict) and "value" in figure
+        if isinstance(figure, dict) and "value" in figure and not math.isnan(figure["value"])
     }
 
 
