@@ -125,11 +125,11 @@ def test_only_the_endpoints_are_public(client):
 def test_models_are_compared(client):
     record, pictures = client.predict(handle_file(EXAMPLES / "small-lesion.png"), api_name="/compare")
     by_name = {model["name"]: model for model in record["models"]}
-    assert set(by_name) == {"effunet-lgg", "resnet50-lgg", "resunet-lgg", "resunet-paper"}
+    assert set(by_name) == {"effunet-lgg", "effunet-lite2-lgg", "resnet50-lgg", "resunet-lgg", "resunet-paper"}
     assert by_name["resnet50-lgg"]["area_px"] is None
     assert by_name["resunet-lgg"]["probability"] is None
     assert 0.5 < record["mean_dice_between_masks"] <= 1
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     record, pictures = client.predict(handle_file(EXAMPLES / "small-lesion.png"), ["effunet-lgg"], api_name="/compare")
     assert (len(record["models"]), len(pictures)) == (1, 1)
     assert record["mean_dice_between_masks"] is None

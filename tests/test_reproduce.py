@@ -243,12 +243,12 @@ def test_the_table(tmp_path):
     shipped = {entry.name: entry.metrics["variants"]["three sequences"] for entry in brainmri.list_models()}
     assert rows[tversky] == {
         "figure": tversky, "paper": 0.9168, "same_protocol": 0.91, "split_by_patient": 0.82,
-        "shipped": {name: shipped[name][tversky]["value"] for name in ("effunet-lgg", "resunet-lgg")},
+        "shipped": {name: shipped[name][tversky]["value"] for name in ("effunet-lgg", "effunet-lite2-lgg", "resunet-lgg")},
     }  # fmt: skip
     assert rows[accuracy]["paper"] == 0.9475
-    assert set(rows[accuracy]["shipped"]) == {"effunet-lgg", "resnet50-lgg"}
+    assert set(rows[accuracy]["shipped"]) == {"effunet-lgg", "effunet-lite2-lgg", "resnet50-lgg"}
     ours = shipped["effunet-lgg"][sliced]["value"]
-    assert f"| {sliced} | not told | 0.8500 | 0.7100 | effunet-lgg {ours:.4f}, resunet-lgg " in text
+    assert f"| {sliced} | not told | 0.8500 | 0.7100 | effunet-lgg {ours:.4f}, effunet-lite2-lgg " in text
     assert f"| {accuracy} | 0.9475 | 0.9600 | - | " in text
     assert "epoch 31 of 51; 120 of the 125 slices that measure it, of 70 patients, have a neighbour among the 942" in text
     shares = [(row["same_protocol"], row["split_by_patient"]) for name, row in rows.items() if "neighbour" in name]

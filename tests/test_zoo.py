@@ -18,7 +18,7 @@ ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
 
 
 def test_the_zoo_has_what_the_readme_says():
-    assert set(ENTRIES) == {"effunet-lgg", "resnet50-lgg", "resunet-lgg", "resunet-paper"}
+    assert set(ENTRIES) == {"effunet-lgg", "effunet-lite2-lgg", "resnet50-lgg", "resunet-lgg", "resunet-paper"}
     assert DEFAULT in {e.name for e in brainmri.list_models("segmentation")} & {
         e.name for e in brainmri.list_models("classification")
     }
