@@ -15,7 +15,7 @@ from brainmri.entry import save_entry
 from brainmri.nets import ResNet50Classifier
 from brainmri.preprocess import Preprocess
 from brainmri.reading import UnreadableImage
-from brainmri.zoo import DEFAULT, find_entry
+from brainmri.zoo import find_entry
 from train.metrics import dice
 from train.phantoms import phantom_slice
 
@@ -188,11 +188,11 @@ def test_command_line(tmp_path, capsys):
 
 def test_command_line_lists_the_zoo(capsys):
     assert main(["models"]) == 0
-    assert DEFAULT in capsys.readouterr().out
+    assert "effunet-lgg" in capsys.readouterr().out
     assert main(["models", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["name"] for row in rows} == {e.name for e in brainmri.list_models()}
-    assert [row["name"] for row in rows if row["default"]] == [DEFAULT]
+    assert [row["name"] for row in rows if row["default"]] == ["effunet-lgg"]
 
 
 def test_command_line_refuses_an_unknown_model(tmp_path, capsys):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import brainmri
-from brainmri.zoo import DEFAULT, EMBEDDED
 from train.card import by_slice, split_of
 from train.data import HELD_OUT, find_slices, read_image, read_mask, split_patients, tumour_areas
 from train.evaluate import evaluate, main
@@ -97,11 +96,11 @@ def test_evaluate_writes_its_report(cases, tmp_path, capsys):
     assert "volumetric Dice, mean over patients" in capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     for role in ("segmenter", "classifier"):
-        assert {"name": DEFAULT, "device": "cpu", "runtime": "torch"}.items() <= report[role].items()
+        assert {"name": "effunet-lgg", "device": "cpu", "runtime": "torch"}.items() <= report[role].items()
     figures = report["figures"]["three sequences"]
     assert figures["patients"] == 2
-    seen = json.loads((EMBEDDED / DEFAULT / "split.json").read_text())["train"]
-    assert report["patients_trained_on"] == {DEFAULT: len({"TCGA_CS_4941_19960909", "TCGA_HT_7694_19950404"} & set(seen))}
+    seen = json.loads((brainmri.list_models()[0].folder / "split.json").read_text())["train"]
+    assert report["patients_trained_on"] == {"effunet-lgg": len({"TCGA_CS_4941_19960909", "TCGA_HT_7694_19950404"} & set(seen))}
     low, high = figures["volumetric Dice, mean over patients"]["interval_95"]
     assert low <= figures["volumetric Dice, mean over patients"]["value"] <= high
 
