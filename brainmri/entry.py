@@ -55,8 +55,8 @@ class ModelEntry:
             entry without one.
         int8: SHA-256 of `int8.xml` and `int8.bin` by their names (`files`), and what they cost (`measured`); empty for an entry
             without them.
-        training: the dataset with its licence, and `stages`: command, slices drawn, patients, and teacher and number of
-            processes, if any, of each run in order.
+        training: the dataset with its licence, and `stages`: command, slices drawn, patients, and teacher, number of
+            processes and number of earlier stages that it `averages`, if any, of each run in order.
         metrics: measured figures, each named with its protocol.
         folder: where the entry lies.
     """

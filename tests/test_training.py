@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from brainmri.figures import RELIABILITY, failure_tables, reliability_table
 from brainmri.nets import ResNet50Classifier, ResUNet
 from brainmri.preprocess import FLAIR, Preprocess
 from brainmri.zoo import load
-from train import classifier, crossvalidate, segmenter
+from train import average, classifier, crossvalidate, segmenter
 from train.augment import RandFlairInsteadd, augmentation
 from train.loop import choose_precision
 from train.phantoms import write_phantom_dataset
@@ -88,6 +89,14 @@ def test_resume_refuses_another_recipe(tmp_path):
         segmenter.main([*SMOKE, "--resume", "--lr", "0.5", "--out", str(tmp_path)])
 
 
+def test_a_run_of_two_steps_is_refused(tmp_path):
+    write_phantom_dataset(tmp_path, patients=2, slices=8)
+    one = ["--data", str(tmp_path), "--folds", "2", "--size", "64", "--precision", "float32", "--samples", "8", "--batch", "8"]
+    with pytest.raises(ValueError, match="2 steps came"):
+        segmenter.main([*one, "--epochs", "2", "--out", str(tmp_path / "run")])
+    segmenter.main([*one, "--epochs", "3", "--workers", "0", "--out", str(tmp_path / "run")])
+
+
 def test_a_run_starts_from_another(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     segmenter.main([*SMOKE, "--out", str(first)])
@@ -97,6 +106,32 @@ def test_a_run_starts_from_another(tmp_path):
     stages = load("resunet-lgg", weights=second, device="cpu").entry.training["stages"]
     assert [stage["patients"] for stage in stages] == [1, 2]
     assert json.loads((second / "split.json").read_text())["validation"] == []
+
+
+def test_runs_from_one_start_are_averaged(tmp_path):
+    first, one, two, mean, alone, all_ = (tmp_path / name for name in ("first", "one", "two", "mean", "alone", "all"))
+    segmenter.main([*SMOKE, "--out", str(first)])
+    for folder, seed in ((one, "1"), (two, "2")):
+        segmenter.main([*SMOKE, "--out", str(folder), "--start", str(first), "--seed", seed])
+    average.main([str(one), str(two), "--out", str(mean)])
+    left, right, both = (load_file(folder / "model.safetensors") for folder in (one, two, mean))
+    assert (left["head.weight"] != right["head.weight"]).any()
+    for name in both:
+        assert torch.allclose(both[name].float(), (left[name].float() + right[name].float()) / 2, atol=1e-6), name
+    config = json.loads((mean / "config.json").read_text())
+    stages = config["training"]["stages"]
+    assert [re.findall(r"--seed (\d)", stage["command"]) for stage in stages] == [[], ["1"], ["2"], []]
+    assert stages[-1] == {"command": "python -m train.average --out RUN RUN RUN", "samples": 0, "patients": 1, "averages": 2}
+    assert (mean / "split.json").read_text() == (one / "split.json").read_text()
+
+    segmenter.main([*SMOKE, "--out", str(alone)])
+    with pytest.raises(SystemExit, match="did not start from the same weights"):
+        average.main([str(one), str(alone), "--out", str(mean)])
+    segmenter.main([*SMOKE, "--out", str(all_), "--start", str(first), "--all"])
+    with pytest.raises(SystemExit, match="trained on other patients"):
+        average.main([str(one), str(all_), "--out", str(mean)])
+    with pytest.raises(SystemExit, match="differ in net"):
+        average.main([str(one), "effunet-lgg", "--out", str(mean)])
 
 
 def test_a_start_that_saw_the_validation_patients_is_refused(tmp_path):

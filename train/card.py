@@ -188,11 +188,7 @@ def model_card(entry: ModelEntry) -> str:
         name = "verdict AUC, by slice"
         full, flair = (variants[v][name]["value"] for v in VARIANTS[:2])
         gaps.append(f"The verdict's AUC is {full:.3f} on three sequences and {flair:.3f} on FLAIR alone.")
-    stages = "\n".join(
-        f"{number}. `{stage['command']}` ({stage['samples']:,} slices drawn from {stage['patients']} patients"
-        + (f"; taught by {stage['teacher']})" if "teacher" in stage else ")")
-        for number, stage in enumerate(entry.training["stages"], 1)
-    )
+    stages = "\n".join(f"{number}. {told(stage)}" for number, stage in enumerate(entry.training["stages"], 1))
     onnx = ""
     if (entry.folder / ONNX).is_file():
         onnx = f"""
@@ -253,6 +249,14 @@ an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics[
 
 The weights: CC BY-NC-SA 4.0, following the dataset. {CITATION}
 """
+
+
+def told(stage: dict) -> str:
+    """A stage of the training: its command, and in brackets what it drew from, who taught it, or what it averages."""
+    if runs := stage.get("averages"):
+        return f"`{stage['command']}` (the mean of the weights of the {runs} stages before, which began from the same weights)"
+    drawn = f"{stage['samples']:,} slices drawn from {stage['patients']} patients"
+    return f"`{stage['command']}` ({drawn}{'; taught by ' + stage['teacher'] if 'teacher' in stage else ''})"
 
 
 def settings(entry: ModelEntry) -> str:

@@ -215,19 +215,22 @@ def fit(
         One row an epoch, as written to `history.csv`; the validation's figures are on rank 0 alone.
 
     Raises:
-        ValueError: when `--resume` meets a checkpoint of a run with other options, or the batch cannot be shared.
+        ValueError: when `--resume` meets a checkpoint of a run with other options, the batch cannot be shared, or there are too
+            few steps for a schedule.
     """
     micro = distributed.micro_batch(options.batch, options.samples, options.accumulate)
+    batches = -(-options.samples // options.batch)
+    steps = options.epochs * batches
+    if steps < 3:
+        raise ValueError(f"{steps} steps came (--epochs, --samples, --batch); a schedule that rises and falls takes 3 or more")
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    batches = -(-options.samples // options.batch)
     optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=device.type in ("cpu", "cuda"))
-    steps = options.epochs * batches
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimiser,
         max_lr=[g["lr"] for g in groups],
         total_steps=steps,
-        pct_start=min(1.0, max(0.25, 2 / steps)),  # a rise of under two steps divides by zero
+        pct_start=max(0.25, 2 / steps),  # a rise of under two steps divides by zero
     )
     recipe = json.dumps({k: str(v) for k, v in vars(options).items() if k not in NOT_RECIPE})
     history: list[dict] = []

@@ -1,0 +1,65 @@
+"""Average the weights of runs that went on from the same weights: python -m train.average --out RUN RUN RUN…
+
+Networks tuned from one start, by other seeds say, lie in one basin: the mean of their weights answers about as the mean of their
+answers would, at the price of one network, and depends less on the luck of a run ("model soups", Wortsman et al. 2022). The means
+and variances of batch norm are averaged too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from torch.optim.swa_utils import AveragedModel
+
+from brainmri.entry import CONFIG, SPLIT, ModelEntry, save_entry
+from brainmri.runtime import TORCH
+from brainmri.zoo import LoadedModel, load
+
+
+def check(runs: list[LoadedModel], splits: list[dict]) -> None:
+    """Whether the runs' weights may be averaged: SystemExit with the reason, when not."""
+    first, *others = runs
+    for run, split in zip(others, splits[1:], strict=True):
+        for what in ("net", "arguments", "preprocess"):
+            if getattr(run.entry, what) != getattr(first.entry, what):
+                raise SystemExit(f"{run.entry.folder} and {first.entry.folder} differ in {what}; their weights have no mean")
+        if split != splits[0]:
+            raise SystemExit(f"{run.entry.folder} was trained on other patients than {first.entry.folder}")
+        if run.entry.training["stages"][:-1] != first.entry.training["stages"][:-1]:
+            raise SystemExit(
+                f"{run.entry.folder} and {first.entry.folder} did not start from the same weights; "
+                "the mean of what was learnt apart is no network"
+            )
+
+
+def average(folders: list[Path], out: Path) -> ModelEntry:
+    """Write the mean of the runs' weights as a run of its own, whose last stages are theirs and this."""
+    runs = [load(folder, device="cpu", runtime=TORCH) for folder in folders]
+    splits = [json.loads((run.entry.folder / SPLIT).read_text(encoding="utf-8")) for run in runs]
+    check(runs, splits)
+    mean = AveragedModel(runs[0].net, use_buffers=True)
+    for run in runs:
+        mean.update_parameters(run.net)
+    config = json.loads((runs[0].entry.folder / CONFIG).read_text(encoding="utf-8"))
+    stages = [run.entry.training["stages"] for run in runs]
+    command = " ".join(["python -m train.average --out RUN", *["RUN"] * len(runs)])
+    stage = {"command": command, "samples": 0, "patients": stages[0][-1]["patients"], "averages": len(runs)}
+    config["training"]["stages"] = [*stages[0][:-1], *(each[-1] for each in stages), stage]
+    return save_entry(out, mean.module, config, splits[0])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="finished runs, two or more")
+    parser.add_argument("--out", type=Path, required=True, help="run folder to write")
+    options = parser.parse_args(arguments)
+    if len(options.runs) < 2:
+        parser.error("one run came; a mean takes two or more")
+    entry = average(options.runs, options.out)
+    print(f"{entry.name}: the mean of {len(options.runs)} runs in {entry.folder}")
+
+
+if __name__ == "__main__":
+    main()
