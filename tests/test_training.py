@@ -18,6 +18,7 @@ from brainmri.preprocess import FLAIR, Preprocess
 from brainmri.zoo import load
 from train import average, classifier, crossvalidate, segmenter
 from train.augment import RandFlairInsteadd, augmentation
+from train.card import told
 from train.loop import choose_precision
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
@@ -113,13 +114,17 @@ def test_runs_from_one_start_are_averaged(tmp_path):
     segmenter.main([*SMOKE, "--out", str(first)])
     for folder, seed in ((one, "1"), (two, "2")):
         segmenter.main([*SMOKE, "--out", str(folder), "--start", str(first), "--seed", seed])
+    measured = json.loads((one / "config.json").read_text()) | {"mask_threshold": 0.9, "metrics": {"protocol": "another's"}}
+    (one / "config.json").write_text(json.dumps(measured))
     average.main([str(one), str(two), "--out", str(mean)])
     left, right, both = (load_file(folder / "model.safetensors") for folder in (one, two, mean))
     assert (left["head.weight"] != right["head.weight"]).any()
     for name in both:
         assert torch.allclose(both[name].float(), (left[name].float() + right[name].float()) / 2, atol=1e-6), name
     config = json.loads((mean / "config.json").read_text())
+    assert (config["mask_threshold"], config["metrics"]) == (0.5, {})  # nobody has measured the mean yet
     stages = config["training"]["stages"]
+    assert "mean of the weights of the 2 stages before" in told(stages[-1])
     assert [re.findall(r"--seed (\d)", stage["command"]) for stage in stages] == [[], ["1"], ["2"], []]
     assert stages[-1] == {"command": "python -m train.average --out RUN RUN RUN", "samples": 0, "patients": 1, "averages": 2}
     assert (mean / "split.json").read_text() == (one / "split.json").read_text()

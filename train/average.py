@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch.optim.swa_utils import AveragedModel
 
-from brainmri.entry import CONFIG, SPLIT, ModelEntry, save_entry
+from brainmri.entry import SPLIT, ModelEntry, new_config, save_entry
 from brainmri.runtime import TORCH
 from brainmri.zoo import LoadedModel, load
 
@@ -26,11 +26,13 @@ def check(runs: list[LoadedModel], splits: list[dict]) -> None:
             if getattr(run.entry, what) != getattr(first.entry, what):
                 raise SystemExit(f"{run.entry.folder} and {first.entry.folder} differ in {what}; their weights have no mean")
         if split != splits[0]:
-            raise SystemExit(f"{run.entry.folder} was trained on other patients than {first.entry.folder}")
+            raise SystemExit(
+                f"{run.entry.folder} was trained on other patients than {first.entry.folder}; give runs of one fold, or of --all"
+            )
         if run.entry.training["stages"][:-1] != first.entry.training["stages"][:-1]:
             raise SystemExit(
                 f"{run.entry.folder} and {first.entry.folder} did not start from the same weights; "
-                "the mean of what was learnt apart is no network"
+                "the mean of what was learnt apart is no network: give runs with one --start"
             )
 
 
@@ -42,11 +44,15 @@ def average(folders: list[Path], out: Path) -> ModelEntry:
     mean = AveragedModel(runs[0].net, use_buffers=True)
     for run in runs:
         mean.update_parameters(run.net)
-    config = json.loads((runs[0].entry.folder / CONFIG).read_text(encoding="utf-8"))
+    first = runs[0].entry
     stages = [run.entry.training["stages"] for run in runs]
     command = " ".join(["python -m train.average --out RUN", *["RUN"] * len(runs)])
     stage = {"command": command, "samples": 0, "patients": stages[0][-1]["patients"], "averages": len(runs)}
-    config["training"]["stages"] = [*stages[0][:-1], *(each[-1] for each in stages), stage]
+    config = new_config(  # afresh: what was measured and fitted of a run says nothing of the mean
+        name=first.name, net=first.net, tasks=first.tasks, arguments=first.arguments, preprocess=first.preprocess,
+        summary=first.summary, flips=first.flips,
+        training=first.training | {"stages": [*stages[0][:-1], *(each[-1] for each in stages), stage]},
+    )  # fmt: skip
     return save_entry(out, mean.module, config, splits[0])
 
 
