@@ -9,7 +9,16 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
 from brainmri.calibration import Rules
-from train.calibrate import MASK_NEIGHBOURS, NEIGHBOURS, choose_review_band, cross_fitted, fit_rules, fit_temperature
+from train.calibrate import (
+    MASK_NEIGHBOURS,
+    NEIGHBOURS,
+    THRESHOLDS,
+    choose_review_band,
+    choose_threshold,
+    cross_fitted,
+    fit_rules,
+    fit_temperature,
+)
 from train.losses import LOSSES, FocalTverskyLoss, segmentation_loss, tversky_index
 from train.metrics import auc, bootstrap_interval, dice, expected_calibration_error, reliability
 
@@ -161,6 +170,13 @@ def test_the_mask_threshold_is_chosen_on_the_other_folds():
     assert [rules.mask_threshold for rules in each] == [0.65, 0.65, 0.5]  # of equals the one in the middle
     assert everything.mask_threshold == 0.65
     assert cross_fitted(folds[2:], Rules(), fused=False)[1].mask_threshold == 0.5  # a lone part chooses none
+
+
+def test_a_threshold_leaves_the_middle_for_what_is_more_than_chance():
+    slope = np.linspace(-1, 1, len(THRESHOLDS))  # from 0.30 to 0.90
+    mixed = 0.8 + np.repeat([-0.02, 0.02], 20)[:, None] * slope  # what helps one half of the patients costs the other
+    assert choose_threshold(mixed + 0.001 * slope) == 0.5
+    assert choose_threshold(mixed + 0.02 * slope) > 0.7
 
 
 def test_rules_are_fitted_on_the_other_folds():

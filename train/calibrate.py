@@ -56,6 +56,20 @@ def dice_by_threshold(rows: list[dict]) -> np.ndarray:
     return np.array([dice(maps > threshold, truth) for threshold in THRESHOLDS])
 
 
+def choose_threshold(reached: np.ndarray) -> float:
+    """Of `THRESHOLDS` the one nearest to 0.5 that is within one standard error of the best (Breiman et al. 1984).
+
+    The curve is flat around its top, and where in it the top lies is mostly a matter of which patients were asked.
+
+    Args:
+        reached: (patients, thresholds), `dice_by_threshold` of each.
+    """
+    lost = reached[:, [reached.mean(axis=0).argmax()]] - reached
+    error = lost.std(axis=0) / np.sqrt(len(reached))  # of the patients' differences from the best, not of their Dice
+    good = [threshold for threshold, within in zip(THRESHOLDS, lost.mean(axis=0) <= error + 1e-9, strict=True) if within]
+    return min(good, key=lambda threshold: abs(threshold - 0.5))
+
+
 def fit_rules(patients: list[list[dict]], rules: Rules, fused: bool) -> Rules:
     """The rules with temperature and review band, and where mask and verdict are one entry's with fusions, fitted on patients.
 
@@ -106,9 +120,7 @@ def cross_fitted(parts: list[list[list[dict]]], rules: Rules, fused: bool) -> tu
     def fitted_on(chosen: list[int]) -> Rules:
         began = rules
         if reached:
-            mean = np.concatenate([reached[number] for number in chosen]).mean(axis=0).round(4)
-            equals = [threshold for threshold, value in zip(THRESHOLDS, mean, strict=True) if value == mean.max()]
-            began = replace(rules, mask_threshold=min(equals, key=lambda threshold: abs(threshold - 0.5)))
+            began = replace(rules, mask_threshold=choose_threshold(np.concatenate([reached[number] for number in chosen])))
         patients = [rows for number in chosen for rows in parts[number]]
         return fit_rules(patients, began, fused) if "logit" in patients[0][0] else began
 
