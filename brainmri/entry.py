@@ -51,8 +51,8 @@ class ModelEntry:
         parameters: trainable parameters and batch-norm statistics, counted.
         sha256: of `model.safetensors`.
         selfcheck: what `selfcheck.answer` gave when the entry was released; empty where it was not asked.
-        gate: `sha256` of `gate.safetensors`, and above what (`far`, `way`) a slice is questioned (`brainmri.gate`); empty for an
-            entry without one.
+        gate: `sha256` of `gate.safetensors`, above what (`far`, `way`) a slice is questioned, and what the gate looks at
+            (`sight`; all of it `brainmri.gate`); empty for an entry without one.
         int8: SHA-256 of `int8.xml` and `int8.bin` by their names (`files`), and what they cost (`measured`); empty for an entry
             without them.
         training: the dataset with its licence, and `stages`: command, slices drawn, patients, and teacher, number of

@@ -9,10 +9,12 @@ is there anything, and are its colours those of a colour map?
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from brainmri.entry import GATE, ModelEntry, file_sha256
 
@@ -27,10 +29,27 @@ EMPTY = f"{REASON}: there is nothing in it."
 WARNING = "on such a picture neither the probability nor the mask means anything"
 
 DARK = 0.06  # a picture of which less than a hundredth is brighter, in whatever sequence, shows no head
-CURVE = 0.01  # of the colours' variance, what brightness leaves unexplained: next to 0 in a colour map, over 0.02 in slices
+CURVE = 0.004  # of the colours' variance, what one number leaves unexplained: next to 0 in a colour map, over 0.005 in slices
 SAMPLE = 20_000  # pixels that brightness and colours are judged by, about
-NEAR, DEEP = slice(2, 5), slice(4, 6)  # which of the encoder's maps the distance sees, and which tell up from down
-CELLS = 3  # the latter are averaged over so many by so many parts of the slice
+CELLS = 3  # by so many parts a side of the slice its turn is judged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """Which of its encoder's maps (see `EffUNet.encode`) a gate looks at, by their numbers: 1 at half the size to 5 at 1/32.
+
+    Attributes:
+        means, deviations: of whose channels the mean and the standard deviation over the slice make the distance.
+        parts: whose channels' means over `CELLS` by `CELLS` parts of the slice tell up from down.
+    """
+
+    means: tuple[int, ...] = ()
+    deviations: tuple[int, ...] = ()
+    parts: tuple[int, ...] = ()
+
+    def near(self, channels: Sequence[int]) -> int:
+        """How many features (D) make the distance, of an encoder whose maps have so many channels."""
+        return sum(channels[number] for number in (*self.means, *self.deviations))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +80,7 @@ class Gate:
         whiten: (D, D) float32, makes them independent, and the median training slice's distance 1.
         ways: (4, E) float32, and `bias` (4,): log-odds of the four ways up from the other features, upright first.
         far, way: distance and log-odds above which a slice is questioned.
+        sight: what the features are of.
     """
 
     mean: np.ndarray
@@ -69,6 +89,7 @@ class Gate:
     bias: np.ndarray
     far: float
     way: float
+    sight: Sight
 
     def distance(self, features: np.ndarray) -> np.ndarray:
         """(S, D + E) float32 features to (S,): the Mahalanobis distance, in that of the median training slice."""
@@ -111,29 +132,31 @@ def look(pixels: np.ndarray) -> tuple[bool, str | None]:
 
 
 def is_colour_mapped(points: np.ndarray) -> bool:
-    """Whether pixels (3, n) in [0, 1] are coloured, and their brightness tells their colours, as in a colour map or a tint."""
+    """Whether pixels (3, n) in [0, 1] are coloured, and one number tells their colours, as in a colour map or a tint: their
+    brightness, what one of the channels has, or their hue."""
     bright = points.mean(axis=0)
     colours = points - bright
     if np.abs(colours).max() < 0.02:  # grey, but for what a JPEG makes of it
         return False
-    level = np.minimum((256 * bright).astype(int), 255)
-    count = np.maximum(np.bincount(level, minlength=256), 1)
-    told = np.stack([(np.bincount(level, channel, 256) / count)[level] for channel in colours])
     scatter = np.square(colours - colours.mean(axis=1, keepdims=True)).sum()
-    return bool(np.square(colours - told).sum() < CURVE * scatter)
+    hue = Image.fromarray(np.uint8(255 * points.T[None])).convert("HSV").getchannel("H")
+    for level in (*np.uint8(255 * np.stack([bright, *points])), np.asarray(hue)[0]):
+        count = np.maximum(np.bincount(level, minlength=256), 1)
+        told = np.stack([(np.bincount(level, channel, 256) / count)[level] for channel in colours])
+        if np.square(colours - told).sum() < CURVE * scatter:
+            return True
+    return False
 
 
-def pooled(maps: list[Tensor]) -> Tensor:
-    """What a gate sees of an encoder's maps (see `EffUNet.encode`): (B, D + E) float32.
-
-    First the mean of each channel of the `NEAR` maps, fine enough to tell tissue from texture; then the means over `CELLS` by
-    `CELLS` parts of each channel of the `DEEP` ones.
-    """
+def pooled(maps: list[Tensor], sight: Sight) -> Tensor:
+    """What a gate sees of an encoder's maps: (B, D + E) float32, D for the distance and E for the turn."""
     import torch
     from torch.nn import functional as F
 
-    means = [each.mean(dim=(2, 3)) for each in maps[NEAR]]
-    return torch.cat(means + [F.adaptive_avg_pool2d(each, CELLS).flatten(1) for each in maps[DEEP]], dim=1).float()
+    means = [maps[number].mean(dim=(2, 3)) for number in sight.means]
+    deviations = [maps[number].float().std(dim=(2, 3), correction=0) for number in sight.deviations]
+    parts = [F.adaptive_avg_pool2d(maps[number], CELLS).flatten(1) for number in sight.parts]
+    return torch.cat(means + deviations + parts, dim=1).float()
 
 
 def read_gate(entry: ModelEntry) -> Gate | None:
@@ -154,4 +177,5 @@ def read_gate(entry: ModelEntry) -> Gate | None:
         raise ValueError(
             f"{path} has SHA-256 {found}, but its config.json says {entry.gate['sha256']}; the file is damaged or was exchanged"
         )
-    return Gate(**load_file(path), far=float(entry.gate["far"]), way=float(entry.gate["way"]))
+    sight = Sight(**{name: tuple(numbers) for name, numbers in entry.gate["sight"].items()})
+    return Gate(**load_file(path), far=float(entry.gate["far"]), way=float(entry.gate["way"]), sight=sight)

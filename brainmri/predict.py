@@ -331,7 +331,7 @@ def predict_slices(
         if id(gatekeeper) in done:
             features = done[id(gatekeeper)][2]
         else:
-            features = encoder_features(gatekeeper, _place(gatekeeper, slices, spacing)[0])
+            features = encoder_features(gatekeeper, _place(gatekeeper, slices, spacing)[0], gatekeeper.gate.sight)
         said["gate"] = gatekeeper.gate.ask(features.cpu().numpy(), slices)
     if segmenter is not None:
         grid_maps, *_, placements = done[id(segmenter)]
@@ -366,10 +366,10 @@ def _batches(model: LoadedModel, images: Tensor) -> tuple[Tensor, ...]:
 
 
 @torch.inference_mode()
-def encoder_features(model: LoadedModel, images: Tensor) -> Tensor:
-    """What a gate looks at (`gate.pooled`) of normalised slices (S, 3, h, w) on its device, of an encoder alone; (S, D)."""
+def encoder_features(model: LoadedModel, images: Tensor, sight: gate.Sight) -> Tensor:
+    """What a gate looks at (`gate.pooled`) of normalised slices (S, 3, h, w) on the model's device, by its encoder: (S, D)."""
     batches = (image.to(memory_format=torch.channels_last) for image in _batches(model, images))
-    return torch.cat([gate.pooled(model.net.encode(image)) for image in batches])
+    return torch.cat([gate.pooled(model.net.encode(image), sight) for image in batches])
 
 
 @torch.inference_mode()

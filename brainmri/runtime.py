@@ -1,7 +1,7 @@
 """By what a network is run: torch, anywhere; on a CPU also OpenVINO, in float32 or, where an entry brings it, partly in 8 bits;
 on a GPU also torch.compile.
 
-    model = brainmri.load("effunet-lgg", runtime="auto")
+    model = brainmri.load("effunet-lite2-lgg", runtime="auto")
 
 On CUDA "auto" runs torch in half precision ("half": bfloat16, float16 on cards that would only imitate bfloat16); "compiled" does
 so by torch.compile, whose first passes take a minute, for who has an archive to go through. On a CPU "auto"
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from brainmri import __version__
 from brainmri.entry import INT8, ModelEntry, file_sha256
-from brainmri.gate import pooled
+from brainmri.gate import Gate, Sight, pooled
 
 AUTO, TORCH, HALF, COMPILED, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "half", "compiled", "openvino", "int8")
 PATIENCE = 64  # views of slices in torch, after which preparing anything faster will pay
@@ -60,10 +60,10 @@ class Answers(NamedTuple):
 class Served(nn.Module):
     """A net with all that is asked of it in one pass, a tuple in the order of `names`."""
 
-    def __init__(self, net: nn.Module, tasks: tuple[str, ...], gated: bool) -> None:
+    def __init__(self, net: nn.Module, tasks: tuple[str, ...], sight: Sight | None = None) -> None:
         super().__init__()
-        self.net, self.tasks, self.gated = net, tasks, gated
-        asked = {"mask": "segmentation" in tasks, "verdict": "classification" in tasks, "features": gated}
+        self.net, self.tasks, self.sight = net, tasks, sight
+        asked = {"mask": "segmentation" in tasks, "verdict": "classification" in tasks, "features": sight is not None}
         self.names = [name for name, wanted in asked.items() if wanted]
 
     def forward(self, views: Tensor) -> tuple[Tensor, ...]:
@@ -72,7 +72,7 @@ class Served(nn.Module):
             maps = self.net.encode(views)
             mask, verdict = self.net.decode(maps)
             answers = (mask, verdict[:, 1] - verdict[:, 0])
-            return (*answers, pooled(maps)) if self.gated else answers
+            return (*answers, pooled(maps, self.sight)) if self.sight else answers
         answer = self.net(views)
         return (answer if "mask" in self.names else answer[:, 1] - answer[:, 0],)
 
@@ -104,14 +104,16 @@ class Runner(Fixed):
         ValueError: for a runtime that there is not, here or for this network.
     """
 
-    def __init__(self, entry: ModelEntry, net: nn.Module, device: torch.device, gated: bool, runtime: str = AUTO) -> None:
+    def __init__(
+        self, entry: ModelEntry, net: nn.Module, device: torch.device, gate: Gate | None = None, runtime: str = AUTO
+    ) -> None:
         if runtime not in RUNTIMES:
             raise ValueError(f"unknown runtime {runtime!r}; choose from {', '.join(RUNTIMES)}")
         if device.type != "cpu" and runtime in (OPENVINO, QUANTISED):
             raise ValueError(f"the runtime {runtime!r} is for CPUs; {entry.name} is on {device.type}")
         if device.type != "cuda" and runtime == COMPILED:  # on CPUs OpenVINO is faster
             raise ValueError(f"the runtime {runtime!r} is for CUDA; {entry.name} is on {device.type}")
-        self.entry, self.device, self.served = entry, device, Served(net, entry.tasks, gated).eval()
+        self.entry, self.device, self.served = entry, device, Served(net, entry.tasks, gate and gate.sight).eval()
         self.open = runtime == AUTO and device.type == "cpu"  # whether the choice is
         kind = runtime if runtime != AUTO else HALF if device.type == "cuda" else TORCH
         super().__init__(self.served, kind, self.prepare(kind))
@@ -164,7 +166,8 @@ class Runner(Fixed):
     def _remembered_graph(self):
         """The net as OpenVINO's graph, kept beside the choices for the next process, since the conversion takes seconds."""
         openvino, size = load_openvino(), self.entry.preprocess.size
-        name = [self.entry.sha256[:16], str(size), *self.served.names, __version__, openvino.__version__.split("-")[0]]
+        net = [self.entry.sha256[:16], self.entry.gate.get("sha256", "")[:8], *self.served.names]  # the gate's sight is in it
+        name = [*net, str(size), __version__, openvino.__version__.split("-")[0]]
         kept = REMEMBERED.parent / f"{'-'.join(name)}.xml"
         try:
             return openvino.Core().read_model(kept)

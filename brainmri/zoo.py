@@ -224,5 +224,5 @@ def load(
     target = resolve_device(device)
     net.requires_grad_(False).to(target)
     gate = read_gate(entry)
-    run = Runner(entry, net, target, gate is not None, runtime or os.environ.get(RUNTIME, AUTO))
+    run = Runner(entry, net, target, gate, runtime or os.environ.get(RUNTIME, AUTO))
     return LoadedModel(entry=entry, net=net, device=target, run=run, gate=gate)

@@ -91,7 +91,7 @@ from torch import nn
 from brainmri.runtime import Served, by_torch_compile, in_half
 torch.manual_seed(0)
 net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 1, 1))  # compiles in seconds
-served, cpu = Served(net, ("segmentation",), gated=False).eval(), torch.device("cpu")
+served, cpu = Served(net, ("segmentation",)).eval(), torch.device("cpu")
 run, views = by_torch_compile(served, 32, cpu), torch.randn(6, 3, 32, 32)
 for part in (views, views[:1]):
     (expected,), (found,) = in_half(served, cpu)(part), run(part)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from tqdm import tqdm
 
-from brainmri.entry import CONFIG, GATE, SPLIT, file_sha256
+from brainmri.entry import CONFIG, GATE, INT8, INT8_WEIGHTS, SPLIT, file_sha256
 from brainmri.figures import markdown_table
-from brainmri.gate import NEAR, Gate, look
+from brainmri.gate import Gate, Sight, look
 from brainmri.predict import encoder_features, with_head
 from brainmri.preprocess import FLAIR, Preprocess, to_unit
 from brainmri.reading import read_study
@@ -36,12 +37,12 @@ from train.foreign import ASSETS, PACKAGES, cut_otherwise, turned
 from train.healthy import sources
 
 THIN = 4  # one of so many of a training patient's slices is enough, since neighbours are alike
-TURNED = 4  # slices of a training patient that are turned into the three other ways up
-SHOWN = (0.35, 0.65)  # along the head: the slices of a validation patient that are turned, inverted and coloured
+SHOWN = (0.35, 0.65)  # along the head: the slices that are turned; at its ends, which are round, turns teach nothing
 # The shares of other patients' slices that distance and turn may question. Together they leave room under 1 % for the chance of
 # which patients these are, and for the pixels' own doubts.
 FAR, WAY = 0.004, 0.003
-LEEWAY = 1e-2  # inverse strength of the logistic regression; at 1e-3 a tenth more of what is upside down passes, at 1e-4 half
+SIGHT = Sight(means=(4,), deviations=(3, 4), parts=(4,))  # the maps at 1/8 and 1/16; for others see EXPERIMENTS.md
+LEEWAY = 0.1  # inverse strength of the logistic regression
 HEADS = 2  # synthetic heads, each with and without T1
 VARIANTS = ("three sequences", "FLAIR alone")
 
@@ -100,7 +101,7 @@ class Network:
 
     def features(self, images: Tensor) -> np.ndarray:
         """(n, 3, h, w) normalised to (n, D)."""
-        return encoder_features(self.model, images).numpy()
+        return encoder_features(self.model, images, SIGHT).numpy()
 
     def ask(self, kinds: list[str], pictures: Pictures, head: np.ndarray | bool = True) -> Asked:
         """What a gate of this network needs to know of pictures."""
@@ -125,23 +126,24 @@ def prepare(pictures: Iterable[np.ndarray], preprocess: Preprocess) -> Pictures:
     return Pictures(images=images, decided=np.array(decided), doubted=np.array([doubt is not None for doubt in doubts]))
 
 
-def strangers(volume: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
-    """Kinds and pictures of what can be made of a patient's slices (S, H, W, 3) uint8 that is no axial slice, nose up."""
+def strangers(volume: np.ndarray, hue: int) -> tuple[list[str], list[np.ndarray]]:
+    """Kinds and pictures of what can be made of a patient's slices (S, H, W, 3) uint8 that is no axial slice, nose up; see
+    `turned` for `hue`."""
     shown = [volume[int(place * (len(volume) - 1))] for place in SHOWN]
-    made = [*turned(shown), *(("sagittal and coronal, of patients", plane) for plane in cut_otherwise(volume))]
+    made = [*turned(shown, hue), *(("sagittal and coronal, of patients", plane) for plane in cut_otherwise(volume))]
     return [kind for kind, _ in made], [picture for _, picture in made]
 
 
-def look_at_patient(case: str, volume: np.ndarray, networks: list[Network]) -> None:
-    """Collect what every network needs of a patient's slices (S, H, W, 3) uint8, from below."""
+def look_at_patient(case: str, volume: np.ndarray, networks: list[Network], hue: int = 0) -> None:
+    """Collect what every network needs of a patient's slices (S, H, W, 3) uint8, from below; colour maps start at `hue`."""
     preprocess, head = networks[0].model.entry.preprocess, with_head(volume)
     stacks = volume, np.repeat(volume[..., FLAIR : FLAIR + 1], 3, axis=-1)
     prepared = [prepare(stack, preprocess) for stack in stacks]
     # other slices with all sequences than with FLAIR alone, so that more of them are there
     upright = torch.cat([p.images[np.flatnonzero(~p.decided)[n::THIN]] for n, p in enumerate(prepared)])
-    some = upright[np.linspace(0, len(upright) - 1, TURNED).round().astype(int)]
+    some = torch.cat([p.images[[int(place * (len(p.images) - 1)) for place in SHOWN]] for p in prepared])
     if any(case in network.validation for network in networks):
-        made = [(kinds, prepare(pictures, preprocess)) for kinds, pictures in map(strangers, stacks)]
+        made = [(kinds, prepare(pictures, preprocess)) for kinds, pictures in map(partial(strangers, hue=hue), stacks)]
     for network in networks:
         if case in network.train:
             network.upright.append(network.features(upright))
@@ -157,7 +159,7 @@ def look_at_patient(case: str, volume: np.ndarray, networks: list[Network]) -> N
 def fit(network: Network) -> dict[str, np.ndarray]:
     """The tensors of a `Gate`, from a network's training patients."""
     upright = np.concatenate(network.upright)
-    near = sum(network.model.net.unet.encoder.out_channels[NEAR])
+    near = SIGHT.near(network.model.net.unet.encoder.out_channels)
     mean, deviation = upright.mean(axis=0), upright.std(axis=0) + 1e-6
     scaled = (upright - mean) / deviation  # the covariance is shrunk towards features of one scale
     precision = LedoitWolf(assume_centered=True).fit(scaled[:, :near]).precision_
@@ -210,7 +212,7 @@ def cross_fitted(folds: list[Network], tensors: list[dict]) -> dict[str, dict]:
     """`thresholds` from all folds, those `of_folds` alone, and the shares of `real` and `foreign` pictures that each fold's gate
     questions among its validation patients, with the thresholds of the other folds (a single fold's, its own).
     """
-    bare = [Gate(**t, far=np.inf, way=np.inf) for t in tensors]
+    bare = [Gate(**t, far=np.inf, way=np.inf, sight=SIGHT) for t in tensors]
     real = [(gate, some) for gate, fold in zip(bare, folds, strict=True) for some in fold.real]
     answers: list[tuple[str, bool]] = []
     foreign: list[tuple[str, bool]] = []
@@ -250,10 +252,15 @@ def _answers(network: Network, gate: Gate, kind: str, pictures: Iterable[np.ndar
 
 
 def write_gate(folder: Path, tensors: dict[str, np.ndarray], limits: dict[str, float]) -> None:
-    """Put a gate beside an entry's weights, and into its `config.json`."""
+    """Put a gate beside an entry's weights, and into its `config.json`; a quantised network that gives another sight goes."""
     save_file(tensors, folder / GATE)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    config["gate"] = {"sha256": file_sha256(folder / GATE), **limits}
+    sight = {name: list(numbers) for name, numbers in asdict(SIGHT).items()}
+    if config["gate"].get("sight") != sight:
+        config["int8"] = {}
+        for name in (INT8, INT8_WEIGHTS):
+            (folder / name).unlink(missing_ok=True)
+    config["gate"] = {"sha256": file_sha256(folder / GATE), **limits, "sight": sight}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -286,11 +293,12 @@ def main(arguments: list[str] | None = None) -> dict:
     cases = {case: slices for case, slices in find_slices(options.data).items() if case in wanted}
     if missing := wanted - set(cases):
         raise SystemExit(f"{options.data} lacks {len(missing)} of the patients")
-    for case, slices in tqdm(cases.items(), desc="patients", unit="patient"):
-        look_at_patient(case, np.stack([read_image(item.image) for item in slices]), networks)
+    for number, (case, slices) in enumerate(tqdm(cases.items(), desc="patients", unit="patient")):
+        volume = np.stack([read_image(item.image) for item in slices])
+        look_at_patient(case, volume, networks, hue=len(SHOWN) * number)
     tensors, *folds_tensors = map(fit, networks)
     report = cross_fitted(folds, folds_tensors)
-    gate = Gate(**tensors, **report["thresholds"])
+    gate = Gate(**tensors, **report["thresholds"], sight=SIGHT)
     report["synthetic"] = from_synthetic(entry, gate)
     report["foreign"] = from_packages(entry, gate) | report["foreign"]
     write_gate(folder, tensors, report["thresholds"])
