@@ -58,7 +58,7 @@ def test_every_endpoint_is_typed_and_documented(page_url):
 def test_models_are_listed_with_what_one_chooses_by(client):
     offered = {model["name"]: model for model in client.predict(api_name="/models")}
     assert set(offered) == {entry.name for entry in brainmri.list_models()}
-    assert [name for name, model in offered.items() if model["default"]] == ["effunet-lgg"]
+    assert [name for name, model in offered.items() if model["default"]] == ["effunet-lite2-lgg"]
     for name, model in offered.items():
         assert model["licence"] == "cc-by-nc-sa-4.0"
         assert model["source"] == "embedded"
@@ -345,7 +345,7 @@ def test_what_goes_to_another_process_and_back_can(page_url):
     from brainmri.reading import read_slice, read_study
     from brainmri.ui.inference import ask_several, find_in_slice, question_slice
 
-    scan, default = read_slice(EXAMPLE), "effunet-lgg"
+    scan, default = read_slice(EXAMPLE), "effunet-lite2-lgg"
     sent = scan, read_study(STUDY), find_in_slice(scan, default, default, None), ask_several(scan, [default])
     things = (*sent, question_slice(scan, default, default, None))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:

@@ -266,8 +266,8 @@ def test_models_are_compared_side_by_side(visit):
     page.click("#compare-example")
     said = answers(page)
     assert set(said) == {"effunet-lgg", "effunet-lite2-lgg", "resnet50-lgg", "resunet-lgg", "resunet-paper"}
-    assert re.fullmatch(r"\d+ %", said["effunet-lgg"][0])
-    assert re.fullmatch(r"\d+ pixels", said["effunet-lgg"][1])
+    assert re.fullmatch(r"\d+ %", said["effunet-lite2-lgg"][0])
+    assert re.fullmatch(r"\d+ pixels", said["effunet-lite2-lgg"][1])
     assert [said["resnet50-lgg"][1], said["resunet-lgg"][0]] == ["-", "-"]
     assert all(re.fullmatch(r"\d+ ms", cells[2]) for cells in said.values())
     assert 0.5 < float(re.search(r"mean Dice of (0\.\d+)", page.inner_text("#answers"))[1]) <= 1
@@ -280,7 +280,7 @@ def test_models_are_compared_side_by_side(visit):
         "Array.from(document.querySelectorAll('#opinions img')).every(i => i.complete && i.naturalWidth === 256)"
     )
 
-    for name in ("effunet-lite2-lgg", "resunet-lgg", "resunet-paper"):
+    for name in ("effunet-lgg", "resunet-lgg", "resunet-paper"):
         page.get_by_role("checkbox", name=name).uncheck()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.wait_for_function("document.querySelectorAll('#answers tbody tr').length === 2")
@@ -291,13 +291,13 @@ def test_models_are_compared_side_by_side(visit):
     page.wait_for_selector("#answers .verdict.empty")
     assert not page.is_visible("#opinions")
     page.locator("input[type=file]").nth(-1).set_input_files(EXAMPLE)
-    assert set(answers(page)) == {"effunet-lgg", "resnet50-lgg"}
+    assert set(answers(page)) == {"effunet-lite2-lgg", "resnet50-lgg"}
 
 
 def test_a_model_tells_its_figures_and_whether_it_computes_here(visit):
     page = visit(1280, 900)
     open_tab(page, "Models")
-    assert page.inner_text("#model h2").startswith("effunet-lgg")
+    assert page.inner_text("#model h2").startswith("effunet-lite2-lgg")
     choice = page.get_by_label("Model", exact=True)
     choice.click()
     page.click("ul[role=listbox] >> text=resnet50-lgg")
