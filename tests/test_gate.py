@@ -15,7 +15,7 @@ from skimage import data
 
 import brainmri
 from brainmri import gate
-from brainmri.entry import CONFIG, GATE, INT8, INT8_WEIGHTS, SPLIT, new_config, read_entry, save_entry
+from brainmri.entry import CARD, CONFIG, GATE, INT8, INT8_WEIGHTS, SPLIT, new_config, read_entry, save_entry
 from brainmri.findings import decide_study
 from brainmri.gate import Gate, Sight, look
 from brainmri.nets import EffUNet
@@ -168,6 +168,21 @@ def test_new_weights_take_the_old_gate_away(copy):
     assert entry.gate == {}
     assert not (copy / GATE).exists()
     assert brainmri.load("mine", weights=copy, device="cpu").gate is None
+
+
+def test_what_was_quantised_for_another_sight_goes_from_folder_and_card(copy):
+    gate_of = brainmri.load("mine", weights=copy, device="cpu").gate
+    tensors = {name: getattr(gate_of, name) for name in ("mean", "whiten", "ways", "bias")}
+    fitting.write_gate(copy, tensors, {"far": 2.0, "way": 0.0})
+    assert (copy / INT8).exists()
+    assert INT8 in (copy / CARD).read_text(encoding="utf-8")
+    config = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
+    config["gate"]["sight"]["parts"] = [5]
+    (copy / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    fitting.write_gate(copy, tensors, {"far": 2.0, "way": 0.0})
+    assert not (copy / INT8).exists()
+    assert INT8 not in (copy / CARD).read_text(encoding="utf-8")
+    assert brainmri.load("mine", weights=copy, device="cpu").gate.far == 2
 
 
 # --- how it is made -------------------------------------------------------------------------------------------------------

@@ -215,16 +215,16 @@ PACKAGES: dict[str, Callable[[], Iterator[np.ndarray]]] = {
 }
 
 
-def turned(slices: Iterable[np.ndarray], hue: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+def turned(slices: Iterable[np.ndarray], colour: int = 0) -> Iterator[tuple[str, np.ndarray]]:
     """What becomes of upright slices (H, W, 3) uint8 when they are turned, inverted or coloured, by kind; each slice by the next
-    of `COLOUR_MAPS`, the first by that of number `hue`."""
+    of `COLOUR_MAPS`, the first by that of number `colour`."""
     from matplotlib import colormaps
 
     for number, pixels in enumerate(slices):
         yield "turned by 90 degrees", np.rot90(pixels, 1 if number % 2 else 3)
         yield "upside down", pixels[::-1]
         yield "inverted", 255 - pixels
-        colours = colormaps[COLOUR_MAPS[(hue + number) % len(COLOUR_MAPS)]](pixels[..., FLAIR])
+        colours = colormaps[COLOUR_MAPS[(colour + number) % len(COLOUR_MAPS)]](pixels[..., FLAIR])
         yield "colour-mapped", (255 * colours[..., :3]).round().astype(np.uint8)
 
 

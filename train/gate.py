@@ -13,7 +13,6 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +24,14 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from tqdm import tqdm
 
-from brainmri.entry import CONFIG, GATE, INT8, INT8_WEIGHTS, SPLIT, file_sha256
+from brainmri.entry import CONFIG, GATE, INT8, INT8_WEIGHTS, SPLIT, file_sha256, read_entry
 from brainmri.figures import markdown_table
 from brainmri.gate import Gate, Sight, look
 from brainmri.predict import encoder_features, with_head
 from brainmri.preprocess import FLAIR, Preprocess, to_unit
 from brainmri.reading import read_study
 from brainmri.zoo import EMBEDDED, LoadedModel, load
+from train.card import write_card
 from train.data import find_slices, read_image
 from train.foreign import ASSETS, PACKAGES, cut_otherwise, turned
 from train.healthy import sources
@@ -126,16 +126,16 @@ def prepare(pictures: Iterable[np.ndarray], preprocess: Preprocess) -> Pictures:
     return Pictures(images=images, decided=np.array(decided), doubted=np.array([doubt is not None for doubt in doubts]))
 
 
-def strangers(volume: np.ndarray, hue: int) -> tuple[list[str], list[np.ndarray]]:
+def strangers(volume: np.ndarray, colour: int) -> tuple[list[str], list[np.ndarray]]:
     """Kinds and pictures of what can be made of a patient's slices (S, H, W, 3) uint8 that is no axial slice, nose up; see
-    `turned` for `hue`."""
+    `turned` for `colour`."""
     shown = [volume[int(place * (len(volume) - 1))] for place in SHOWN]
-    made = [*turned(shown, hue), *(("sagittal and coronal, of patients", plane) for plane in cut_otherwise(volume))]
+    made = [*turned(shown, colour), *(("sagittal and coronal, of patients", plane) for plane in cut_otherwise(volume))]
     return [kind for kind, _ in made], [picture for _, picture in made]
 
 
-def look_at_patient(case: str, volume: np.ndarray, networks: list[Network], hue: int = 0) -> None:
-    """Collect what every network needs of a patient's slices (S, H, W, 3) uint8, from below; colour maps start at `hue`."""
+def look_at_patient(case: str, volume: np.ndarray, networks: list[Network], colour: int) -> None:
+    """Collect what every network needs of a patient's slices (S, H, W, 3) uint8, from below; colour maps start at `colour`."""
     preprocess, head = networks[0].model.entry.preprocess, with_head(volume)
     stacks = volume, np.repeat(volume[..., FLAIR : FLAIR + 1], 3, axis=-1)
     prepared = [prepare(stack, preprocess) for stack in stacks]
@@ -143,7 +143,7 @@ def look_at_patient(case: str, volume: np.ndarray, networks: list[Network], hue:
     upright = torch.cat([p.images[np.flatnonzero(~p.decided)[n::THIN]] for n, p in enumerate(prepared)])
     some = torch.cat([p.images[[int(place * (len(p.images) - 1)) for place in SHOWN]] for p in prepared])
     if any(case in network.validation for network in networks):
-        made = [(kinds, prepare(pictures, preprocess)) for kinds, pictures in map(partial(strangers, hue=hue), stacks)]
+        made = [(kinds, prepare(pictures, preprocess)) for kinds, pictures in (strangers(stack, colour) for stack in stacks)]
     for network in networks:
         if case in network.train:
             network.upright.append(network.features(upright))
@@ -252,7 +252,7 @@ def _answers(network: Network, gate: Gate, kind: str, pictures: Iterable[np.ndar
 
 
 def write_gate(folder: Path, tensors: dict[str, np.ndarray], limits: dict[str, float]) -> None:
-    """Put a gate beside an entry's weights, and into its `config.json`; a quantised network that gives another sight goes."""
+    """Put a gate beside an entry's weights, and into its `config.json`; a quantised network made for another sight goes."""
     save_file(tensors, folder / GATE)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     sight = {name: list(numbers) for name, numbers in asdict(SIGHT).items()}
@@ -262,6 +262,8 @@ def write_gate(folder: Path, tensors: dict[str, np.ndarray], limits: dict[str, f
             (folder / name).unlink(missing_ok=True)
     config["gate"] = {"sha256": file_sha256(folder / GATE), **limits, "sight": sight}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if (entry := read_entry(folder)).metrics:  # the card tells of what may just have gone
+        write_card(entry)
 
 
 def table(report: dict) -> str:
@@ -295,7 +297,7 @@ def main(arguments: list[str] | None = None) -> dict:
         raise SystemExit(f"{options.data} lacks {len(missing)} of the patients")
     for number, (case, slices) in enumerate(tqdm(cases.items(), desc="patients", unit="patient")):
         volume = np.stack([read_image(item.image) for item in slices])
-        look_at_patient(case, volume, networks, hue=len(SHOWN) * number)
+        look_at_patient(case, volume, networks, colour=len(SHOWN) * number)
     tensors, *folds_tensors = map(fit, networks)
     report = cross_fitted(folds, folds_tensors)
     gate = Gate(**tensors, **report["thresholds"], sight=SIGHT)
