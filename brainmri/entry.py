@@ -28,7 +28,7 @@ TASKS = ("segmentation", "classification")
 STUDY = "whole study"
 # for which metrics are given: of the input, slice by slice; and three sequences as studies
 VARIANTS = ("three sequences", "FLAIR only", "volume normalisation", STUDY)
-NETS = ("EffUNet", "ResUNet", "ResNet50Classifier")  # the classes of `brainmri.nets` that an entry may name
+NETS = ("EffUNet", "EffUNetEnsemble", "ResUNet", "ResNet50Classifier")  # the classes of `brainmri.nets` that an entry may name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,8 @@ class ModelEntry:
         int8: SHA-256 of `int8.xml` and `int8.bin` by their names (`files`), and what they cost (`measured`); empty for an entry
             without them.
         training: the dataset with its licence, and `stages`: command, slices drawn, patients, and teacher, number of
-            processes and number of earlier stages that it `averages`, if any, of each run in order.
+            processes, number of earlier stages that it `averages` and numbers of those whose networks it `unites`, if any, of
+            each run in order.
         metrics: measured figures, each named with its protocol.
         folder: where the entry lies.
     """

@@ -1,7 +1,7 @@
 """The networks: torch modules, no preprocessing; how each is read from and pushed to the Hub is `brainmri.pretrained`'s.
 
 Every segmenter returns logits (B, 1, H, W). Every classifier returns two logits (B, 2), "no tumour" and "tumour".
-`EffUNet` does both: its `forward` returns the mask logits and `verdict` is read from the same encoder pass.
+`EffUNet` and `EffUNetEnsemble` do both: their `both` gives mask and verdict from one pass, their `forward` the mask logits.
 """
 
 from __future__ import annotations
@@ -144,7 +144,21 @@ class ResNet50Classifier(PretrainedNet):
         return self.looked_at(image)[0]
 
 
-class EffUNet(PretrainedNet):
+class MaskAndVerdict(PretrainedNet):
+    """A network that gives both from what `encode` makes of an image, by `decode`."""
+
+    tasks = ("segmentation", "classification")
+
+    def both(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) to mask logits (B, 1, H, W) and verdict logits (B, 2), from one pass; H and W multiples of 32."""
+        return self.decode(self.encode(image))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) to mask logits (B, 1, H, W)."""
+        return self.both(image)[0]
+
+
+class EffUNet(MaskAndVerdict):
     """U-Net on an EfficientNet-lite encoder, with a linear verdict head on the pooled last encoder map.
 
     Without weights: `train.pretrained` fills the encoder from ImageNet.
@@ -154,11 +168,14 @@ class EffUNet(PretrainedNet):
         decoder_channels: from the deepest block to full resolution.
     """
 
-    tasks = ("segmentation", "classification")
-
     def __init__(self, encoder: str = "lite0", decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12)) -> None:
         super().__init__()
         self.unet = LiteUNet(encoder, tuple(decoder_channels))
+
+    @property
+    def channels(self) -> list[int]:
+        """Of the maps that `encode` gives."""
+        return self.unet.encoder.out_channels
 
     def looked_at(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) to verdict logits (B, 2) and the map to explain them by, (B, 112 or 120, H/16, W/16)."""
@@ -173,10 +190,38 @@ class EffUNet(PretrainedNet):
         """What `encode` gave to mask logits (B, 1, H, W) and verdict logits (B, 2)."""
         return self.unet.segmentation_head(self.unet.decoder(maps)), self.unet.classification_head(maps[-1])
 
-    def both(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) to mask logits (B, 1, H, W) and verdict logits (B, 2), from one pass; H and W multiples of 32."""
-        return self.decode(self.encode(image))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) to mask logits (B, 1, H, W)."""
-        return self.both(image)[0]
+class EffUNetEnsemble(MaskAndVerdict):
+    """`EffUNet`s that answer together, by the means of their logits; `train.ensemble` puts them together from runs.
+
+    Args:
+        members: how many.
+        encoder, decoder_channels: of each, as for `EffUNet`.
+    """
+
+    def __init__(
+        self, members: int = 2, encoder: str = "lite0", decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12)
+    ) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(EffUNet(encoder, decoder_channels) for _ in range(members))
+
+    @property
+    def channels(self) -> list[int]:
+        """Of the first member's maps."""
+        return self.members[0].channels
+
+    def looked_at(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) to verdict logits (B, 2) and the members' maps to explain them by, (B, members x C, H/16, W/16)."""
+        verdicts, maps = zip(*(member.looked_at(image) for member in self.members), strict=True)
+        return torch.stack(verdicts).mean(dim=0), torch.cat(maps, dim=1)
+
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) to what each member's `encode` gives, one after another: the first member's have its own numbers."""
+        return [found for member in self.members for found in member.encode(image)]
+
+    def decode(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What `encode` gave to mask logits (B, 1, H, W) and verdict logits (B, 2)."""
+        each = len(maps) // len(self.members)
+        answers = [member.decode(maps[number * each : (number + 1) * each]) for number, member in enumerate(self.members)]
+        masks, verdicts = zip(*answers, strict=True)
+        return torch.stack(masks).mean(dim=0), torch.stack(verdicts).mean(dim=0)

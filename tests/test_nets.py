@@ -5,7 +5,7 @@ import torch
 
 from brainmri.entry import count_parameters
 from brainmri.lite import SCALES
-from brainmri.nets import EffUNet, ResNet50Classifier, ResUNet
+from brainmri.nets import EffUNet, EffUNetEnsemble, ResNet50Classifier, ResUNet
 
 # Table 2 of the paper, for a 256 x 256 input: block, channels, side
 RESUNET_SHAPES = {
@@ -94,6 +94,23 @@ def test_effunet_gives_mask_and_verdict_from_one_pass():
         assert mask.shape == (2, 1, 64, 96)
         assert verdict.shape == (2, 2)
         assert torch.equal(net(image), mask)
+
+
+def test_an_ensemble_says_the_mean_of_what_its_members_say():
+    net = EffUNetEnsemble(3).eval()
+    image = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        each = [member.both(image) for member in net.members]
+        assert not torch.equal(each[0][0], each[1][0])
+        for found, answers in zip(net.both(image), zip(*each, strict=True), strict=True):
+            assert torch.allclose(found, sum(answers) / 3, atol=1e-6)
+        assert torch.equal(net(image), net.both(image)[0])
+        verdict, seen = net.looked_at(image)
+        assert torch.equal(verdict, net.both(image)[1])
+        assert seen.shape == (2, 3 * 112, 4, 6)
+        own = net.members[0].encode(image)
+        assert all(torch.equal(one, other) for one, other in zip(own, net.encode(image), strict=False))
+    assert net.channels == [found.shape[1] for found in own]
 
 
 @pytest.mark.parametrize("encoder", list(SCALES))

@@ -16,7 +16,7 @@ from brainmri.figures import RELIABILITY, failure_tables, reliability_table
 from brainmri.nets import ResNet50Classifier, ResUNet
 from brainmri.preprocess import FLAIR, Preprocess
 from brainmri.zoo import load
-from train import average, classifier, crossvalidate, segmenter
+from train import average, classifier, crossvalidate, ensemble, segmenter
 from train.augment import RandFlairInsteadd, augmentation
 from train.card import told
 from train.loop import choose_precision
@@ -137,6 +137,34 @@ def test_runs_from_one_start_are_averaged(tmp_path):
         average.main([str(one), str(all_), "--out", str(mean)])
     with pytest.raises(SystemExit, match="differ in net"):
         average.main([str(one), "effunet-lgg", "--out", str(mean)])
+
+
+def test_runs_that_learnt_apart_answer_together(tmp_path):
+    one, two, pair = (tmp_path / name for name in ("one", "two", "pair"))
+    for folder, seed in ((one, "1"), (two, "2")):
+        segmenter.main([*SMOKE, "--net", "effunet", "--out", str(folder), "--seed", seed])
+    ensemble.main([str(one), str(two), "--out", str(pair)])
+    together, *members = (load(folder, device="cpu", runtime="torch") for folder in (pair, one, two))
+    views = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    answers = [member.run(views) for member in members]
+    assert not torch.equal(answers[0].mask, answers[1].mask)
+    found = together.run(views)
+    assert torch.allclose(found.mask, (answers[0].mask + answers[1].mask) / 2, atol=1e-6)
+    assert torch.allclose(found.verdict, (answers[0].verdict + answers[1].verdict) / 2, atol=1e-6)
+    assert together.entry.parameters == sum(member.entry.parameters for member in members)
+    assert (pair / "split.json").read_text() == (one / "split.json").read_text()
+    stages = together.entry.training["stages"]
+    assert stages[:2] == [member.entry.training["stages"][0] for member in members]
+    united = {"command": "python -m train.ensemble --out RUN RUN RUN", "samples": 0, "patients": 1, "unites": [1, 2]}
+    assert stages[2:] == [united]
+    assert "the networks of stages 1 and 2" in told(united)
+
+    small = tmp_path / "small"
+    segmenter.main([*SMOKE, "--out", str(small)])
+    with pytest.raises(SystemExit, match="differ in net"):
+        ensemble.main([str(one), str(small), "--out", str(pair)])
+    with pytest.raises(SystemExit, match="made of EffUNets"):
+        ensemble.main([str(small), str(small), "--out", str(pair)])
 
 
 def test_a_start_that_saw_the_validation_patients_is_refused(tmp_path):

@@ -18,17 +18,23 @@ from brainmri.runtime import TORCH
 from brainmri.zoo import LoadedModel, load
 
 
-def check(runs: list[LoadedModel], splits: list[dict]) -> None:
-    """Whether the runs' weights may be averaged: SystemExit with the reason, when not."""
+def check_alike(runs: list[LoadedModel], splits: list[dict]) -> None:
+    """Whether the runs are of one network, trained on the same patients: SystemExit with the reason, when not."""
     first, *others = runs
     for run, split in zip(others, splits[1:], strict=True):
         for what in ("net", "arguments", "preprocess"):
             if getattr(run.entry, what) != getattr(first.entry, what):
-                raise SystemExit(f"{run.entry.folder} and {first.entry.folder} differ in {what}; their weights have no mean")
+                raise SystemExit(f"{run.entry.folder} and {first.entry.folder} differ in {what}; they have no mean")
         if split != splits[0]:
             raise SystemExit(
                 f"{run.entry.folder} was trained on other patients than {first.entry.folder}; give runs of one fold, or of --all"
             )
+
+
+def check_one_start(runs: list[LoadedModel]) -> None:
+    """Whether the runs' weights may be averaged: SystemExit with the reason, when not."""
+    first, *others = runs
+    for run in others:
         if run.entry.training["stages"][:-1] != first.entry.training["stages"][:-1]:
             raise SystemExit(
                 f"{run.entry.folder} and {first.entry.folder} did not start from the same weights; "
@@ -36,11 +42,17 @@ def check(runs: list[LoadedModel], splits: list[dict]) -> None:
             )
 
 
+def open_runs(folders: list[Path]) -> tuple[list[LoadedModel], list[dict]]:
+    """The runs and their splits."""
+    runs = [load(folder, device="cpu", runtime=TORCH) for folder in folders]
+    return runs, [json.loads((run.entry.folder / SPLIT).read_text(encoding="utf-8")) for run in runs]
+
+
 def average(folders: list[Path], out: Path) -> ModelEntry:
     """Write the mean of the runs' weights as a run of its own, whose last stages are theirs and this."""
-    runs = [load(folder, device="cpu", runtime=TORCH) for folder in folders]
-    splits = [json.loads((run.entry.folder / SPLIT).read_text(encoding="utf-8")) for run in runs]
-    check(runs, splits)
+    runs, splits = open_runs(folders)
+    check_alike(runs, splits)
+    check_one_start(runs)
     mean = AveragedModel(runs[0].net, use_buffers=True)
     for run in runs:
         mean.update_parameters(run.net)

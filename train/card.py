@@ -252,9 +252,13 @@ The weights: CC BY-NC-SA 4.0, following the dataset. {CITATION}
 
 
 def told(stage: dict) -> str:
-    """A stage of the training: its command, and in brackets what it drew from, who taught it, or what it averages."""
+    """A stage of the training: its command, and in brackets what it drew from, who taught it, or what it makes of earlier stages."""
     if runs := stage.get("averages"):
         return f"`{stage['command']}` (the mean of the weights of the {runs} stages before, which began from the same weights)"
+    if ends := stage.get("unites"):
+        return (
+            f"`{stage['command']}` (the networks of stages {' and '.join(map(str, ends))}, the means of whose logits are taken)"
+        )
     drawn = f"{stage['samples']:,} slices drawn from {stage['patients']} patients"
     return f"`{stage['command']}` ({drawn}{'; taught by ' + stage['teacher'] if 'teacher' in stage else ''})"
 

@@ -159,7 +159,7 @@ def look_at_patient(case: str, volume: np.ndarray, networks: list[Network], colo
 def fit(network: Network) -> dict[str, np.ndarray]:
     """The tensors of a `Gate`, from a network's training patients."""
     upright = np.concatenate(network.upright)
-    near = SIGHT.near(network.model.net.unet.encoder.out_channels)
+    near = SIGHT.near(network.model.net.channels)
     mean, deviation = upright.mean(axis=0), upright.std(axis=0) + 1e-6
     scaled = (upright - mean) / deviation  # the covariance is shrunk towards features of one scale
     precision = LedoitWolf(assume_centered=True).fit(scaled[:, :near]).precision_
@@ -287,8 +287,8 @@ def main(arguments: list[str] | None = None) -> dict:
     options = parser.parse_args(arguments)
     folder = options.into / options.name
     entry, *folds = networks = [open_network(path.name, path) for path in (folder, *options.validated)]
-    if odd := {network.model.entry.net for network in networks} - {"EffUNet"}:
-        raise SystemExit(f"a gate looks at the encoder of an EffUNet; {', '.join(odd)} came")
+    if odd := {network.model.entry.net for network in networks} - {"EffUNet", "EffUNetEnsemble"}:
+        raise SystemExit(f"a gate looks at the encoder of an EffUNet, or of an ensemble's first; {', '.join(odd)} came")
     if any(fold.model.entry.preprocess != entry.model.entry.preprocess for fold in folds):
         raise SystemExit("the validated runs preprocess otherwise than the entry; they say nothing of its gate")
     wanted = frozenset().union(*(network.train | network.validation for network in networks))
