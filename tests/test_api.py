@@ -58,7 +58,7 @@ def test_every_endpoint_is_typed_and_documented(page_url):
 def test_models_are_listed_with_what_one_chooses_by(client):
     offered = {model["name"]: model for model in client.predict(api_name="/models")}
     assert set(offered) == {entry.name for entry in brainmri.list_models()}
-    assert [name for name, model in offered.items() if model["default"]] == ["effunet-lite2-lgg"]
+    assert [name for name, model in offered.items() if model["default"]] == ["effunet-pair-lgg"]
     for name, model in offered.items():
         assert model["licence"] == "cc-by-nc-sa-4.0"
         assert model["source"] == "embedded"
@@ -156,7 +156,7 @@ def test_the_endpoints_are_mcp_tools_and_nothing_else_is(page_url):
     assert predict.description.startswith("Look for a lower-grade glioma in one axial brain MR slice")
     assert "Returns: record: verdict (tumour, no tumour or review)" in predict.description
     assert predict.inputSchema["required"] == ["image"]
-    segmenters = ["effunet-lgg", "effunet-lite2-lgg", "resunet-lgg", "resunet-paper"]
+    segmenters = ["effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg", "resunet-lgg", "resunet-paper"]
     assert predict.inputSchema["properties"]["segmenter"]["enum"] == segmenters
     for tool in tools:
         assert all(field["description"] for field in tool.inputSchema["properties"].values())
@@ -344,8 +344,9 @@ def test_on_zero_gpu_everything_lies_on_cuda_before_the_launch():
 def test_what_goes_to_another_process_and_back_can(page_url):
     from brainmri.reading import read_slice, read_study
     from brainmri.ui.inference import ask_several, find_in_slice, question_slice
+    from brainmri.zoo import DEFAULT
 
-    scan, default = read_slice(EXAMPLE), "effunet-lite2-lgg"
+    scan, default = read_slice(EXAMPLE), DEFAULT
     sent = scan, read_study(STUDY), find_in_slice(scan, default, default, None), ask_several(scan, [default])
     things = (*sent, question_slice(scan, default, default, None))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:

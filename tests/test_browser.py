@@ -15,6 +15,9 @@ from gradio_client import Client, handle_file
 from gradio_client.utils import Status
 from PIL import Image
 
+import brainmri
+from brainmri.zoo import DEFAULT
+
 EXAMPLE = Path(__file__).parents[1] / "assets" / "examples" / "large-lesion.png"
 STUDY = EXAMPLE.parent / "study-flair.nii.gz"
 CHROMIUM = shutil.which("chromium")
@@ -265,22 +268,22 @@ def test_models_are_compared_side_by_side(visit):
     open_tab(page, "Compare")
     page.click("#compare-example")
     said = answers(page)
-    assert set(said) == {"effunet-lgg", "effunet-lite2-lgg", "resnet50-lgg", "resunet-lgg", "resunet-paper"}
-    assert re.fullmatch(r"\d+ %", said["effunet-lite2-lgg"][0])
-    assert re.fullmatch(r"\d+ pixels", said["effunet-lite2-lgg"][1])
+    assert set(said) == {entry.name for entry in brainmri.list_models()}
+    assert re.fullmatch(r"\d+ %", said[DEFAULT][0])
+    assert re.fullmatch(r"\d+ pixels", said[DEFAULT][1])
     assert [said["resnet50-lgg"][1], said["resunet-lgg"][0]] == ["-", "-"]
     assert all(re.fullmatch(r"\d+ ms", cells[2]) for cells in said.values())
     assert 0.5 < float(re.search(r"mean Dice of (0\.\d+)", page.inner_text("#answers"))[1]) <= 1
     pictures = page.locator("#opinions button.thumbnail-item")
-    pictures.nth(4).wait_for()
+    pictures.nth(5).wait_for()
     assert [caption.split(":")[0] for caption in pictures.all_inner_texts()] == [
-        "effunet-lgg", "effunet-lite2-lgg", "resunet-lgg", "resunet-paper", "Where the masks disagree",
+        *(entry.name for entry in brainmri.list_models("segmentation")), "Where the masks disagree",
     ]  # fmt: skip
     page.wait_for_function(
         "Array.from(document.querySelectorAll('#opinions img')).every(i => i.complete && i.naturalWidth === 256)"
     )
 
-    for name in ("effunet-lgg", "resunet-lgg", "resunet-paper"):
+    for name in ("effunet-lgg", "effunet-lite2-lgg", "resunet-lgg", "resunet-paper"):
         page.get_by_role("checkbox", name=name).uncheck()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.wait_for_function("document.querySelectorAll('#answers tbody tr').length === 2")
@@ -291,13 +294,13 @@ def test_models_are_compared_side_by_side(visit):
     page.wait_for_selector("#answers .verdict.empty")
     assert not page.is_visible("#opinions")
     page.locator("input[type=file]").nth(-1).set_input_files(EXAMPLE)
-    assert set(answers(page)) == {"effunet-lite2-lgg", "resnet50-lgg"}
+    assert set(answers(page)) == {DEFAULT, "resnet50-lgg"}
 
 
 def test_a_model_tells_its_figures_and_whether_it_computes_here(visit):
     page = visit(1280, 900)
     open_tab(page, "Models")
-    assert page.inner_text("#model h2").startswith("effunet-lite2-lgg")
+    assert page.inner_text("#model h2").startswith(DEFAULT)
     choice = page.get_by_label("Model", exact=True)
     choice.click()
     page.click("ul[role=listbox] >> text=resnet50-lgg")

@@ -8,6 +8,7 @@ import pytest
 
 import brainmri
 from brainmri.entry import CARD, CONFIG, read_entry
+from brainmri.zoo import DEFAULT
 from train import healthy
 from train.card import failing, model_card
 from train.release import attach_healthy
@@ -27,7 +28,7 @@ def test_heads_without_tumour_are_measured_and_told(tmp_path, monkeypatch, capsy
         assert sum(called) == 2
         assert f"| {name} | 2 | {called[0]} / {called[1]} / {called[2]} |" in printed
 
-    folder = shutil.copytree(brainmri.load("effunet-lite2-lgg", device="cpu").entry.folder, tmp_path / "entry")
+    folder = shutil.copytree(brainmri.load(DEFAULT, device="cpu").entry.folder, tmp_path / "entry")
     config = json.loads((folder / CONFIG).read_text())
     config["metrics"].pop("healthy", None)
     (folder / CONFIG).write_text(json.dumps(config))

@@ -13,7 +13,7 @@ from brainmri.entry import CARD, CONFIG, STUDY, VARIANTS, read_entry
 from brainmri.figures import RELIABILITY, reliability_svg, reliability_table
 from brainmri.ui.inference import offer, offered
 from brainmri.ui.models_tab import LONGEST, card_html, model_html, safe_html, self_check
-from brainmri.zoo import EMBEDDED, embedded
+from brainmri.zoo import DEFAULT, EMBEDDED, embedded
 from train.metrics import reliability
 
 HARMLESS = set("a blockquote br code em h3 h4 h5 h6 hr li ol p pre strong table tbody td th thead tr ul".split())
@@ -38,7 +38,7 @@ def entry(tmp_path):
 
     def entry(card: str | None = None, **config):
         folder = tmp_path / "stranger"
-        shutil.copytree(EMBEDDED / "effunet-lite2-lgg", folder, dirs_exist_ok=True)
+        shutil.copytree(EMBEDDED / DEFAULT, folder, dirs_exist_ok=True)
         if card is not None:
             (folder / CARD).write_text(card, encoding="utf-8")
         known = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -53,7 +53,7 @@ def with_bins(entry):
     """The default entry with bins of a hundred slices each, half of 20 patients right and half wrong about one in ten."""
     said = np.repeat([0.05, 0.5, 0.95], [100, 40, 60])
     patients = [np.stack([said, np.arange(200) % 10 < 10 * said], axis=1)] * 19 + [np.stack([said, said > 2], axis=1)]
-    metrics = json.loads((EMBEDDED / "effunet-lite2-lgg" / CONFIG).read_text(encoding="utf-8"))["metrics"]
+    metrics = json.loads((EMBEDDED / DEFAULT / CONFIG).read_text(encoding="utf-8"))["metrics"]
     for figures in metrics["variants"].values():
         figures.pop(RELIABILITY, None)
     metrics["variants"][VARIANTS[0]][RELIABILITY] = reliability(patients)
@@ -163,7 +163,7 @@ def test_the_diagram_is_drawn_from_the_bins(with_bins):
     assert [dot["cy"] for dot in dots] == pytest.approx([260 - 250 * one["tumour"] for one in bins], abs=0.06)
     assert dots[0]["r"] > dots[2]["r"] > dots[1]["r"]
     assert drawing.get("role") == "img"
-    assert "effunet-lite2-lgg, three sequences" in drawing.get("aria-label")
+    assert f"{DEFAULT}, three sequences" in drawing.get("aria-label")
     (band,) = drawing.findall(".//{*}rect")
     low, high = with_bins.review
     assert (float(band.get("x")), float(band.get("width"))) == pytest.approx((58 + 250 * low, 250 * (high - low)), abs=0.06)
@@ -183,9 +183,9 @@ def test_the_diagrams_have_their_numbers_beside_them(with_bins):
 
 def test_the_check_is_a_sentence(entry, monkeypatch):
     offer([])
-    computed = r"<p class='well'>.* effunet-lite2-lgg on \w+ by \w+ answers as stored, within [\d.e-]+\.</p>"
-    assert re.fullmatch(computed, self_check("effunet-lite2-lgg"))
-    stored = json.loads((EMBEDDED / "effunet-lite2-lgg" / CONFIG).read_text(encoding="utf-8"))["selfcheck"]
+    computed = rf"<p class='well'>.* {DEFAULT} on \w+ by \w+ answers as stored, within [\d.e-]+\.</p>"
+    assert re.fullmatch(computed, self_check(DEFAULT))
+    stored = json.loads((EMBEDDED / DEFAULT / CONFIG).read_text(encoding="utf-8"))["selfcheck"]
     drifted = entry(selfcheck=stored | {"probability": stored["probability"] - 0.5})
     monkeypatch.setitem(offered, str(drifted.folder), drifted)
     assert re.search(r"class='ill'.*drifted by 0\.5\d* from its stored answer", self_check(str(drifted.folder)))

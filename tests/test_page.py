@@ -14,6 +14,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from skimage import data
 
+import brainmri
+
 STUDY = Path(__file__).parents[1] / "assets" / "examples" / "study-flair.nii.gz"
 EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
 
@@ -30,7 +32,7 @@ def test_predict_gives_the_record_the_pictures_and_the_files(client):
     assert {"input": "large-lesion.png", **record} == json.loads(Path(finding).read_text(encoding="utf-8"))
     assert (record["width"], record["height"]) == (width, height)
     assert all(Path(p["image"]).suffix == ".png" for p in pictures)
-    assert len(pictures) == 5
+    assert len(pictures) == 6
     drawn = Image.open(mask)
     assert (drawn.mode, drawn.size) == ("L", (width, height))
     assert set(np.unique(drawn)) <= {0, 255}
@@ -125,11 +127,11 @@ def test_only_the_endpoints_are_public(client):
 def test_models_are_compared(client):
     record, pictures = client.predict(handle_file(EXAMPLES / "small-lesion.png"), api_name="/compare")
     by_name = {model["name"]: model for model in record["models"]}
-    assert set(by_name) == {"effunet-lgg", "effunet-lite2-lgg", "resnet50-lgg", "resunet-lgg", "resunet-paper"}
+    assert set(by_name) == {entry.name for entry in brainmri.list_models()}
     assert by_name["resnet50-lgg"]["area_px"] is None
     assert by_name["resunet-lgg"]["probability"] is None
     assert 0.5 < record["mean_dice_between_masks"] <= 1
-    assert len(pictures) == 5
+    assert len(pictures) == 6
     record, pictures = client.predict(handle_file(EXAMPLES / "small-lesion.png"), ["effunet-lgg"], api_name="/compare")
     assert (len(record["models"]), len(pictures)) == (1, 1)
     assert record["mean_dice_between_masks"] is None

@@ -192,7 +192,7 @@ def test_command_line_lists_the_zoo(capsys):
     assert main(["models", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["name"] for row in rows} == {e.name for e in brainmri.list_models()}
-    assert [row["name"] for row in rows if row["default"]] == ["effunet-lite2-lgg"]
+    assert [row["name"] for row in rows if row["default"]] == ["effunet-pair-lgg"]
 
 
 def test_command_line_refuses_an_unknown_model(tmp_path, capsys):

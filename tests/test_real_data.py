@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import brainmri
+from brainmri.zoo import DEFAULT
 from train.card import by_slice, split_of
 from train.data import HELD_OUT, find_slices, read_image, read_mask, split_patients, tumour_areas
 from train.evaluate import evaluate, main
@@ -96,12 +97,12 @@ def test_evaluate_writes_its_report(cases, tmp_path, capsys):
     assert "volumetric Dice, mean over patients" in capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     for role in ("segmenter", "classifier"):
-        assert {"name": "effunet-lite2-lgg", "device": "cpu", "runtime": "torch"}.items() <= report[role].items()
+        assert {"name": DEFAULT, "device": "cpu", "runtime": "torch"}.items() <= report[role].items()
     figures = report["figures"]["three sequences"]
     assert figures["patients"] == 2
-    seen = json.loads((brainmri.zoo.find_entry("effunet-lite2-lgg").folder / "split.json").read_text())["train"]
+    seen = json.loads((brainmri.zoo.find_entry(DEFAULT).folder / "split.json").read_text())["train"]
     trained_on = {"TCGA_CS_4941_19960909", "TCGA_HT_7694_19950404"} & set(seen)
-    assert report["patients_trained_on"] == {"effunet-lite2-lgg": len(trained_on)}
+    assert report["patients_trained_on"] == {DEFAULT: len(trained_on)}
     low, high = figures["volumetric Dice, mean over patients"]["interval_95"]
     assert low <= figures["volumetric Dice, mean over patients"]["value"] <= high
 

@@ -240,13 +240,14 @@ def test_the_table(tmp_path):
     text = write_table(tmp_path, runs, own="resunet-paper")
     assert (tmp_path / "table.md").read_text() == text
     rows = {row["figure"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
+    effunets = ["effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg"]
     shipped = {entry.name: entry.metrics["variants"]["three sequences"] for entry in brainmri.list_models()}
     assert rows[tversky] == {
         "figure": tversky, "paper": 0.9168, "same_protocol": 0.91, "split_by_patient": 0.82,
-        "shipped": {name: shipped[name][tversky]["value"] for name in ("effunet-lgg", "effunet-lite2-lgg", "resunet-lgg")},
+        "shipped": {name: shipped[name][tversky]["value"] for name in (*effunets, "resunet-lgg")},
     }  # fmt: skip
     assert rows[accuracy]["paper"] == 0.9475
-    assert set(rows[accuracy]["shipped"]) == {"effunet-lgg", "effunet-lite2-lgg", "resnet50-lgg"}
+    assert set(rows[accuracy]["shipped"]) == {*effunets, "resnet50-lgg"}
     ours = shipped["effunet-lgg"][sliced]["value"]
     assert f"| {sliced} | not told | 0.8500 | 0.7100 | effunet-lgg {ours:.4f}, effunet-lite2-lgg " in text
     assert f"| {accuracy} | 0.9475 | 0.9600 | - | " in text

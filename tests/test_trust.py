@@ -13,6 +13,7 @@ from brainmri.explain import explain
 from brainmri.reading import read_slice
 from brainmri.selfcheck import answer, check, drift
 from brainmri.stability import stability
+from brainmri.zoo import DEFAULT
 
 EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
 
@@ -91,7 +92,7 @@ def test_an_outline_at_the_edge_is_called_unstable(pipe):
 
 def test_opinions_stand_side_by_side():
     scan = read_slice(EXAMPLES / "large-lesion.png")
-    models = {name: brainmri.load(name, device="cpu") for name in ("effunet-lite2-lgg", "resunet-lgg", "resnet50-lgg")}
+    models = {name: brainmri.load(name, device="cpu") for name in (DEFAULT, "resunet-lgg", "resnet50-lgg")}
     opinions = compare(models, scan.pixels)
     assert [o.mask is None for o in opinions] == [False, False, True]
     assert [o.probability is None for o in opinions] == [False, True, False]

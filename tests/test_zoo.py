@@ -18,7 +18,8 @@ ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
 
 
 def test_the_zoo_has_what_the_readme_says():
-    assert set(ENTRIES) == {"effunet-lgg", "effunet-lite2-lgg", "resnet50-lgg", "resunet-lgg", "resunet-paper"}
+    effunets = {"effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg"}
+    assert set(ENTRIES) == {*effunets, "resnet50-lgg", "resunet-lgg", "resunet-paper"}
     assert DEFAULT in {e.name for e in brainmri.list_models("segmentation")} & {
         e.name for e in brainmri.list_models("classification")
     }
