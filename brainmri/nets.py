@@ -191,8 +191,17 @@ class EffUNet(MaskAndVerdict):
         return self.unet.segmentation_head(self.unet.decoder(maps)), self.unet.classification_head(maps[-1])
 
 
+def logits_of_the_mean(logits: Tensor) -> Tensor:
+    """Logits (N, ...) to those of the mean of their N probabilities (...), at full precision wherever on the scale they lie."""
+    # ln p - ln (1 - p), both as means; the 1/N of the two cancel out
+    return F.logsigmoid(logits).logsumexp(dim=0) - F.logsigmoid(-logits).logsumexp(dim=0)
+
+
 class EffUNetEnsemble(MaskAndVerdict):
-    """`EffUNet`s that answer together, by the means of their logits; `train.ensemble` puts them together from runs.
+    """`EffUNet`s that answer together; `train.ensemble` puts them together from runs.
+
+    A mask is the mean of the members' probabilities: in a mean of logits one member that is certain, at -25 say, silences the
+    other. A verdict is the mean of logits, which one temperature calibrates.
 
     Args:
         members: how many.
@@ -224,4 +233,4 @@ class EffUNetEnsemble(MaskAndVerdict):
         each = len(maps) // len(self.members)
         answers = [member.decode(maps[number * each : (number + 1) * each]) for number, member in enumerate(self.members)]
         masks, verdicts = zip(*answers, strict=True)
-        return torch.stack(masks).mean(dim=0), torch.stack(verdicts).mean(dim=0)
+        return logits_of_the_mean(torch.stack(masks)), torch.stack(verdicts).mean(dim=0)

@@ -5,7 +5,7 @@ import torch
 
 from brainmri.entry import count_parameters
 from brainmri.lite import SCALES
-from brainmri.nets import EffUNet, EffUNetEnsemble, ResNet50Classifier, ResUNet
+from brainmri.nets import EffUNet, EffUNetEnsemble, ResNet50Classifier, ResUNet, logits_of_the_mean
 
 # Table 2 of the paper, for a 256 x 256 input: block, channels, side
 RESUNET_SHAPES = {
@@ -102,8 +102,9 @@ def test_an_ensemble_says_the_mean_of_what_its_members_say():
     with torch.inference_mode():
         each = [member.both(image) for member in net.members]
         assert not torch.equal(each[0][0], each[1][0])
-        for found, answers in zip(net.both(image), zip(*each, strict=True), strict=True):
-            assert torch.allclose(found, sum(answers) / 3, atol=1e-6)
+        masks, verdicts = zip(*each, strict=True)
+        assert torch.allclose(net(image).sigmoid(), sum(mask.sigmoid() for mask in masks) / 3, atol=1e-6)
+        assert torch.allclose(net.both(image)[1], sum(verdicts) / 3, atol=1e-6)
         assert torch.equal(net(image), net.both(image)[0])
         verdict, seen = net.looked_at(image)
         assert torch.equal(verdict, net.both(image)[1])
@@ -111,6 +112,13 @@ def test_an_ensemble_says_the_mean_of_what_its_members_say():
         own = net.members[0].encode(image)
         assert all(torch.equal(one, other) for one, other in zip(own, net.encode(image), strict=False))
     assert net.channels == [found.shape[1] for found in own]
+
+
+def test_the_mean_of_probabilities_holds_where_they_are_next_to_0_or_1():
+    near = torch.tensor([[-25.0, 25.0, -90.0, 0.0], [1.0, 25.0, -90.0, 0.0]])
+    found = logits_of_the_mean(near)
+    assert torch.allclose(found[[0, 3]].sigmoid(), torch.tensor([0.731059 / 2, 0.5]), atol=1e-6)
+    assert torch.allclose(found[1:3], torch.tensor([25.0, -90.0]))
 
 
 @pytest.mark.parametrize("encoder", list(SCALES))

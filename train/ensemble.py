@@ -1,6 +1,6 @@
 """Let networks that learnt apart answer together: python -m train.ensemble --out RUN RUN RUN…
 
-Networks trained from different beginnings err differently, so that the mean of their logits errs less than either does
+Networks trained from different beginnings err differently, so that the mean of their probabilities errs less than either does
 (Lakshminarayanan et al. 2017); unlike the mean of weights (`train.average`) it takes the time of all of them. The first one's
 encoder is also what a gate looks at.
 """
