@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EMBEDDED = Path(__file__).parent / "weights"
 PINS = "hub.json"  # beside the embedded entries: repo, 40-hex revision and weight SHA-256 of each published one
 OWNER, RUNTIME = "BRAINMRI_HUB_OWNER", "BRAINMRI_RUNTIME"
-DEFAULT = "effunet-lite2-lgg"
+DEFAULT = "effunet-pair-lgg"
 
 log = logging.getLogger(__name__)
 

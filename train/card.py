@@ -256,9 +256,7 @@ def told(stage: dict) -> str:
     if runs := stage.get("averages"):
         return f"`{stage['command']}` (the mean of the weights of the {runs} stages before, which began from the same weights)"
     if ends := stage.get("unites"):
-        return (
-            f"`{stage['command']}` (the networks of stages {' and '.join(map(str, ends))}, the means of whose logits are taken)"
-        )
+        return f"`{stage['command']}` (the networks of stages {' and '.join(map(str, ends))} answer together)"
     drawn = f"{stage['samples']:,} slices drawn from {stage['patients']} patients"
     return f"`{stage['command']}` ({drawn}{'; taught by ' + stage['teacher'] if 'teacher' in stage else ''})"
 

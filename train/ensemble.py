@@ -1,8 +1,8 @@
 """Let networks that learnt apart answer together: python -m train.ensemble --out RUN RUN RUN…
 
 Networks trained from different beginnings err differently, so that the mean of their probabilities errs less than either does
-(Lakshminarayanan et al. 2017); unlike the mean of weights (`train.average`) it takes the time of all of them. The first one's
-encoder is also what a gate looks at.
+(Lakshminarayanan et al. 2017); unlike the mean of weights (`train.average`) it takes the time of all of them. So slices are not
+looked at mirrored too: two networks then take the time of one that does. The first one's encoder is also what a gate looks at.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def unite(folders: list[Path], out: Path) -> ModelEntry:
     stage["unites"] = list(accumulate(map(len, stages)))
     config = new_config(
         name=NAME, net="EffUNetEnsemble", tasks=first.tasks, arguments={"members": len(runs), **first.arguments},
-        preprocess=first.preprocess, summary=SUMMARY, flips=first.flips,
+        preprocess=first.preprocess, summary=SUMMARY, flips=False,  # the mirrored views would add nothing; see EXPERIMENTS.md
         training=first.training | {"stages": [*chain(*stages), stage]},
     )  # fmt: skip
     return save_entry(out, net, config, splits[0])
