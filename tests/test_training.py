@@ -153,6 +153,7 @@ def test_runs_that_learnt_apart_answer_together(tmp_path):
     assert torch.allclose(found.mask.sigmoid(), (masks[0] + masks[1]) / 2, atol=1e-6)
     assert torch.allclose(found.verdict, (answers[0].verdict + answers[1].verdict) / 2, atol=1e-6)
     assert together.entry.parameters == sum(member.entry.parameters for member in members)
+    assert not together.entry.flips
     assert (pair / "split.json").read_text() == (one / "split.json").read_text()
     stages = together.entry.training["stages"]
     assert stages[:2] == [member.entry.training["stages"][0] for member in members]
