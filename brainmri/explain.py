@@ -64,13 +64,14 @@ def class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.nd
     image = entry.preprocess.normalise(placed[None]).to(classifier.device)
     views = torch.cat([image, image.flip(-1)]) if entry.flips else image
     with torch.enable_grad():
-        logits, features = classifier.net.looked_at(views.requires_grad_(True))  # (V, 2), (V, C, h, w)
-        (gradient,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), features)
+        logits, features = classifier.net.looked_at(views.requires_grad_(True))  # (V, 2), of each network (V, C, h, w)
+        gradients = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), features)
     with torch.no_grad():
-        maps = (gradient.relu() * features).sum(dim=1, keepdim=True).relu()  # (V, 1, h, w)
+        weighed = [(gradient.relu() * own).sum(dim=1, keepdim=True) for gradient, own in zip(gradients, features, strict=True)]
+        maps = torch.stack(weighed).sum(dim=0).relu()  # (V, 1, h, w)
         if entry.flips:
             maps = (maps[:1] + maps[1:].flip(-1)) / 2
         size = entry.preprocess.size
         fine = F.interpolate(maps, size=(size, size), mode="bilinear")[0].cpu()
         restored = entry.preprocess.restore(fine / fine.max().clamp(min=1e-9), placement).numpy()
-    return restored, max(placement.crop[2:]) / max(features.shape[2:])
+    return restored, max(placement.crop[2:]) / max(maps.shape[2:])

@@ -131,13 +131,13 @@ class ResNet50Classifier(PretrainedNet):
         coarse = base.layer3(base.layer2(base.layer1(x)))
         return coarse, base.layer4(coarse)
 
-    def looked_at(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, S, S) to verdict logits (B, 2) and the map to explain them by, (B, 2048, S/32, S/32).
+    def looked_at(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, S, S) to verdict logits (B, 2) and the map to explain them by, [(B, 2048, S/32, S/32)].
 
         The last one: strided convolutions skip every other place of the map before it.
         """
         _, deep = self.features(image)
-        return self.head(deep), deep
+        return self.head(deep), [deep]
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, S, S) normalised image to (B, 2) logits: no tumour, tumour."""
@@ -177,10 +177,10 @@ class EffUNet(MaskAndVerdict):
         """Of the maps that `encode` gives."""
         return self.unet.encoder.out_channels
 
-    def looked_at(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) to verdict logits (B, 2) and the map to explain them by, (B, 112 or 120, H/16, W/16)."""
+    def looked_at(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W) to verdict logits (B, 2) and the map to explain them by, [(B, 112 or 120, H/16, W/16)]."""
         *_, coarse, deep = self.encode(image)
-        return self.unet.classification_head(deep), coarse
+        return self.unet.classification_head(deep), [coarse]
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to the image and the encoder's maps, from (B, 16, H/2, W/2) to (B, 320 or 352, H/32, W/32)."""
@@ -219,10 +219,10 @@ class EffUNetEnsemble(MaskAndVerdict):
         """Of the first member's maps."""
         return self.members[0].channels
 
-    def looked_at(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) to verdict logits (B, 2) and the members' maps to explain them by, (B, members x C, H/16, W/16)."""
+    def looked_at(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W) to verdict logits (B, 2) and the maps to explain them by, (B, 112 or 120, H/16, W/16) of each member."""
         verdicts, maps = zip(*(member.looked_at(image) for member in self.members), strict=True)
-        return torch.stack(verdicts).mean(dim=0), torch.cat(maps, dim=1)
+        return torch.stack(verdicts).mean(dim=0), [found for own in maps for found in own]
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to what each member's `encode` gives, one after another: the first member's have its own numbers."""

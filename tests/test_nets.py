@@ -108,7 +108,7 @@ def test_an_ensemble_says_the_mean_of_what_its_members_say():
         assert torch.equal(net(image), net.both(image)[0])
         verdict, seen = net.looked_at(image)
         assert torch.equal(verdict, net.both(image)[1])
-        assert seen.shape == (2, 3 * 112, 4, 6)
+        assert [found.shape for found in seen] == [(2, 112, 4, 6)] * 3
         own = net.members[0].encode(image)
         assert all(torch.equal(one, other) for one, other in zip(own, net.encode(image), strict=False))
     assert net.channels == [found.shape[1] for found in own]

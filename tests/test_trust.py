@@ -55,7 +55,7 @@ def test_explaining_leaves_the_network_as_it_was(pipe):
     assert all(p.grad is None for p in pipe.classifier.net.parameters())
 
 
-@pytest.mark.parametrize("name", ["effunet-lgg", "resnet50-lgg"])
+@pytest.mark.parametrize("name", ["effunet-lgg", "effunet-lite2-lgg", "resnet50-lgg"])
 def test_every_classifier_can_be_explained(name):
     scan = read_slice(EXAMPLES / "large-lesion.png")
     saliency = explain(brainmri.load(name, device="cpu"), scan.pixels, np.ones(scan.pixels.shape[:2], bool)).saliency
@@ -76,7 +76,7 @@ def test_a_clear_lesion_is_stable(pipe):
 
 
 def test_nothing_stays_nothing(pipe):
-    scan = read_slice(EXAMPLES / "healthy-ventricles.png")
+    scan = read_slice(EXAMPLES / "healthy-high.png")
     found = stability(pipe.segmenter, scan.pixels, pipe.mask_threshold)
     assert found.interval == (0, 0)
     assert "Nothing is outlined" in found.sentence
