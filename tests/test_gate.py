@@ -18,7 +18,7 @@ from brainmri import gate
 from brainmri.entry import CARD, CONFIG, GATE, INT8, INT8_WEIGHTS, SPLIT, new_config, read_entry, save_entry
 from brainmri.findings import decide_study
 from brainmri.gate import Gate, Sight, look
-from brainmri.nets import EffUNet
+from brainmri.nets import EffUNet, EffUNetEnsemble
 from brainmri.preprocess import Preprocess
 from brainmri.reading import read_slice, read_study
 from brainmri.scan import Scan
@@ -164,7 +164,7 @@ def test_a_gate_that_is_not_the_entrys_is_refused(copy):
 
 def test_new_weights_take_the_old_gate_away(copy):
     config = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
-    entry = save_entry(copy, EffUNet("lite2"), config, {"train": [], "validation": []})
+    entry = save_entry(copy, EffUNetEnsemble(**config["arguments"]), config, {"train": [], "validation": []})
     assert entry.gate == {}
     assert not (copy / GATE).exists()
     assert brainmri.load("mine", weights=copy, device="cpu").gate is None

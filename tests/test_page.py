@@ -32,7 +32,7 @@ def test_predict_gives_the_record_the_pictures_and_the_files(client):
     assert {"input": "large-lesion.png", **record} == json.loads(Path(finding).read_text(encoding="utf-8"))
     assert (record["width"], record["height"]) == (width, height)
     assert all(Path(p["image"]).suffix == ".png" for p in pictures)
-    assert len(pictures) == 6
+    assert len(pictures) == 5
     drawn = Image.open(mask)
     assert (drawn.mode, drawn.size) == ("L", (width, height))
     assert set(np.unique(drawn)) <= {0, 255}

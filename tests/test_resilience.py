@@ -89,7 +89,7 @@ def test_an_accelerator_without_memory_hands_over_to_the_cpu():
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
-    hook = model.net.unet.encoder.register_forward_pre_hook(full)
+    hook = model.net.members[0].unet.encoder.register_forward_pre_hook(full)
     try:
         with pytest.raises(torch.OutOfMemoryError):
             model.net(torch.zeros(1, 3, 64, 64, device=model.device))
