@@ -51,7 +51,7 @@ def explain(classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray) -> Ex
 
 
 def class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.ndarray, float]:
-    """LayerCAM (Jiang et al. 2021) of the tumour output: each feature of the map weighed by its own positive gradient.
+    """LayerCAM (Jiang et al. 2021) of the tumour output: each feature of the maps weighed by its own positive gradient.
 
     Args:
         pixels: (H, W, 3) in [0, 1].
