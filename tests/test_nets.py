@@ -5,7 +5,7 @@ import torch
 
 from brainmri.entry import count_parameters
 from brainmri.lite import SCALES
-from brainmri.nets import EffUNet, EffUNetEnsemble, ResNet50Classifier, ResUNet, logits_of_the_mean
+from brainmri.nets import EffUNet, EffUNetEnsemble, ResBlock, ResNet50Classifier, ResUNet, UpBlock, logits_of_the_mean
 
 # Table 2 of the paper, for a 256 x 256 input: block, channels, side
 RESUNET_SHAPES = {
@@ -38,7 +38,7 @@ def test_resunet_has_the_papers_shapes():
     def watch(name):
         def hook(_module, inputs, output):
             seen[name] = (output.shape[1], output.shape[2])
-            entered[name] = inputs[0].shape[1]
+            entered[name] = sum(part.shape[1] for part in inputs)
 
         return hook
 
@@ -48,6 +48,17 @@ def test_resunet_has_the_papers_shapes():
         assert net(torch.zeros(1, 3, 256, 256)).shape == (1, 1, 256, 256)
     assert seen == RESUNET_SHAPES
     assert {name: entered[name] for name in CONCATENATED} == CONCATENATED
+
+
+def test_an_enlarged_map_beside_a_skip_connection_is_what_the_paper_concatenates():
+    torch.manual_seed(0)
+    block = UpBlock(8 + 4, 6).eval()
+    as_written = ResBlock(8 + 4, 6).eval()
+    as_written.load_state_dict(block.state_dict())
+    x, skip = torch.randn(2, 8, 5, 7), torch.randn(2, 4, 10, 14)
+    joined = torch.cat([x.repeat_interleave(2, 2).repeat_interleave(2, 3), skip], dim=1)
+    with torch.inference_mode():
+        torch.testing.assert_close(block(x, skip), as_written(joined))
 
 
 def test_resunet_batch_norm_is_keras_default():
