@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from brainmri.preprocess import Preprocess
+from brainmri.predict import predict_slices
+from brainmri.preprocess import Preprocess, to_unit
+from brainmri.zoo import load
 from train.data import (
     HELD_OUT,
     Split,
@@ -14,6 +17,7 @@ from train.data import (
     find_slices,
     institutions,
     load_placed,
+    read_image,
     read_patients,
     split_patients,
     tumour_areas,
@@ -136,6 +140,18 @@ def test_placed_slices(phantoms):
     assert {s["tumour"] for s in loaded} == {0, 1}
     areas = tumour_areas(cases)
     assert all(area > 0 for area in areas.values())
+
+
+def test_a_teacher_moves_the_masks_halfway_towards_its_own(phantoms):
+    slices = next(iter(find_slices(phantoms).values()))
+    teacher = load("resunet-lgg", device="cpu")
+    alone, taught = (load_placed(slices, Preprocess(size=64), by) for by in (None, teacher))
+    found = predict_slices(teacher, None, to_unit(read_image(slices[2].image))[None]).maps
+    image, placement = Preprocess(size=64)(to_unit(read_image(slices[2].image)))
+    placed = Preprocess(size=64).place(torch.from_numpy(found), placement)
+    torch.testing.assert_close(taught[2]["mask"], (alone[2]["mask"] + placed) / 2)
+    assert torch.equal(taught[2]["image"], image)
+    assert [s["tumour"] for s in taught] == [s["tumour"] for s in alone]
 
 
 def of_patients(*counts: tuple[int, int]) -> list[dict]:

@@ -14,7 +14,9 @@ from PIL import Image
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
+from brainmri.predict import predict_slices
 from brainmri.preprocess import Preprocess, to_unit
+from brainmri.zoo import LoadedModel
 
 # Never trained or selected on by anyone: released weights are scored on them independently.
 HELD_OUT = frozenset("""
@@ -129,8 +131,12 @@ def read_patients(path: str | Path) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def load_placed(slices: list[Slice], preprocess: Preprocess) -> list[dict]:
+def load_placed(slices: list[Slice], preprocess: Preprocess, teacher: LoadedModel | None = None) -> list[dict]:
     """Decode slices once and put them on the network's grid, before augmentation and normalisation.
+
+    Args:
+        teacher: a segmenter whose masks the annotators' are drawn halfway towards (Hinton et al. 2015). It sees each slice as it
+            is, on its own grid: what is done to the slice afterwards is done to its mask too.
 
     Returns:
         One dict a slice: `image` (3, S, S) float32 in [0, 1]; `mask` (1, S, S) float32 in [0, 1], antialiased;
@@ -138,9 +144,13 @@ def load_placed(slices: list[Slice], preprocess: Preprocess) -> list[dict]:
     """
     loaded = []
     for item in tqdm(slices, desc="reading slices", unit="slice", leave=False):
-        image, placement = preprocess(to_unit(read_image(item.image)))
+        unit = to_unit(read_image(item.image))
+        image, placement = preprocess(unit)
         mask = read_mask(item.mask)
-        placed = preprocess.place(torch.from_numpy(mask)[None].float(), placement)
+        target = mask.astype(np.float32)
+        if teacher:
+            target = (target + predict_slices(teacher, None, unit[None]).maps[0]) / 2
+        placed = preprocess.place(torch.from_numpy(target)[None], placement)
         loaded.append({"image": image, "mask": placed, "tumour": int(mask.any()), "case": item.case, "number": item.number})
     return loaded
 

@@ -40,14 +40,23 @@ def find_eligible(data: Path | None) -> dict[str, list[Slice]]:
     return eligible
 
 
-def load_split(options: argparse.Namespace, preprocess: Preprocess) -> tuple[Split, list[dict], list[dict]]:
-    """The split, and its training and validation slices on the network's grid."""
+def load_split(
+    options: argparse.Namespace, preprocess: Preprocess, teacher: Path | None = None, device: str | torch.device = "cpu"
+) -> tuple[Split, list[dict], list[dict]]:
+    """The split, and its training and validation slices on the network's grid.
+
+    Args:
+        teacher: run folder or zoo entry that has a say, on the device, in the training slices' masks (`load_placed`).
+    """
     eligible = find_eligible(options.data)
     everyone = Split(train=tuple(eligible), validation=())
     split = everyone if options.all else split_at_hand(eligible, options.folds, options.fold)
     print(f"{len(split.train)} patients train, {len(split.validation)} validate")
     roles = [[s for case in role for s in eligible[case]] for role in (split.train, split.validation)]
-    train, validation = once_a_machine(lambda: [load_placed(slices, preprocess) for slices in roles])
+    teaches = load_unleaked(teacher, split, torch.device(device)) if teacher else None
+    train, validation = once_a_machine(
+        lambda: [load_placed(slices, preprocess, by) for slices, by in zip(roles, (teaches, None), strict=True)]
+    )
     return split, train, validation
 
 

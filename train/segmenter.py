@@ -2,8 +2,7 @@
 
 The networks see placed slices (`brainmri.preprocess`), augmented (`train.augment`), split by patient (`train.data`).
 `effunet`, on EfficientNet-lite0 or lite2, starts from ImageNet and learns the verdict beside the mask; `resunet` is the paper's,
-from scratch, and may learn from a stronger teacher (Hinton et al. 2015), whose masks are smoother than the annotators' and even
-out their gaps.
+from scratch. Any may learn from a stronger teacher, whose masks are smoother than the annotators' and even out their gaps.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from train.loop import choose_precision, common_arguments, fit
 from train.losses import LOSSES, segmentation_loss
 from train.metrics import auc, dice
 from train.pretrained import imagenet_effunet
-from train.run import apply_smoke, load_split, load_unleaked, save_run, start_from
+from train.run import apply_smoke, load_split, save_run, start_from
 
 VERDICT_WEIGHT = 0.3
 # of each network: its entry's name, what the entry is, its class and what that is built with
@@ -83,9 +82,9 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
     if options.smoke:
         apply_smoke(options, size=64)
         options.encoder = "none"
-    torch.manual_seed(options.seed)
     preprocess = Preprocess(size=options.size)
-    split, train, validation = load_split(options, preprocess)
+    split, train, validation = load_split(options, preprocess, options.teacher, device)
+    torch.manual_seed(options.seed)
     name, summary, architecture, built_with = NETS[options.net]
     net = architecture(**built_with)
     with_verdict = isinstance(net, EffUNet)
@@ -97,19 +96,11 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
     dtype = choose_precision(options.precision, net, options.size, device)
     print(f"{type(net).__name__} on {device} in {str(dtype).removeprefix('torch.')}")
     criterion = segmentation_loss(options.loss)
-    teacher = load_unleaked(options.teacher, split, device) if options.teacher else None
-    if teacher and teacher.entry.preprocess != preprocess:
-        raise SystemExit(f"{options.teacher} preprocesses as {teacher.entry.preprocess}, this run as {preprocess}")
 
     def loss(batch):
         image = preprocess.normalise(batch["image"]).to(memory_format=torch.channels_last)
         logits, verdict = net.both(image) if with_verdict else (net(image), None)
-        target = batch["mask"].clamp(0, 1)
-        if teacher:
-            with torch.inference_mode():
-                seen = teacher.net(image).float().sigmoid()
-            target = (target + seen) / 2
-        value = criterion(logits, target)
+        value = criterion(logits, batch["mask"].clamp(0, 1))
         figures = {}
         if with_verdict:
             value = value + VERDICT_WEIGHT * F.cross_entropy(verdict.float(), batch["tumour"])
