@@ -19,6 +19,7 @@ from train.calibrate import (
     fit_rules,
     fit_temperature,
 )
+from train.evaluate import public_unet_dice
 from train.losses import LOSSES, FocalTverskyLoss, segmentation_loss, tversky_index
 from train.metrics import auc, bootstrap_interval, dice, expected_calibration_error, reliability
 
@@ -34,6 +35,24 @@ from train.metrics import auc, bootstrap_interval, dice, expected_calibration_er
 )
 def test_dice(predicted, true, expected):
     assert dice(np.array(predicted, bool), np.array(true, bool)) == pytest.approx(expected)
+
+
+def test_dice_as_the_public_unet_measures_it():
+    """Two islands that join in a diagonal from slice to slice, a smaller one apart, and false alarms on the outer slices."""
+    true = np.zeros((6, 8, 8), bool)
+    true[1, 1:3, 1:3] = true[2, 3:5, 3:5] = True
+    outlined = true.copy()
+    outlined[4, 6:8, 6:8] = outlined[0] = True
+    true[5] = True  # missed, but left out
+    assert public_unet_dice(outlined, true) == 1.0
+    outlined[3:5] = True  # the largest now, with what it touches: 4 + 4 + 128 voxels
+    assert public_unet_dice(outlined, true) == pytest.approx(2 * 8 / (136 + 8))
+    outlined[1:3] = False  # the rest is gone for good
+    assert public_unet_dice(outlined, true) == 0.0
+    nothing = np.zeros_like(true)
+    assert public_unet_dice(nothing, true) == 0.0
+    assert public_unet_dice(nothing, nothing) == 1.0
+    assert public_unet_dice(outlined[:2], true[:2]) == 1.0  # of two slices neither is looked at
 
 
 def logits(probability) -> torch.Tensor:

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
+from monai.transforms import KeepLargestConnectedComponent
 from tqdm import tqdm
 
 from brainmri.entry import VARIANTS
@@ -35,6 +37,7 @@ from train.rows import outline_of, predict_case
 
 TVERSKY_BATCH = 16
 TVERSKY = "soft Tversky as the paper, tumour slices, mean over batches of 16"
+PUBLIC_UNET_DICE = "volumetric Dice of the largest island, end slices left out, as the public U-Net's, mean over patients"
 
 
 def paper_tversky(rows: list[dict]) -> float:
@@ -43,16 +46,30 @@ def paper_tversky(rows: list[dict]) -> float:
     return float(np.mean([tversky_index(np.stack([r["map"] for r in b]), np.stack([r["mask"] for r in b])) for b in batches]))
 
 
+def public_unet_dice(outlined: np.ndarray, true: np.ndarray) -> float:
+    """Dice as mateuszbuda/brain-segmentation-pytorch measures its own network; here on the images' own grid.
+
+    Args:
+        outlined: (S, H, W) bool, a patient's slices in order along the head, and so `true`. The first and the last are left out,
+            and of what is outlined in the others all but the largest component, its voxels joined at faces, edges or corners.
+    """
+    inner = torch.from_numpy(np.stack([outlined, true])[:, 1:-1])
+    largest = KeepLargestConnectedComponent(is_onehot=False)(inner[:1])
+    return dice(largest[0].numpy(), inner[1].numpy())
+
+
 def summarise(cases: dict[str, list[dict]]) -> dict:
     """Figures over patients, from the rows of `predict_case`, whatever these hold; intervals by bootstrap over patients."""
     report: dict = {"patients": len(cases), "slices": sum(map(len, cases.values()))}
     rows = list(cases.values())
     first = rows[0][0]
     if "map" in first:
-        volumes = [dice(np.stack([outline_of(r) for r in p]), np.stack([r["mask"] for r in p])) for p in rows]
+        masks = [(np.stack([outline_of(r) for r in p]), np.stack([r["mask"] for r in p])) for p in rows]
+        volumes = [dice(*pair) for pair in masks]
         report[VOLUMETRIC_DICE] = with_interval(volumes, np.mean)
         report["volumetric Dice, median over patients"] = with_interval(volumes, np.median)
         report["volumetric Dice, by patient"] = dict(zip(cases, volumes, strict=True))
+        report[PUBLIC_UNET_DICE] = with_interval([public_unet_dice(*pair) for pair in masks], np.mean)
         slicewise = [[dice(outline_of(r), r["mask"]) for r in p if r["tumour"]] for p in rows]
         report[SLICE_DICE] = with_interval(slicewise, lambda drawn: np.mean(np.concatenate(drawn)))
         report[TVERSKY] = {"value": paper_tversky([r for p in rows for r in p if r["tumour"]])}
