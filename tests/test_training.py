@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -241,6 +242,19 @@ def test_a_recipe_is_the_same_for_other_patients_and_on_another_machine():
     one = told("--fold 0 --lr 3e-3 --precision float32 --workers 0 --out RUN")
     assert told("--all --out RUN --lr 3e-3 --precision bfloat16 --workers 4 --device cuda --on-device --resume") == one
     assert told("--fold 0 --lr 3e-4 --precision float32 --out RUN") != one
+
+
+def test_a_release_says_when_another_teacher_taught_the_measured_weights(tmp_path):
+    measured, other = tmp_path / "measured", tmp_path / "other"
+    segmenter.main([*SMOKE, "--out", str(measured)])
+    shutil.copytree(measured, other)
+    for folder, teacher in ((measured, "effunet-lgg, SHA-256 0123456789ab"), (other, "effunet-lite2-lgg, SHA-256 ba9876543210")):
+        config = json.loads((folder / "config.json").read_text())
+        config["training"]["stages"][0]["teacher"] = teacher
+        (folder / "config.json").write_text(json.dumps(config))
+    data, said = measured / "phantoms", "; the weights measured were taught by effunet-lgg"
+    assert said in release(other, [measured], data, tmp_path / "zoo", half=False).metrics["protocol"]
+    assert said not in release(measured, [measured], data, tmp_path / "zoo", half=False).metrics["protocol"]
 
 
 def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):

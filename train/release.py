@@ -43,6 +43,11 @@ def recipe(entry: ModelEntry) -> list[tuple[frozenset[str], int]]:
     ]
 
 
+def teachers(entry: ModelEntry) -> list[str]:
+    """The names of the entries that taught an entry's weights."""
+    return sorted({stage["teacher"].partition(",")[0] for stage in entry.training["stages"] if "teacher" in stage})
+
+
 def check(released: ModelEntry, folds: list[ModelEntry], splits: list[dict]) -> None:
     """Whether the folds' figures say something of the released weights: SystemExit with the reason, when they don't."""
     validated = [case for split in splits for case in split["validation"]]
@@ -136,6 +141,8 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
         protocol = f"patient-level validation on {measured}, none of whom the measured weights had seen; "
         fitted_on = "the others of them"
     protocol += f"mask threshold, calibration and review bands fitted on {fitted_on}"
+    if (theirs := teachers(folds[0].entry)) != teachers(entry):
+        protocol += f"; the weights measured were taught by {' and '.join(theirs)}"
     config |= {
         "mask_threshold": fitted.mask_threshold,
         "mask_neighbours": fitted.mask_neighbours,
