@@ -1,6 +1,7 @@
 """Where it fails: groups, worst patients, studies and tumour-free runs, golden where it can be counted."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,6 +19,7 @@ from brainmri.figures import (
     error_in_words,
     failure_tables,
 )
+from brainmri.runtime import TORCH
 from train import metrics
 from train.data import find_slices, read_image
 from train.evaluate import evaluate
@@ -166,6 +168,28 @@ def test_a_study_is_what_the_page_makes_of_it(tmp_path):
     assert mask.any()
     assert np.array_equal(mask, study.mask)
     assert verdict == study.verdict
+
+
+def test_what_a_network_said_of_a_patient_is_kept_until_another_is_asked(tmp_path):
+    write_phantom_dataset(tmp_path / "data", patients=1, slices=8, size=64)
+    model = brainmri.load("effunet-lgg", device="cpu", runtime=TORCH)
+    (slices,) = find_slices(tmp_path / "data").values()
+    straight = replace(model, entry=replace(model.entry, flips=False))
+    first = predict_case(slices, model, model, keep=tmp_path / "kept")
+    (file,) = (tmp_path / "kept").rglob("*.npz")
+    written = file.stat().st_mtime_ns
+    plain, again = predict_case(slices, model, model), predict_case(slices, model, model, keep=tmp_path / "kept")
+    assert file.stat().st_mtime_ns == written
+    for ours, kept, once_more in zip(plain, first, again, strict=True):
+        assert np.array_equal(kept.pop("map"), once_more["map"])
+        assert once_more.pop("map") == pytest.approx(ours.pop("map"), abs=2**-12)
+        for name in ("logit", "evidence", "grid_share", "probability", "verdict"):
+            assert kept[name] == once_more[name] == ours[name]
+    other = predict_case(slices, straight, straight, keep=tmp_path / "kept")
+    assert file.stat().st_mtime_ns > written
+    assert [r["logit"] for r in other] != [r["logit"] for r in plain]
+    predict_case(slices, model, model, "FLAIR only", keep=tmp_path / "kept")
+    assert len(list((tmp_path / "kept").rglob("*.npz"))) == 2
 
 
 def test_tumour_free_runs_keep_away_from_the_tumour():

@@ -24,7 +24,7 @@ from train.loop import choose_precision
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
 from train.publish import entry_files
-from train.release import recipe, release
+from train.release import OUT_OF_FOLD, recipe, release
 
 SMOKE = ["--smoke", "--precision", "float32"]
 
@@ -354,6 +354,9 @@ def test_a_cross_validation_measures_every_patient_once(tmp_path):
     segmenter.main([*everything, "--start", str(tmp_path / "all"), "--out", str(last)])
     entry = release(last, runs, data, tmp_path / "zoo", half=False)
     assert entry.metrics["variants"]["three sequences"]["patients"] == 2
+    for run, split in zip(runs, splits, strict=True):  # what it says of its own patients, by three variants, stays with a run
+        kept = [path.stem for path in (run / OUT_OF_FOLD).rglob("*.npz")]
+        assert kept == split["validation"] * 3
     assert entry.metrics["protocol"].startswith("2 folds of a cross-validation by patient, 2 of 2 patients")
     card = (tmp_path / "zoo" / entry.name / "README.md").read_text()
     assert "trained by the same recipe on every patient" in card

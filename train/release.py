@@ -4,7 +4,8 @@ The validated runs, one or the folds of a cross-validation, give the figures, ea
 choose the mask's threshold and fit the verdict's calibration and review bands (`train.calibrate`). `--run`, whose weights are
 released, is that same run, one that started from it and went on to see every patient (`--all --start`), or one of the same
 recipe on every patient (`--all`), which may have gone on for a stage more. `--healthy` takes what `train.healthy` found with the
-entry into its card; the calibration comes first, so that is a second release. Gate and quantised network of other weights that
+entry into its card; the calibration comes first, so that is a second release. What each validated run says of its own patients is
+kept in its folder, in `out-of-fold`, and read from there by a second release. Gate and quantised network of other weights that
 lay there before are gone afterwards: `train.gate` and `train.quantise` make the new ones'.
 """
 
@@ -31,6 +32,8 @@ from train.evaluate import summarise, table
 from train.failures import study_rows
 from train.healthy import identity
 from train.rows import apply_rules, predict_case
+
+OUT_OF_FOLD = "out-of-fold"  # in a validated run's folder: what it says of the patients that it was not trained on
 
 
 def recipe(entry: ModelEntry) -> list[tuple[frozenset[str], int]]:
@@ -116,8 +119,8 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
     rules, figures = {}, {}
     for variant in VARIANTS[:3]:
         predicted = {
-            case: predict_case(cases[case], *pair, variant)
-            for pair, fold in zip(asked, patients, strict=True)
+            case: predict_case(cases[case], *pair, variant, keep=folder / OUT_OF_FOLD)
+            for folder, pair, fold in zip(validated, asked, patients, strict=True)
             for case in tqdm(fold, desc=variant, unit="patient")
         }
         if variant == VARIANTS[0]:

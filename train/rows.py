@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 
 from brainmri.calibration import Rules
@@ -15,11 +18,17 @@ KEPT = {"map": "maps", "grid_share": "grid_share", "evidence": "evidence", "logi
 
 
 def predict_case(
-    slices: list[Slice], segmenter: LoadedModel | None, classifier: LoadedModel | None, variant: str = VARIANTS[0]
+    slices: list[Slice],
+    segmenter: LoadedModel | None,
+    classifier: LoadedModel | None,
+    variant: str = VARIANTS[0],
+    keep: Path | None = None,
 ) -> list[dict]:
     """One row a slice of a patient, in order along the head.
 
     Args:
+        keep: folder for what the networks say of each patient, a file each, maps in float16. What the same networks said of the
+            same patient before is read from there instead of asked again, and judged as it was the first time.
         variant: "three sequences" as read; "FLAIR only", FLAIR in all three channels; "volume normalisation", mean and
             deviation over the patient's slices instead of each slice's own.
 
@@ -32,12 +41,42 @@ def predict_case(
     if variant == "FLAIR only":
         units = np.repeat(units[..., FLAIR : FLAIR + 1], 3, axis=-1)
     over = "volume" if variant == "volume normalisation" else "slice"
-    predicted, rows = _said(predict_slices(segmenter, classifier, units, normalise_over=over)), []
+    entries = [model and model.entry for model in (segmenter, classifier)]
+
+    def predict() -> Prediction:
+        return predict_slices(segmenter, classifier, units, normalise_over=over)
+
+    if keep:
+        path = keep / variant.replace(" ", "-") / f"{slices[0].case}.npz"
+        networks = [entry and (entry.sha256, entry.preprocess, entry.flips) for entry in entries]
+        prediction = _asked_once(path, f"{networks} of {[item.image.name for item in slices]}", predict)
+    else:
+        prediction = predict()
+    predicted, rows = _said(prediction), []
     for item, head, said in zip(slices, with_head(units).tolist(), predicted, strict=True):
         mask = read_mask(item.mask)
         rows.append({"case": item.case, "number": item.number, "tumour": bool(mask.any()), "mask": mask, "head": head} | said)
-    entries = [model and model.entry for model in (segmenter, classifier)]
     return apply_rules(rows, rules_of(*entries))
+
+
+def _asked_once(path: Path, asked: str, predict: Callable[[], Prediction]) -> Prediction:
+    """A prediction that a file keeps, maps in float16; made and kept where there is none, or one of another question."""
+    said: dict = {}
+    if path.is_file():
+        with np.load(path) as file:
+            said = dict(file)
+    if said.pop("asked", None) != asked:
+        made = predict()
+        said = {field: values for field in KEPT.values() if (values := getattr(made, field)) is not None}
+        if "maps" in said:
+            said["maps"] = said["maps"].astype(np.float16)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npz")
+        np.savez_compressed(partial, asked=np.array(asked), **said)
+        partial.replace(path)  # an interruption leaves a whole one or none
+    if "maps" in said:
+        said["maps"] = said["maps"].astype(np.float32)
+    return Prediction(**said)
 
 
 def _said(predicted: Prediction) -> list[dict]:
