@@ -193,6 +193,8 @@ def test_a_student_learns_from_its_teachers_masks(tmp_path):
     assert str(tmp_path) not in stage["command"]
     with pytest.raises(ValueError, match="trained on 1 of this run's validation patients"):
         segmenter.main([*SMOKE, "--teacher", str(teacher), "--fold", "1", "--out", str(tmp_path / "leaks")])
+    with pytest.raises(SystemExit, match="does classification alone; a teacher of the mask draws masks"):
+        segmenter.main([*SMOKE, "--teacher", "resnet50-lgg", "--all", "--out", str(tmp_path / "other")])
 
 
 def test_a_classifier_learns_from_a_teachers_masks_and_verdicts(tmp_path):
@@ -350,6 +352,10 @@ def test_a_cross_validation_measures_every_patient_once(tmp_path):
     further = [*command[:-1], str(tmp_path / "cv-2"), "--start", str(tmp_path / "cv")]
     runs = crossvalidate.main(further)
     assert [len(read_entry(run).training["stages"]) for run in runs] == [2, 2]
+    teaching = ["segmenter", *SMOKE, "--data", str(data), "--folds", "2", "--teacher", str(tmp_path / "cv")]
+    for student in crossvalidate.main([*teaching, "--out", str(tmp_path / "taught")]):
+        (stage,) = read_entry(student).training["stages"]
+        assert stage["teacher"].endswith(read_entry(tmp_path / "cv" / student.name).sha256[:12])
     last = tmp_path / "all-2"
     segmenter.main([*everything, "--start", str(tmp_path / "all"), "--out", str(last)])
     entry = release(last, runs, data, tmp_path / "zoo", half=False)

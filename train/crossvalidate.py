@@ -2,8 +2,8 @@
 
 Each fold is a run of its own, `CV/fold-K`, with whatever options `train.segmenter` or `train.classifier` takes. Finished folds
 are left alone and an interrupted one resumes, so the same command may be given again and again until all are there. `--start CV`
-starts each fold from another cross-validation's run of the same fold. `python -m train.release --validated CV/fold-*` then
-measures every patient by the fold that never saw it.
+starts each fold from another cross-validation's run of the same fold, and `--teacher CV` has such a run teach it. Then
+`python -m train.release --validated CV/fold-*` measures every patient by the fold that never saw it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> list[Path]:
     parser.add_argument("--out", type=Path, required=True, help="folder for the folds' runs")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--start", type=Path, help="folder with a run of each fold to start from")
+    parser.add_argument("--teacher", type=Path, help="folder with a run of each fold to learn from")
     options, recipe = parser.parse_known_args(arguments)
     runs = [options.out / f"fold-{fold}" for fold in range(options.folds)]
     command = COMMANDS[options.command]
@@ -34,9 +35,10 @@ def main(arguments: list[str] | None = None) -> list[Path]:
             if (run / SPLIT).is_file():
                 print(f"{run} is finished")
                 continue
-            start = ["--start", str(options.start / run.name)] if options.start else []
+            others = {"--start": options.start, "--teacher": options.teacher}
+            of_fold = [part for name, folder in others.items() if folder for part in (name, str(folder / run.name))]
             which = ["--folds", str(options.folds), "--fold", str(fold), "--out", str(run), "--resume"]
-            command.main([*recipe, *start, *which])
+            command.main([*recipe, *of_fold, *which])
     return runs
 
 

@@ -54,6 +54,8 @@ def load_split(
     print(f"{len(split.train)} patients train, {len(split.validation)} validate")
     roles = [[s for case in role for s in eligible[case]] for role in (split.train, split.validation)]
     teaches = load_unleaked(teacher, split, torch.device(device)) if teacher else None
+    if teaches and "segmentation" not in teaches.entry.tasks:
+        raise SystemExit(f"{teacher} does {teaches.entry.tasks[0]} alone; a teacher of the mask draws masks")
     train, validation = once_a_machine(
         lambda: [load_placed(slices, preprocess, by) for slices, by in zip(roles, (teaches, None), strict=True)]
     )
