@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+import brainmri
 from brainmri.calibration import Rules
-from brainmri.entry import VARIANTS
+from brainmri.entry import VARIANTS, file_sha256
 from brainmri.predict import Prediction, judge, predict_slices, rules_of, with_head
 from brainmri.preprocess import FLAIR, to_unit
 from brainmri.zoo import LoadedModel
@@ -28,7 +30,7 @@ def predict_case(
 
     Args:
         keep: folder for what the networks say of each patient, a file each, maps in float16. What the same networks said of the
-            same patient before is read from there instead of asked again, and judged as it was the first time.
+            same patient before, by the same code, is read from there instead of asked again, and judged as it was the first time.
         variant: "three sequences" as read; "FLAIR only", FLAIR in all three channels; "volume normalisation", mean and
             deviation over the patient's slices instead of each slice's own.
 
@@ -49,7 +51,7 @@ def predict_case(
     if keep:
         path = keep / variant.replace(" ", "-") / f"{slices[0].case}.npz"
         networks = [entry and (entry.sha256, entry.preprocess, entry.flips) for entry in entries]
-        prediction = _asked_once(path, f"{networks} of {[item.image.name for item in slices]}", predict)
+        prediction = _asked_once(path, f"{networks} by {_code()} of {[item.image.name for item in slices]}", predict)
     else:
         prediction = predict()
     predicted, rows = _said(prediction), []
@@ -57,6 +59,13 @@ def predict_case(
         mask = read_mask(item.mask)
         rows.append({"case": item.case, "number": item.number, "tumour": bool(mask.any()), "mask": mask, "head": head} | said)
     return apply_rules(rows, rules_of(*entries))
+
+
+@cache
+def _code() -> str:
+    """What tells the package's modules from any other version of theirs: predictions by other code are of another question."""
+    modules = sorted(Path(brainmri.__file__).parent.glob("*.py"))
+    return " ".join(file_sha256(module)[:8] for module in modules)
 
 
 def _asked_once(path: Path, asked: str, predict: Callable[[], Prediction]) -> Prediction:
