@@ -174,6 +174,7 @@ def test_the_sampler_keeps_its_share_and_repeats_itself():
     assert first != list(sampler)
     with pytest.raises(ValueError, match="one kind is missing"):
         TumourShareSampler(of_patients((2, 0)), samples=4, share=0.5, seed=0)
+    assert set(TumourShareSampler(of_patients((2, 0)), samples=40, share=1, seed=0)) == {0, 1}  # nothing else is asked for
 
 
 @pytest.mark.parametrize(("evenness", "share"), [(0.0, 36 / 40), (0.5, 6 / 8), (1.0, 1 / 2)])

@@ -13,7 +13,7 @@ import brainmri
 from brainmri.entry import read_entry
 from brainmri.zoo import load
 from train import card, reproduce
-from train.comparison import PAPER, write_table
+from train.comparison import OURS, PAPER, write_table
 from train.data import HELD_OUT, Slice, Split
 from train.plateau import KerasAdam, fit_best, plateau_scheduler
 from train.run import load_unleaked
@@ -148,12 +148,13 @@ def run(tmp_path_factory):
 def test_smoke(run):
     for number in (1, 2, 3):
         assert (run / f"figure-{number}.png").read_bytes().startswith(b"\x89PNG")
-    for name in reproduce.NETWORKS:
-        assert (run / f"{name}.csv").read_text().count("\n") == 3  # the columns, two epochs
+    histories = [run / OURS / "history.csv", *(run / f"{name}.csv" for name in reproduce.NETWORKS if name != OURS)]
+    assert [path.read_text().count("\n") for path in histories] == [3] * 4  # the columns, two epochs
     rows = json.loads((run / "table.json").read_text())["rows"]
     assert [row["figure"] for row in rows][:3] == list(PAPER)
     assert all(0 <= row["same_protocol"] <= 1 for row in rows)
-    assert [row["split_by_patient"] is None for row in rows] == [False, False, True, False, True]
+    for column in ("our_network", "split_by_patient"):
+        assert [row[column] is None for row in rows] == [False, False, True, False, True]
     assert str(run) not in (run / "table.md").read_text()
 
 
@@ -178,6 +179,16 @@ def test_the_run_by_patient_is_another_entry(run):
     assert [len({s.rsplit("_", 1)[0] for s in split["slices"][role]}) for role in ("train", "test", "validation")] == [5, 1, 1]
     assert {s.rsplit("_", 1)[0] for s in split["slices"]["train"]} == set(split["train"])
     assert load(run / "segmenter-by-patient", device="cpu").entry.metrics == {}
+
+
+def test_our_network_has_the_very_slices_of_the_papers(run):
+    paper, ours = (json.loads((folder / "split.json").read_text())["slices"] for folder in (run, run / OURS))
+    assert ours == paper
+    entry = load(run / OURS, device="cpu").entry
+    assert (entry.net, entry.arguments, entry.flips, entry.preprocess.crop) == ("EffUNet", {"encoder": "lite2"}, True, True)
+    said = json.loads((run / "table.json").read_text())["runs"][OURS]
+    assert (said["training_slices"], said["measured_slices"], said["epoch"], said["epochs"]) == (11, 2, 2, 2)
+    assert (run / OURS / "figure-3.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_released_entry_has_a_card_that_says_so(run, tmp_path):
@@ -235,6 +246,7 @@ def test_the_table(tmp_path):
     runs = {
         "segmenter": measured({tversky: 0.91, sliced: 0.85}, 120),
         "segmenter-by-patient": measured({tversky: 0.82, sliced: 0.71}, 0),
+        OURS: measured({tversky: 0.94, sliced: 0.89}, 120),
         "classifier": measured({accuracy: 0.96}, 125),
     }
     text = write_table(tmp_path, runs, own="resunet-paper")
@@ -243,16 +255,17 @@ def test_the_table(tmp_path):
     effunets = ["effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg"]
     shipped = {entry.name: entry.metrics["variants"]["three sequences"] for entry in brainmri.list_models()}
     assert rows[tversky] == {
-        "figure": tversky, "paper": 0.9168, "same_protocol": 0.91, "split_by_patient": 0.82,
+        "figure": tversky, "paper": 0.9168, "same_protocol": 0.91, "our_network": 0.94, "split_by_patient": 0.82,
         "shipped": {name: shipped[name][tversky]["value"] for name in (*effunets, "resunet-lgg")},
     }  # fmt: skip
     assert rows[accuracy]["paper"] == 0.9475
     assert set(rows[accuracy]["shipped"]) == {*effunets, "resnet50-lgg"}
     ours = shipped["effunet-lgg"][sliced]["value"]
-    assert f"| {sliced} | not told | 0.8500 | 0.7100 | effunet-lgg {ours:.4f}, effunet-lite2-lgg " in text
-    assert f"| {accuracy} | 0.9475 | 0.9600 | - | " in text
+    assert f"| {sliced} | not told | 0.8500 | 0.8900 | 0.7100 | effunet-lgg {ours:.4f}, effunet-lite2-lgg " in text
+    assert f"| {accuracy} | 0.9475 | 0.9600 | - | - | " in text
     assert "epoch 31 of 51; 120 of the 125 slices that measure it, of 70 patients, have a neighbour among the 942" in text
-    shares = [(row["same_protocol"], row["split_by_patient"]) for name, row in rows.items() if "neighbour" in name]
-    assert shares == [(0.96, 0.0), (1.0, None)]
+    columns = ("same_protocol", "our_network", "split_by_patient")
+    shares = [[row[column] for column in columns] for name, row in rows.items() if "neighbour" in name]
+    assert shares == [[0.96, 0.96, 0.0], [1.0, None, None]]
     text = write_table(tmp_path, {"segmenter-by-patient": runs["segmenter-by-patient"]}, own="resunet-paper")
-    assert f"| {sliced} | not told | - | 0.7100 | " in text
+    assert f"| {sliced} | not told | - | - | 0.7100 | " in text

@@ -171,9 +171,9 @@ class TumourShareSampler(Sampler[int]):
     def __init__(self, slices: list[dict], samples: int, share: float, seed: int, evenness: float = 0.0) -> None:
         tumour, cases = [s["tumour"] for s in slices], [s["case"] for s in slices]
         self.pools = []  # without tumour, with tumour: the slices, and where each one's share of [0, 1) ends
-        for wanted in (0, 1):
+        for wanted, drawn in ((0, share < 1), (1, share > 0)):
             pool = [i for i, t in enumerate(tumour) if t == wanted]
-            if not pool:
+            if drawn and not pool:
                 raise ValueError("training needs slices with tumour and slices without; one kind is missing")
             counts = Counter(cases[i] for i in pool)
             weights = torch.tensor([counts[cases[i]] ** -evenness for i in pool], dtype=torch.float64)

@@ -1,10 +1,10 @@
 """The paper's own protocol, as written: python -m train.reproduce paper --data DIR --out RUN [--only NETWORK] [--release] …
 
 Its ResUNet and its ResNet50 (Deng, Cui, Liu), split by slice, without augmentation, at the paper's learning rates, so that its
-figures can be set beside those of this project's models, which are split by patient; and the ResUNet once more, with nothing
-changed but that the split is by patient. RUN becomes the model folder of `resunet-paper`, with the curves of the paper's
-Figures 1 and 2, its Figure 3, and `table.md`. Where the paper and public code of its lineage disagree, `--lr` and `--frozen`
-try either.
+figures can be set beside those of this project's models, which are split by patient; the ResUNet once more, with nothing
+changed but that the split is by patient; and on the very slices of its split this project's own network by its own recipe. RUN
+becomes the model folder of `resunet-paper`, with the curves of the paper's Figures 1 and 2, its Figure 3, and `table.md`. Where
+the paper and public code of its lineage disagree, `--lr` and `--frozen` try either.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from torch.nn import functional as F
 from brainmri.entry import CONFIG, SPLIT, VARIANTS, WEIGHTS, new_config, save_entry
 from brainmri.nets import ResNet50Classifier, ResUNet
 from brainmri.preprocess import Preprocess
+from brainmri.pretrained import PretrainedNet
 from brainmri.runtime import TORCH
 from brainmri.zoo import EMBEDDED, load, resolve_device
+from train import segmenter
 from train.card import write_card
 from train.classifier import head_arguments
-from train.comparison import BY_PATIENT, SEGMENTER, figure_3, write_table
+from train.comparison import BY_PATIENT, OURS, SEGMENTER, figure_3, write_table
 from train.data import HELD_OUT, Slice, load_placed, read_mask
 from train.evaluate import ACCURACY, SLICE_DICE, TVERSKY, paper_tversky
 from train.loop import choose_precision, plot_history
@@ -44,6 +46,8 @@ from train.slicewise import SliceSplit, split_for_classifier, split_for_segmente
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY = "resunet-paper"
+# a shipped network and its schedule, but the paper's loss, and slices with tumour alone as the protocol has it
+OURS_RECIPE = "--net effunet-lite2 --loss focal-tversky-pooled --tumour-share 1 --batch 8 --lr 2e-3 --workers 0".split()
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -87,15 +91,11 @@ def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torc
     )  # fmt: skip
     best = best_row(history)
     folder = options.out / name if name == BY_PATIENT else options.out
-    config, roles = describe_entry(options, net, preprocess, split, samples=best["epoch"] * len(split.train))
-    entry = save_entry(folder, net, config, roles)
-    rows = predict_case(list(split.test), load(folder, device=options.device, runtime=TORCH), None)
+    config, roles = describe_entry(options, net, preprocess, split, best["epoch"] * len(split.train), arguments={})
+    save_entry(folder, net, config, roles)
+    rows, figures = on_test_slices(folder, split, options)
     plot_history(history, folder / "figure-2.png")
-    figure_3(list(split.test), rows, entry.mask_threshold, folder / "figure-3.png")
-    figures = measure(rows)
-    found = describe_run(options, split, split.test, history) | {
-        "figures": {key: figure["value"] for key, figure in figures.items()}
-    }
+    found = describe_run(options, split, split.test, best["epoch"], len(history)) | {"figures": values(figures)}
     if name == SEGMENTER:
         counts = {"patients": len({row["case"] for row in rows}), "slices": len(rows)}
         metrics = {
@@ -108,6 +108,19 @@ def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torc
         roles["validated_on"] = sorted({row["case"] for row in rows})
         save_entry(folder, net, config | {"metrics": metrics}, roles)
     return found
+
+
+def on_test_slices(folder: Path, split: SliceSplit, options: argparse.Namespace) -> tuple[list[dict], dict[str, dict]]:
+    """A segmenter's rows of the test slices, and their figures; its Figure 3 goes into its folder."""
+    model = load(folder, device=options.device, runtime=TORCH)
+    rows = predict_case(list(split.test), model, None)
+    figure_3(list(split.test), rows, model.entry.mask_threshold, folder / "figure-3.png")
+    return rows, measure(rows)
+
+
+def values(figures: dict[str, dict]) -> dict[str, float]:
+    """Figures without their intervals."""
+    return {name: figure["value"] for name, figure in figures.items()}
 
 
 def measure(rows: list[dict]) -> dict[str, dict]:
@@ -124,6 +137,31 @@ def measure(rows: list[dict]) -> dict[str, dict]:
 def run_by_patient(options: argparse.Namespace, slices: list[Slice], device: torch.device) -> dict:
     """The very same of a split by patient, in a folder of its own."""
     return run_segmenter(options, slices, device, BY_PATIENT)
+
+
+def run_ours(options: argparse.Namespace, slices: list[Slice], device: torch.device) -> dict:
+    """This project's network, augmentation and schedule on the split of `run_segmenter`; returns what was measured.
+
+    The weights are the last epoch's: the validation slices pick nothing here.
+    """
+    split = split_for_segmenter([s for s in slices if read_mask(s.mask).any()], options.seed)
+    print(f"{OURS}: {len(split.train)} slices train, {len(split.validation)} validate, {len(split.test)} test")
+    asked = {"size": options.size, "epochs": options.epochs or 24, "samples": len(split.train), "seed": options.seed}
+    asked |= {"precision": options.precision, "encoder": "none" if options.smoke else "imagenet", "validate-every": 8}
+    told = [part for key, value in asked.items() for part in (f"--{key}", str(value))]
+    folder = options.out / OURS
+    recipe = segmenter.parse([*OURS_RECIPE, *told, "--out", str(folder), *(["--resume"] if options.resume else [])])
+    preprocess = Preprocess(size=options.size)
+    net = segmenter.build(recipe)
+    train, validation = (load_placed(part, preprocess) for part in (split.train, split.validation))
+    segmenter.train_net(net, recipe, train, validation, preprocess, device)
+    _, what, _, arguments = segmenter.NETS[recipe.net]
+    config, roles = describe_entry(
+        options, net, preprocess, split, recipe.epochs * recipe.samples, name=OURS, what=what, arguments=arguments, flips=True
+    )  # fmt: skip
+    save_entry(folder, net, config, roles)
+    _, figures = on_test_slices(folder, split, options)
+    return describe_run(options, split, split.test, recipe.epochs, recipe.epochs) | {"figures": values(figures)}
 
 
 def run_classifier(options: argparse.Namespace, slices: list[Slice], device: torch.device) -> dict:
@@ -149,12 +187,13 @@ def run_classifier(options: argparse.Namespace, slices: list[Slice], device: tor
         epochs=options.epochs or 50, recipe={"base": options.base, "frozen": options.frozen},
     )  # fmt: skip
     plot_history(history, options.out / "figure-1.png")
-    return describe_run(options, split, split.validation, history) | {
-        "figures": {ACCURACY: best_row(history)["validation accuracy"]}
+    best = best_row(history)
+    return describe_run(options, split, split.validation, best["epoch"], len(history)) | {
+        "figures": {ACCURACY: best["validation accuracy"]}
     }
 
 
-NETWORKS = {SEGMENTER: run_segmenter, BY_PATIENT: run_by_patient, "classifier": run_classifier}
+NETWORKS = {SEGMENTER: run_segmenter, BY_PATIENT: run_by_patient, OURS: run_ours, "classifier": run_classifier}
 
 
 def train(
@@ -173,12 +212,16 @@ def train(
     )  # fmt: skip
 
 
-def describe_run(options: argparse.Namespace, split: SliceSplit, role: tuple[Slice, ...], history: list[dict]) -> dict:
-    """How a network was trained, and how many of the slices that measure it lie next to one it was trained on."""
+def describe_run(options: argparse.Namespace, split: SliceSplit, role: tuple[Slice, ...], epoch: int, epochs: int) -> dict:
+    """How a network was trained, and how many of the slices that measure it lie next to one it was trained on.
+
+    Args:
+        epoch: whose weights it has, of so many `epochs`.
+    """
     return {
         "command": options.command,
-        "epoch": best_row(history)["epoch"],
-        "epochs": len(history),
+        "epoch": epoch,
+        "epochs": epochs,
         "training_slices": len(split.train),
         "measured_slices": len(role),
         "measured_patients": len({s.case for s in role}),
@@ -187,9 +230,10 @@ def describe_run(options: argparse.Namespace, split: SliceSplit, role: tuple[Sli
 
 
 def describe_entry(
-    options: argparse.Namespace, net: ResUNet, preprocess: Preprocess, split: SliceSplit, samples: int
-) -> tuple[dict, dict]:
-    """The segmenter's `config.json`, unmeasured, and its `split.json`.
+    options: argparse.Namespace, net: PretrainedNet, preprocess: Preprocess, split: SliceSplit, samples: int,
+    *, name: str = ENTRY, what: str = "The paper's ResUNet", **others,
+) -> tuple[dict, dict]:  # fmt: skip
+    """A segmenter's `config.json`, unmeasured, and its `split.json`.
 
     That one counts every patient with a training slice as trained on, which in a split by slice is all of them: so no run may
     validate on one of them after starting from these weights. Beside that it lists the slices by role.
@@ -197,14 +241,15 @@ def describe_entry(
     roles = {"train": split.train, "validation": split.validation, "test": split.test}
     patients = sorted({s.case for s in split.train})
     config = new_config(
-        name=ENTRY, net="ResUNet", tasks=net.tasks, arguments={}, preprocess=preprocess,
-        summary=f"The paper's ResUNet by the paper's protocol at {preprocess.size} x {preprocess.size}: split by slice, so no "
-        "figure of it speaks of new patients",
+        name=name, net=type(net).__name__, tasks=net.tasks, preprocess=preprocess,
+        summary=f"{what}, by the paper's protocol at {preprocess.size} x {preprocess.size}: split by slice, so no figure of it "
+        "speaks of new patients",
         training={
             "dataset": DATASET,
             "stages": [{"command": options.command, "samples": samples, "patients": len(patients)}],
             "torch": torch.__version__.split("+")[0],
         },
+        **others,
     )  # fmt: skip
     return config, {
         "train": patients, "validation": [], "held_out": sorted(HELD_OUT), "unit": "slice",

@@ -84,15 +84,37 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
         options.encoder = "none"
     preprocess = Preprocess(size=options.size)
     split, train, validation = load_split(options, preprocess, options.teacher, device)
-    torch.manual_seed(options.seed)
-    name, summary, architecture, built_with = NETS[options.net]
-    net = architecture(**built_with)
-    with_verdict = isinstance(net, EffUNet)
+    net = build(options)
     if options.start:
         start_from(net, options.start, split)
-    elif with_verdict and options.encoder == "imagenet":
+    train_net(net, options, train, validation, preprocess, device)
+    if not leads():
+        return
+    name, summary, _, built_with = NETS[options.net]
+    entry = save_run(
+        options, net, command=["train.segmenter", *arguments], name=name, summary=summary, arguments=built_with,
+        preprocess=preprocess, split=split, flips=True,
+    )  # fmt: skip
+    print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
+
+
+def build(options: argparse.Namespace) -> EffUNet | ResUNet:
+    """The network that the options name, seeded, with ImageNet's encoder where it has one and no other start was asked for."""
+    torch.manual_seed(options.seed)
+    _, _, architecture, built_with = NETS[options.net]
+    net = architecture(**built_with)
+    if isinstance(net, EffUNet) and options.encoder == "imagenet" and not options.start:
         imagenet_effunet(net, built_with["encoder"])
-    net = net.to(device, memory_format=torch.channels_last)
+    return net
+
+
+def train_net(
+    net: EffUNet | ResUNet, options: argparse.Namespace, train: list[dict], validation: list[dict], preprocess: Preprocess,
+    device: torch.device,
+) -> None:  # fmt: skip
+    """Train on placed slices as the options say, in place; the validation slices, where there are any, only watch."""
+    with_verdict = isinstance(net, EffUNet)
+    net.to(device, memory_format=torch.channels_last)
     dtype = choose_precision(options.precision, net, options.size, device)
     print(f"{type(net).__name__} on {device} in {str(dtype).removeprefix('torch.')}")
     criterion = segmentation_loss(options.loss)
@@ -124,13 +146,6 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
         validate=(lambda: grid_figures(net, validation, preprocess, device)) if validation else None,
         options=options, device=device, dtype=dtype,
     )  # fmt: skip
-    if not leads():
-        return
-    entry = save_run(
-        options, net, command=["train.segmenter", *arguments], name=name, summary=summary, arguments=built_with,
-        preprocess=preprocess, split=split, flips=True,
-    )  # fmt: skip
-    print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
 
 
 if __name__ == "__main__":
