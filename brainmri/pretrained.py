@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
 from brainmri import hub
-from brainmri.entry import load_weights, new_config, read_entry, save_entry
+from brainmri.entry import CONFIG, load_weights, new_config, read_entry, save_entry
 from brainmri.preprocess import Preprocess
 
 
@@ -23,7 +24,7 @@ class PretrainedNet(
 
     `from_pretrained(FOLDER or "owner/name")` loads strictly, checks the hash and returns the network in eval mode. What
     `push_to_hub` writes, `brainmri.load("owner/name")` reads: the description it came with, or a fresh one; figures
-    measured on other weights are left out.
+    measured on other weights, and their answer to the self-check, are left out.
 
     Attributes:
         tasks: what it does, for the entry it becomes.
@@ -41,8 +42,11 @@ class PretrainedNet(
         entry = read_entry(folder)
         if entry.net != cls.__name__:
             raise ValueError(f"{model_id} holds a {entry.net}; load it by {entry.net}.from_pretrained or brainmri.load")
-        net = cls(**{**entry.arguments, **arguments})
+        arguments = {**entry.arguments, **arguments}
+        net = cls(**arguments)
         load_weights(net, entry)
+        description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        net._hub_mixin_config = description | {"arguments": arguments}  # the mixin kept the arguments alone
         return net
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -53,5 +57,5 @@ class PretrainedNet(
             )
         before = config.get("sha256")
         entry = save_entry(save_directory, self, config, split={})
-        if entry.sha256 != before and config["metrics"]:
-            save_entry(save_directory, self, {**config, "metrics": {}}, split={})
+        if entry.sha256 != before and (config["metrics"] or config["selfcheck"]):
+            save_entry(save_directory, self, {**config, "metrics": {}, "selfcheck": {}}, split={})

@@ -325,8 +325,10 @@ net.push_to_hub("owner/mine")
 mine = brainmri.load("owner/mine", device="cpu")
 with torch.inference_mode():
     assert torch.equal(mine.net(image), net(image))
-assert mine.entry.preprocess == brainmri.load("resunet-lgg", device="cpu").entry.preprocess
-assert mine.entry.metrics == {}, mine.entry
+known = brainmri.load("resunet-lgg", device="cpu").entry
+described = ("name", "summary", "preprocess", "flips", "mask_threshold", "mask_neighbours", "training")
+assert all(getattr(mine.entry, field) == getattr(known, field) for field in described), mine.entry
+assert mine.entry.metrics == mine.entry.selfcheck == mine.entry.int8 == {}, mine.entry
 fresh = ResUNet(in_channels=3)
 fresh.push_to_hub("owner/fresh")
 print(brainmri.load("owner/fresh", device="cpu").entry.tasks)
