@@ -46,8 +46,10 @@ from train.slicewise import SliceSplit, split_for_classifier, split_for_segmente
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY = "resunet-paper"
-# a shipped network and its schedule, but the paper's loss, and slices with tumour alone as the protocol has it
-OURS_RECIPE = "--net effunet-lite2 --loss focal-tversky-pooled --tumour-share 1 --batch 8 --lr 2e-3 --workers 0".split()
+# a shipped network and its growing sizes, but the paper's loss, and slices with tumour alone as the protocol has it
+OURS_RECIPE = "--net effunet-lite2 --loss focal-tversky-pooled --tumour-share 1 --batch 8 --workers 0 --validate-every 8".split()
+OURS_STAGES = [(0.75, 24, 2e-3), (1.0, 12, 1e-3)]  # share of the size, epochs, peak of the learning rate
+SIZE_STEP = 32  # sides that its five halvings divide
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -140,28 +142,32 @@ def run_by_patient(options: argparse.Namespace, slices: list[Slice], device: tor
 
 
 def run_ours(options: argparse.Namespace, slices: list[Slice], device: torch.device) -> dict:
-    """This project's network, augmentation and schedule on the split of `run_segmenter`; returns what was measured.
+    """This project's network, augmentation and stages on the split of `run_segmenter`; returns what was measured.
 
     The weights are the last epoch's: the validation slices pick nothing here.
     """
     split = split_for_segmenter([s for s in slices if read_mask(s.mask).any()], options.seed)
     print(f"{OURS}: {len(split.train)} slices train, {len(split.validation)} validate, {len(split.test)} test")
-    asked = {"size": options.size, "epochs": options.epochs or 24, "samples": len(split.train), "seed": options.seed}
-    asked |= {"precision": options.precision, "encoder": "none" if options.smoke else "imagenet", "validate-every": 8}
-    told = [part for key, value in asked.items() for part in (f"--{key}", str(value))]
     folder = options.out / OURS
-    recipe = segmenter.parse([*OURS_RECIPE, *told, "--out", str(folder), *(["--resume"] if options.resume else [])])
-    preprocess = Preprocess(size=options.size)
-    net = segmenter.build(recipe)
-    train, validation = (load_placed(part, preprocess) for part in (split.train, split.validation))
-    segmenter.train_net(net, recipe, train, validation, preprocess, device)
+    common = {"samples": len(split.train), "precision": options.precision, "encoder": "none" if options.smoke else "imagenet"}
+    net, epochs = None, 0
+    for stage, (share, usual, lr) in enumerate(OURS_STAGES):
+        preprocess = Preprocess(size=SIZE_STEP * round(share * options.size / SIZE_STEP))
+        asked = {"size": preprocess.size, "epochs": options.epochs or usual, "lr": lr, "seed": options.seed + stage}
+        asked |= {"out": folder / f"stage-{stage + 1}"}
+        told = [part for key, value in (asked | common).items() for part in (f"--{key}", str(value))]
+        recipe = segmenter.parse([*OURS_RECIPE, *told, *(["--resume"] if options.resume else [])])
+        net = net or segmenter.build(recipe)
+        train, validation = (load_placed(part, preprocess) for part in (split.train, split.validation))
+        segmenter.train_net(net, recipe, train, validation, preprocess, device)
+        epochs += recipe.epochs
     _, what, _, arguments = segmenter.NETS[recipe.net]
     config, roles = describe_entry(
-        options, net, preprocess, split, recipe.epochs * recipe.samples, name=OURS, what=what, arguments=arguments, flips=True
+        options, net, preprocess, split, epochs * len(split.train), name=OURS, what=what, arguments=arguments, flips=True
     )  # fmt: skip
     save_entry(folder, net, config, roles)
     _, figures = on_test_slices(folder, split, options)
-    return describe_run(options, split, split.test, recipe.epochs, recipe.epochs) | {"figures": values(figures)}
+    return describe_run(options, split, split.test, epochs, epochs) | {"figures": values(figures)}
 
 
 def run_classifier(options: argparse.Namespace, slices: list[Slice], device: torch.device) -> dict:
