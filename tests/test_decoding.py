@@ -1,10 +1,12 @@
 """Uploads are decoded in processes that can be killed: the same scans come out, and no upload stops the next."""
 
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -48,6 +50,11 @@ def through(pool, monkeypatch):
 def workers(pool: Decoders) -> list[int]:
     """Process numbers of those that are idle."""
     return [worker.process.pid for worker in pool.idle.queue]
+
+
+def unread(process: subprocess.Popen) -> int:
+    """Bytes of a request that it has yet to read."""
+    return int.from_bytes(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def assert_equal(one, other) -> None:
@@ -131,16 +138,15 @@ def test_who_takes_too_long_is_told_and_the_next_one_served(through, pool, monke
 
 
 def test_a_crash_is_told_and_the_next_one_served(through, pool):
-    stopped = workers(pool)
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+    stopped = [worker.process for worker in pool.idle.queue]
+    for process in stopped:
+        process.send_signal(signal.SIGSTOP)
     with ThreadPoolExecutor(1) as visitor:
         asked = visitor.submit(through.read_slice, SLICE)
-        while len(workers(pool)) == len(stopped):
+        while not (busy := [process for process in stopped if unread(process)]):  # or it would die with nothing to do
             time.sleep(0.01)
-        (busy,) = set(stopped) - set(workers(pool))
-        os.kill(busy, signal.SIGSEGV)
-        os.kill(busy, signal.SIGCONT)
+        busy[0].send_signal(signal.SIGSEGV)
+        busy[0].send_signal(signal.SIGCONT)
         with pytest.raises(UnreadableImage, match=r"large-lesion\.png: it made the reader crash"):
             asked.result()
     for worker in list(pool.idle.queue):  # what died with nothing to do is not the next visitor's fault
