@@ -57,5 +57,6 @@ class PretrainedNet(
             )
         before = config.get("sha256")
         entry = save_entry(save_directory, self, config, split={})
-        if entry.sha256 != before and (config["metrics"] or config["selfcheck"]):
-            save_entry(save_directory, self, {**config, "metrics": {}, "selfcheck": {}}, split={})
+        of_other_weights = {key: {} for key in ("metrics", "selfcheck") if config.get(key)}
+        if entry.sha256 != before and of_other_weights:
+            save_entry(save_directory, self, config | of_other_weights, split={})

@@ -144,6 +144,7 @@ def test_a_crash_is_told_and_the_next_one_served(through, pool):
     with ThreadPoolExecutor(1) as visitor:
         asked = visitor.submit(through.read_slice, SLICE)
         while not (busy := [process for process in stopped if unread(process)]):  # or it would die with nothing to do
+            assert not asked.done(), asked.result()
             time.sleep(0.01)
         busy[0].send_signal(signal.SIGSEGV)
         busy[0].send_signal(signal.SIGCONT)

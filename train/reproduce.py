@@ -60,7 +60,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="run folder, outside the repository: its Figure 3 shows patients")
     add("--only", choices=list(NETWORKS), help="train and measure one of them; the table takes the others' figures from RUN")
     add("--release", action="store_true", help=f"write {ENTRY} into the zoo, with its card")
-    add("--epochs", type=int, help="instead of the paper's 60 for the segmenter and 50 for the classifier")
+    add("--epochs", type=int, help="instead of the paper's 60 for the segmenter, 50 for the classifier; of ours, in each stage")
     add("--size", type=int, default=256, help="side of the networks' input; the paper's is 256")
     add("--lr", type=float, default=0.05, help="of the segmenter; some public code has 0.001")
     add("--base", choices=["imagenet", "none"], default="imagenet", help="starting weights of the classifier's base")
