@@ -19,10 +19,9 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from brainmri.hub import HubError
-from brainmri.reading import ACCEPTED
-from brainmri.report import TEMPLATES
-from brainmri.scan import ACCEPTED_STUDIES
+from brainmri.io.limits import ACCEPTED_STUDIES
+from brainmri.io.reading import ACCEPTED
+from brainmri.report.html import TEMPLATES
 from brainmri.ui import cache, logs
 from brainmri.ui.blocks import Page
 from brainmri.ui.common import ASSETS
@@ -34,6 +33,7 @@ from brainmri.ui.models_tab import models_tab
 from brainmri.ui.service import health_route, service_endpoints, start
 from brainmri.ui.slice_tab import slice_tab
 from brainmri.ui.study_tab import study_tab
+from brainmri.zoo.hub import HubError
 
 SWEEP, KEEP = 5 * 60, 25 * 60  # seconds between sweeps of the temporary files, and the age at which a sweep deletes them
 QUEUE = 32

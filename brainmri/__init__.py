@@ -9,22 +9,23 @@ Research software, not a medical device.
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from brainmri.entry import ModelEntry
-    from brainmri.findings import Finding, Study
-    from brainmri.predict import Pipeline
-    from brainmri.zoo import list_models, load
+from brainmri._version import __version__
 
-__version__ = "0.1.0"
-__all__ = ["Finding", "ModelEntry", "Pipeline", "Study", "list_models", "load"]
+if TYPE_CHECKING:
+    from brainmri.analysis.findings import Finding, Study
+    from brainmri.analysis.pipeline import Pipeline
+    from brainmri.zoo.entry import ModelEntry
+    from brainmri.zoo.registry import list_models, load
+
+__all__ = ["Finding", "ModelEntry", "Pipeline", "Study", "__version__", "list_models", "load"]
 
 _DEFERRED = {
-    "Finding": "findings",
-    "ModelEntry": "entry",
-    "Pipeline": "predict",
-    "Study": "findings",
-    "list_models": "zoo",
-    "load": "zoo",
+    "Finding": "analysis.findings",
+    "ModelEntry": "zoo.entry",
+    "Pipeline": "analysis.pipeline",
+    "Study": "analysis.findings",
+    "list_models": "zoo.registry",
+    "load": "zoo.registry",
 }
 
 

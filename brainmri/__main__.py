@@ -7,8 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from brainmri import hub, zoo
-from brainmri.entry import WEIGHTS
+from brainmri.zoo import hub, registry
+from brainmri.zoo.entry import WEIGHTS
 
 
 def output_stems(paths: list[Path]) -> list[str]:
@@ -28,9 +28,9 @@ def predict(options: argparse.Namespace) -> int:
     """Analyse every input, and every study in a folder of them; 1 when any of them failed, 0 else."""
     from tqdm import tqdm
 
-    from brainmri.cohort import inputs_in, write_table
-    from brainmri.engines import on_ray, on_this_machine
-    from brainmri.findings import percent
+    from brainmri.analysis.findings import percent
+    from brainmri.batch.cohort import inputs_in, write_table
+    from brainmri.batch.ray_engine import on_ray, on_this_machine
 
     if options.engine != "ray" and (options.address, options.workers) != (None, None):
         raise ValueError("--address and --workers are for --engine ray; the local engine is one worker on this machine")
@@ -67,24 +67,24 @@ def predict(options: argparse.Namespace) -> int:
 
 def models(options: argparse.Namespace) -> int:
     """List the zoo, as a table or as JSON."""
-    entries = [*zoo.list_models(), *(zoo.find_entry(source) for source in options.sources)]
+    entries = [*registry.list_models(), *(registry.find_entry(source) for source in options.sources)]
     if options.json:
-        rows = [{**zoo.describe(e), "metrics": e.metrics, "default": e.name == zoo.DEFAULT} for e in entries]
+        rows = [{**registry.describe(e), "metrics": e.metrics, "default": e.name == registry.DEFAULT} for e in entries]
         print(json.dumps(rows, indent=2))
     else:
         for e in entries:
-            default = "  (default)" if e.name == zoo.DEFAULT else ""
+            default = "  (default)" if e.name == registry.DEFAULT else ""
             print(f"{e.name:16} {' + '.join(e.tasks):30} {e.parameters / 1e6:6.2f} M  {e.summary}{default}")
     return 0
 
 
 def download(options: argparse.Namespace) -> int:
     """Pull entries from the Hub into the local cache; 1 when any of them could not be had, 0 else."""
-    names = options.names or (sorted({*zoo.embedded(), *zoo.pins()}) if options.all else [zoo.DEFAULT])
+    names = options.names or (sorted({*registry.embedded(), *registry.pins()}) if options.all else [registry.DEFAULT])
     failed = False
     for name in names:
         try:
-            entry = zoo.pull(name, options.revision)
+            entry = registry.pull(name, options.revision)
         except (ValueError, hub.HubError) as error:
             failed = True
             print(f"{name}: {error}", file=sys.stderr)
@@ -96,12 +96,12 @@ def download(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Answer the bundled slice with every entry; 1 when any of them drifted from its stored answer, 0 else."""
-    from brainmri import selfcheck
+    from brainmri.analysis import selfcheck
 
-    names = options.names or sorted({*zoo.embedded(), *zoo.pins()})
+    names = options.names or sorted({*registry.embedded(), *registry.pins()})
     checks = []
     for name in names:
-        model = zoo.load(name, device=options.device)
+        model = registry.load(name, device=options.device)
         checks.append(selfcheck.check(model))
         model.run.quicken()
         if model.run.kind != checks[-1].runtime:
@@ -117,7 +117,7 @@ def bench(options: argparse.Namespace) -> int:
 
     if options.runs < 1:
         raise ValueError(f"{options.runs} runs were asked for; at least one makes a median")
-    names = options.names or sorted(zoo.embedded(), key=lambda name: name != zoo.DEFAULT)
+    names = options.names or sorted(registry.embedded(), key=lambda name: name != registry.DEFAULT)
     found = benchmark.measure(names, options.device, options.runs)
     print(benchmark.table(found))
     benchmark.write(found, options.out, options.chart)
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         required=True,
         help="folder for <stem>.mask.png, <stem>.overlay.png, <stem>.finding.json of slices, a folder <stem> for each study",
     )
-    run.add_argument("--segmenter", help=f"zoo entry, folder or OWNER/NAME for the mask (default {zoo.DEFAULT})")
+    run.add_argument("--segmenter", help=f"zoo entry, folder or OWNER/NAME for the mask (default {registry.DEFAULT})")
     run.add_argument("--classifier", help="the same for the verdict (default: the segmenter's own head, or the default's)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     run.add_argument("--engine", choices=("local", "ray"), default="local", help="one input after the other, or a Ray cluster")
@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=models)
     pulling = commands.add_parser("download", help="pull entries from the Hugging Face Hub into its local cache")
-    pulling.add_argument("names", nargs="*", metavar="NAME", help=f"entry, or OWNER/NAME (default {zoo.DEFAULT})")
+    pulling.add_argument("names", nargs="*", metavar="NAME", help=f"entry, or OWNER/NAME (default {registry.DEFAULT})")
     pulling.add_argument("--all", action="store_true", help="every entry of the zoo")
     pulling.add_argument("--revision", help="commit, tag or branch instead of the pinned commit")
     pulling.set_defaults(run=download)

@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from brainmri.findings import Study
-from brainmri.predict import Pipeline
-from brainmri.reading import read_bytes, read_study
-from brainmri.render import overlay_picture
-from brainmri.report import template
-from brainmri.runtime import COMPILED, HALF, OPENVINO, QUANTISED, TORCH, Fixed, Runner, half_of
-from brainmri.selfcheck import SLICE
-from brainmri.zoo import LoadedModel, load, resolve_device
+from brainmri.analysis.findings import Study
+from brainmri.analysis.pipeline import Pipeline
+from brainmri.analysis.selfcheck import SLICE
+from brainmri.io.reading import read_bytes, read_study
+from brainmri.report.html import template
+from brainmri.report.render import overlay_picture
+from brainmri.zoo.backends import COMPILED, HALF, OPENVINO, QUANTISED, TORCH, Fixed, Runner, half_of
+from brainmri.zoo.registry import LoadedModel, load, resolve_device
 
 BATCHES, ACCELERATED_BATCHES = (1, 2, 8, 32), (1, 32, 256)
 SLICES = 60

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 # every room of the package and the rooms it may know
 ROOMS = {
     "__init__": {"entry", "zoo", "predict", "findings"},  # predict and findings for type checkers and on first use
@@ -125,7 +125,7 @@ def test_importing_prints_nothing_and_opens_no_socket():
         "import socket, sys\n"
         "def refuse(*a, **k): raise AssertionError('a socket was opened')\n"
         "socket.socket.connect = refuse\n"
-        "import brainmri, brainmri.cohort, brainmri.engines, brainmri.predict, brainmri.writers\n"
+        "import brainmri, brainmri.batch.cohort, brainmri.batch.ray_engine, brainmri.analysis.pipeline, brainmri.io.writers\n"
         "assert not {'gradio', 'train', 'nibabel', 'pydicom', 'highdicom', 'pandas', 'ray', 'skimage'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from monai import transforms as mt
 
-from brainmri.preprocess import FLAIR
+from brainmri.io.pixels import FLAIR
 
 
 class RandFlairInsteadd(mt.RandomizableTransform, mt.MapTransform):

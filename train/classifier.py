@@ -16,13 +16,13 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.nn import functional as F
 
-from brainmri.nets import ResNet50Classifier
-from brainmri.preprocess import Preprocess
-from brainmri.zoo import find_entry
+from brainmri.zoo.nets import ResNet50Classifier
+from brainmri.zoo.preprocess import Preprocess
+from brainmri.zoo.registry import find_entry
 from train.augment import augmentation
 from train.distributed import leads, process_group
+from train.evaluation.metrics import auc
 from train.loop import choose_precision, common_arguments, fit
-from train.metrics import auc
 from train.pretrained import imagenet_resnet50
 from train.run import apply_smoke, load_split, load_unleaked, save_run, start_from
 

@@ -3,7 +3,7 @@
 Each fold is a run of its own, `CV/fold-K`, with whatever options `train.segmenter` or `train.classifier` takes. Finished folds
 are left alone and an interrupted one resumes, so the same command may be given again and again until all are there. `--start CV`
 starts each fold from another cross-validation's run of the same fold, and `--teacher CV` has such a run teach it. Then
-`python -m train.release --validated CV/fold-*` measures every patient by the fold that never saw it.
+`python -m train.release.release --validated CV/fold-*` measures every patient by the fold that never saw it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from brainmri.entry import SPLIT
+from brainmri.zoo.entry import SPLIT
 from train import classifier, segmenter
 from train.distributed import process_group
 

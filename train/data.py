@@ -14,9 +14,10 @@ from PIL import Image
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
-from brainmri.predict import predict_slices
-from brainmri.preprocess import Preprocess, to_unit
-from brainmri.zoo import LoadedModel
+from brainmri.analysis.pipeline import predict_slices
+from brainmri.io.pixels import to_unit
+from brainmri.zoo.preprocess import Preprocess
+from brainmri.zoo.registry import LoadedModel
 
 # Never trained or selected on by anyone: released weights are scored on them independently.
 HELD_OUT = frozenset("""

@@ -22,7 +22,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
-from brainmri.zoo import resolve_device
+from brainmri.zoo.registry import resolve_device
 from train.data import TumourShareSampler
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from importlib import import_module
 
 import torch
 
-from brainmri.nets import EffUNet, ResNet50Classifier
+from brainmri.zoo.nets import EffUNet, ResNet50Classifier
 
 
 def imagenet_effunet(net: EffUNet, variant: str = "lite0") -> None:

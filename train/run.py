@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from brainmri.entry import SPLIT, ModelEntry, new_config, save_entry
-from brainmri.preprocess import Preprocess
-from brainmri.pretrained import PretrainedNet
-from brainmri.zoo import LoadedModel, find_entry, load
+from brainmri.zoo.entry import SPLIT, ModelEntry, new_config, save_entry
+from brainmri.zoo.hub_mixin import PretrainedNet
+from brainmri.zoo.preprocess import Preprocess
+from brainmri.zoo.registry import LoadedModel, find_entry, load
 from train.data import HELD_OUT, Slice, Split, find_slices, load_placed
 from train.distributed import once_a_machine, world_size
 from train.folds import split_at_hand

@@ -1,6 +1,6 @@
 """Train a segmenter: python -m train.segmenter --data DIR --out RUN [--net effunet|effunet-lite2|resunet] …
 
-The networks see placed slices (`brainmri.preprocess`), augmented (`train.augment`), split by patient (`train.data`).
+The networks see placed slices (`brainmri.zoo.preprocess`), augmented (`train.augment`), split by patient (`train.data`).
 `effunet`, on EfficientNet-lite0 or lite2, starts from ImageNet and learns the verdict beside the mask; `resunet` is the paper's,
 from scratch. Any may learn from a stronger teacher, whose masks are smoother than the annotators' and even out their gaps.
 """
@@ -16,13 +16,13 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.nn import functional as F
 
-from brainmri.nets import EffUNet, ResUNet
-from brainmri.preprocess import Preprocess
+from brainmri.zoo.nets import EffUNet, ResUNet
+from brainmri.zoo.preprocess import Preprocess
 from train.augment import augmentation
 from train.distributed import leads, process_group
+from train.evaluation.metrics import auc, dice
 from train.loop import choose_precision, common_arguments, fit
 from train.losses import LOSSES, segmentation_loss
-from train.metrics import auc, dice
 from train.pretrained import imagenet_effunet
 from train.run import apply_smoke, load_split, save_run, start_from
 
@@ -50,7 +50,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def grid_figures(net, slices: list[dict], preprocess: Preprocess, device, batch: int = 16) -> dict[str, float]:
     """Volumetric Dice per patient (mean) on the network's own grid, and the verdict's AUC where the net has one.
 
-    Quick figures to watch a run by; `train.evaluate` measures on the images' own grid.
+    Quick figures to watch a run by; `train.evaluation.evaluate` measures on the images' own grid.
     """
     masks: dict[str, list] = {}
     probabilities, tumour = [], []

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from brainmri.findings import percent
-from brainmri.report import STATES
+from brainmri.analysis.findings import percent
+from brainmri.report.html import STATES
 from brainmri.ui.inference import offered, starting
-from brainmri.zoo import DEFAULT
+from brainmri.zoo.registry import DEFAULT
 
 ASSETS = Path(__file__).parents[2] / "assets"
 GPU = {"concurrency_limit": 1, "concurrency_id": "gpu"}

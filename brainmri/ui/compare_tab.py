@@ -6,10 +6,10 @@ from html import escape
 
 import gradio as gr
 
-from brainmri.compare import Opinion, disagreement, overlap
-from brainmri.findings import percent
-from brainmri.reading import SUFFIXES
-from brainmri.render import heat_picture, overlay_picture
+from brainmri.analysis.compare import Opinion, disagreement, overlap
+from brainmri.analysis.findings import percent
+from brainmri.io.reading import SUFFIXES
+from brainmri.report.render import heat_picture, overlay_picture
 from brainmri.ui.common import ASSETS, GPU, PRIVATE, empty, told
 from brainmri.ui.decoding import read_slice
 from brainmri.ui.inference import ask_several, offered

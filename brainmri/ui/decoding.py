@@ -1,4 +1,4 @@
-"""The readers of `brainmri.reading`, as the page calls them: in worker processes, within limits of time and memory."""
+"""The readers of `brainmri.io.reading`, as the page calls them: in worker processes, within limits of time and memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from brainmri.reading import ACCEPTED
-from brainmri.scan import ACCEPTED_STUDIES, Scan, UnreadableImage
-from brainmri.sequences import Candidate
+from brainmri.io.limits import ACCEPTED_STUDIES, UnreadableImage
+from brainmri.io.reading import ACCEPTED
+from brainmri.io.scan import Scan
+from brainmri.io.sequences import Candidate
 from brainmri.ui.worker import scan_of
 
 ROOT = Path(__file__).parents[2]
@@ -164,20 +165,20 @@ def decoders() -> Decoders:
 
 
 def read_slice(path: str) -> Scan:
-    """`brainmri.reading.read_slice` of a file."""
+    """`brainmri.io.reading.read_slice` of a file."""
     record, pixels = decoders().ask(Path(path).name, ACCEPTED, SLICE_SECONDS, call="read_slice", source=path)
     return scan_of(record["scan"], pixels)
 
 
 def read_study(paths: Sequence[str], assign: Mapping[int, int | None] | None = None) -> Scan:
-    """`brainmri.reading.read_study` of files."""
+    """`brainmri.io.reading.read_study` of files."""
     pairs = None if assign is None else list(assign.items())
     record, pixels = _of_study(call="read_study", source=list(paths), assign=pairs)
     return scan_of(record["scan"], pixels)
 
 
 def list_sequences(paths: Sequence[str]) -> tuple[Candidate, ...]:
-    """`brainmri.reading.list_sequences` of files."""
+    """`brainmri.io.reading.list_sequences` of files."""
     record, _ = _of_study(call="list_sequences", source=list(paths))
     return tuple(Candidate(**candidate) for candidate in record["candidates"])
 

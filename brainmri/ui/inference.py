@@ -12,16 +12,16 @@ from functools import cache, wraps
 import torch
 
 import brainmri
-from brainmri import selfcheck
-from brainmri.compare import Opinion, compare
-from brainmri.entry import ModelEntry
-from brainmri.explain import Explanation, explain
-from brainmri.findings import Finding, Study
-from brainmri.predict import Pipeline, Progress
-from brainmri.scan import Scan
-from brainmri.selfcheck import Check
-from brainmri.stability import Stability, stability
-from brainmri.zoo import DEFAULT, LoadedModel, embedded, find_entry, pins
+from brainmri.analysis import selfcheck
+from brainmri.analysis.compare import Opinion, compare
+from brainmri.analysis.explain import Explanation, explain
+from brainmri.analysis.findings import Finding, Study
+from brainmri.analysis.pipeline import Pipeline, Progress
+from brainmri.analysis.selfcheck import Check
+from brainmri.analysis.stability import Stability, stability
+from brainmri.io.scan import Scan
+from brainmri.zoo.entry import ModelEntry
+from brainmri.zoo.registry import DEFAULT, LoadedModel, embedded, find_entry, pins
 
 ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # as the package below reads it
 if ZERO_GPU:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvicorn.config
 
-from brainmri.scan import Scan
+from brainmri.io.scan import Scan
 
 OURS = "brainmri"
 FORMAT = "BRAINMRI_LOG"  # "json" or "words"; else JSON on Spaces, where SPACE_ID is set

@@ -9,11 +9,11 @@ from html import escape
 import gradio as gr
 from markdown_it import MarkdownIt
 
-from brainmri.entry import CARD, VARIANTS, ModelEntry
-from brainmri.figures import FAILURES, RELIABILITY, failure_tables, figure_table, reliability_svg, reliability_table
+from brainmri.report.metric_tables import FAILURES, RELIABILITY, failure_tables, figure_table, reliability_svg, reliability_table
 from brainmri.ui.common import GPU, PRIVATE, labels, told
 from brainmri.ui.inference import check, offered
-from brainmri.zoo import DEFAULT
+from brainmri.zoo.entry import CARD, VARIANTS, ModelEntry
+from brainmri.zoo.registry import DEFAULT
 
 log = logging.getLogger(__name__)
 

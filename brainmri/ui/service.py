@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 import brainmri
-from brainmri.entry import VARIANTS, ModelEntry
-from brainmri.selfcheck import TOLERANCE, Check, check
+from brainmri.analysis.selfcheck import TOLERANCE, Check, check
 from brainmri.ui.inference import network, offered, starting
-from brainmri.zoo import DEFAULT, describe, source
+from brainmri.zoo.entry import VARIANTS, ModelEntry
+from brainmri.zoo.registry import DEFAULT, describe, source
 
 FIGURES = ("volumetric Dice, mean over patients", "verdict AUC, by slice", "verdict accuracy at 0.5, by slice")
 STARTED = time.monotonic()

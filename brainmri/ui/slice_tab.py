@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
-from brainmri.outputs import write_slice
-from brainmri.reading import SUFFIXES
-from brainmri.render import gallery, heat_picture
+from brainmri.io.reading import SUFFIXES
+from brainmri.report.outputs import write_slice
+from brainmri.report.render import gallery, heat_picture
 from brainmri.ui.common import (
     ASSETS,
     GPU,
@@ -20,11 +20,11 @@ from brainmri.ui.common import (
     safe_stem,
     told,
     verdict_html,
-)  # fmt: skip
+)
 from brainmri.ui.decoding import read_slice
 from brainmri.ui.inference import find_in_slice, offered, question_slice
 from brainmri.ui.logs import note_scan, note_upload
-from brainmri.zoo import DEFAULT
+from brainmri.zoo.registry import DEFAULT
 
 EXAMPLES = {
     "large-lesion": "Large lesion",

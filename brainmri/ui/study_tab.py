@@ -7,13 +7,13 @@ import json
 import gradio as gr
 from markupsafe import Markup
 
-from brainmri.findings import Study
-from brainmri.outputs import pack, write_study
-from brainmri.preprocess import FLAIR
-from brainmri.render import montage_picture
-from brainmri.report import lesions_html, montage_html, summary, viewer_html, viewer_script
-from brainmri.scan import Scan
-from brainmri.sequences import POST, PRE, SEQUENCES
+from brainmri.analysis.findings import Study
+from brainmri.io.pixels import FLAIR
+from brainmri.io.scan import Scan
+from brainmri.io.sequences import POST, PRE, SEQUENCES
+from brainmri.report.html import lesions_html, montage_html, summary, viewer_html, viewer_script
+from brainmri.report.outputs import pack, write_study
+from brainmri.report.render import montage_picture
 from brainmri.ui.common import (
     ASSETS,
     GPU,
@@ -26,11 +26,11 @@ from brainmri.ui.common import (
     safe_stem,
     told,
     verdict_html,
-)  # fmt: skip
+)
 from brainmri.ui.decoding import list_sequences, read_study
 from brainmri.ui.inference import ZERO_GPU, find_in_study, offered
 from brainmri.ui.logs import note_scan, note_upload
-from brainmri.zoo import DEFAULT
+from brainmri.zoo.registry import DEFAULT
 
 EXAMPLE = ASSETS / "examples" / "study-flair.nii.gz"
 CHANNELS = (FLAIR, PRE, POST)  # in the order of the fields

@@ -24,8 +24,9 @@ import nibabel  # noqa: F401  the readers' own late imports, made before the fir
 import numpy as np
 import pydicom.pixels  # noqa: F401
 
-from brainmri.reading import list_sequences, read_slice, read_study
-from brainmri.scan import Geometry, Instance, Scan, UnreadableImage
+from brainmri.io.limits import UnreadableImage
+from brainmri.io.reading import list_sequences, read_slice, read_study
+from brainmri.io.scan import Geometry, Instance, Scan
 
 READERS = {"read_slice": read_slice, "read_study": read_study, "list_sequences": list_sequences}
 

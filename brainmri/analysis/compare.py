@@ -1,0 +1,85 @@
+"""One slice through several entries of the zoo, side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from brainmri.analysis.pipeline import predict_slices
+from brainmri.zoo.entry import rules_of
+from brainmri.zoo.registry import LoadedModel, in_its_roles
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Opinion:
+    """What one entry says of a slice; None for what it does not do.
+
+    Attributes:
+        name: what the entry is called.
+        probability: calibrated, of tumour.
+        mask: (H, W) bool at the entry's own threshold.
+        probability_map: (H, W) float32 in [0, 1].
+        seconds: from pixels to these, the network loaded.
+    """
+
+    name: str
+    probability: float | None
+    mask: np.ndarray | None
+    probability_map: np.ndarray | None
+    seconds: float
+
+    def record(self) -> dict:
+        """Ready for JSON, without the arrays."""
+        return {
+            "name": self.name,
+            "probability": None if self.probability is None else round(self.probability, 6),
+            "area_px": None if self.mask is None else int(self.mask.sum()),
+            "seconds": round(self.seconds, 4),
+        }
+
+
+def compare(models: Mapping[str, LoadedModel], pixels: np.ndarray) -> list[Opinion]:
+    """Ask every model about one slice.
+
+    Args:
+        models: by the name to call them.
+        pixels: (H, W, 3) in [0, 1].
+    """
+    opinions = []
+    for name, model in models.items():
+        segmenter, classifier = in_its_roles(model)
+        began = time.perf_counter()
+        said = predict_slices(segmenter, classifier, pixels[None])
+        rules = rules_of(segmenter and segmenter.entry, classifier and classifier.entry)
+        opinions.append(
+            Opinion(
+                name=name,
+                probability=float(rules.probability(said.logits, said.evidence, "slice")[0]) if classifier else None,
+                mask=said.maps[0] > rules.mask_threshold if segmenter else None,
+                probability_map=said.maps[0] if segmenter else None,
+                seconds=time.perf_counter() - began,
+            )
+        )
+    return opinions
+
+
+def disagreement(opinions: list[Opinion]) -> np.ndarray | None:
+    """(H, W) float32: 0 where the masks agree, 1 where half of them say tumour; None for fewer than two masks."""
+    masks = [opinion.mask for opinion in opinions if opinion.mask is not None]
+    if len(masks) < 2:
+        return None
+    share = np.mean(masks, axis=0, dtype=np.float32)
+    return 4 * share * (1 - share)
+
+
+def overlap(opinions: list[Opinion]) -> float | None:
+    """Mean Dice similarity of every two masks, two empty ones agreeing; None for fewer than two."""
+    masks = [opinion.mask for opinion in opinions if opinion.mask is not None]
+    pairs = [(one, other) for number, one in enumerate(masks) for other in masks[number + 1 :]]
+    if not pairs:
+        return None
+    totals = [(2 * (one & other).sum(), one.sum() + other.sum()) for one, other in pairs]
+    return float(np.mean([hit / total if total else 1.0 for hit, total in totals]))

@@ -1,0 +1,77 @@
+"""What the verdict looked at: a class-activation map beside the mask, and whether the two point to the same place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from brainmri.zoo.registry import LoadedModel
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explanation:
+    """Where in a slice the classifier finds what speaks for a tumour.
+
+    Attributes:
+        saliency: (H, W) float32 in [0, 1] on the slice's own grid, relative to its strongest place; 0 where nothing does.
+        agrees: whether the strongest place lies in the outline or within a cell of the map beside it; None without either.
+        sentence: the same in words.
+    """
+
+    saliency: np.ndarray
+    agrees: bool | None
+    sentence: str
+
+
+def explain(classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray) -> Explanation:
+    """Explain the verdict on one slice.
+
+    Args:
+        pixels: (H, W, 3) in [0, 1].
+        mask: (H, W) bool, what the segmenter outlined.
+    """
+    saliency, cell = class_activation(classifier, pixels)
+    if not saliency.any():
+        return Explanation(saliency=saliency, agrees=None, sentence="Nothing in the slice speaks for a tumour to the classifier.")
+    if not mask.any():
+        return Explanation(
+            saliency=saliency, agrees=None, sentence="The map shows what speaks most for a tumour; none is outlined."
+        )
+    from scipy.ndimage import distance_transform_edt
+
+    row, column = np.unravel_index(saliency.argmax(), saliency.shape)
+    agrees = bool(distance_transform_edt(~mask)[row, column] <= cell)
+    where = "in the outline" if agrees else "outside the outline; look at both places"
+    return Explanation(
+        saliency=saliency, agrees=agrees, sentence=f"What speaks most for a tumour to the classifier lies {where}."
+    )
+
+
+def class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+    """LayerCAM (Jiang et al. 2021) of the tumour output: each feature of the maps weighed by its own positive gradient.
+
+    Args:
+        pixels: (H, W, 3) in [0, 1].
+
+    Returns:
+        (H, W) float32 in [0, 1], relative to its strongest place; and the side of one of its cells in pixels of the slice.
+    """
+    entry = classifier.entry
+    placed, placement = entry.preprocess(pixels)
+    image = entry.preprocess.normalise(placed[None]).to(classifier.device)
+    views = torch.cat([image, image.flip(-1)]) if entry.flips else image
+    with torch.enable_grad():
+        logits, features = classifier.net.looked_at(views.requires_grad_(True))  # (V, 2), of each network (V, C, h, w)
+        gradients = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), features)
+    with torch.no_grad():
+        weighed = [(gradient.relu() * own).sum(dim=1, keepdim=True) for gradient, own in zip(gradients, features, strict=True)]
+        maps = torch.stack(weighed).sum(dim=0).relu()  # (V, 1, h, w)
+        if entry.flips:
+            maps = (maps[:1] + maps[1:].flip(-1)) / 2
+        size = entry.preprocess.size
+        fine = F.interpolate(maps, size=(size, size), mode="bilinear")[0].cpu()
+        restored = entry.preprocess.restore(fine / fine.max().clamp(min=1e-9), placement).numpy()
+    return restored, max(placement.crop[2:]) / max(maps.shape[2:])

@@ -1,0 +1,82 @@
+"""How much a mask depends on what should not matter: mirrored, shifted, brighter, darker, another threshold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from brainmri.analysis.pipeline import predict_slices
+from brainmri.zoo.registry import LoadedModel
+
+SHIFT = 0.03  # of each side
+GAMMAS = (0.8, 1.25)
+THRESHOLDS = (-0.2, -0.1, 0.0, 0.1, 0.2)  # beside the one in use
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stability:
+    """The mask of one slice under small changes.
+
+    Attributes:
+        share: (H, W) float32 in [0, 1], how often each pixel was outlined.
+        area: median area in pixels.
+        interval: 5th and 95th percentile of the area in pixels.
+        runs: how many masks that is.
+        sentence: the same in words.
+    """
+
+    share: np.ndarray
+    area: float
+    interval: tuple[float, float]
+    runs: int
+    sentence: str
+
+
+def stability(segmenter: LoadedModel, pixels: np.ndarray, threshold: float) -> Stability:
+    """Outline a slice again under changes that should not matter.
+
+    Args:
+        pixels: (H, W, 3) in [0, 1].
+        threshold: the mask threshold in use, in (0, 1).
+    """
+    height, width = pixels.shape[:2]
+    down, right = max(1, round(SHIFT * height)), max(1, round(SHIFT * width))
+    shifts = [(0, 0), (down, 0), (-down, 0), (0, right), (0, -right)]
+    changed = [_shifted(pixels, *shift) for shift in shifts] + [pixels[:, ::-1]] + [pixels**gamma for gamma in GAMMAS]
+    maps = predict_slices(segmenter, None, np.stack(changed)).maps
+    back = [_shifted(m, -y, -x) for m, (y, x) in zip(maps, shifts, strict=False)] + [maps[5][:, ::-1], *maps[6:]]
+    levels = np.clip(threshold + np.array(THRESHOLDS), 0.02, 0.98)
+    masks = np.stack(back)[:, None] > levels[:, None, None].astype(np.float32)  # (changes, thresholds, H, W)
+    masks = masks.reshape(-1, height, width)
+    areas = masks.sum(axis=(1, 2))
+    median, (low, high) = float(np.median(areas)), np.percentile(areas, (5, 95))
+    return Stability(
+        share=masks.mean(axis=0, dtype=np.float32),
+        area=median,
+        interval=(float(low), float(high)),
+        runs=len(masks),
+        sentence=_sentence(areas, median, low, high),
+    )
+
+
+def _sentence(areas: np.ndarray, median: float, low: float, high: float) -> str:
+    tried = f"{len(areas)} small changes of picture and threshold"
+    found = float((areas > 0).mean())
+    if not found:
+        return f"Nothing is outlined under any of {tried}."
+    if median == 0 or found < 0.9:
+        return f"Not stable: something is outlined under {100 * found:.0f} % of {tried}."
+    spread = 100 * max(high - median, median - low) / median
+    words = "Stable" if spread <= 10 else "Fairly stable" if spread <= 25 else "Not stable"
+    return f"{words}: the outlined area stays within ±{spread:.0f} % under {tried} ({low:,.0f} to {high:,.0f} pixels)."
+
+
+def _shifted(array: np.ndarray, down: int, right: int) -> np.ndarray:
+    """An (H, W, ...) array moved, black where nothing comes in."""
+    moved = np.zeros_like(array)
+    height, width = array.shape[:2]
+    moved[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)] = array[
+        max(0, -down) : height + min(0, -down), max(0, -right) : width + min(0, -right)
+    ]
+    return moved

@@ -1,0 +1,401 @@
+"""DICOM MR images to scans: which series is read, its slices in order, their pixels and where they lie.
+
+Of the data set only the elements named in `_ELEMENTS` are kept, so names, dates and numbers of patients never enter the program;
+series are told apart by their UIDs, which stay within it. pydicom's own messages quote values, so they are silenced, and
+its exceptions are not chained to a refusal. `quiet`, `group` and `place` serve the room that writes DICOM, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import warnings as python_warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from brainmri.io import dicom_codecs
+from brainmri.io.files import StudyFile, digest
+from brainmri.io.limits import MAX_STUDY_BYTES, UnreadableImage, check_extent, refuse_study
+from brainmri.io.nifti import compose, refuse_other_grid, same_grid
+from brainmri.io.pixels import FLAIR, MAX_SIDE
+from brainmri.io.scan import Geometry, Instance, Scan
+from brainmri.io.sequences import HOW_TO_CHOOSE, SEQUENCES, Candidate, Choice, assigned, lone, sequence_of
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+NAME = "study"  # instead of a file's or folder's name, which may name the patient
+DEFLATED = "1.2.840.10008.1.2.1.99"  # the one transfer syntax that unpacks before its header can be checked
+_ELEMENTS = [
+    *("SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "InstanceNumber"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames"),
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    "PixelData",  # without its extended offset table, which would let frames overlap; where there is one, a fragment is a frame
+]
+# a description is shown only when every word of it is one of these, so that it cannot name anybody
+_HARMLESS = set(
+    "t1 t2 t1w t2w flair dark fluid pre post without with contrast native gd gado ce km c +c c+ t1ce t1gd t1c dwi adc trace "
+    "diff dti swi swan pd perf asl dsc dce bold mra mrv tof pc mip mpr mprage mp2rage spgr bravo space cube vista vibe tfe "
+    "tse fse se gre ge ir stir fs fat sat fatsat ax axial tra transverse sag sagittal cor coronal obl oblique iso 2d 3d p2 "
+    "brain head localizer loc scout survey and of sub".split()
+)
+# the two-letter modalities of the standard's vocabulary; no other word of a header is told as one
+_MODALITIES = set("AR AU BI CR CT DG DX EC EM ES GM HC IO KO LS MG NM OP OT PR PT PX RF RG SC SM SR TG US XA XC".split())
+
+
+_silence = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Series:
+    """The MR images of one series, headers only."""
+
+    images: list[tuple[StudyFile, Dataset]]
+
+    @property
+    def description(self) -> str:
+        return str(self.images[0][1].get("SeriesDescription") or "")
+
+    @property
+    def number(self) -> int:
+        return int(self.images[0][1].get("SeriesNumber") or 0)
+
+    @property
+    def slices(self) -> int:
+        return sum(_frame_count(header) for _, header in self.images)
+
+    @property
+    def label(self) -> str:
+        return f"series {self}"
+
+    @cached_property
+    def stack(self) -> _Stack:
+        """Its slices in order, checked; raises UnreadableImage."""
+        return _stack(self)
+
+    def __str__(self) -> str:
+        words = self.description.lower().replace("_", " ").replace("-", " ").split()
+        described = f" “{self.description}”" if words and set(words) <= _HARMLESS else ""
+        number = f"number {self.number}" if 0 < self.number < 1000 else "without a short number"  # a long one may be a date
+        return f"{number}{described} with {self.slices} slices"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frame:
+    """One slice: which frame of which file, and where it lies (mm, towards left, posterior and superior)."""
+
+    file: StudyFile
+    header: Dataset
+    index: int
+    position: np.ndarray | None  # (3,) of the first pixel
+    orientation: np.ndarray | None  # (6,) direction along a row, direction along a column
+    spacing: np.ndarray | None  # (2,) between rows, between columns
+
+    @property
+    def grid(self) -> tuple:
+        return int(self.header.Rows), int(self.header.Columns), str(self.header.get("PhotometricInterpretation"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stack:
+    """A series' slices in order, checked; (slices, rows, columns) as they will be decoded."""
+
+    frames: list[_Frame]
+    shape: tuple[int, int, int]
+    geometry: Geometry | None
+    warnings: list[str]
+
+
+def list_series(files: list[StudyFile]) -> tuple[Candidate, ...]:
+    """The MR series among the DICOM files of one study, and what `read_dicom` reads each as; headers only.
+
+    Raises:
+        UnreadableImage: when there is none, or a header is damaged.
+    """
+    with _guarded():
+        series, _ = _series(files)
+        return _told(series).candidates([one.label for one in series])
+
+
+def read_dicom(files: list[StudyFile], assign: Mapping[int, int | None] | None = None) -> Scan:
+    """DICOM files of one study to a scan: its FLAIR series, with the T1 series on the same grid.
+
+    Args:
+        files: DICOM files of any number of series, in any order, single or multi-frame; other objects are left aside.
+        assign: by channel, an index into `list_series`, instead of what the descriptions tell.
+
+    Raises:
+        UnreadableImage: when no series can be told to be FLAIR, a sequence was assigned a series that lies on another grid
+            than the FLAIR, or slices are damaged, doubled or outside the limits.
+    """
+    with _guarded():
+        return _read(files, assign)
+
+
+def study_uid(file: StudyFile) -> str:
+    """The StudyInstanceUID of a DICOM file, to tell studies apart by; never to be shown. Empty where there is none.
+
+    Raises:
+        UnreadableImage: when the header is damaged.
+    """
+    from pydicom import dcmread
+
+    with _guarded(), file.open() as handle:
+        return str(dcmread(handle, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).get("StudyInstanceUID") or "")
+
+
+@contextlib.contextmanager
+def _guarded() -> Iterator[None]:
+    """Every failure is a refusal that quotes nothing of a header."""
+    try:
+        with quiet():
+            yield
+    except UnreadableImage:
+        raise
+    except Exception as error:  # a broken file fails in many ways, all of them the file's fault
+        raise refuse_study(NAME, f"a damaged or unsupported DICOM file came ({type(error).__name__})") from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Neither warnings nor log from pydicom and highdicom, one file at a time: both switches are the whole process's."""
+    logs = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [log.level for log in logs]
+    with _silence, python_warnings.catch_warnings():
+        python_warnings.simplefilter("ignore")
+        for log in logs:
+            log.setLevel(logging.CRITICAL + 1)  # inherited by their modules' loggers, as `disabled` would not be
+        try:
+            yield
+        finally:
+            for log, level in zip(logs, levels, strict=True):
+                log.setLevel(level)
+
+
+def _read(files: list[StudyFile], assign: Mapping[int, int | None] | None) -> Scan:
+    series, aside = _series(files)
+    labels = [one.label for one in series]
+    choice = _told(series) if assign is None else assigned(assign, labels, NAME)
+    if choice.problem:
+        raise refuse_study(NAME, choice.problem)
+    flair = series[choice.indices[FLAIR]]
+    stacks = {FLAIR: flair.stack}
+    for channel in sorted(set(choice.indices) - {FLAIR}):
+        one = series[choice.indices[channel]]
+        if not _same_place(one.stack, flair.stack):
+            raise refuse_other_grid(NAME, channel, one.label)
+        stacks[channel] = one.stack
+    sequences = {channel: _decode(stack) for channel, stack in stacks.items()}
+    read = dict.fromkeys(frame.file for channel in sorted(stacks) for frame in stacks[channel].frames)
+    return compose(
+        sequences,
+        flair.stack.geometry,
+        name=NAME,
+        sha256=digest(list(read)),
+        warnings=[*choice.warnings, *aside, *flair.stack.warnings],
+        labels=choice.labels(labels),
+    )
+
+
+def _series(files: list[StudyFile]) -> tuple[list[_Series], list[str]]:
+    """The greyscale MR series among the files, by number and description; and what was left aside."""
+    by_uid: dict[str, list[tuple[StudyFile, Dataset]]] = {}
+    modalities = set()
+    for file in files:
+        header = _header(file)
+        if _is_grey(header) and header.get("Modality") == "MR":
+            by_uid.setdefault(str(header.get("SeriesInstanceUID")), []).append((file, header))
+        else:
+            modalities.add(str(header.get("Modality")))
+    series = sorted((_Series(images=images) for images in by_uid.values()), key=lambda s: (s.number, s.description))
+    if not series:
+        named = ", ".join(sorted(modalities & _MODALITIES))
+        came = f"; they hold {named}, and the networks know MR alone" if named else ""
+        raise refuse_study(NAME, f"{len(files)} DICOM files came, but no greyscale MR images among them{came}")
+    aside = len(files) - sum(len(s.images) for s in series)
+    return series, [f"{aside} DICOM files that are not greyscale MR images were left aside"] if aside else []
+
+
+def _header(file: StudyFile) -> Dataset:
+    """What of a file's header is needed here."""
+    from pydicom import dcmread
+    from pydicom.filereader import read_dataset
+
+    with file.open() as handle:
+        handle.seek(132)
+        meta = read_dataset(handle, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+        if str(meta.get("TransferSyntaxUID")) == DEFLATED:
+            raise refuse_study(NAME, "a deflated DICOM file came; save it uncompressed, or as a zip")
+        handle.seek(0)
+        return dcmread(handle, stop_before_pixels=True, specific_tags=_ELEMENTS)
+
+
+def _is_grey(header: Dataset) -> bool:
+    return "Rows" in header and "Columns" in header and header.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+
+
+def _told(series: list[_Series]) -> Choice:
+    """What the descriptions tell: of several FLAIR series an axial one, of several T1 series the one on the FLAIR's grid."""
+    if len(series) == 1:
+        return lone(series[0].description, "the series is described as")
+    named = {channel: [i for i, s in enumerate(series) if sequence_of(s.description) == channel] for channel in SEQUENCES}
+    flairs, indices, warnings, problem = named[FLAIR], {}, [], None
+    if flairs:
+        indices[FLAIR] = max(flairs, key=lambda index: (_is_axial(series[index]), series[index].slices))
+        if len(flairs) > 1:
+            warnings.append(f"{len(flairs)} FLAIR series came; the one {series[indices[FLAIR]]} was read")
+    else:
+        listed = "; ".join(map(str, series[:12])) + ("; and more" if len(series) > 12 else "")
+        problem = f"{len(series)} series came and none is described as FLAIR ({listed}); {HOW_TO_CHOOSE}"
+    for channel in sorted(set(SEQUENCES) - {FLAIR}):
+        fitting = [i for i in named[channel] if not flairs or _fits(series[i], series[indices[FLAIR]])]
+        if len(fitting) == 1:
+            indices[channel] = fitting[0]
+        elif named[channel]:
+            why = "came several times" if fitting else "lies on another grid than the FLAIR"
+            warnings.append(f"the {SEQUENCES[channel]} {why} and was left out")
+    return Choice(indices=indices, warnings=tuple(warnings), problem=problem)
+
+
+def _is_axial(series: _Series) -> bool:
+    _, orientation, _ = place(series.images[0][1], 0)
+    return orientation is not None and int(np.abs(np.cross(orientation[:3], orientation[3:])).argmax()) == 2
+
+
+def _frame_count(header: Dataset) -> int:
+    return int(header.get("NumberOfFrames") or 1)
+
+
+def group(header: Dataset, index: int, name: str) -> Dataset:
+    """Where a frame's elements stand: in its own functional group, in the one all frames share, or in the header itself."""
+    for groups, item in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
+        sequence = header.get(groups) or []
+        if len(sequence) > item and sequence[item].get(name):
+            return sequence[item].get(name)[0]
+    return header
+
+
+def place(header: Dataset, index: int) -> tuple[np.ndarray | None, ...]:
+    """A frame's position, orientation and spacing, None where the header does not tell."""
+    found = []
+    for name, keyword, length in (
+        ("PlanePositionSequence", "ImagePositionPatient", 3),
+        ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
+        ("PixelMeasuresSequence", "PixelSpacing", 2),
+    ):
+        value = group(header, index, name).get(keyword)
+        vector = np.array(value if value is not None else [], np.float64)
+        found.append(vector if vector.shape == (length,) and np.isfinite(vector).all() else None)
+    return tuple(found)
+
+
+def _stack(series: _Series) -> _Stack:
+    """Put a series' slices in order and check that they are one stack, before any is decoded."""
+    size = sum(file.size for file, _ in series.images)
+    if not 1 <= series.slices <= MAX_SIDE or size > MAX_STUDY_BYTES:
+        raise refuse_study(NAME, f"a series of {series.slices} slices and {size / 2**20:.0f} MiB came")
+    frames = []
+    for file, header in series.images:
+        for index in range(_frame_count(header)):
+            position, orientation, spacing = place(header, index)
+            frame = _Frame(file=file, header=header, index=index, position=position, orientation=orientation, spacing=spacing)
+            frames.append(frame)
+    if len({frame.grid for frame in frames}) > 1:
+        raise refuse_study(NAME, "a series came whose slices differ in size or kind")
+    shape = (len(frames), *frames[0].grid[:2])
+    if any(v is None for frame in frames for v in (frame.position, frame.orientation, frame.spacing)):
+        check_extent(NAME, *shape)
+        note = "the files do not tell where the slices lie; they are taken for axial, from the neck upwards as they are numbered"
+        return _Stack(frames=_numbered(frames), shape=shape, geometry=None, warnings=[note])
+    first = frames[0]
+    if any(
+        np.abs(f.orientation - first.orientation).max() > 1e-3 or np.abs(f.spacing - first.spacing).max() > 1e-3 for f in frames
+    ):
+        raise refuse_study(NAME, "a series came whose slices point in different directions or differ in pixel size")
+    along_row, along_column = first.orientation[:3], first.orientation[3:]
+    normal = np.cross(along_row, along_column)
+    frames.sort(key=lambda frame: frame.position @ normal)
+    gaps = np.diff([frame.position @ normal for frame in frames])
+    warnings = []
+    if len(gaps):
+        if gaps.min() < 0.01:
+            raise refuse_study(NAME, "a series came with several slices at the same place (echoes, phases or copies)")
+        if np.ptp(gaps) > 0.1 * np.median(gaps):
+            warnings.append(
+                f"the gaps between slices are unequal, {gaps.min():.2f} to {gaps.max():.2f} mm; slices may be missing, and "
+                "positions along the head are approximate"
+            )
+        step = (frames[-1].position - frames[0].position) / len(gaps)
+    else:
+        measures = group(first.header, first.index, "PixelMeasuresSequence")
+        step = normal * float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1)
+    affine = np.eye(4)
+    affine[:3] = np.stack([step, along_column * first.spacing[0], along_row * first.spacing[1], frames[0].position], axis=1)
+    affine[:2] *= -1  # DICOM counts towards left and posterior, NIfTI towards right and anterior
+    instances = tuple(
+        Instance(uid=str(f.header.get("SOPInstanceUID")), frame=f.index + 1, path=f.file.path, member=f.file.member)
+        for f in frames
+    )
+    geometry = Geometry(shape=shape, affine=affine, instances=instances)
+    check_extent(NAME, *geometry.axial_shape)
+    return _Stack(frames=frames, shape=shape, geometry=geometry, warnings=warnings)
+
+
+def _numbered(frames: list[_Frame]) -> list[_Frame]:
+    numbers = [(int(frame.header.get("InstanceNumber") or 0), frame.index) for frame in frames]
+    if len(set(numbers)) < len(numbers):
+        raise refuse_study(NAME, "a series came whose slices have neither positions nor numbers to put them in order")
+    return [frame for _, frame in sorted(zip(numbers, frames, strict=True), key=lambda pair: pair[0])]
+
+
+def _fits(series: _Series, flair: _Series) -> bool:
+    """Whether both are stacks and lie in the same place."""
+    try:
+        return _same_place(series.stack, flair.stack)
+    except UnreadableImage:
+        return False
+
+
+def _same_place(one: _Stack, other: _Stack) -> bool:
+    return one.geometry is not None and other.geometry is not None and same_grid(one.geometry, other.geometry)
+
+
+def _decode(stack: _Stack) -> np.ndarray:
+    """A stack's pixels, (slices, rows, columns), rescaled as the header asks: float32, or uint8 where it asks nothing."""
+    from pydicom import dcmread
+
+    volume = np.empty(stack.shape, np.float32)
+    plain = True
+    for file in dict.fromkeys(frame.file for frame in stack.frames):  # one file at a time is held, and decoded once
+        with file.open() as handle:
+            dataset = dcmread(handle, specific_tags=_ELEMENTS)
+        _check_codestreams(dataset)
+        decoded = dataset.pixel_array.reshape(-1, *stack.shape[1:])
+        for number, frame in enumerate(stack.frames):
+            if frame.file is file:
+                rescale = group(frame.header, frame.index, "PixelValueTransformationSequence")
+                slope, intercept = float(rescale.get("RescaleSlope", 1)), float(rescale.get("RescaleIntercept", 0))
+                plain &= decoded.dtype == np.uint8 and (slope, intercept) == (1, 0)
+                volume[number] = decoded[frame.index] * np.float32(slope) + np.float32(intercept)
+    if stack.frames[0].grid[2] == "MONOCHROME1":  # low values are bright
+        volume = 255 - volume if plain else -volume
+    return volume.astype(np.uint8) if plain else volume
+
+
+def _check_codestreams(dataset: Dataset) -> None:
+    """Refuse compressed frames that unpack to another size than their header's, before a decoder makes room for them."""
+    from pydicom.encaps import generate_frames
+
+    if not dicom_codecs.register(dataset.file_meta.TransferSyntaxUID):
+        return
+    dataset.pixel_array_options(decoding_plugin=dicom_codecs.PLUGIN)
+    for frame in generate_frames(dataset.PixelData, number_of_frames=_frame_count(dataset)):
+        if dicom_codecs.frame_size(frame) != (dataset.Rows, dataset.Columns, 1):
+            raise refuse_study(NAME, "a DICOM file came whose compressed pixels have another size than its header says")

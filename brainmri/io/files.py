@@ -1,0 +1,188 @@
+"""The files a study is made of, in a folder or a zip; what is safe to open, and what is left shut.
+
+A zip is never unpacked to the disk: its members are read into memory, within the limits, and what lies in them is
+told from their bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import mmap
+import os
+import re
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from brainmri.io.limits import MAX_STUDY_BYTES, UnreadableImage, check_ratio, refuse_study
+
+MAX_FILES = 8192  # in a folder or a zip; a long examination has a few thousand
+ZIP = "the zip"  # instead of its name, which may name a patient
+DIRECTORY_ENTRY = re.compile(b"PK\1\2")
+
+
+class _Clipped(io.BufferedReader):
+    """A file on the disk; a read makes room for what the file has left, however much a damaged header asks for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(size if size is None or size < 0 else min(size, max(0, self._size - self.tell())))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StudyFile:
+    """One file of a study, on the disk or, out of a zip, in memory.
+
+    Attributes:
+        path: the file, or the zip it lies in.
+        member: its name within the zip.
+        data: its bytes, out of a zip.
+    """
+
+    path: Path = field(repr=False)
+    member: str | None = field(default=None, repr=False)
+    data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> PurePosixPath:
+        """Its path, within the zip where it lies in one."""
+        return PurePosixPath(self.member or self.path.as_posix())
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.data is None else len(self.data)
+
+    def open(self) -> BinaryIO:
+        return _Clipped(self.path) if self.data is None else io.BytesIO(self.data)
+
+    def read(self) -> bytes:
+        return self.path.read_bytes() if self.data is None else self.data
+
+    def digest(self) -> str:
+        """SHA-256 of its bytes."""
+        with self.open() as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest(files: list[StudyFile]) -> str:
+    """SHA-256 of one file's bytes; of several, of their hexadecimal digests in order."""
+    digests = [file.digest() for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def reopened(places: Iterable[tuple[Path, str | None]]) -> Iterator[BinaryIO]:
+    """Files of a study that was read, once more and one at a time, each by its path and, in a zip, its name within it."""
+    with contextlib.ExitStack() as stack:
+        zips: dict[Path, zipfile.ZipFile] = {}  # a zip's directory is parsed once, however many of its members are read
+        for path, member in places:
+            if member is not None and path not in zips:
+                zips[path] = stack.enter_context(zipfile.ZipFile(path))
+            with _Clipped(path) if member is None else zips[path].open(member) as handle:
+                yield handle
+
+
+def is_zip(path: Path) -> bool:
+    with path.open("rb") as handle:
+        return handle.read(4) in (b"PK\3\4", b"PK\5\6")
+
+
+def _hidden(name: PurePosixPath) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in name.parts)
+
+
+def folder_files(folder: Path) -> list[StudyFile]:
+    """Every file in a folder and its subfolders by name, hidden ones left out.
+
+    Raises:
+        UnreadableImage: when there are more than `MAX_FILES`.
+    """
+    files = []
+    for path in folder.rglob("*"):
+        if path.is_file() and not _hidden(PurePosixPath(path.relative_to(folder).as_posix())):
+            files.append(StudyFile(path=path))
+            if len(files) > MAX_FILES:
+                raise refuse_study("the folder", f"more than {MAX_FILES} files came")
+    return sorted(files, key=lambda file: file.name)
+
+
+def listed_files(paths: Sequence[Path]) -> list[StudyFile]:
+    """Several files, in the order they are listed.
+
+    Raises:
+        FileNotFoundError: when one of them is not there.
+        UnreadableImage: for no files, for more than `MAX_FILES`, or for a folder or a zip among them.
+    """
+    if not 1 <= len(paths) <= MAX_FILES:
+        raise refuse_study("the files", f"{len(paths)} files came where 1 to {MAX_FILES} are read")
+    for path in paths:
+        if path.is_dir():
+            raise refuse_study("the files", "a folder came among several files; send it alone, or the files in it")
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is neither a file nor a folder")
+        if is_zip(path):
+            raise refuse_study("the files", "a zip came among several files; send it alone, or the files in it")
+        if path.stat().st_size > MAX_STUDY_BYTES:
+            raise refuse_study("the files", f"a file of {path.stat().st_size / 2**20:.0f} MiB came")
+    return [StudyFile(path=path) for path in paths]
+
+
+def zip_files(path: Path) -> list[StudyFile]:
+    """Every file in a zip by name, read into memory, hidden ones left out.
+
+    Raises:
+        UnreadableImage: when it is damaged, encrypted or hostile, holds another zip, or unpacks to more than the limits.
+    """
+    try:
+        with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            # counted before the directory is parsed, which takes half a kilobyte of memory an entry
+            entries = sum(1 for _ in zip(DIRECTORY_ENTRY.finditer(content), range(MAX_FILES + 1), strict=False))
+        if entries > MAX_FILES:
+            raise refuse_study(ZIP, f"more than {MAX_FILES} files came")
+        with zipfile.ZipFile(path) as archive:
+            members = sorted((info for info in archive.infolist() if not info.is_dir()), key=lambda info: info.filename)
+            _check_members(members, path.stat().st_size)
+            return _read_members(path, archive, [info for info in members if not _hidden(PurePosixPath(info.filename))])
+    except UnreadableImage:
+        raise
+    except Exception as error:  # a broken zip fails in many ways, all of them the file's fault; some name its members
+        raise refuse_study(ZIP, f"a damaged zip came ({type(error).__name__})") from None
+
+
+def _check_members(members: list[zipfile.ZipInfo], packed: int) -> None:
+    """Refuse a zip of so many bytes for what its directory says."""
+    for info in members:
+        name = PurePosixPath(info.filename)
+        if name.is_absolute() or ".." in name.parts or ":" in info.filename or "\\" in info.orig_filename:
+            raise refuse_study(ZIP, "a zip with paths that lead out of it came")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise refuse_study(ZIP, "a zip with links in it came")
+        if info.flag_bits & 0x1:
+            raise refuse_study(ZIP, "an encrypted zip came; save it without a password")
+        if name.suffix.lower() == ".zip":
+            raise refuse_study(ZIP, "a zip within a zip came; unpack it first")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise refuse_study(ZIP, "a zip with an unusual compression came; save it with the usual one (deflate)")
+    unpacked = sum(info.file_size for info in members)
+    if unpacked > MAX_STUDY_BYTES:
+        raise refuse_study(ZIP, f"a zip of {unpacked / 2**20:.0f} MiB unpacked came")
+    check_ratio(ZIP, packed, unpacked)
+
+
+def _read_members(path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> list[StudyFile]:
+    files, left = [], MAX_STUDY_BYTES
+    for info in members:
+        with archive.open(info) as handle:
+            data = handle.read(left + 1)  # the directory's sizes may lie
+        left -= len(data)
+        if left < 0:
+            raise refuse_study(ZIP, f"a zip of more than {MAX_STUDY_BYTES // 2**20} MiB unpacked came")
+        files.append(StudyFile(path=path, member=info.filename, data=data))
+    return files

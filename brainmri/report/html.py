@@ -1,0 +1,188 @@
+"""A study as a page: the viewer that flips through its slices, the chart along the head, the self-contained report."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+from pathlib import Path
+
+from markupsafe import Markup, escape
+from PIL import Image
+
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, Finding, Study, count, percent, ranges
+from brainmri.io.scan import Scan
+from brainmri.report.render import flair_picture, heat_layer, overlay_layer, projection_pictures, proportions
+
+# how each verdict is shown: its class in the style sheets, its sign, its words
+STATES = {TUMOUR: ("tumour", "▲", "Tumour"), NO_TUMOUR: ("clear", "●", "No tumour"), REVIEW: ("review", "◆", "Please review")}
+TEMPLATES = Path(__file__).parents[1] / "templates"
+SIDE = 384  # pixels at most of a slice's longer side in the viewer
+FAINT = 0.02  # a probability map that stays below this is not sent along
+
+
+def viewer_script() -> str:
+    """The viewer's program: defines `mountStudyViewer(section)`."""
+    return (TEMPLATES / "viewer.js").read_text(encoding="utf-8")
+
+
+def viewer_style() -> str:
+    """The viewer's style sheet."""
+    return (TEMPLATES / "viewer.css").read_text(encoding="utf-8")
+
+
+def viewer_html(scan: Scan, study: Study) -> Markup:
+    """A `section` with every slice of the study in it; `viewer_script` brings it to life."""
+    height, width = proportions(scan.pixels.shape[1:3], study.geometry, SIDE)
+    projections = [_webp(picture) for picture in projection_pictures(scan.pixels, study)] if study.lesions else []
+    frames = [
+        {
+            "flair": _webp(_within(flair_picture(pixels))),
+            "overlay": _png(_within(overlay_layer(finding.mask), Image.Resampling.NEAREST)) if finding.area_px else None,
+            "heat": _webp(_within(heat_layer(finding.probability_map))) if finding.probability_map.max() > FAINT else None,
+            "words": _words(number, finding, study),
+        }
+        for number, (pixels, finding) in enumerate(zip(scan.pixels, study.findings, strict=True), 1)
+    ]
+    return Markup(template("viewer.html").render(
+        data={"frames": frames, "projections": projections}, projections=projections, width=width, height=height,
+        slices=len(frames), first=first_slice(study) + 1, chart=chart_svg(study),
+    ))  # fmt: skip
+
+
+def report_html(scan: Scan, study: Study, title: str, montage: Image.Image) -> str:
+    """The whole finding as one HTML file that fetches nothing; `montage` is `montage_picture` of the study."""
+    state, sign, words = STATES[study.verdict]
+    return template("report.html").render(
+        title=title, state=state, sign=sign, words=words, summary=summary(study), record=study.record(),
+        viewer=viewer_html(scan, study), lesions=lesions_html(study), montage=montage_html(montage),
+        css=viewer_style(), js=viewer_script(),
+    )  # fmt: skip
+
+
+def first_slice(study: Study) -> int:
+    """The slice, from 0, to show first: where most is outlined, else where tumour is likeliest."""
+    return max(range(len(study.findings)), key=lambda n: (study.findings[n].area_px, study.findings[n].probability))
+
+
+def summary(study: Study) -> str:
+    """What is outlined, in one sentence."""
+    if not study.lesions:
+        return "Nothing is outlined."
+    size = f"{study.volume_mm3 / 1000:.1f} mL" if study.measured else f"{int(study.mask.sum()):,} voxels"
+    across = f"{max(study.diameters):.0f} {'mm' if study.measured else 'pixels'}"
+    unknown = "" if study.measured else " The files do not tell how large a voxel is, so there is no volume in mL."
+    return f"Outlined: {count(len(study.lesions), 'lesion')}, {size} together, at most {across} across in a slice.{unknown}"
+
+
+def lesions_html(study: Study) -> Markup:
+    """The lesions in a table."""
+    size = "volume" if study.measured else "voxels"
+    head = ("lesion", size, "largest diameter", "slices", "centre (slice, row, column)", "side")
+    rows = []
+    for number, lesion in enumerate(study.lesions, 1):
+        rows.append((
+            number,
+            f"{lesion.volume_mm3 / 1000:.2f} mL" if study.measured else f"{lesion.voxels:,}",
+            f"{lesion.diameter:.0f} {'mm' if study.measured else 'px'} in slice {lesion.widest + 1}",
+            ranges(range(lesion.slices[0], lesion.slices[1] + 1)),
+            "{:.0f}, {:.0f}, {:.0f}".format(lesion.centroid[0] + 1, *lesion.centroid[1:]),
+            lesion.side or "not known",
+        ))  # fmt: skip
+    cells = Markup("").join(
+        Markup("<tr>{}</tr>").format(Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row)) for row in rows
+    )
+    titles = Markup("").join(Markup('<th scope="col">{}</th>').format(title) for title in head)
+    scrolls = Markup('<div class="table" role="group" aria-label="Lesions" tabindex="0">{}</div>')  # where it is narrow
+    return scrolls.format(Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(titles, cells))
+
+
+def montage_html(montage: Image.Image) -> Markup:
+    """The overlays of the outlined slices (`montage_picture`) for a page."""
+    source = _webp(montage)
+    return Markup('<img class="montage" src="{}" alt="Overlays of the slices, numbered from the neck upwards">').format(source)
+
+
+def chart_svg(study: Study) -> Markup:
+    """Area (bars) and probability (line) along the head, each slice's verdict below; made to be clicked in the viewer."""
+    slices = len(study.findings)
+    width, left, right, top, tall = 620, 56, 56, 24, 120
+    step = (width - left - right) / slices
+    areas = [f.area_px if f.area_mm2 is None else f.area_mm2 / 100 for f in study.findings]
+    most = max(areas) or 1.0
+    unit = "cm²" if study.measured else "pixels"
+    floor = top + tall
+
+    def x(number: int) -> float:
+        return left + number * step
+
+    def y(probability: float) -> float:
+        return floor - probability * tall
+
+    def text(across: float, down: float, words: str, anchor: str) -> str:
+        return f'<text x="{across:.1f}" y="{down:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+
+    parts = [
+        f'<line class="axis" x1="{left}" x2="{x(slices):.1f}" y1="{y(level):.1f}" y2="{y(level):.1f}"/>' for level in (0, 0.5, 1)
+    ]
+    parts += [text(x(slices) + 6, y(level) + 4, f"{level:.0%}", "start") for level in (0, 0.5, 1)]
+    parts += [text(left - 6, y(1) + 4, f"{most:,.1f}" if study.measured else f"{most:,.0f}", "end")]
+    parts += [text(left - 6, y(0) + 4, "0", "end"), text(left, 14, f"bars: area ({unit})", "start")]
+    parts += [text(x(slices), 14, "line: probability of tumour", "end")]
+
+    def bar(kind: str, number: int, width: float, high: float, low: float) -> str:
+        across = x(number) + (step - width) / 2
+        return f'<rect class="{kind}" x="{across:.1f}" y="{high:.1f}" width="{width:.1f}" height="{low - high:.1f}"/>'
+
+    parts += [bar("area", n, 0.8 * step, y(area / most), floor) for n, area in enumerate(areas) if area]
+    middles = [(x(n) + step / 2, y(finding.probability)) for n, finding in enumerate(study.findings)]
+    parts += [f'<polyline class="line" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in middles)}"/>']
+    parts += [bar(STATES[f.verdict][0], n, max(step - 1, 0.5), floor + 4, floor + 10) for n, f in enumerate(study.findings)]
+    every = next(e for e in (1, 2, 5, 10, 20, 50, 100) if e * step >= 30)
+    parts += [text(x(n) + step / 2, floor + 26, str(n + 1), "middle") for n in range(slices) if (n + 1) % every == 0 or n == 0]
+    parts += [f'<rect class="here" x="0" y="{top}" width="0" height="{tall + 12}"/>']
+    parts += [
+        f'<rect class="hit" data-slice="{n}" x="{x(n - 1):.1f}" y="{top}" width="{step:.1f}" height="{tall + 12}">'
+        f"<title>{escape(_words(n, finding, study))}</title></rect>"
+        for n, finding in enumerate(study.findings, 1)
+    ]
+    label = f"Outlined area and probability of tumour in {count(slices, 'slice')}, from the neck upwards"
+    return Markup(
+        f'<svg class="study-chart" viewBox="0 0 {width} {floor + 32}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    )
+
+
+def _words(number: int, finding: Finding, study: Study) -> str:
+    area = f"{finding.area_px:,} pixels" if finding.area_mm2 is None else f"{finding.area_mm2 / 100:.1f} cm²"
+    outlined = f"{area} outlined" if finding.area_px else "nothing outlined"
+    verdict = STATES[finding.verdict][2].lower()
+    why = "not like a brain MR slice" if finding.questioned else f"{percent(finding.probability)} for tumour"
+    return f"Slice {number} of {len(study.findings)}: {verdict}, {why}, {outlined}"
+
+
+def _within(picture: Image.Image, resample: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
+    """A slice's picture, made smaller where it is larger than the viewer shows it."""
+    share = SIDE / max(picture.size)
+    return picture if share >= 1 else picture.resize(tuple(max(1, round(side * share)) for side in picture.size), resample)
+
+
+def _data_uri(picture: Image.Image, kind: str, **options) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _webp(picture: Image.Image) -> str:
+    return _data_uri(picture, "WEBP", quality=85, method=2)
+
+
+def _png(picture: Image.Image) -> str:
+    return _data_uri(picture, "PNG")
+
+
+@cache
+def template(name: str):
+    """One of the package's templates; what is put into it is escaped."""
+    from jinja2 import Environment, FileSystemLoader
+
+    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template(name)

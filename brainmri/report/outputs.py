@@ -1,0 +1,107 @@
+"""A finding as files: what the command line writes and the page offers for download."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from brainmri._version import __version__
+from brainmri.analysis.findings import Finding, Study
+from brainmri.io.limits import UnreadableImage
+from brainmri.io.scan import Scan
+from brainmri.io.writers import write_nifti, write_segmentation, write_tiff
+from brainmri.report.html import report_html
+from brainmri.report.render import mask_picture, montage_picture, overlay_picture
+
+RECORD, SLICE_RECORD = "study.json", "finding.json"  # the latter after the slice's stem and a dot
+UNFINISHED = ".unfinished-"  # begins the names of folders that files are written in before they move to their place
+
+
+def write_slice(scan: Scan, finding: Finding, folder: Path, stem: str) -> tuple[Path, Path, Path]:
+    """Mask (PNG, 0 and 255), overlay (PNG) and record (JSON) of one slice; no record ever lies beside files of another finding.
+
+    Returns:
+        Their paths, `<stem>.mask.png`, `<stem>.overlay.png`, `<stem>.finding.json`.
+    """
+    with TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:
+        mask, overlay, record = (Path(unfinished) / f"{stem}.{end}" for end in ("mask.png", "overlay.png", SLICE_RECORD))
+        mask_picture(finding.mask).save(mask)
+        overlay_picture(scan.pixels, finding.mask).save(overlay)
+        record.write_text(json.dumps({"input": scan.name, **finding.record()}, indent=2) + "\n", encoding="utf-8")
+        return tuple(deliver([mask, overlay, record], folder))
+
+
+def write_study(scan: Scan, study: Study, folder: Path) -> list[Path]:
+    """Everything of a study, into a folder that is made where it is missing.
+
+    Where the files told their geometry: mask and probability map as NIfTI on the input's own grid; for DICOM, the mask as a
+    DICOM segmentation too. Else the mask as a TIFF stack. Always the slices' table (CSV), a montage (PNG), a report (HTML)
+    and the record (JSON). All are written out of sight and moved to their place one by one, the record last, so that a folder
+    with a record is complete, whenever and by whomever it was interrupted.
+
+    Returns:
+        The files written, the report first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    with TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:
+        return deliver(_study_files(scan, study, Path(unfinished)), folder)
+
+
+def deliver(files: list[Path], folder: Path) -> list[Path]:
+    """Move files to a folder of the same file system, in order; what it has of the last one's name goes first.
+
+    Returns:
+        Where they lie now.
+    """
+    (folder / files[-1].name).unlink(missing_ok=True)
+    return [file.replace(folder / file.name) for file in files]
+
+
+def _study_files(scan: Scan, study: Study, folder: Path) -> list[Path]:
+    """The files of a study, written; the report first, the record last."""
+    volumes, problems = _write_volumes(study, folder)
+    study = replace(study, warnings=(*study.warnings, *problems))
+    report, table, montage, record = (folder / name for name in ("report.html", "slices.csv", "montage.png", RECORD))
+    overlays = montage_picture(scan.pixels, study)
+    report.write_text(report_html(scan, study, scan.name, overlays), encoding="utf-8")
+    with table.open("w", newline="", encoding="utf-8") as handle:
+        rows = study.table()
+        writer = csv.DictWriter(handle, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    overlays.save(montage)
+    record.write_text(json.dumps({"input": scan.name, **study.record()}, indent=2) + "\n", encoding="utf-8")
+    return [report, *volumes, table, montage, record]
+
+
+def _write_volumes(study: Study, folder: Path) -> tuple[list[Path], list[str]]:
+    """The files written, and what could not be written and why."""
+    if study.geometry is None:
+        stack = folder / "mask.tif"
+        write_tiff(stack, study.mask)
+        return [stack], []
+    mask, probability, segmentation = (folder / name for name in ("mask.nii.gz", "probability.nii.gz", "mask.dcm"))
+    write_nifti(mask, study.mask, study.geometry)
+    write_nifti(probability, study.probability_map, study.geometry)
+    if not study.geometry.instances:
+        return [mask, probability], []
+    try:
+        write_segmentation(segmentation, study.mask, study.geometry, __version__)
+    except UnreadableImage as error:  # the series lacks what a segmentation must reference; the rest stands
+        return [mask, probability], [f"no DICOM segmentation was written: {error}".rstrip(".")]
+    return [mask, probability, segmentation], []
+
+
+def pack(files: list[Path], path: Path) -> Path:
+    """The files in one zip, in a folder of the zip's name."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files:
+            archive.write(file, f"{path.stem}/{file.name}")
+    return path

@@ -1,0 +1,90 @@
+"""The paper's segmenter."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from brainmri.zoo.hub_mixin import PretrainedNet
+
+BATCH_NORM = {"momentum": 0.01, "eps": 1e-3}  # Keras' defaults, in torch's convention for momentum
+
+
+def he_normal(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class ResBlock(nn.Module):
+    """1x1 conv, BN, ReLU, 3x3 conv, BN beside a 1x1 conv, BN shortcut; added, then ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1),
+            nn.BatchNorm2d(out_channels, **BATCH_NORM),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+            nn.BatchNorm2d(out_channels, **BATCH_NORM),
+        )
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1),
+            nn.BatchNorm2d(out_channels, **BATCH_NORM),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.main(x) + self.shortcut(x))
+
+
+class UpBlock(ResBlock):
+    """A `ResBlock` of a map, enlarged twofold, beside a skip connection.
+
+    To convolve 1x1 and to enlarge by repeating pixels give the same in either order. So the map is convolved before it is
+    enlarged, at a quarter of the places, and the two are added instead of joined: a training step takes a fifth less time.
+    """
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, D, 2H, 2W) to (B, out, 2H, 2W); `in_channels` is C + D."""
+        main, shortcut = (self._enter(convolution, x, skip) for convolution in (self.main[0], self.shortcut[0]))
+        return F.relu(self.main[1:](main) + self.shortcut[1:](shortcut))
+
+    @staticmethod
+    def _enter(convolution: nn.Conv2d, x: Tensor, skip: Tensor) -> Tensor:
+        of_map, of_skip = convolution.weight.split([x.shape[1], skip.shape[1]], dim=1)
+        return F.interpolate(F.conv2d(x, of_map), scale_factor=2, mode="nearest") + F.conv2d(skip, of_skip, convolution.bias)
+
+
+class ResUNet(PretrainedNet):
+    """The paper's segmenter (Deng, Cui, Liu, Table 2), layer by layer.
+
+    1,206,129 trainable parameters and 4,384 batch-norm statistics: the paper's 1,210,513.
+
+    Args:
+        in_channels: sequences in the input; 3 in the paper (pre-contrast T1, FLAIR, post-contrast T1).
+    """
+
+    tasks = ("segmentation",)
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, 16, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(16, **BATCH_NORM),
+            nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(16, **BATCH_NORM),
+        )  # fmt: skip
+        self.encoder = nn.ModuleList([ResBlock(16, 32), ResBlock(32, 64), ResBlock(64, 128)])
+        self.bottleneck = ResBlock(128, 256)
+        self.decoder = nn.ModuleList([UpBlock(256 + 128, 128), UpBlock(128 + 64, 64), UpBlock(64 + 32, 32), UpBlock(32 + 16, 16)])
+        self.head = nn.Conv2d(16, 1, 1)
+        self.apply(he_normal)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised image to (B, 1, H, W) mask logits; H and W multiples of 16."""
+        skips = [self.stem(image)]  # (B, 16, H, W)
+        for block in self.encoder:
+            skips.append(block(F.max_pool2d(skips[-1], 2)))  # 32 at H/2, 64 at H/4, 128 at H/8
+        x = self.bottleneck(F.max_pool2d(skips[-1], 2))  # (B, 256, H/16, W/16)
+        for block, skip in zip(self.decoder, reversed(skips), strict=True):
+            x = block(x, skip)
+        return self.head(x)

@@ -1,0 +1,245 @@
+"""A study as a whole: its verdict, its lesions and their measures, and the report."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import brainmri
+from brainmri.analysis.findings import decide_study, ranges
+from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline, without_islands
+from brainmri.io.scan import Geometry, Scan
+from brainmri.report.html import report_html
+from brainmri.report.render import montage_picture, projection_pictures
+from train.phantoms import phantom_volume
+
+T, N, R = "tumour", "no tumour", "review"
+SPACING = (5.0, 1.0, 2.0)  # slices, rows, columns
+
+
+def geometry(shape, spacing=SPACING, oriented=True) -> Geometry:
+    """Slices to superior, rows to posterior, columns to the left, the first voxel at (90, 80, -20) mm."""
+    affine = np.array([[0, 0, -spacing[2], 90], [0, -spacing[1], 0, 80], [spacing[0], 0, 0, -20], [0, 0, 0, 1.0]])
+    return Geometry(shape=shape, affine=affine, oriented=oriented)
+
+
+@pytest.fixture
+def box() -> np.ndarray:
+    mask = np.zeros((12, 100, 60), bool)
+    mask[4:7, 20:30, 5:25] = True
+    return mask
+
+
+# --- verdict --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "verdict", "carried_by"),
+    [
+        ([N, T, T, N], T, (1, 2)),
+        ([T, R, N, T, T], T, (0, 3, 4)),
+        ([N, T, N, T, N], R, (1, 3)),  # one slice alone is not believed
+        ([N, T, R, N], R, (1, 2)),
+        ([N, R, N, R], N, ()),  # a doubt without a neighbour's
+        ([N, R, R, N], R, (1, 2)),
+        ([N, N, N], N, ()),
+        ([T], T, (0,)),  # nor can a lone slice have a neighbour
+        ([R], R, (0,)),
+    ],
+)
+def test_a_study_is_decided_by_neighbouring_slices(verdicts, verdict, carried_by):
+    decided, reason, slices = decide_study(verdicts)
+    assert (decided, slices) == (verdict, carried_by)
+    assert reason.endswith(".")
+
+
+def test_ranges_count_from_one():
+    assert ranges([0, 1, 2, 6, 8, 9]) == "1 to 3, 7, 9 to 10"
+    assert ranges([]) == ""
+
+
+# --- measures -------------------------------------------------------------------------------------------------------------
+
+
+def lesions_of(mask, grid, middle):
+    return find_lesions(mask, find_parts(mask, grid), grid, middle)
+
+
+def test_a_box_is_measured(box):
+    (lesion,) = lesions_of(box, geometry(box.shape), middle=29.5)
+    assert lesion.voxels == 3 * 10 * 20
+    assert lesion.volume_mm3 == pytest.approx(3 * 10 * 20 * 10)
+    assert lesion.diameter == pytest.approx(np.hypot(10 * 1, 20 * 2), abs=1.5)
+    assert lesion.slices == (4, 6)
+    assert lesion.centroid == (5, 24.5, 14.5)
+    assert lesion.centroid_mm == pytest.approx((90 - 2 * 14.5, 80 - 24.5, -20 + 5 * 5))
+    assert lesion.side == "right"  # of the patient, on the left of the picture
+
+
+@pytest.mark.parametrize(("middle", "side"), [(29.5, "right"), (2, "left"), (15, "both")])
+def test_the_side_is_the_patients(box, middle, side):
+    assert lesions_of(box, geometry(box.shape), middle)[0].side == side
+
+
+def test_without_a_known_size_nothing_is_in_millimetres(box):
+    (lesion,) = lesions_of(box, None, 29.5)
+    assert (lesion.volume_mm3, lesion.centroid_mm, lesion.side) == (None, None, None)
+    assert lesion.diameter == pytest.approx(np.hypot(10, 20), abs=1.5)
+    metres = geometry(box.shape, spacing=(0.005, 0.001, 0.002))
+    assert lesions_of(box, metres, 29.5)[0].volume_mm3 is None
+    (sized,) = lesions_of(box, geometry(box.shape, oriented=False), 29.5)
+    assert sized.volume_mm3 == pytest.approx(6000)
+    assert (sized.centroid_mm, sized.side) == (None, None)
+
+
+def test_lesions_touch_by_corners_and_come_by_size():
+    mask = np.zeros((6, 40, 40), bool)
+    mask[0, 0:5, 0:5] = True
+    mask[1, 5:8, 5:8] = True  # one corner away
+    mask[4, 20:40, 20:30] = True
+    assert [lesion.voxels for lesion in lesions_of(mask, None, 20)] == [200, 34]
+
+
+def test_islands_are_dropped_beside_a_larger_lesion():
+    mask = np.zeros((5, 40, 40), bool)
+    mask[1:3, 5:15, 5:15] = True  # 200 voxels
+    mask[4, 30:35, 30:35] = True  # 25: an island
+    assert without_islands(mask).sum() == 200
+    mask[4, 30:36, 30:36] = True  # 36: more than 15 % of the largest
+    assert without_islands(mask).sum() == 236
+    assert not without_islands(np.zeros((2, 8, 8), bool)).any()
+
+
+def test_diameters_are_those_of_the_widest_part_in_each_slice():
+    mask = np.zeros((3, 50, 50), bool)
+    mask[1, 10, 5:35] = True
+    mask[1, 40, 40:44] = True
+    found = diameters(find_parts(mask, geometry(mask.shape, spacing=(3.0, 1.0, 2.0))), len(mask))
+    assert found[0] == found[2] == 0
+    assert found[1] == pytest.approx(60, abs=2)
+
+
+def test_a_lesion_is_as_wide_as_its_widest_part():
+    mask = np.zeros((4, 50, 50), bool)
+    mask[0, 10:20, 10:20] = True
+    mask[1, 10:20, 10:30] = mask[1, 40:44, 40:44] = True
+    mask[2, 10:20, 10:30] = True  # as wide as the slice before
+    large, small = lesions_of(mask, None, 25)
+    assert (large.widest, small.widest) == (1, 1)
+    assert large.diameter == pytest.approx(np.hypot(10, 20), abs=1.5)
+    assert small.diameter == pytest.approx(np.hypot(4, 4), abs=1.5)
+
+
+def test_the_midline_is_the_middle_of_the_head():
+    pixels = np.zeros((4, 100, 100, 3), np.float32)
+    pixels[:, 20:80, 30:90] = 0.5
+    assert midline(pixels) == pytest.approx(59.5, abs=0.5)
+
+
+# --- from pixels to a report ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return brainmri.Pipeline(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def phantom() -> tuple[Scan, np.ndarray]:
+    images, masks = phantom_volume(slices=10, size=128, seed=3)
+    pixels = images.astype(np.float32) / 255
+    pixels[0] = 0.002  # above the head
+    grid = geometry(pixels.shape[:3], spacing=(6.0, 1.4, 1.4))
+    return Scan(pixels=pixels, name="phantom.nii.gz", sha256="0" * 64, warnings=("a <b>warning</b>",), geometry=grid), masks
+
+
+@pytest.fixture(scope="module")
+def study(pipe, phantom):
+    return pipe.study(phantom[0])
+
+
+def test_a_study_keeps_its_promises(study, phantom):
+    scan, truth = phantom
+    assert study.verdict == "tumour"
+    assert study.mask.shape == study.probability_map.shape == scan.pixels.shape[:3]
+    assert [f.area_px for f in study.findings] == study.mask.sum(axis=(1, 2)).tolist()
+    assert all(np.array_equal(f.mask, plane) for f, plane in zip(study.findings, study.mask, strict=True))
+    assert study.volume_mm3 == pytest.approx(study.mask.sum() * 6 * 1.4 * 1.4)
+    assert study.volume_mm3 == pytest.approx(truth.sum() * 6 * 1.4 * 1.4, rel=0.35)
+    assert study.findings[5].area_mm2 == pytest.approx(study.findings[5].area_px * 1.4 * 1.4)
+    assert len(study.lesions) == 1
+    assert set(study.carried_by) <= set(range(10))
+    record = json.loads(json.dumps(study.record()))
+    assert record["lesion_volume_ml"] == pytest.approx(study.volume_mm3 / 1000, abs=1e-3)
+    assert len(record["per_slice"]) == record["slices"] == 10
+
+
+def test_a_slice_without_a_head_is_not_analysed(study):
+    assert (study.findings[0].verdict, study.findings[0].probability) == ("no tumour", 0)
+    assert "No head" in study.findings[0].reason
+    assert "No head" not in study.findings[1].reason
+
+
+def test_progress_is_told_to_the_end(pipe, phantom):
+    seen = []
+    pipe.study(phantom[0], progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (9, 9)  # the tenth slice is dark
+    assert seen == sorted(seen)
+
+
+def test_pixels_that_are_not_square_are_seen_in_proportion(pipe, phantom, study):
+    """Every second column left out, and the header says so: the same mask on the columns that stayed."""
+    scan, _ = phantom
+    grid = geometry((10, 128, 64), spacing=(6.0, 1.4, 2.8))
+    thin = Scan(pixels=scan.pixels[:, :, ::2], name="thin", sha256="0" * 64, geometry=grid)
+    narrow = pipe.study(thin)
+    overlap = 2 * (narrow.mask & study.mask[:, :, ::2]).sum() / (narrow.mask.sum() + study.mask[:, :, ::2].sum())
+    assert overlap > 0.93
+    assert narrow.volume_mm3 == pytest.approx(study.volume_mm3, rel=0.05)
+
+
+def test_an_impossible_voxel_size_is_told_and_not_used(pipe, phantom):
+    scan, _ = phantom
+    tiny = pipe.study(Scan(pixels=scan.pixels, name="m", sha256="", geometry=geometry((10, 128, 128), (0.006, 0.0014, 0.0014))))
+    assert tiny.volume_mm3 is None
+    assert any("cannot be right" in warning for warning in tiny.warnings)
+    assert tiny.record()["lesion_volume_ml"] is None
+
+
+def test_the_report_is_whole_and_fetches_nothing(study, phantom):
+    report = report_html(phantom[0], study, "a <i>title</i>", montage_picture(phantom[0].pixels, study))
+    assert "a &lt;i&gt;title&lt;/i&gt;" in report
+    assert "a &lt;b&gt;warning&lt;/b&gt;" in report
+    assert not re.search(r"""(src|href)=["'](?!data:)""", report)
+    assert "default-src 'none'" in report
+    assert report.count('class="hit"') == 10
+    assert f"{study.volume_mm3 / 1000:.2f} mL" in report
+    data = json.loads(re.search(r'class="study-data">(.*?)</template>', report, re.DOTALL)[1])
+    assert len(data["frames"]) == 10
+    assert len(data["projections"]) == 24
+    assert data["frames"][0]["overlay"] is None
+    assert all(frame["flair"].startswith("data:image/webp;base64,") for frame in data["frames"])
+
+
+def test_a_head_is_seen_from_all_around(phantom):
+    """A rod in front of the head, to its right: as it goes round, it is on one side, before the middle, on the other."""
+    scan, _ = phantom
+    mask = np.zeros(scan.pixels.shape[:3], bool)
+    mask[2:8, 20:24, 60:68] = True
+    pictures = projection_pictures(scan.pixels, SimpleNamespace(mask=mask, geometry=None), views=4, side=192)
+    assert [picture.size for picture in pictures] == [(192, 192)] * 4
+    reds = [np.asarray(picture).astype(int) for picture in pictures]
+    across = [np.flatnonzero((red[..., 0] - red[..., 2] > 60).any(axis=0)).mean() for red in reds]
+    middle = 95.5
+    assert (across[0], across[2]) == (pytest.approx(middle, abs=3), pytest.approx(middle, abs=3))
+    assert abs(across[1] - middle) == pytest.approx((64 - 22) * 192 / 1.1 / 128, abs=3)  # as far as it lies in front
+    assert across[1] + across[3] == pytest.approx(2 * middle, abs=2)
+
+
+def test_a_report_of_nothing_found(pipe):
+    empty = Scan(pixels=np.full((3, 64, 64, 3), 0.2, np.float32), name="empty", sha256="")
+    study = pipe.study(empty)
+    assert (study.lesions, study.volume_mm3) == ((), None)
+    assert "Nothing is outlined." in report_html(empty, study, "empty", montage_picture(empty.pixels, study))

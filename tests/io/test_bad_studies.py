@@ -1,0 +1,186 @@
+"""Studies as they should not be, beside those of the readers' own tests: every one refused or warned about in plain words."""
+
+import gzip
+import zipfile
+
+import nibabel
+import numpy as np
+import pytest
+
+from brainmri.io.files import StudyFile
+from brainmri.io.pixels import FLAIR
+from brainmri.io.reading import list_sequences, read_study
+from tests.io.test_nifti import (
+    EXPECTED,
+    PHANTOM,
+    RAS,
+    SHAPE,
+    enhanced,
+    header,
+    images,
+    inner_zip,
+    marker,
+    nifti,
+    nifti_bytes,
+    png,
+    read,
+    refusal,
+    save,
+    zip_of_bytes,
+)
+
+# --- the wrong modality ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("series", "says"),
+    [
+        (lambda: images(Modality="CT"), "12 DICOM files came, but no greyscale MR images among them; they hold CT, and the"),
+        (lambda: [*images(Modality="PT"), *images(Modality="CT")], "they hold CT, PT, and the networks know MR alone"),
+        (lambda: [header(Modality="SR")], "they hold SR,"),
+        (lambda: images(Modality="US", SamplesPerPixel=3, PhotometricInterpretation="RGB"), "they hold US,"),
+        (lambda: images(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "no greyscale MR images among them. Accepted"),
+        (lambda: images(Modality="XX"), "no greyscale MR images among them. Accepted"),  # no word of the standard's
+        (lambda: images(Modality="PLANTED"), "no greyscale MR images among them. Accepted"),
+        (lambda: images(Modality=["CT", "PLANTED"]), "no greyscale MR images among them. Accepted"),
+    ],
+)
+def test_a_refusal_names_the_modality_that_came(tmp_path, series, says):
+    assert says in refusal(save(tmp_path / "Planted", series()))
+
+
+def test_a_ct_series_beside_the_mr_is_left_aside(tmp_path):
+    folder = save(tmp_path / "study", images())
+    save(folder, images(Modality="CT", series=2, description="AX T1"), prefix="ct")
+    assert len(list_sequences(folder)) == 1
+    assert "12 DICOM files that are not greyscale MR images were left aside" in read(folder).warnings
+
+
+# --- too few, too many, too much ------------------------------------------------------------------------------------------
+
+
+def test_one_slice_is_a_volume(tmp_path):
+    scan = read(nifti(tmp_path / "flair.nii", PHANTOM[..., 9:10]))
+    assert scan.pixels.shape == (1, 36, 40, 3)
+    assert scan.pixels[0, 4, 4, FLAIR] == 1
+    assert np.array_equal(scan.geometry.to_original(EXPECTED[9:10]), PHANTOM[..., 9:10])
+
+
+def test_two_thousand_slices_are_refused_by_their_headers(tmp_path, monkeypatch):
+    monkeypatch.setattr("brainmri.io.nifti._load", lambda *_: pytest.fail("voxels were read"))
+    monkeypatch.setattr("brainmri.io.dicom._decode", lambda *_: pytest.fail("pixels were decoded"))
+    path = nifti(tmp_path / "flair.nii.gz", np.zeros((32, 32, 2000), np.uint8))
+    assert "2000 axial slices came" in refusal(path)
+    long = enhanced()
+    long.NumberOfFrames = 2000
+    assert "2000 axial slices came" in refusal(save(tmp_path / "one", [long]))
+    slices = zip_of_bytes(tmp_path, {f"case_{number}.png": b"" for number in range(2000)})
+    assert "2000 slices came" in refusal(slices)
+
+
+def test_slices_missing_from_a_folder_are_warned_about(tmp_path):
+    scan = read_study(zip_of_bytes(tmp_path, {f"case_{number}.png": png(number) for number in (3, 4, 7, 8, 10)}))
+    assert scan.warnings[-1] == "3 of the slices' numbers from 3 to 10 did not come; slices may be missing"
+    scan = read_study(zip_of_bytes(tmp_path, {f"case_{number}.png": png(number) for number in (3, 4, 5)}))
+    assert not [warning for warning in scan.warnings if "missing" in warning]
+
+
+def test_a_slice_number_too_long_to_be_one_is_refused(tmp_path):
+    long = f"case_{'1' * 5000}.png"
+    assert "has no slice number" in refusal(zip_of_bytes(tmp_path, {long: png(1), "case_2.png": png(2)}))
+
+
+def test_a_length_that_lies_makes_no_room(tmp_path):
+    (tmp_path / "x").write_bytes(b"DICM" * 9)
+    with StudyFile(path=tmp_path / "x").open() as handle:
+        assert handle.read(4) == b"DICM"
+        assert len(handle.read(2**45)) == 32
+        assert handle.read(2**45) == b""
+
+
+def test_what_unpacks_to_hundreds_of_times_its_size_is_refused_before_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("brainmri.io.nifti._load", lambda *_: pytest.fail("it was unpacked"))
+    monkeypatch.setattr("brainmri.io.files._read_members", lambda *_: pytest.fail("it was unpacked"))
+    volume = np.zeros((300, 300, 400), np.int16)
+    volume[100, 100] = 1
+    path = tmp_path / "flair.nii.gz"
+    path.write_bytes(gzip.compress(nibabel.Nifti1Image(volume, RAS).to_bytes()))
+    assert "that unpack to 69 MiB, as no image does" in refusal(path)
+    members = {f"case_{number}.png": bytes(2**22) for number in range(20)}
+    assert "that unpack to 80 MiB, as no image does" in refusal(zip_of_bytes(tmp_path, members, compression=zipfile.ZIP_DEFLATED))
+
+
+# --- voxels ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_voxel_that_is_no_number_is_refused_in_every_sequence(tmp_path, value):
+    spoilt = PHANTOM.astype(np.float32)
+    spoilt[3, 4, 5] = value
+    nifti(tmp_path / "flair.nii", spoilt)
+    assert "NaN or infinite" in refusal(tmp_path / "flair.nii")
+    nifti(tmp_path / "flair.nii")
+    nifti(tmp_path / "t1.nii", spoilt)
+    assert "NaN or infinite" in refusal(tmp_path)
+
+
+def test_a_rescaling_beyond_all_numbers_is_refused(tmp_path):
+    assert "NaN or infinite" in refusal(save(tmp_path / "one", images(RescaleSlope="1e39", RescaleIntercept="0")))
+
+
+def test_a_series_of_one_value_is_refused(tmp_path):
+    assert "all have one value" in refusal(save(tmp_path / "one", images(pixels=np.full((12, 36, 40), 700))))
+
+
+# --- time series ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", [2, 4, 65])
+def test_a_nifti_time_series_is_refused(tmp_path, times):
+    path = nifti(tmp_path / "flair.nii.gz", np.zeros((*SHAPE, times), np.int16))
+    assert f"shape (40, 36, 12, {times}) came; one volume, or three along the fourth axis" in refusal(path)
+
+
+def test_a_dicom_time_series_is_refused(tmp_path):
+    again = images(series=1)
+    for number, ds in enumerate(again, 13):
+        ds.InstanceNumber = number
+    assert "several slices at the same place" in refusal(save(tmp_path / "one", [*images(series=1), *again]))
+    many = enhanced("axial", [*range(12), *range(12)])
+    many.NumberOfFrames = 24
+    assert "several slices at the same place" in refusal(save(tmp_path / "two", [many]))
+
+
+# --- files cut short, zips ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [5, 30, 300, -10])
+def test_a_packed_file_that_was_cut_off_is_refused(tmp_path, kept):
+    noise = np.random.default_rng(0).integers(0, 999, SHAPE).astype(np.int16)
+    path = tmp_path / "flair.nii.gz"
+    path.write_bytes(gzip.compress(nibabel.Nifti1Image(noise, RAS).to_bytes())[:kept])
+    message = refusal(path)
+    assert "damaged NIfTI file" in message or "ends too early" in message
+
+
+def test_a_packed_file_whose_voxels_were_damaged_on_the_way_is_refused(tmp_path):
+    path = tmp_path / "flair.nii.gz"
+    packed = gzip.compress(nifti_bytes(), 0)  # as it is, so that the damage unpacks to other voxels and to nothing worse
+    at = packed.index(PHANTOM.tobytes(order="F")) + 999
+    path.write_bytes(packed[:at] + bytes([packed[at] ^ 0xFF]) + packed[at + 1 :])
+    assert "damaged NIfTI file" in refusal(path)
+
+
+def test_a_zip_is_opened_by_no_other_door(tmp_path):
+    path = zip_of_bytes(tmp_path, {"../flair.nii": nifti_bytes(), "case_1.png": png(1)})
+    for source in (path, [path]):
+        assert "lead out of it" in refusal(source)
+    assert "a zip within a zip" in refusal([zip_of_bytes(tmp_path, {"inner.ZIP": inner_zip()})])
+    path = zip_of_bytes(tmp_path, {"flair.nii": nifti_bytes()})
+    assert marker(read([path])) == marker(read(path))
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(data)
+    for look in (read_study, list_sequences):
+        with pytest.raises(ValueError, match="encrypted"):
+            look(path)

@@ -1,0 +1,204 @@
+"""Reading real files, and refusing what isn't one, always with a sentence fit for the page."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from brainmri.io.pixels import FLAIR
+from brainmri.io.reading import ACCEPTED, UnreadableImage, read_bytes, read_slice, read_study
+
+GREY = (np.arange(64 * 48).reshape(64, 48) % 251).astype(np.uint8)
+RGB = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=2)
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def tiff(pixels: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_lossless_colour_is_read_exactly(kind):
+    scan = read_bytes(saved(Image.fromarray(RGB), kind), "slice")
+    assert np.array_equal(np.rint(scan.pixels * 255).astype(np.uint8), RGB)
+    assert scan.warnings == ()
+
+
+def test_a_jpeg_is_read():
+    scan = read_bytes(saved(Image.fromarray(RGB), "JPEG", quality=95), "slice.jpg")
+    assert scan.pixels.shape == (64, 48, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_grey_is_flair_in_three_channels(kind):
+    scan = read_bytes(saved(Image.fromarray(GREY), kind), "slice")
+    assert all(np.array_equal(scan.pixels[..., c], scan.pixels[..., FLAIR]) for c in range(3))
+    assert "FLAIR" in scan.warnings[0]
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate", "packbits", "zstd"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiff_depths_and_compressions(dtype, channels, compression):
+    pixels = (RGB if channels == 3 else GREY).astype(dtype)
+    pixels = pixels * (1 if dtype == np.uint8 else 16)
+    scan = read_bytes(tiff(pixels, compression=compression, photometric="rgb" if channels == 3 else "minisblack"), "slice.tif")
+    top = 255 if dtype == np.uint8 else 250 * 16
+    expected = pixels.reshape(64, 48, -1) / top
+    assert np.allclose(scan.pixels, expected, atol=1e-5)
+
+
+def test_a_16_bit_png_keeps_its_depth():
+    deep = np.linspace(0, 4095, 64 * 48).reshape(64, 48).astype(np.uint16)
+    scan = read_bytes(saved(Image.fromarray(deep), "PNG"), "slice.png")
+    assert len(np.unique(scan.pixels)) == len(np.unique(deep))
+    assert scan.pixels.max() == 1.0
+
+
+def test_white_is_zero_tiffs_are_turned():
+    scan = read_bytes(tiff(255 - GREY, photometric="miniswhite"), "slice.tif")
+    assert np.array_equal(np.rint(scan.pixels[..., 0] * 255).astype(np.uint8), GREY)
+
+
+def test_planar_tiffs_are_read():
+    planar = np.ascontiguousarray(np.moveaxis(RGB, 2, 0))
+    scan = read_bytes(tiff(planar, photometric="rgb", planarconfig="separate"), "slice.tif")
+    assert np.array_equal(np.rint(scan.pixels * 255).astype(np.uint8), RGB)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16"])
+def test_pil_modes(mode):
+    image = Image.fromarray(GREY.astype(np.uint16)) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
+    scan = read_slice(image)
+    assert scan.pixels.shape == (64, 48, 3)
+    assert 0 <= scan.pixels.min() <= scan.pixels.max() <= 1
+
+
+def test_the_same_pixels_have_the_same_digest_as_array():
+    assert read_slice(GREY).sha256 == read_slice(Image.fromarray(GREY)).sha256 != read_slice(GREY.T).sha256
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
+    return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def with_chunk(kind: bytes, body: bytes) -> bytes:
+    """A sound PNG with one chunk more, before its end."""
+    whole = saved(Image.fromarray(RGB), "PNG")
+    return whole[:-12] + struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) + whole[-12:]
+
+
+def with_tag(data: bytes, tag: int, value: int) -> bytes:
+    """A little-endian TIFF with another value in a tag of its first page."""
+    (start,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, start)
+    places = (start + 2 + 12 * number for number in range(entries))
+    at = next(at for at in places if struct.unpack_from("<H", data, at) == (tag,))
+    return data[:at] + struct.pack("<HHII", tag, 4, 1, value) + data[at + 12 :]
+
+
+TILED = tiff(GREY, tile=(16, 16))
+ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH = 278, 322, 323
+
+
+def test_one_strip_of_any_length_is_read():
+    whole = with_tag(tiff(GREY), ROWS_PER_STRIP, 2**32 - 1)  # what the format has for "all of them"
+    assert np.array_equal(read_bytes(whole, "x").pixels, read_bytes(tiff(GREY), "x").pixels)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (with_chunk(b"tRNS", b""), "damaged picture"),
+        (with_chunk(b"iCCP", b"x"), "damaged picture"),
+        (with_tag(TILED, TILE_LENGTH, 2**31 - 1), "tiles of 16 x 2147483647"),
+        (with_tag(TILED, TILE_WIDTH, 2**31 - 1), "tiles of 2147483647 x 16"),
+        (tiff(np.zeros((16, 32, 32), np.uint8), volumetric=True, tile=(16, 32, 32)), "pages of 16 planes"),
+        (b"", "an empty file"),
+        (b"Dear doctor,", "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        (saved(Image.fromarray(RGB), "GIF"), "not an image"),
+        (saved(Image.fromarray(RGB), "BMP"), "not an image"),
+        (saved(Image.fromarray(RGB), "PNG")[:300], "damaged picture"),
+        (saved(Image.fromarray(RGB), "JPEG")[:900], "damaged picture"),
+        (tiff(RGB)[:200], "TIFF"),
+        (b"II*\0" + b"\xff" * 64, "TIFF"),
+        (png_header(60_000, 60_000), "more pixels"),
+        (png_header(5000, 40), "5000 x 40"),
+        (png_header(8, 8), "8 x 8"),
+        (saved(Image.fromarray(GREY[:20]), "PNG"), "48 x 20"),
+        (tiff(np.zeros((3, 64, 64), np.uint8), photometric="minisblack"), "3 pages"),
+        (tiff(np.zeros((64, 64, 2), np.uint8), photometric="minisblack", planarconfig="contig"), "2 samples"),
+        (tiff(np.full((64, 64), np.nan, np.float32)), "NaN"),
+        (saved(Image.fromarray(GREY), "PNG", save_all=True, append_images=[Image.fromarray(GREY.T.copy())]), "animation of 2"),
+    ],
+)
+def test_refusals_name_what_came_and_what_is_accepted(data, says):
+    with pytest.raises(UnreadableImage, match=says) as caught:
+        read_bytes(data, "upload.png")
+    assert "upload.png" in str(caught.value)
+    assert ACCEPTED in str(caught.value)
+
+
+def test_too_many_bytes_are_refused_before_they_are_read(tmp_path):
+    path = tmp_path / "huge.png"
+    with path.open("wb") as handle:
+        handle.truncate(65 * 2**20)  # sparse: nothing is written
+    with pytest.raises(UnreadableImage, match="65 MiB"):
+        read_slice(path)
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_slice(tmp_path / "nothing.png")
+    with pytest.raises(UnreadableImage, match="a folder came"):
+        read_slice(tmp_path)
+    with pytest.raises(UnreadableImage, match="a dict came"):
+        read_slice({})
+
+
+def test_a_study_is_read_in_order_along_the_head(tmp_path):
+    for number in (1, 2, 10, 9):
+        Image.fromarray(np.full((40, 40), number, np.uint8)).save(tmp_path / f"case_{number}.tif")
+        Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / f"case_{number}_mask.tif")
+    scan = read_study(tmp_path)
+    assert scan.pixels.shape == (4, 40, 40, 3)
+    assert np.rint(scan.pixels[:, 0, 0, 0] * 255).tolist() == [1, 2, 9, 10]
+
+
+def test_a_study_array_keeps_one_scale():
+    study = np.stack([np.full((32, 32), v, np.uint16) for v in (0, 100, 200)])
+    assert read_study(study).pixels[:, 0, 0, 0].tolist() == [0.0, 0.5, 1.0]
+
+
+def test_bad_studies_are_refused(tmp_path):
+    with pytest.raises(UnreadableImage, match="no slices"):
+        read_study(tmp_path)
+    Image.fromarray(GREY).save(tmp_path / "case_1.png")
+    Image.fromarray(RGB[:40]).save(tmp_path / "case_2.png")
+    with pytest.raises(UnreadableImage, match="different sizes"):
+        read_study(tmp_path)
+    Image.fromarray(GREY).save(tmp_path / "case_01.png")
+    with pytest.raises(UnreadableImage, match="same number"):
+        read_study(tmp_path)
+    Image.fromarray(GREY).save(tmp_path / "cover.png")
+    with pytest.raises(UnreadableImage, match=r"cover\.png has no slice number"):
+        read_study(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_study(tmp_path / "nothing")
+    with pytest.raises(UnreadableImage, match="a study is"):
+        read_study(np.zeros((32, 32), np.uint8))

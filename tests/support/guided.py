@@ -1,0 +1,57 @@
+"""Coverage-guided fuzzing of the readers: python -m tests.guided KIND [--runs 10000] [--seconds S] [--keep DIR] (Linux)
+
+libFuzzer, by way of atheris, changes real files of a kind (`tests.mutants`) and goes on with those that reach new code, ours or
+that of the libraries which read them. It does so in this process, without the worker that an upload is decoded in. A finding is
+anything but a scan or a refusal, more than 10 s, or more than 1.5 GiB with what the process itself holds; the first one ends it,
+and its file is left in DIR. `tests.fuzz` is the one to count by: it asks more of each file, and feeds it as the page does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["brainmri", "nibabel", "pydicom", "tifffile"]):
+    from brainmri.io.limits import UnreadableImage
+    from brainmri.io.reading import list_sequences, read_slice, read_study
+
+from tests.support.mutants import KINDS, SUFFIX, seeds
+
+SECONDS, MEMORY = 10, 1536
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=[kind for kind in KINDS if kind != "zip"])  # zips are made anew by each run of tests.fuzz
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--seconds", type=int, default=0, help="end sooner")
+    parser.add_argument("--keep", type=Path, default=Path("."), help="folder for the file of what was found")
+    options = parser.parse_args()
+    options.keep.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        corpus, path = Path(name) / "corpus", Path(name) / f"fuzzed{SUFFIX[options.kind]}"
+        corpus.mkdir()
+        for number, data in enumerate(seeds(options.kind)):
+            (corpus / str(number)).write_bytes(data)
+
+        def one(data: bytes) -> None:
+            path.write_bytes(data)
+            for read in (read_slice, list_sequences, read_study):
+                try:
+                    found = read(path)
+                except UnreadableImage:
+                    continue
+                if read is not list_sequences and not (found.pixels.min() >= 0 and found.pixels.max() <= 1):
+                    raise AssertionError(f"pixels from {found.pixels.min()} to {found.pixels.max()}")
+
+        limits = [f"-timeout={SECONDS}", f"-rss_limit_mb={MEMORY}", f"-runs={options.runs}", f"-max_total_time={options.seconds}"]
+        atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={options.keep}/", str(corpus)], one)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Training by several processes under torchrun: the same run as by one, on CPUs over gloo."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from brainmri.zoo.nets import EffUNet
+from train import classifier, segmenter
+from train.distributed import share_batch_statistics
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ["--smoke", "--precision", "float32", "--device", "cpu"]
+EXACT = ["--frozen", "--dropout", "0"]  # no batch norm trains and nothing is dropped, so only rounding can differ
+
+# a process dies on its second step of the second epoch: by then the first epoch's checkpoint is written
+DIES = """
+import itertools, runpy
+from train import distributed, loop
+moved, batches = loop.on_device, itertools.count(1)
+def on_device(*arguments):
+    if next(batches) == 4 and distributed.rank() == 1:
+        raise MemoryError("rank 1 has had enough")
+    return moved(*arguments)
+loop.on_device = on_device
+runpy.run_module("train.segmenter", run_name="__main__")
+"""
+
+
+def torchrun(*arguments) -> subprocess.CompletedProcess:
+    """Two processes of a module or script."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*command, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """This process as torchrun would start it if it started no other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {
+        "RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1,
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "alone",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    yield
+    if torch.distributed.is_initialized():  # the run did not end well
+        torch.distributed.destroy_process_group()
+
+
+def history(run: Path) -> list[dict[str, float]]:
+    with (run / "history.csv").open() as handle:
+        return [{k: float(v) for k, v in row.items() if k != "seconds"} for row in csv.DictReader(handle)]
+
+
+def furthest(one: Path, two: Path) -> float:
+    """The largest difference between two runs' weights, batch norm's running statistics left out."""
+    a, b = (load_file(run / "model.safetensors") for run in (one, two))
+    return max((a[k] - b[k]).abs().max().item() for k in a if "running" not in k and "num_batches" not in k)
+
+
+def test_two_processes_or_two_parts_train_what_one_does(tmp_path, alone):
+    two, one, parts = (tmp_path / name for name in ("two", "one", "parts"))
+    done = torchrun("-m", "--", "train.classifier", *SMOKE, *EXACT, "--out", two)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1  train loss") == 1  # one process speaks
+    classifier.main([*SMOKE, *EXACT, "--out", str(one)])
+    classifier.main([*SMOKE, *EXACT, "--accumulate", "2", "--out", str(parts)])
+    for run in (two, parts):
+        assert [pytest.approx(row, rel=1e-4) for row in history(one)] == history(run)
+        assert furthest(one, run) < 1e-6
+    assert json.loads((two / "config.json").read_text())["training"]["stages"][0]["processes"] == 2
+
+
+def test_a_dead_process_ends_the_run_and_another_number_resumes_it(tmp_path, alone):
+    """Two processes normalise by their own halves of a batch, as one does that takes it in two parts."""
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    script = tmp_path / "dies.py"
+    script.write_text(DIES)
+    done = torchrun(script, *SMOKE, "--out", broken)
+    assert done.returncode == 1
+    assert "MemoryError: rank 1 has had enough" in done.stderr[done.stderr.index("Root Cause") :]
+    assert len(torch.load(broken / "checkpoint.pt", weights_only=True)["history"]) == 1
+    assert not (broken / "model.safetensors").exists()
+
+    segmenter.main([*SMOKE, "--accumulate", "2", "--resume", "--out", str(broken)])
+    segmenter.main([*SMOKE, "--accumulate", "2", "--out", str(whole)])
+    assert furthest(whole, broken) < 1e-4
+    for one, two in zip(history(whole), history(broken), strict=True):
+        assert one["train loss"] == pytest.approx(two["train loss"], abs=1e-4)
+        assert one["validation Dice"] == pytest.approx(two["validation Dice"], rel=0.1)  # the running statistics differ
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"--batch 8 and --samples 16 came; with 1 processes and --accumulate 3 .* of 3"):
+        segmenter.main([*SMOKE, "--accumulate", "3", "--out", str(tmp_path)])
+    with pytest.raises(ValueError, match="--accumulate 0 came"):
+        segmenter.main([*SMOKE, "--accumulate", "0", "--out", str(tmp_path)])
+
+
+def test_shared_batch_statistics_leave_the_network_what_it_is():
+    net = EffUNet().eval()
+    image, keys = torch.randn(1, 3, 64, 64), list(net.state_dict())
+    with torch.inference_mode():
+        before = net(image)
+        share_batch_statistics(net)
+        assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in net.modules())
+        assert torch.equal(net(image), before)
+    assert list(net.state_dict()) == keys

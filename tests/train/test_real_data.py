@@ -1,0 +1,114 @@
+"""What only real patients can show. Runs where BRAINMRI_DATA points to the dataset in its Kaggle layout."""
+
+import json
+import os
+
+import nibabel
+import numpy as np
+import pytest
+
+import brainmri
+from brainmri.zoo.registry import DEFAULT
+from train.data import HELD_OUT, find_slices, read_image, read_mask, split_patients, tumour_areas
+from train.evaluation.evaluate import evaluate, main
+from train.evaluation.metrics import dice
+from train.folds import MANIFEST, make_manifest, split_at_hand
+from train.paper.slicewise import split_for_segmenter
+from train.release.card import by_slice, split_of
+
+DATA = os.environ.get("BRAINMRI_DATA")
+pytestmark = pytest.mark.skipif(not DATA, reason="BRAINMRI_DATA is not set")
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return find_slices(DATA)
+
+
+def test_the_dataset_is_whole(cases):
+    eligible = {case: slices for case, slices in cases.items() if case not in HELD_OUT}
+    assert len(eligible) == 90
+    assert sum(map(len, eligible.values())) == 3246
+
+
+def test_the_shipped_split_is_the_one_the_code_makes(cases):
+    areas = {c: a for c, a in tumour_areas(cases).items() if c not in HELD_OUT}
+    split = split_patients(areas)
+    everybody = sorted({*split.train, *split.validation})
+    for entry in brainmri.list_models():
+        recorded = split_of(entry)
+        if by_slice(entry):
+            tumour = [s for case in areas for s in cases[case] if read_mask(s.mask).any()]
+            made = vars(split_for_segmenter(tumour, seed=0))
+            assert recorded["slices"] == {role: sorted(s.image.stem for s in made[role]) for role in recorded["slices"]}
+            continue
+        assert recorded["validated_on"] in (list(split.validation), everybody)  # one fold's patients, or all of them
+
+
+def test_the_manifest_is_the_one_the_code_makes(cases):
+    eligible = {case: slices for case, slices in cases.items() if case not in HELD_OUT}
+    areas = tumour_areas(eligible)
+    assert json.loads(MANIFEST.read_text()) == make_manifest(areas)
+    assert [split_at_hand(eligible, 5, fold) for fold in range(5)] == [split_patients(areas, fold=fold) for fold in range(5)]
+
+
+def test_a_real_study_is_outlined(cases):
+    # one patient, whom released weights may have seen: this is a check of the path, not a measurement
+    case = "TCGA_HT_7694_19950404"
+    slices = cases[case]
+    study = brainmri.Pipeline(device="cpu").study(slices[0].image.parent)
+    truth = np.stack([read_mask(s.mask) for s in slices])
+    assert study.mask.shape == truth.shape
+    assert dice(study.mask, truth) > 0.8
+    right = [
+        (f.verdict == "tumour") == t for f, t in zip(study.findings, truth.any((1, 2)), strict=True) if f.verdict != "review"
+    ]
+    assert np.mean(right) > 0.9
+
+
+def test_a_real_study_as_nifti_is_outlined_alike(cases, tmp_path):
+    """The dataset's slices, stored as a volume of three sequences on a sagittal grid, and the mask taken back from there."""
+    slices = cases["TCGA_HT_7694_19950404"]
+    pixels = np.stack([read_image(s.image) for s in slices])  # (S, H, W, 3), to superior, posterior and left
+    stored = np.ascontiguousarray(pixels.transpose(1, 0, 2, 3)[::-1])  # to anterior, superior and left
+    affine = np.array([[0, 0, -1.0, 128], [1.0, 0, 0, -128], [0, 5.0, 0, 0], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(stored, affine), tmp_path / "study.nii.gz")
+    pipe = brainmri.Pipeline(device="cpu")
+    plain, volume = pipe.study(slices[0].image.parent), pipe.study(tmp_path / "study.nii.gz")
+    truth = np.stack([read_mask(s.mask) for s in slices])
+    assert dice(volume.mask, truth) == pytest.approx(dice(plain.mask, truth), abs=1e-3)
+    back = volume.geometry.to_original(volume.mask)
+    assert dice(back, truth.transpose(1, 0, 2)[::-1]) == pytest.approx(dice(plain.mask, truth), abs=1e-3)
+    assert volume.volume_mm3 == pytest.approx(plain.mask.sum() * 5.0, rel=0.01)
+
+
+def test_one_slice_and_the_volume_agree(cases):
+    slices = cases["TCGA_HT_7694_19950404"][10:13]
+    pipe = brainmri.Pipeline(device="cpu")
+    study = pipe.study(np.stack([read_image(s.image) for s in slices]))
+    for number, item in enumerate(slices):  # but for small islands, and what neighbours say where an entry hears them
+        assert dice(pipe(item.image).mask, study.mask[number]) > 0.9
+
+
+def test_evaluate_writes_its_report(cases, tmp_path, capsys):
+    patients = tmp_path / "patients.txt"
+    patients.write_text("TCGA_CS_4941_19960909\nTCGA_HT_7694_19950404\n")
+    main(["--data", DATA, "--patients", str(patients), "--out", str(tmp_path / "report.json"), "--device", "cpu"])
+    assert "volumetric Dice, mean over patients" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    for role in ("segmenter", "classifier"):
+        assert {"name": DEFAULT, "device": "cpu", "runtime": "torch"}.items() <= report[role].items()
+    figures = report["figures"]["three sequences"]
+    assert figures["patients"] == 2
+    seen = json.loads((brainmri.zoo.registry.find_entry(DEFAULT).folder / "split.json").read_text())["train"]
+    trained_on = {"TCGA_CS_4941_19960909", "TCGA_HT_7694_19950404"} & set(seen)
+    assert report["patients_trained_on"] == {DEFAULT: len(trained_on)}
+    low, high = figures["volumetric Dice, mean over patients"]["interval_95"]
+    assert low <= figures["volumetric Dice, mean over patients"]["value"] <= high
+
+
+def test_a_segmenter_alone_is_measured(cases):
+    model = brainmri.load("resunet-lgg", device="cpu")
+    report = evaluate({"TCGA_CS_4941_19960909": cases["TCGA_CS_4941_19960909"]}, model, None)
+    assert "verdict AUC, by slice" not in report["three sequences"]
+    assert 0 <= report["three sequences"]["volumetric Dice, mean over patients"]["value"] <= 1

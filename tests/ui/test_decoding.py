@@ -1,0 +1,235 @@
+"""Uploads are decoded in processes that can be killed: the same scans come out, and no upload stops the next."""
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import termios
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from brainmri.io import reading
+from brainmri.io.limits import UnreadableImage
+from brainmri.io.writers import write_nifti, write_segmentation
+from brainmri.ui import decoding
+from brainmri.ui.decoding import Decoders
+from tests.support.phantom import PHANTOM, images, nifti, save, zip_of
+
+EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
+SLICE = str(EXAMPLES / "large-lesion.png")
+
+
+@pytest.fixture(scope="module")
+def pool():
+    decoders = Decoders(workers=2)
+    yield decoders
+    decoders.close()
+
+
+@pytest.fixture
+def through(pool, monkeypatch):
+    """The page's readers, in workers of these tests' own that have started."""
+    monkeypatch.setattr(decoding, "decoders", lambda: pool)
+    for _ in workers(pool):
+        decoding.read_slice(SLICE)  # they take turns
+    return decoding
+
+
+def workers(pool: Decoders) -> list[int]:
+    """Process numbers of those that are idle."""
+    return [worker.process.pid for worker in pool.idle.queue]
+
+
+def unread(process: subprocess.Popen) -> int:
+    """Bytes of a request that it has yet to read."""
+    return int.from_bytes(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def assert_equal(one, other) -> None:
+    """Scans or geometries, field by field."""
+    for field in fields(one):
+        ours, theirs = getattr(one, field.name), getattr(other, field.name)
+        if field.name == "geometry" and ours is not None:
+            assert_equal(ours, theirs)
+        elif isinstance(ours, np.ndarray):
+            assert (ours.dtype, ours.shape, ours.tobytes()) == (theirs.dtype, theirs.shape, theirs.tobytes()), field.name
+        else:
+            assert ours == theirs, field.name
+            assert type(ours) is type(theirs), field.name
+
+
+def studies(folder: Path) -> dict[str, tuple[list[Path], dict | None]]:
+    """Files and what is assigned, of every kind of study."""
+    series = save(folder / "series", images("sagittal"))
+    two = [nifti(folder / f"{name}.nii.gz", volume) for name, volume in (("a", PHANTOM), ("b", PHANTOM[::-1]))]
+    return {
+        "NIfTI": ([EXAMPLES / "study-flair.nii.gz"], None),
+        "assigned": (two, {1: 1, 0: 0, 2: None}),
+        "DICOM": (sorted(series.iterdir()), None),
+        "zip": ([zip_of(series)], None),
+    }
+
+
+@pytest.mark.parametrize("kind", ["NIfTI", "assigned", "DICOM", "zip"])
+def test_a_study_and_its_files_are_the_same_with_and_without_a_worker(through, tmp_path, kind):
+    paths, assign = studies(tmp_path)[kind]
+    paths = [str(path) for path in paths]
+    here, there = reading.read_study(paths, assign), through.read_study(paths, assign)
+    assert_equal(here, there)
+    assert reading.list_sequences(paths) == through.list_sequences(paths)
+    mask, written = here.pixels[..., 1] > 0.8, []
+    for number, scan in enumerate((here, there)):
+        write_nifti(tmp_path / f"{number}.nii.gz", mask, scan.geometry)
+        written.append((tmp_path / f"{number}.nii.gz").read_bytes())
+    assert written[0] == written[1]
+    if here.geometry.instances:
+        segmentations = []
+        for scan in (here, there):
+            write_segmentation(tmp_path / "mask.dcm", mask, scan.geometry, "0")
+            segmentation = pydicom.dcmread(tmp_path / "mask.dcm")
+            # its own UIDs and the time are new for each that is written, and with the UIDs' lengths that of the file's header
+            told = re.sub(r"1\.2\.826\.0\.1\.3680043\.10\.511\.[\d.]+|[DT][AMT]: '[\d.]+'|Length +UL: \d+", "", str(segmentation))
+            segmentations.append((told, segmentation.PixelData))
+        assert segmentations[0] == segmentations[1]
+
+
+def test_a_slice_is_the_same_with_and_without_a_worker(through):
+    assert_equal(reading.read_slice(SLICE), through.read_slice(SLICE))
+
+
+def test_refusals_are_the_readers_own(through, tmp_path):
+    (tmp_path / "notes.png").write_text("Dear doctor,")
+    for read in (reading.read_slice, through.read_slice):
+        with pytest.raises(UnreadableImage, match=r"notes\.png: this is not an image"):
+            read(str(tmp_path / "notes.png"))
+        with pytest.raises(FileNotFoundError, match="nothing is not a file"):
+            read(str(tmp_path / "nothing"))
+    (tmp_path / "notes.png").rename(tmp_path / "notes.dat")
+    with pytest.raises(UnreadableImage, match="no slices and no volume"):
+        through.read_study([str(tmp_path / "notes.dat")])
+
+
+def test_who_takes_too_long_is_told_and_the_next_one_served(through, pool, monkeypatch):
+    stopped = workers(pool)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr(decoding, "SLICE_SECONDS", 0.5)
+    monkeypatch.setattr(decoding, "STUDY_SECONDS", 0.25)
+    with pytest.raises(UnreadableImage, match=r"large-lesion\.png: it took more than 0\.5 seconds, .* Accepted: PNG, JPEG"):
+        through.read_slice(SLICE)
+    with pytest.raises(UnreadableImage, match=r"study: it took more than 0\.25 seconds, .* Accepted: slices named"):
+        through.read_study([SLICE])
+    monkeypatch.undo()
+    monkeypatch.setattr(decoding, "decoders", lambda: pool)
+    assert not set(workers(pool)) & set(stopped)
+    assert [through.read_slice(SLICE).pixels.shape for _ in stopped] == [(256, 256, 3)] * len(stopped)
+
+
+def test_a_crash_is_told_and_the_next_one_served(through, pool):
+    stopped = [worker.process for worker in pool.idle.queue]
+    for process in stopped:
+        process.send_signal(signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as visitor:
+        asked = visitor.submit(through.read_slice, SLICE)
+        while not (busy := [process for process in stopped if unread(process)]):  # or it would die with nothing to do
+            assert not asked.done(), asked.result()
+            time.sleep(0.01)
+        busy[0].send_signal(signal.SIGSEGV)
+        busy[0].send_signal(signal.SIGCONT)
+        with pytest.raises(UnreadableImage, match=r"large-lesion\.png: it made the reader crash"):
+            asked.result()
+    for worker in list(pool.idle.queue):  # what died with nothing to do is not the next visitor's fault
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+    assert through.read_slice(SLICE).pixels.ndim == 3
+
+
+def test_a_worker_that_died_before_it_was_asked_is_told_as_a_crash():
+    worker = decoding.Worker()
+    worker.ask(20, call="read_slice", source=SLICE)
+    worker.process.kill()
+    worker.process.wait()
+    with pytest.raises(decoding.Lost, match="crash"):
+        worker.ask(20, call="read_slice", source=SLICE)
+
+
+def test_too_much_memory_is_told_and_the_next_one_served(tmp_path, monkeypatch):
+    small = Decoders(workers=1, memory=2**29)
+    monkeypatch.setattr(decoding, "decoders", lambda: small)
+    volume = np.zeros((320, 320, 256), np.uint8)
+    volume[100] = 9
+    path = tmp_path / "flair.nii"
+    path.write_bytes(nibabel.Nifti1Image(volume, np.eye(4)).to_bytes())
+    with pytest.raises(UnreadableImage, match=r"study: it took more than 0\.5 GiB of memory.*Accepted: slices named"):
+        decoding.read_study([str(path)])
+    assert decoding.read_slice(SLICE).pixels.ndim == 3
+    small.close()
+
+
+def test_two_visitors_at_once_get_their_own(through, pool, tmp_path):
+    paths = []
+    for value in range(1, 9):
+        paths.append(str(tmp_path / f"{value}.png"))
+        Image.new("L", (40 + value, 64), value).save(paths[-1])
+    with ThreadPoolExecutor(4) as visitors:
+        for value, scan in enumerate(visitors.map(through.read_slice, paths * 3)):
+            value = value % 8 + 1
+            assert scan.pixels.shape == (64, 40 + value, 3)
+            assert np.rint(scan.pixels * 255).min() == value
+    assert len(workers(pool)) == 2
+
+
+def test_a_worker_is_replaced_after_its_requests(through, pool, monkeypatch):
+    first, *others = pool.idle.queue
+    monkeypatch.setattr(decoding, "REQUESTS", first.answered + 1)
+    through.read_slice(SLICE)
+    assert first.process.poll() is not None
+    assert len(workers(pool)) == 1 + len(others)
+
+
+def test_a_worker_ends_with_its_server():
+    program = (
+        "from brainmri.ui.decoding import Worker\n"
+        f"worker = Worker(); worker.ask(20, call='read_slice', source={SLICE!r})\n"
+        "print(worker.process.pid, flush=True); import os; os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=EXAMPLES.parents[1], check=False)
+    pid = int(done.stdout)
+    for _ in range(100):
+        status = Path(f"/proc/{pid}/stat")
+        if not status.exists() or status.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("it is still there")
+
+
+def test_a_worker_is_light():
+    program = "import sys, brainmri.ui.worker; assert not {'torch', 'gradio', 'pandas', 'highdicom'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=EXAMPLES.parents[1])
+
+
+def test_a_visitor_of_the_page_whose_upload_hangs_is_told_and_may_try_again(page_url, tmp_path, monkeypatch):
+    client = Client(page_url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
+    for _ in range(decoding.WORKERS):
+        decoding.read_slice(SLICE)  # so that all have started
+    monkeypatch.setattr(decoding, "SLICE_SECONDS", 1)
+    for pid in workers(decoding.decoders()):
+        os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(AppError, match=r"large-lesion\.png: it took more than 1 seconds.*Accepted: PNG, JPEG"):
+        client.predict(handle_file(SLICE), api_name="/predict")
+    for pid in workers(decoding.decoders()):
+        os.kill(pid, signal.SIGCONT)
+    monkeypatch.undo()
+    assert client.predict(handle_file(SLICE), api_name="/predict")[0]["width"] == 256

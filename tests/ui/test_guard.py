@@ -1,0 +1,249 @@
+"""The page's server among strangers: what they may fetch through it, what it serves back, and names that mean mischief."""
+
+import asyncio
+import io
+import json
+import socket
+import threading
+import zipfile
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from gradio import processing_utils
+from PIL import Image
+
+from brainmri.ui import guard
+
+EXAMPLE = Path(__file__).parents[2] / "assets" / "examples" / "large-lesion.png"
+SCRIPT = b"<html><script>alert(document.domain)</script></html>"
+SVG = b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(document.domain)'/>"
+
+
+@pytest.fixture(scope="module")
+def web(page_url):
+    with httpx.Client(base_url=page_url + "gradio_api/", timeout=60) as client:
+        yield client
+
+
+def upload(web: httpx.Client, name: str, data: bytes) -> str | None:
+    """The path under which the server keeps a file; None where it does not take the name."""
+    answer = web.post("upload", files={"files": (name, data)})
+    if answer.status_code == 400:
+        assert "Invalid file name" in answer.text
+        return None
+    return answer.json()[0]
+
+
+def call(web: httpx.Client, path: str, endpoint: str = "predict") -> str:
+    """What comes of naming a path as the input, as a program would, to the last event."""
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    data = [[file] if endpoint == "study" else file, "effunet-lgg", "effunet-lgg", None]
+    data += [None] * 3 if endpoint == "study" else []
+    answer = web.post(f"call/{endpoint}", json={"data": data})
+    if answer.status_code != 200:
+        return answer.text
+    return web.get(f"call/{endpoint}/{answer.json()['event_id']}").text
+
+
+# --- what is fetched ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def secret():
+    """A server that nobody outside may reach, and what it was asked for."""
+    asked, listener = [], socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                asked.append(connection.recv(999))
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret")
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1], asked
+    listener.close()
+
+
+def places(port: int) -> list[str]:
+    hosts = ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433", "127.1"]
+    return [f"http://{host}:{port}/slice.png" for host in hosts] + [
+        "http://169.254.169.254/latest/meta-data/slice.png", "http://100.100.100.200/slice.png", "http://10.0.0.1/slice.png",
+        "http://[64:ff9b::7f00:1]/slice.png", "http://[2002:7f00:1::]/slice.png",
+    ]  # fmt: skip
+
+
+def test_a_private_address_is_not_fetched_as_an_input(web, secret):
+    port, asked = secret
+    for place in places(port):
+        answer = call(web, place)
+        assert "event: error" in answer, place
+        assert "secret" not in answer
+    assert "event: error" in call(web, f"http://127.0.0.1:{port}/flair.nii", "study")
+    assert asked == []
+
+
+def test_no_address_is_served_as_a_file(web, secret):
+    port, asked = secret
+    for place in [*places(port), "http://example.com/x.png", "https://example.com/x.png"]:
+        for form in ("file=", "file/"):
+            answer = web.get(form + place)
+            assert (answer.status_code, answer.text) == (403, "Files of other servers are not served."), place
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "file:///etc/passwd", "/proc/self/environ", "../../../../etc/passwd", __file__, "//etc/passwd", "~"]
+)
+def test_a_file_that_was_not_uploaded_is_neither_read_nor_served(web, path):
+    for endpoint in ("predict", "compare", "study"):
+        answer = call(web, path, endpoint)
+        assert "event: error" in answer or "detail" in answer, answer
+        assert "root:" not in answer
+    assert web.get("file=" + path).status_code in (403, 404)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "10.1.2.3", "169.254.169.254", "100.64.0.1", "::1", "fd00::1", "64:ff9b::a00:1", "224.0.0.1"]
+)
+def test_hosts_that_are_not_public(host):
+    with pytest.raises(guard.Refused, match="not public"):
+        asyncio.run(guard.public_address(host))
+
+
+def test_gradio_fetches_from_public_hosts_alone_and_no_more_than_may_be_uploaded(page_url, secret, monkeypatch):
+    def fetch(host: str) -> bytes:
+        return asyncio.run(processing_utils.async_ssrf_protected_get(f"http://{host}:{port}/slice.png")).content
+
+    port, asked = secret
+    with pytest.raises(guard.Refused, match="not public"):
+        fetch("127.0.0.1")
+    with pytest.raises(guard.Refused, match="unknown host"):
+        fetch("no-such-host.invalid")
+    assert asyncio.run(guard.public_address("93.184.215.14")) == "93.184.215.14"
+    assert asked == []
+
+    async def here(host: str) -> str:
+        return "127.0.0.1"
+
+    monkeypatch.setattr(guard, "public_address", here)  # for a public host, of which tests have none
+    assert fetch("public.example") == b"secret"
+    assert b"Host: public.example" in asked.pop()
+    monkeypatch.setattr(guard, "MAX_UPLOAD", 5)
+    with pytest.raises(guard.Refused, match="more than 0 MiB"):
+        fetch("public.example")
+    monkeypatch.setattr(guard, "MAX_UPLOAD", 6)
+    monkeypatch.setattr(guard, "FETCH_SECONDS", -1)
+    with pytest.raises(guard.Refused, match="-1 seconds"):
+        fetch("public.example")
+    asked.clear()
+
+
+# --- what is taken --------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_of_too_many_bytes_is_not_taken_in(web, monkeypatch):
+    monkeypatch.setattr(guard, "MAX_REQUEST", 2**16)
+    monkeypatch.setattr(guard, "MAX_UPLOADS", 2**18)
+    body = json.dumps({"data": ["x" * 2**17]}).encode()
+
+    def in_pieces():
+        yield from (body[start : start + 4096] for start in range(0, len(body), 4096))
+
+    for content in (body, in_pieces()):
+        answer = web.post("call/predict", content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == 413
+    assert upload(web, "slice.png", bytes(2**17))
+    answer = web.post("upload", files={"files": ("slice.png", bytes(2**19))})
+    assert (answer.status_code, answer.text) == (413, "More than 0 MiB came in one request.")
+
+
+# --- what is served back --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("x.html", SCRIPT), ("x.svg", SVG), ("x.htm", SCRIPT), ("x.xhtml", SCRIPT), ("x.xml", SVG), ("x.png", SCRIPT), ("x", SCRIPT),
+     ("x.jpg", SVG), ("x.js", b"alert(1)"), ("x.pdf", b"%PDF-1.4"), ("x.mht", SCRIPT), ("x.png.html", SCRIPT)],
+)  # fmt: skip
+def test_an_upload_never_comes_back_as_a_page(web, name, data):
+    path = upload(web, name, data)
+    for headers in ({}, {"Range": "bytes=0-20"}):
+        answer = web.get("file=" + path, headers=headers)
+        assert answer.status_code in (200, 206)
+        kind = answer.headers["content-type"]
+        assert kind in ("application/octet-stream", "image/png", "image/jpeg")
+        assert kind.startswith("image/") or answer.headers["content-disposition"].startswith("attachment")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("x.html", SCRIPT), ("x.svg", SVG), ("x.png", SVG), ("x.jpg", SCRIPT), ("x.tif", b"%PDF-1.4")]
+)
+def test_pages_and_drawings_are_refused_as_slices_and_as_studies(web, name, data):
+    path = upload(web, name, data)
+    slice_, study = call(web, path), call(web, path, "study")
+    assert "Invalid file type" in slice_ or "not an image" in slice_
+    assert "no slices and no volume" in study or "not an image" in study
+
+
+# --- names ----------------------------------------------------------------------------------------------------------------
+
+NAMES = [
+    "CON.png", "x" * 300 + ".PNG", "Schädel Ø 脑 🧠.png", "a\nb\r\n<b>.png", "../../x.png", "..\\x.png", "-rf '; `c`.png", "..",
+    "%2e%2e%2fx.png", "\u202egnp.exe.png", "...png", "a\0b.png", "x.png/",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_slice_of_any_name_is_read_and_its_files_have_tame_ones(web, name):
+    cache = Path(upload(web, "slice.png", b"")).parents[1]
+    path = upload(web, name, EXAMPLE.read_bytes())
+    if path is None:
+        assert not name.strip("./\\")
+        return
+    assert Path(path).parents[1] == cache
+    answer = call(web, path)
+    if not path.lower().endswith(".png"):
+        assert "Invalid file type" in answer
+        return
+    assert "event: complete" in answer, answer
+    files = [part["path"] for part in json.loads(answer.split("data: ")[-1])[2:]]
+    assert len(files) == 3
+    for file in map(Path, files):
+        assert file.name.isascii()
+        assert not set(file.name) & set(" '\"\\;:`<>\r\n%")
+        assert len(file.name) < 120
+
+
+# --- files that are two things at once --------------------------------------------------------------------------------------
+
+
+def polyglots() -> dict[str, bytes]:
+    picture, packed = EXAMPLE.read_bytes(), io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("../../evil.png", picture)
+    jpeg = io.BytesIO()
+    Image.fromarray(np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)).save(jpeg, "JPEG", comment=SCRIPT)
+    return {"png and zip.png": picture + packed.getvalue(), "jpeg and html.jpg": jpeg.getvalue() + SCRIPT}
+
+
+@pytest.mark.parametrize("name", polyglots())
+def test_a_polyglot_is_the_picture_it_begins_as(web, name):
+    path = upload(web, name, polyglots()[name])
+    answer = call(web, path)
+    assert "event: complete" in answer
+    assert "event: complete" in call(web, path, "study")
+    assert web.get("file=" + path).headers["content-type"].startswith("image/")
+    assert not [file for file in json.loads(answer.split("data: ")[-1])[2:] if b"script" in Path(file["path"]).read_bytes()]
+
+
+def test_a_picture_hidden_in_a_document_is_refused(web):
+    hidden = b"%PDF-1.4\n" + EXAMPLE.read_bytes()
+    assert "not an image" in call(web, upload(web, "x.png", hidden))

@@ -1,0 +1,191 @@
+"""What the page tells of a model, its own or a stranger's: nothing of a stranger's runs, and what is stored is what is shown."""
+
+import json
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from brainmri.report.metric_tables import RELIABILITY, reliability_svg, reliability_table
+from brainmri.ui.inference import offer, offered
+from brainmri.ui.models_tab import LONGEST, card_html, model_html, safe_html, self_check
+from brainmri.zoo.entry import CARD, CONFIG, STUDY, VARIANTS, read_entry
+from brainmri.zoo.registry import DEFAULT, EMBEDDED, embedded
+from train.evaluation.metrics import reliability
+
+HARMLESS = set("a blockquote br code em h3 h4 h5 h6 hr li ol p pre strong table tbody td th thead tr ul".split())
+OURS = set("article circle details div figcaption figure g h2 path rect small summary svg text title".split())
+
+
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.fixture
+def entry(tmp_path):
+    """Reads the default entry from a folder of its own, its configuration and card changed before."""
+
+    def entry(card: str | None = None, **config):
+        folder = tmp_path / "stranger"
+        shutil.copytree(EMBEDDED / DEFAULT, folder, dirs_exist_ok=True)
+        if card is not None:
+            (folder / CARD).write_text(card, encoding="utf-8")
+        known = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        (folder / CONFIG).write_text(json.dumps(known | config), encoding="utf-8")
+        return read_entry(folder)
+
+    return entry
+
+
+@pytest.fixture
+def with_bins(entry):
+    """The default entry with bins of a hundred slices each, half of 20 patients right and half wrong about one in ten."""
+    said = np.repeat([0.05, 0.5, 0.95], [100, 40, 60])
+    patients = [np.stack([said, np.arange(200) % 10 < 10 * said], axis=1)] * 19 + [np.stack([said, said > 2], axis=1)]
+    metrics = json.loads((EMBEDDED / DEFAULT / CONFIG).read_text(encoding="utf-8"))["metrics"]
+    for figures in metrics["variants"].values():
+        figures.pop(RELIABILITY, None)
+    metrics["variants"][VARIANTS[0]][RELIABILITY] = reliability(patients)
+    metrics["variants"][STUDY] = metrics["variants"][VARIANTS[0]] | {RELIABILITY: reliability(patients[:1])}
+    return entry(metrics=metrics)
+
+
+NASTY = """---
+tags: [hidden]
+---
+# Model
+
+<script>alert(1)</script><img src=x onerror=alert(1)>
+
+<iframe src="https://elsewhere.example"></iframe>
+
+Text with <b onclick="alert(1)">bold</b>, ![a picture](https://elsewhere.example/pixel.png), ![](data:image/svg+xml;base64,AAAA),
+[script](javascript:alert(1)), [data](data:text/html;base64,AAAA), [file](LICENSE), [top](#t), [web](https://a.example "title"),
+<https://b.example>, `<svg onload=alert(1)>`, {{value}} and ${alert(1)}
+
+| a | b |
+|---|---|
+| <style>*{}</style> | ![x](//elsewhere.example/x.png) |
+
+```html
+</code></pre><script>alert(1)</script>
+```
+"""
+
+
+def test_nothing_of_a_strangers_card_runs_or_fetches(entry):
+    html = card_html(entry(card=NASTY))
+    links = []
+    for tag, attributes in Tags(html).found:
+        assert tag in HARMLESS | {"details", "summary", "div"}
+        if tag == "a":
+            links += [attributes["href"]] if attributes else []
+            assert not attributes or attributes["rel"] == "noopener noreferrer nofollow"
+        else:
+            assert set(attributes) <= {"class", "tabindex", "role", "aria-label"}
+    assert links == ["https://a.example", "https://b.example"]
+    assert "hidden" not in html
+    assert "[a picture]" in html
+    assert "<h3>Model</h3>" in html
+    assert "&lt;script&gt;alert(1)" in html  # it is read, not run
+
+
+def test_a_card_that_never_ends_is_cut(entry):
+    html = card_html(entry(card="word " * LONGEST))
+    assert len(html) < LONGEST + 1000
+    assert "too long to be shown" in html
+
+
+def test_an_entry_without_a_card_or_measures_says_so(entry):
+    plain = entry(metrics={})
+    (plain.folder / CARD).unlink()
+    html = model_html(plain)
+    assert "<p>Not measured.</p>" in html
+    assert "This entry has no card." in html
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        ["<img src=x>"],
+        {"variants": {}},
+        {"variants": []},
+        {"protocol": "<script>", "variants": {VARIANTS[0]: {"patients": "<b>", "slices": 3}}},
+        {"protocol": "p", "variants": {VARIANTS[0]: {"patients": 1, "slices": 3, RELIABILITY: [{"slices": "<img>"}]}}},
+        {"protocol": "p", "variants": {VARIANTS[0]: {"patients": 1, "slices": 3, RELIABILITY: [{"slices": 2}]}}},
+    ],
+)
+def test_metrics_of_another_layout_are_not_shown(metrics, entry):
+    html = model_html(entry(name="<script>", summary="<img src=x>", metrics=metrics))
+    assert "not of this layout" in html
+    assert {tag for tag, _ in Tags(html).found} <= HARMLESS | OURS
+
+
+def test_names_of_figures_are_escaped(entry):
+    figures = {"patients": 1, "slices": 3, "<img src=x onerror=alert(1)>": {"value": 0.5}}
+    html = model_html(entry(card="", metrics={"protocol": "<script>", "variants": {VARIANTS[0]: figures}}))
+    assert "0.500" in html
+    assert {tag for tag, _ in Tags(html).found} <= HARMLESS | OURS
+
+
+@pytest.mark.parametrize("name", embedded())
+def test_every_measured_figure_is_shown_with_its_interval(name):
+    entry = embedded()[name]
+    html = model_html(entry)
+    for figures in entry.metrics["variants"].values():
+        for figure, found in figures.items():
+            if isinstance(found, dict) and "value" in found:
+                assert figure in html
+                assert (
+                    f">{found['value']:.3f}" + (" [{:.3f}, {:.3f}]<".format(*found["interval_95"]) if len(found) > 1 else "<")
+                    in html
+                )
+    assert html.index("Intended use") > html.index("<summary>The whole card</summary>")
+
+
+def test_the_diagram_is_drawn_from_the_bins(with_bins):
+    drawing = ElementTree.fromstring(str(reliability_svg(with_bins, VARIANTS[0])))
+    dots = [{name: float(dot.get(name)) for name in ("cx", "cy", "r")} for dot in drawing.findall(".//{*}circle")]
+    bins = with_bins.metrics["variants"][VARIANTS[0]][RELIABILITY]
+    assert [one["slices"] for one in bins] == [2000, 800, 1200]
+    assert [dot["cx"] for dot in dots] == pytest.approx([58 + 250 * 0.05, 58 + 125, 58 + 250 * 0.95], abs=0.06)
+    assert [dot["cy"] for dot in dots] == pytest.approx([260 - 250 * one["tumour"] for one in bins], abs=0.06)
+    assert dots[0]["r"] > dots[2]["r"] > dots[1]["r"]
+    assert drawing.get("role") == "img"
+    assert f"{DEFAULT}, three sequences" in drawing.get("aria-label")
+    (band,) = drawing.findall(".//{*}rect")
+    low, high = with_bins.review
+    assert (float(band.get("x")), float(band.get("width"))) == pytest.approx((58 + 250 * low, 250 * (high - low)), abs=0.06)
+    assert len(re.findall('stroke-width="2"', reliability_svg(with_bins, VARIANTS[0]))) == 3
+    assert 'stroke-width="2"' not in reliability_svg(with_bins, STUDY)  # one patient says nothing of the spread
+
+
+def test_the_diagrams_have_their_numbers_beside_them(with_bins):
+    html = model_html(with_bins)
+    assert html.count("<svg") == 2
+    rows = reliability_table(with_bins.metrics["variants"]).splitlines()
+    assert rows[0] == "| probability of tumour | three sequences | whole study |"
+    assert rows[3].startswith("| 46.7% to 53.3% | 47.5% of 800 |")
+    assert safe_html("\n".join(rows)) in html
+    assert "was not stored" not in html.split("Where it fails")[0]
+
+
+def test_the_check_is_a_sentence(entry, monkeypatch):
+    offer([])
+    computed = rf"<p class='well'>.* {DEFAULT} on \w+ by \w+ answers as stored, within [\d.e-]+\.</p>"
+    assert re.fullmatch(computed, self_check(DEFAULT))
+    stored = json.loads((EMBEDDED / DEFAULT / CONFIG).read_text(encoding="utf-8"))["selfcheck"]
+    drifted = entry(selfcheck=stored | {"probability": stored["probability"] - 0.5})
+    monkeypatch.setitem(offered, str(drifted.folder), drifted)
+    assert re.search(r"class='ill'.*drifted by 0\.5\d* from its stored answer", self_check(str(drifted.folder)))

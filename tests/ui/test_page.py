@@ -1,0 +1,177 @@
+"""The page's endpoint, over HTTP, as a program would use it."""
+
+import json
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+from skimage import data
+
+import brainmri
+
+STUDY = Path(__file__).parents[2] / "assets" / "examples" / "study-flair.nii.gz"
+EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
+
+
+@pytest.fixture(scope="module")
+def client(page_url, tmp_path_factory) -> Client:
+    return Client(page_url, verbose=False, analytics_enabled=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+
+
+def test_predict_gives_the_record_the_pictures_and_the_files(client):
+    record, pictures, mask, overlay, finding = client.predict(handle_file(EXAMPLES / "large-lesion.png"), api_name="/predict")
+    width, height = Image.open(EXAMPLES / "large-lesion.png").size
+    assert record["verdict"] in ("tumour", "no tumour", "review")
+    assert {"input": "large-lesion.png", **record} == json.loads(Path(finding).read_text(encoding="utf-8"))
+    assert (record["width"], record["height"]) == (width, height)
+    assert all(Path(p["image"]).suffix == ".png" for p in pictures)
+    assert len(pictures) == 5
+    drawn = Image.open(mask)
+    assert (drawn.mode, drawn.size) == ("L", (width, height))
+    assert set(np.unique(drawn)) <= {0, 255}
+    assert np.count_nonzero(drawn) == record["area_px"]
+    assert (Image.open(overlay).mode, Image.open(overlay).size) == ("RGB", (width, height))
+    assert [Path(p).name for p in (mask, overlay, finding)] == [
+        f"large-lesion.{end}" for end in ("mask.png", "overlay.png", "finding.json")
+    ]
+
+
+def test_a_photograph_is_for_review_without_a_probability(client, tmp_path):
+    from brainmri.ui.slice_tab import finding_html
+
+    Image.fromarray(data.astronaut()).save(tmp_path / "astronaut.png")
+    record, *_ = client.predict(handle_file(tmp_path / "astronaut.png"), api_name="/predict")
+    assert record["verdict"] == "review"
+    assert record["gate"]["questioned"]
+    shown = finding_html(record)
+    assert record["reason"] in shown
+    assert "means anything" in shown
+    assert "probability of tumour" not in shown
+
+
+def test_the_threshold_is_the_segmenters_own_unless_given(client):
+    image = handle_file(EXAMPLES / "large-lesion.png")
+    areas = []
+    for threshold in (0.05, None, 0.95):
+        record = client.predict(image, threshold=threshold, api_name="/predict")[0]
+        areas.append(record["area_px"])
+        if threshold is not None:
+            assert record["provenance"]["mask_threshold"] == threshold
+    assert areas[0] > areas[1] > areas[2] > 0
+
+
+@pytest.mark.parametrize("name", ["/etc", "../weights", "owner/model"])
+def test_a_visitor_cannot_make_the_server_load_what_it_does_not_offer(name, client, page_url):
+    from brainmri.ui.inference import network
+
+    with pytest.raises(ValueError, match=r"unknown model .*; choose from effunet-lgg"):
+        network(name)
+    with pytest.raises(AppError, match="not in the list of choices"):
+        client.predict(handle_file(EXAMPLES / "large-lesion.png"), segmenter=name, api_name="/predict")
+
+
+def test_a_text_file_named_png_is_refused_in_plain_words(client, tmp_path):
+    path = tmp_path / "notes.png"
+    path.write_text("not a picture", encoding="utf-8")
+    with pytest.raises(AppError, match=r"notes\.png: this is not an image.*Accepted: PNG, JPEG and TIFF"):
+        client.predict(handle_file(path), api_name="/predict")
+
+
+def test_a_stack_of_pages_is_refused_in_plain_words(client, tmp_path):
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.zeros((3, 64, 64), np.uint8), photometric="minisblack")
+    with pytest.raises(AppError, match="a TIFF of 3 pages came"):
+        client.predict(handle_file(path), api_name="/predict")
+
+
+def test_another_suffix_is_refused(client, tmp_path):
+    path = tmp_path / "slice.gif"
+    Image.new("L", (64, 64)).save(path)
+    with pytest.raises(AppError, match="Invalid file type"):
+        client.predict(handle_file(path), api_name="/predict")
+
+
+def test_two_visitors_get_their_own_results(page_url, tmp_path):
+    """Same file name, different slices, at the same time."""
+    sizes = [(96, 128), (160, 112)]
+    uploads = []
+    for number, size in enumerate(sizes):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        Image.open(EXAMPLES / "small-lesion.png").resize(size).save(folder / "slice.png")
+        uploads.append(folder)
+
+    def visit(folder: Path) -> tuple:
+        visitor = Client(page_url, verbose=False, analytics_enabled=False, download_files=str(folder / "downloads"))
+        return visitor.predict(handle_file(folder / "slice.png"), api_name="/predict")
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(visit, uploads)
+    for (record, _, mask, overlay, _), size in zip((first, second), sizes, strict=True):
+        assert (record["width"], record["height"]) == Image.open(mask).size == Image.open(overlay).size == size
+    assert first[0]["provenance"]["input"] != second[0]["provenance"]["input"]
+
+
+def test_only_the_endpoints_are_public(client):
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert list(endpoints) == ["/predict", "/study", "/compare", "/models", "/health"]
+
+
+def test_models_are_compared(client):
+    record, pictures = client.predict(handle_file(EXAMPLES / "small-lesion.png"), api_name="/compare")
+    by_name = {model["name"]: model for model in record["models"]}
+    assert set(by_name) == {entry.name for entry in brainmri.list_models()}
+    assert by_name["resnet50-lgg"]["area_px"] is None
+    assert by_name["resunet-lgg"]["probability"] is None
+    assert 0.5 < record["mean_dice_between_masks"] <= 1
+    assert len(pictures) == 6
+    record, pictures = client.predict(handle_file(EXAMPLES / "small-lesion.png"), ["effunet-lgg"], api_name="/compare")
+    assert (len(record["models"]), len(pictures)) == (1, 1)
+    assert record["mean_dice_between_masks"] is None
+
+
+# --- studies --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_comes_back_with_everything_in_one_zip(client, tmp_path):
+    record, packed, report = client.predict([handle_file(STUDY)], api_name="/study")
+    assert record["verdict"] == "tumour"
+    assert record["lesion_volume_ml"] == pytest.approx(47, abs=5)
+    assert record["sequences"]["FLAIR"] == "study-flair.nii.gz"
+    with zipfile.ZipFile(packed) as archive:
+        assert Path(packed).name == "study-flair.zip"
+        archive.extractall(tmp_path)
+    mask, source = nibabel.load(tmp_path / "study-flair" / "mask.nii.gz"), nibabel.load(STUDY)
+    assert mask.shape == source.shape
+    assert np.allclose(mask.affine, source.affine)
+    assert int(np.asarray(mask.dataobj).sum()) == record["lesion_voxels"]
+    assert (tmp_path / "study-flair" / "report.html").read_bytes() == Path(report).read_bytes()
+
+
+def test_the_sequences_of_a_study_can_be_said(client, tmp_path):
+    files = []
+    for name in ("one", "two"):
+        files.append(tmp_path / f"{name}.nii.gz")
+        files[-1].write_bytes(STUDY.read_bytes())
+    uploads = [handle_file(file) for file in files]
+    with pytest.raises(AppError, match="say which is which"):
+        client.predict(uploads, api_name="/study")
+    record, *_ = client.predict(uploads, flair=1, pre=0, api_name="/study")
+    assert record["sequences"] == {"pre-contrast T1": "one.nii.gz", "FLAIR": "two.nii.gz", "post-contrast T1": None}
+
+
+def test_a_refused_study_says_why(client, tmp_path):
+    (tmp_path / "cut.nii.gz").write_bytes(STUDY.read_bytes()[:100_000])
+    with pytest.raises(AppError, match=r"cut\.nii\.gz: a damaged NIfTI file came"):
+        client.predict([handle_file(tmp_path / "cut.nii.gz")], api_name="/study")
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
+        archive.writestr("notes.txt", "nothing")
+    with pytest.raises(AppError, match="no slices and no volume came"):
+        client.predict([handle_file(tmp_path / "empty.zip")], api_name="/study")

@@ -1,0 +1,121 @@
+"""What becomes of requests when the server is told to end or killed, and when the disk or an accelerator is full."""
+
+import resource
+import shutil
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from gradio_client.utils import Status
+
+from brainmri.io.reading import read_slice
+from brainmri.ui import inference
+from brainmri.ui.cache import sweep
+from brainmri.zoo.registry import DEFAULT
+from tests.support.serving import ROOT, served
+
+SLICE = ROOT / "assets" / "examples" / "large-lesion.png"
+STUDY = ROOT / "assets" / "examples" / "study-flair.nii.gz"
+
+
+def visitor(url: str, folder: Path) -> Client:
+    return Client(url, verbose=False, analytics_enabled=False, download_files=str(folder))
+
+
+def at_work(client: Client):
+    """A study that the server has begun to analyse."""
+    job = client.submit([handle_file(STUDY)], api_name="/study")
+    while job.status().code not in (Status.PROCESSING, Status.PROGRESS):
+        assert not job.done(), job.result()
+        time.sleep(0.02)
+    return job
+
+
+def own_folders(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "cache" / "brainmri-page").iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals and limits of a running process, as Linux has them")
+def test_a_server_killed_or_told_to_end_or_out_of_disk_loses_nothing_and_keeps_nothing(tmp_path):
+    with served(tmp_path) as (killed, url, _):
+        at_work(visitor(url, tmp_path / "a"))
+        killed.kill()
+        assert own_folders(tmp_path) == [str(killed.pid)]
+
+    with served(tmp_path) as (server, url, log):
+        assert own_folders(tmp_path) == [str(server.pid)]  # what the killed one left is gone
+        client = visitor(url, tmp_path / "b")
+        asked = handle_file(SLICE)
+        whole = client.predict(asked, api_name="/predict")[0]
+
+        shutil.rmtree(tmp_path / "cache" / "brainmri-page" / str(server.pid))
+        assert client.predict(asked, api_name="/predict")[0]["probability"] == whole["probability"]
+
+        _, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(
+            server.pid, resource.RLIMIT_FSIZE, (SLICE.stat().st_size + 1, hard)
+        )  # the slice fits, its overlay does not
+        with pytest.raises(AppError, match="disk is full"):
+            client.predict(asked, api_name="/predict")
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (1000, hard))
+        with pytest.raises(Exception, match="507"):
+            client.predict(asked, api_name="/predict")
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        assert client.predict(asked, api_name="/predict")[0]["probability"] == whole["probability"]
+
+        running, other = at_work(client), visitor(url, tmp_path / "c")
+        server.send_signal(signal.SIGTERM)
+        time.sleep(1.5)  # it looks for the signal every second
+        with pytest.raises(AppError, match="being restarted"):
+            other.predict(asked, api_name="/predict")
+        assert running.result()[0]["verdict"] == "tumour"
+        assert server.wait(timeout=30) == 0
+        assert own_folders(tmp_path) == []
+        assert "Traceback" not in log.read_text()
+
+
+def test_an_accelerator_without_memory_hands_over_to_the_cpu():
+    inference.offer([])
+    scan, model = read_slice(SLICE), inference.network(DEFAULT)
+    expected = inference.find_in_slice(scan, DEFAULT, DEFAULT, None)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    hook = model.net.members[0].unet.encoder.register_forward_pre_hook(full)
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            model.net(torch.zeros(1, 3, 64, 64, device=model.device))
+        found = inference.find_in_slice(scan, DEFAULT, DEFAULT, None)
+        assert (
+            inference.find_in_study(replace(scan, pixels=scan.pixels[None]), DEFAULT, DEFAULT, None).provenance["device"] == "cpu"
+        )
+    finally:
+        hook.remove()
+    assert found.provenance["device"] == "cpu"
+    np.testing.assert_allclose(found.probability_map, expected.probability_map, atol=0.02)
+
+
+def test_other_failures_are_not_taken_for_a_full_accelerator():
+    with pytest.raises(ValueError, match="unknown model"):
+        inference.find_in_slice(read_slice(SLICE), "nobody's", DEFAULT, None)
+
+
+def test_a_sweep_takes_what_is_old_and_spares_what_it_should(tmp_path):
+    upload, example = tmp_path / "upload" / "slice.png", tmp_path / "example" / "kept.png"
+    for path in (upload, example):
+        path.parent.mkdir()
+        shutil.copy2(SLICE, path)  # as Gradio copies: with the original's age
+    sweep(tmp_path, 3600)
+    assert upload.is_file()
+    for _ in range(2):  # a folder is as old as the last change in it
+        time.sleep(0.05)
+        sweep(tmp_path, 0.01, {str(example)})
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["example", "kept.png"]

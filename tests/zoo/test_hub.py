@@ -1,0 +1,412 @@
+"""Publishing and pulling through the real `huggingface_hub` client, in processes of their own, against a Hub on this machine."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from huggingface_hub import ModelCard
+
+import brainmri
+from brainmri.zoo.entry import CARD, CONFIG, ONNX, SPLIT, WEIGHTS, file_sha256
+from brainmri.zoo.hub import git_blob_hash
+from brainmri.zoo.registry import DEFAULT, EMBEDDED, PINS
+from tests.support.hub_server import Fault, Hub, serve
+from train.release.card import measured, numpy_example
+
+ROOT = Path(__file__).parents[2]
+ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
+CLOSED = "http://127.0.0.1:9"  # nobody listens on the discard port
+
+
+@pytest.fixture(scope="module")
+def hub():
+    return Hub({f"hf_{user}": user for user in ("owner", "ann", "ben", "eve")})
+
+
+@pytest.fixture(scope="module")
+def url(hub):
+    with serve(hub) as address:
+        yield address
+
+
+def environment(url: str, home: Path, **variables: str | None) -> dict[str, str]:
+    """Of a process with a cache of its own that takes `url` for the Hub; variables set to None are taken out."""
+    wanted = {"HF_HOME": str(home), "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_owner"} | variables
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "BRAINMRI_"))}
+    return kept | {k: v for k, v in wanted.items() if v is not None}
+
+
+@pytest.fixture
+def client(url, tmp_path):
+    """Runs a Python command in such a process."""
+
+    def run(*command: str, cwd: Path = ROOT, **variables: str | None) -> subprocess.CompletedProcess:
+        own = environment(url, tmp_path / "hf", PYTHONPATH=str(cwd), **variables)
+        return subprocess.run([sys.executable, *command], cwd=cwd, env=own, capture_output=True, text=True, timeout=240)
+
+    return run
+
+
+def sentence(done: subprocess.CompletedProcess) -> str:
+    """What a failed command told the user: one line, no traceback."""
+    assert done.returncode != 0, done.stdout
+    assert "Traceback" not in done.stderr
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        if line.startswith(("owner/", "stranger/", "error:")) or " was not published" in line
+    ]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def whole(cache: Path) -> bool:
+    """Whether a cache holds no half-written and no damaged file."""
+    blobs = [p for p in cache.glob("hub/models--*/blobs/*")]
+    return all(p.name in (file_sha256(p), git_blob_hash(p.read_bytes())) for p in blobs)
+
+
+@pytest.fixture(scope="module")
+def tiny(hub) -> dict[str, bytes]:
+    """A repo in the layout whose weights, 300 kB of nothing in particular, can be fetched and checked but not loaded."""
+    weights = bytes(range(256)) * 1200
+    known = json.loads((ENTRIES["resunet-lgg"].folder / CONFIG).read_text())
+    config = known | {"sha256": hashlib.sha256(weights).hexdigest(), "int8": {}}
+    files = {CONFIG: json.dumps(config).encode(), WEIGHTS: weights, SPLIT: b"{}", CARD: b"# tiny"}
+    hub.add_repo("owner/tiny", files)
+    return files
+
+
+@pytest.fixture(scope="module")
+def published(hub, url, tmp_path_factory):
+    """Every entry, published from a copy of the embedded folder; gives that folder and what the command printed."""
+    folder = tmp_path_factory.mktemp("zoo") / "weights"
+    shutil.copytree(EMBEDDED, folder)
+    own = environment(url, tmp_path_factory.mktemp("hf"))
+    command = [sys.executable, "-m", "train.release.publish", *ENTRIES, "--owner", "owner", "--weights", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_publishing_uploads_what_is_embedded_and_pins_it(published):
+    folder, printed = published
+    pins = json.loads((folder / PINS).read_text())
+    assert set(pins) == set(ENTRIES)
+    for name, entry in ENTRIES.items():
+        assert pins[name]["sha256"] == entry.sha256
+        assert f"owner/{name}: commit {pins[name]['revision']}" in printed
+
+
+def test_what_was_published_is_pulled_again_and_then_needs_no_network(published, client, tmp_path):
+    pulled = client(
+        "-m", "brainmri", "download", "--all", BRAINMRI_HUB_OWNER="owner", TQDM_POSITION="-1"
+    )  # bars without a terminal
+    assert pulled.returncode == 0, pulled.stderr
+    assert re.search(rf"{WEIGHTS}: 100%.*M/", pulled.stderr)
+    for name, entry in ENTRIES.items():
+        (snapshot,) = (tmp_path / "hf" / "hub" / f"models--owner--{name}" / "snapshots").iterdir()
+        assert file_sha256(snapshot / WEIGHTS) == entry.sha256
+        for file in (CONFIG, SPLIT, CARD, *entry.hashes):
+            assert (snapshot / file).read_bytes() == (entry.folder / file).read_bytes()
+    for cut_off in ({"HF_ENDPOINT": CLOSED}, {"HF_HUB_OFFLINE": "1"}):
+        again = client("-m", "brainmri", "download", "--all", BRAINMRI_HUB_OWNER="owner", **cut_off)
+        assert again.returncode == 0, again.stderr
+
+
+def test_a_second_publication_uploads_nothing(published, hub, client):
+    before = hub.uploaded_bytes
+    done = client("-m", "train.release.publish", *ENTRIES, "--owner", "owner", "--weights", str(published[0]))
+    assert done.returncode == 0, done.stderr
+    assert hub.uploaded_bytes == before
+    assert "uploaded" not in done.stdout
+    assert done.stdout.count("already there: ") == len(ENTRIES)
+
+
+def test_changed_files_want_a_new_version(published, client, tmp_path):
+    folder = shutil.copytree(published[0], tmp_path / "weights")
+    split = folder / "resunet-lgg" / SPLIT
+    split.write_text(split.read_text() + "\n")
+    done = client("-m", "train.release.publish", "resunet-lgg", "--owner", "owner", "--weights", str(folder))
+    assert "raise the version" in sentence(done)
+
+
+def test_a_dry_run_writes_nothing(published, hub, client):
+    before = len([r for r in hub.requests if r[0] != "GET"])
+    done = client(
+        "-m", "train.release.publish", "resunet-lgg", "--owner", "newcomer", "--weights", str(published[0]), "--dry-run"
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"would upload {WEIGHTS}" in done.stdout
+    assert len([r for r in hub.requests if r[0] != "GET"]) == before
+
+
+def test_an_entry_that_contradicts_itself_is_not_published(client, tmp_path):
+    def publish(change) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(EMBEDDED / "resunet-lgg", folder / "resunet-lgg")
+        change(folder / "resunet-lgg")
+        return sentence(client("-m", "train.release.publish", "resunet-lgg", "--owner", "owner", "--weights", str(folder)))
+
+    def forget(folder: Path) -> None:
+        card = ModelCard.load(folder / CARD)
+        card.data.eval_results = card.data.eval_results[1:]
+        card.save(folder / CARD)
+
+    def damage(folder: Path) -> None:
+        (folder / WEIGHTS).write_bytes(b"\0" + (folder / WEIGHTS).read_bytes()[1:])
+
+    def unmeasure(folder: Path) -> None:
+        (folder / CONFIG).write_text(json.dumps(json.loads((folder / CONFIG).read_text()) | {"metrics": {}}))
+
+    assert "its card lacks 'volumetric Dice, mean over patients' (three sequences)" in publish(forget)
+    assert "does not have the SHA-256" in publish(damage)
+    assert "was not measured" in publish(unmeasure)
+    assert "lacks README.md" in publish(lambda folder: (folder / CARD).unlink())
+
+
+def test_publishing_needs_a_token(client, tmp_path):
+    folder = shutil.copytree(EMBEDDED, tmp_path / "weights")
+    done = client("-m", "train.release.publish", "resunet-lgg", "--owner", "newcomer", "--weights", str(folder), HF_TOKEN=None)
+    assert "a token that may write is needed" in sentence(done)
+    assert not (folder / PINS).exists()
+
+
+@pytest.mark.parametrize(
+    ("owner", "fault", "words", "left"),
+    [
+        ("ann", Fault("PUT", "/lfs/objects/", "status", times=1), None, 0),
+        ("ben", Fault("POST", "/commit/", "status", times=1), "the Hub answered 500 while publishing", 100_000),
+        ("eve", Fault("POST", "/commit/", "cut", times=1), "could not be published", 0),  # the commit happened all the same
+    ],
+    ids=["put", "commit", "cut"],
+)
+def test_an_interrupted_publication_goes_on_where_it_stopped(owner, fault, words, left, hub, client, tmp_path):
+    folder = tmp_path / "weights"
+    shutil.copytree(EMBEDDED / "resunet-lgg", folder / "resunet-lgg")
+    command = ("-m", "train.release.publish", "resunet-lgg", "--owner", owner, "--weights", str(folder))
+    hub.faults[:] = [fault]
+    done = client(*command, HF_TOKEN=f"hf_{owner}")
+    assert not hub.faults, "the fault was never met"
+    if words:
+        assert words in sentence(done)
+        assert not (folder / PINS).exists()
+        before = hub.uploaded_bytes
+        done = client(*command, HF_TOKEN=f"hf_{owner}")
+        assert hub.uploaded_bytes - before <= left  # the large file was there already
+    assert done.returncode == 0, done.stderr
+    repo = hub.repos[f"{owner}/resunet-lgg"]
+    assert repo.files[WEIGHTS] == (folder / "resunet-lgg" / WEIGHTS).read_bytes()
+    assert set(repo.tags.values()) == {repo.head} == {json.loads((folder / PINS).read_text())["resunet-lgg"]["revision"]}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("HEAD", CONFIG, "status", status=500),
+        Fault("GET", WEIGHTS, "status", status=503),
+        Fault("GET", WEIGHTS, "status", status=429, retry_after=1),
+        Fault("GET", WEIGHTS, "slow"),
+        Fault("GET", WEIGHTS, "cut"),
+        Fault("GET", WEIGHTS, "truncate"),
+        Fault("GET", WEIGHTS, "garble"),
+        Fault("GET", CONFIG, "garble"),
+    ],
+    ids=lambda f: f"{f.kind}-{f.method}-{f.path}-{f.status}",
+)
+def test_a_passing_fault_is_survived(fault, tiny, hub, client, tmp_path):
+    hub.faults[:] = [fault]
+    done = client("-m", "brainmri", "download", "owner/tiny")
+    assert done.returncode == 0, done.stderr
+    assert not hub.faults, "the fault was never met"
+    (snapshot,) = (tmp_path / "hf/hub/models--owner--tiny/snapshots").iterdir()
+    assert {name: (snapshot / name).read_bytes() for name in tiny} == tiny
+    assert whole(tmp_path / "hf")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault("GET", WEIGHTS, "status", times=None, status=500), "the Hub answered 500"),
+        (Fault("GET", WEIGHTS, "truncate", times=None), "could not be downloaded"),
+        (Fault("GET", WEIGHTS, "garble", times=None), "came damaged 2 times in a row"),
+        (Fault("HEAD", CONFIG, "status", times=None, status=401), "the Hub refused config.json of owner/tiny (status 401)"),
+        (Fault("HEAD", CONFIG, "status", times=None, status=404), "the Hub answered 404"),
+    ],
+    ids=lambda f: f"{f.kind}-{f.status}" if isinstance(f, Fault) else "",
+)
+def test_a_lasting_fault_ends_in_one_sentence(fault, words, tiny, hub, client, tmp_path):
+    hub.faults[:] = [fault]
+    try:
+        assert words in sentence(client("-m", "brainmri", "download", "owner/tiny"))
+    finally:
+        hub.faults.clear()
+    assert whole(tmp_path / "hf")
+    assert client("-m", "brainmri", "download", "owner/tiny").returncode == 0  # nothing stands in the way afterwards
+
+
+def test_closed_repos_open_to_a_token(hub, tiny, client):
+    hub.add_repo("owner/secret", tiny, private=True)
+    hub.add_repo("owner/terms", tiny, gated=True)
+    assert "not on the Hub, or private" in sentence(client("-m", "brainmri", "download", "owner/secret", HF_TOKEN=None))
+    assert "owner/terms is gated" in sentence(client("-m", "brainmri", "download", "owner/terms", HF_TOKEN=None))
+    assert client("-m", "brainmri", "download", "owner/secret", "owner/terms").returncode == 0
+
+
+def test_what_is_no_model_is_refused(hub, tiny, client):
+    hub.add_repo("stranger/poems", {"README.md": b"# poems"})
+    assert f"{CONFIG} is missing" in sentence(client("-m", "brainmri", "download", "stranger/poems"))
+    hub.add_repo("stranger/bert", tiny | {CONFIG: b'{"architectures": ["BertModel"]}'})
+    assert "not a model of this layout" in sentence(client("-m", "brainmri", "download", "stranger/bert"))
+    hub.add_repo("stranger/exchanged", tiny | {WEIGHTS: tiny[WEIGHTS][::-1]})
+    assert "does not have the SHA-256" in sentence(client("-m", "brainmri", "download", "stranger/exchanged"))
+    assert "has no revision 'v9'" in sentence(client("-m", "brainmri", "download", "owner/tiny", "--revision", "v9"))
+    assert "OWNER/NAME is accepted" in sentence(client("-m", "brainmri", "download", "owner/a b"))
+
+
+def test_two_processes_may_pull_at_once(tiny, hub, url, tmp_path):
+    hub.faults[:] = [Fault("GET", WEIGHTS, "slow", times=None)]
+    own = environment(url, tmp_path)
+    command = [sys.executable, "-m", "brainmri", "download", "owner/tiny"]
+    both = [subprocess.Popen(command, cwd=ROOT, env=own, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [process.communicate(timeout=240)[1] for process in both]
+    hub.faults.clear()
+    assert [process.returncode for process in both] == [0, 0], ends
+    assert whole(tmp_path)
+
+
+LOAD = """
+import sys, torch, brainmri
+model = brainmri.load({source!r}, device="cpu")
+torch.manual_seed(0)
+print(model.entry.folder, float(model.net(torch.randn(1, 3, 64, 64)).sum()))
+"""
+
+
+def test_without_the_hub_the_embedded_copy_serves_and_says_so(client):
+    done = client("-c", LOAD.format(source="resunet-lgg"), BRAINMRI_HUB_OWNER="owner", HF_ENDPOINT=CLOSED)
+    assert done.returncode == 0, done.stderr
+    assert str(ENTRIES["resunet-lgg"].folder) in done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if "embedded" in line]
+    assert line == (
+        "the Hub could not be reached for config.json of owner/resunet-lgg, and it is not in the local cache; "
+        "the embedded copy of resunet-lgg serves instead"
+    )
+    offline = client("-c", LOAD.format(source="resunet-lgg"), BRAINMRI_HUB_OWNER="owner", HF_HUB_OFFLINE="1")
+    assert "the embedded copy of resunet-lgg serves instead" in offline.stderr
+
+
+def test_without_an_owner_the_embedded_copy_asks_nobody(hub, client):
+    before = len(hub.requests)
+    assert client("-c", LOAD.format(source="resunet-lgg")).returncode == 0
+    assert len(hub.requests) == before
+
+
+MIXIN = """
+import torch, brainmri
+from brainmri.nets import EffUNet, ResUNet
+net = ResUNet.from_pretrained("owner/resunet-lgg")
+assert not net.training
+image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+with torch.inference_mode():
+    assert torch.equal(net(image), brainmri.load("resunet-lgg", device="cpu").net(image))
+try:
+    EffUNet.from_pretrained("owner/resunet-lgg")
+except ValueError as error:
+    assert "holds a ResUNet" in str(error)
+with torch.no_grad():
+    net.head.bias += 1
+net.push_to_hub("owner/mine")
+mine = brainmri.load("owner/mine", device="cpu")
+with torch.inference_mode():
+    assert torch.equal(mine.net(image), net(image))
+known = brainmri.load("resunet-lgg", device="cpu").entry
+described = ("name", "summary", "preprocess", "flips", "mask_threshold", "mask_neighbours", "training")
+assert all(getattr(mine.entry, field) == getattr(known, field) for field in described), mine.entry
+assert mine.entry.metrics == mine.entry.selfcheck == mine.entry.int8 == {}, mine.entry
+fresh = ResUNet(in_channels=3)
+fresh.push_to_hub("owner/fresh")
+print(brainmri.load("owner/fresh", device="cpu").entry.tasks)
+"""
+
+
+def test_networks_come_from_the_hub_and_go_there_by_themselves(published, client):
+    done = client("-c", MIXIN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "('segmentation',)"
+
+
+def test_somebody_elses_weights_show_up_everywhere(published, client, tmp_path):
+    shutil.copytree(published[0] / "resunet-lgg", tmp_path / "tuned")
+    listed = client("-m", "brainmri", "models", str(tmp_path / "tuned"), "owner/resunet-lgg")
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.count("resunet-lgg") == 3
+    out = tmp_path / "out"
+    sample = ROOT / "assets" / "examples" / "large-lesion.png"
+    done = client("-m", "brainmri", "predict", str(sample), "--out", str(out), "--segmenter", str(tmp_path / "tuned"))
+    assert done.returncode == 0, done.stderr
+    sources = [str(tmp_path / "tuned"), "owner/resunet-lgg"]
+    page = client("-c", f"import app; app.build({sources!r}); from brainmri.ui.inference import offered; print(list(offered))")
+    assert page.returncode == 0, page.stderr
+    assert "owner/resunet-lgg" in page.stdout
+    refused = client("app.py", "--models", str(tmp_path))
+    assert refused.returncode == 2
+    assert "config.json is missing" in refused.stderr.splitlines()[-1]
+
+
+def test_the_space_starts_from_the_pinned_commits(published, hub, client, tmp_path):
+    pins = published[0] / PINS
+    done = client("-m", "train.release.publish_space", "--owner", "owner", "--pins", str(pins))
+    assert done.returncode == 0, done.stderr
+    before = hub.uploaded_bytes
+    again = client("-m", "train.release.publish_space", "--owner", "owner", "--pins", str(pins))
+    assert again.returncode == 0, again.stderr
+    assert hub.uploaded_bytes == before
+    space = tmp_path / "space"
+    program = "import sys, huggingface_hub as h; h.snapshot_download('owner/brainmri', repo_type='space', local_dir=sys.argv[1])"
+    assert client("-c", program, str(space)).returncode == 0
+    assert not list(space.rglob("*.safetensors"))
+    pinned = json.loads(pins.read_text())
+    preload = ModelCard.load(space / "README.md", ignore_metadata_errors=True).data.to_dict()["preload_from_hub"]
+    assert {line.split()[0]: line.split()[2] for line in preload} == {p["repo"]: p["revision"] for p in pinned.values()}
+    program = "import app; from brainmri.ui import logs, service; logs.configure(); app.build(); service.start()"
+    started = client("-c", program, cwd=space, HF_TOKEN=None)
+    assert started.returncode == 0, started.stderr
+    assert f"loaded {DEFAULT}: Hub cache, {pinned[DEFAULT]['repo']} at {pinned[DEFAULT]['revision']}, on" in started.stderr
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=lambda e: e.name)
+def test_the_cards_model_index_is_what_was_measured(entry):
+    card = ModelCard.load(entry.folder / CARD)
+    assert {(r.dataset_config, r.metric_name): r.metric_value for r in card.data.eval_results} == measured(entry)
+    assert card.data.library_name == "brainmri"
+    assert card.data.license == "cc-by-nc-sa-4.0"
+    assert card.data.pipeline_tag.startswith("image-")
+
+
+@pytest.mark.parametrize("entry", [e for e in ENTRIES.values() if (e.folder / ONNX).is_file()], ids=lambda e: e.name)
+def test_the_cards_numpy_example_runs_and_agrees(entry, tmp_path):
+    exported = onnx.load(entry.folder / ONNX)
+    assert not any(item.metadata_props or item.doc_string for item in exported.graph.node)
+    program = numpy_example(entry)
+    assert program in (entry.folder / CARD).read_text(encoding="utf-8")
+    assert len(program.splitlines()) <= 25
+    sample = ROOT / "assets" / "examples" / "large-lesion.png"
+    shutil.copy(sample, tmp_path / "slice.png")
+    shutil.copy(entry.folder / ONNX, tmp_path)
+    alone = "import sys\nsys.modules['torch'] = sys.modules['brainmri'] = None\n"
+    done = subprocess.run([sys.executable, "-c", alone + program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    import numpy as np
+    from PIL import Image
+
+    finding = brainmri.Pipeline(segmenter=entry.name, device="cpu")(sample)
+    mask = np.asarray(Image.open(tmp_path / "mask.png")) > 127
+    assert 2 * (mask & finding.mask).sum() / (mask.sum() + finding.mask.sum()) > 0.9

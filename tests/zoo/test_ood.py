@@ -1,0 +1,251 @@
+"""Is it an axial brain MR slice at all? The shipped gate on the examples and on what it must turn away, and how one is fitted."""
+
+import json
+import os
+import shutil
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import colormaps
+from PIL import Image
+from skimage import data
+
+import brainmri
+from brainmri.analysis.findings import decide_study
+from brainmri.io.reading import read_slice, read_study
+from brainmri.io.scan import Scan
+from brainmri.zoo import ood
+from brainmri.zoo.entry import CARD, CONFIG, GATE, INT8, INT8_WEIGHTS, SPLIT, new_config, read_entry, save_entry
+from brainmri.zoo.nets import EffUNet, EffUNetEnsemble
+from brainmri.zoo.ood import Gate, Sight, look
+from brainmri.zoo.preprocess import Preprocess
+from brainmri.zoo.registry import DEFAULT
+from train.data import find_slices, read_image
+from train.ood import fit as fitting
+from train.ood.negatives import PACKAGES, turned
+from train.phantoms import write_phantom_dataset
+
+EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
+SLICES = sorted(EXAMPLES.glob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return brainmri.Pipeline(device="cpu")
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+# --- what passes and what does not ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SLICES, ids=lambda p: p.stem)
+def test_examples_pass(pipe, path):
+    finding = pipe(path)
+    assert not finding.questioned
+    assert finding.gate.distance < pipe.gatekeeper.gate.far
+    assert ood.WARNING not in finding.warnings
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PACKAGES if not kind.startswith(("sagittal", "CT"))])
+def test_what_is_no_slice_is_for_review(pipe, kind):
+    for picture in islice(PACKAGES[kind](), 3):
+        finding = pipe(picture)
+        assert finding.verdict == "review"
+        assert finding.reason.startswith("This does not look like an axial brain MR slice")
+        assert ood.WARNING in finding.warnings
+        assert finding.mask.shape == picture.shape[:2]  # it is given all the same
+
+
+@pytest.mark.parametrize("path", SLICES, ids=lambda p: p.stem)
+def test_an_example_that_was_turned_or_coloured_is_for_review(pipe, path):
+    reasons = {kind: pipe(picture).reason for kind, picture in turned([read(path)])}
+    assert reasons.pop("turned by 90 degrees") == reasons.pop("upside down") == ood.TURNED
+    assert all(reason.startswith(ood.REASON) for reason in reasons.values()), reasons
+
+
+def test_the_record_tells_score_and_thresholds(pipe):
+    record = json.loads(json.dumps(pipe(data.astronaut()).record()))
+    thresholds = record["provenance"]["gate"]
+    assert thresholds == {"name": DEFAULT, **pipe.gatekeeper.entry.gate}
+    assert record["gate"]["questioned"]
+    assert record["gate"]["distance"] > thresholds["far"]
+
+
+def test_the_pixels_alone_decide_what_shows_nothing():
+    rng = np.random.default_rng(0)
+    flat, black = np.full((64, 64, 3), 0.5, np.float32), np.zeros((64, 64, 3), np.float32)
+    dark_end = np.abs(rng.normal(0, 0.006, (64, 64, 3)))
+    assert look(flat) == look(black) == (True, ood.EMPTY)
+    assert look(dark_end) == (True, None)
+    assert look(read(SLICES[0]) / 255) == (False, None)
+
+
+def test_colours_of_three_sequences_are_not_those_of_a_colour_map():
+    whole = read_slice(EXAMPLES / "large-lesion.png").pixels
+    grey = whole[..., 1]
+    assert look(whole) == look(np.repeat(grey[..., None], 3, axis=2)) == (False, None)
+    sepia = np.stack([grey, 0.7 * grey, 0.4 * grey], axis=2)
+    assert look(sepia) == (True, ood.COLOURED)
+    for name in ("viridis", "inferno", "hot", "cool", "hsv"):  # of cool and hsv brightness tells little
+        assert look(colormaps[name](grey)[..., :3]) == (True, ood.COLOURED), name
+
+
+# --- studies --------------------------------------------------------------------------------------------------------------
+
+T, N, R = "tumour", "no tumour", "review"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "questioned", "analysed", "verdict", "carried_by"),
+    [
+        ([N, T, T, R], [3], None, T, (1, 2)),
+        ([N, T, R, N], [2], None, R, (1,)),  # what is left is a tumour in one slice alone
+        ([R, R, N, N], [0, 1], None, N, ()),  # two doubtful neighbours, but no slices of a brain
+        ([R, R, R, T, T], [0, 1, 2], None, R, (0, 1, 2)),  # most of it is no brain
+        ([R, R, N, N, N], [0, 1], 3, R, (0, 1)),  # in two of five nothing was to be seen
+    ],
+)
+def test_questioned_slices_are_not_counted(verdicts, questioned, analysed, verdict, carried_by):
+    decided, reason, slices = decide_study(verdicts, questioned, analysed)
+    assert (decided, slices) == (verdict, carried_by)
+    assert ("axial brain MR slices" in reason) == (2 * len(questioned) > (analysed or len(verdicts)))
+
+
+def test_a_study_tells_which_slices_are_none(pipe):
+    pixels = read_study(EXAMPLES / "study-flair.nii.gz").pixels
+    side, across = pixels.shape[1:3]
+    photograph = np.asarray(Image.fromarray(data.camera()).resize((across, side)), np.float32)[..., None] / 255
+    few, many = pixels.copy(), pixels.copy()
+    few[[0, 1]] = photograph
+    many[:12] = photograph
+    whole, some, most = (pipe.study(Scan(pixels=p, name="study", sha256="")) for p in (pixels, few, many))
+    assert not any(finding.questioned for finding in whole.findings)
+    assert whole.verdict == some.verdict == "tumour"
+    assert [finding.questioned for finding in some.findings] == [True] * 2 + [False] * 14
+    assert any("not looking like axial brain MR slices: 1 to 2;" in warning for warning in some.warnings)
+    assert most.verdict == "review"
+    assert most.reason == "Most of this does not look like axial brain MR slices (12 of 16 slices: 1 to 12)."
+    assert [row["questioned"] for row in most.table()] == [True] * 12 + [False] * 4
+
+
+# --- whose gate -----------------------------------------------------------------------------------------------------------
+
+
+def test_entries_without_a_gate_are_served_by_the_defaults(pipe):
+    other = brainmri.Pipeline("resunet-lgg", "resnet50-lgg", device="cpu")
+    assert other.gatekeeper.entry.name == DEFAULT
+    own, served = pipe(SLICES[0]).gate, other(SLICES[0]).gate
+    assert served.distance == pytest.approx(own.distance, rel=1e-3)
+    assert served.turned == pytest.approx(own.turned, abs=0.01)
+    assert other(data.astronaut()).verdict == "review"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return shutil.copytree(read_entry(brainmri.zoo.registry.EMBEDDED / DEFAULT).folder, tmp_path / "copy")
+
+
+def test_a_gate_that_is_not_the_entrys_is_refused(copy):
+    content = (copy / GATE).read_bytes()
+    assert len(content) < 500_000  # beside weights of 10 MB
+    (copy / GATE).write_bytes(content[:-4] + b"\x11\x22\x33\x44")
+    with pytest.raises(ValueError, match="damaged or was exchanged"):
+        brainmri.load("mine", weights=copy)
+    (copy / GATE).unlink()
+    with pytest.raises(FileNotFoundError, match=r"gate\.safetensors is missing"):
+        brainmri.load("mine", weights=copy)
+
+
+def test_new_weights_take_the_old_gate_away(copy):
+    config = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
+    entry = save_entry(copy, EffUNetEnsemble(**config["arguments"]), config, {"train": [], "validation": []})
+    assert entry.gate == {}
+    assert not (copy / GATE).exists()
+    assert brainmri.load("mine", weights=copy, device="cpu").gate is None
+
+
+def test_what_was_quantised_for_another_sight_goes_from_folder_and_card(copy):
+    gate_of = brainmri.load("mine", weights=copy, device="cpu").gate
+    tensors = {name: getattr(gate_of, name) for name in ("mean", "whiten", "ways", "bias")}
+    fitting.write_gate(copy, tensors, {"far": 2.0, "way": 0.0})
+    assert (copy / INT8).exists()
+    assert INT8 in (copy / CARD).read_text(encoding="utf-8")
+    config = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
+    config["gate"]["sight"]["parts"] = [5]
+    (copy / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    fitting.write_gate(copy, tensors, {"far": 2.0, "way": 0.0})
+    assert not (copy / INT8).exists()
+    assert INT8 not in (copy / CARD).read_text(encoding="utf-8")
+    assert brainmri.load("mine", weights=copy, device="cpu").gate.far == 2
+
+
+# --- how it is made -------------------------------------------------------------------------------------------------------
+
+
+def test_distance_and_turn_by_hand():
+    known = Gate(
+        mean=np.array([1, 2], np.float32), whiten=np.diag([0.5, 2]).astype(np.float32),
+        ways=np.array([[1], [0], [0], [0]], np.float32), bias=np.zeros(4, np.float32), far=2.0, way=0.0, sight=Sight(),
+    )  # fmt: skip
+    features = np.array([[1, 2, 0], [7, 4, 10], [1, 2, -10]], np.float32)
+    assert known.distance(features) == pytest.approx([0, 5, 0])  # 6 * 0.5 and 2 * 2
+    assert known.turned(features) == pytest.approx(np.log(3) - np.array([0, 10, -10]), abs=1e-6)
+    pixels = np.random.default_rng(0).random((3, 32, 32, 3))
+    assert [answer.doubt for answer in known.ask(features, pixels)] == [ood.TURNED, ood.FAR, ood.TURNED]
+
+
+def test_what_a_gate_looks_at_by_hand():
+    image, fine = torch.zeros(1, 3, 6, 6), torch.arange(36.0).reshape(1, 1, 6, 6)
+    coarse = torch.tensor([[[[1.0, 3.0]] * 2, [[5.0, 5.0]] * 2]])  # (1, 2, 2, 2)
+    sight = Sight(means=(1, 2), deviations=(2,), parts=(1,))
+    features = ood.pooled([image, fine, coarse], sight)[0]
+    assert features.shape == (14,)
+    assert sight.near([3, 1, 2]) == 5
+    assert features[:5].tolist() == [17.5, 2, 5, 1, 0]
+    assert features[5:].tolist() == [3.5, 5.5, 7.5, 15.5, 17.5, 19.5, 27.5, 29.5, 31.5]  # 2 x 2 pixels each, row by row
+
+
+def test_a_gate_is_fitted_by_folds_and_measured(tmp_path, monkeypatch, capsys):
+    """On phantoms, by networks that learned nothing: two folds of two patients, and an entry trained on both."""
+    patients = write_phantom_dataset(tmp_path, patients=2, slices=8)
+    config = new_config(name="mine", net="EffUNet", tasks=EffUNet.tasks, arguments={}, preprocess=Preprocess(size=64))
+    net = EffUNet()
+    for name, train, validation in (("mine", patients, []), ("0", patients[:1], patients[1:]), ("1", patients[1:], patients[:1])):
+        save_entry(tmp_path / "runs" / name, net, config, {"train": train, "validation": validation})
+    for name in (INT8, INT8_WEIGHTS):  # a network in 8 bits that gave the features of another sight
+        (tmp_path / "runs" / "mine" / name).touch()
+    monkeypatch.setattr(fitting, "PACKAGES", {"noise": PACKAGES["noise"], "blank": PACKAGES["blank"]})
+    monkeypatch.setattr(fitting, "sources", lambda heads: ())
+    runs = tmp_path / "runs"
+    command = ["mine", "--data", str(tmp_path), "--validated", str(runs / "0"), str(runs / "1"), "--into", str(runs)]
+    report = fitting.main([*command, "--out", str(tmp_path / "gate.json")])
+    assert json.loads((tmp_path / "gate.json").read_text(encoding="utf-8")) == report
+    assert "| three sequences, slice by slice | 16 |" in capsys.readouterr().out
+    assert {found["pictures"] for found in report["real"].values()} == {16}
+    assert report["foreign"]["blank"]["pictures"] == 9
+    assert report["foreign"]["turned by 90 degrees"]["pictures"] == 8
+    model = brainmri.load("mine", weights=runs / "mine", device="cpu")
+    assert (model.gate.far, model.gate.way) == tuple(report["thresholds"].values())
+    assert model.gate.sight == fitting.SIGHT
+    assert not (runs / "mine" / INT8).exists()
+    assert model.gate.far > 1  # patients that were not fitted lie farther than the median of those that were
+
+    unlike = json.loads((runs / "0" / SPLIT).read_text(encoding="utf-8")) | {"train": ["TCGA_CS_9999_20000101"]}
+    (runs / "0" / SPLIT).write_text(json.dumps(unlike), encoding="utf-8")
+    with pytest.raises(SystemExit, match="lacks 1 of the patients"):
+        fitting.main(command)
+
+
+@pytest.mark.skipif("BRAINMRI_DATA" not in os.environ, reason="BRAINMRI_DATA is not set")
+def test_real_slices_pass_and_turned_ones_do_not(pipe):
+    # one patient, whom released weights may have seen: this is a check of the path; train.ood.fit measures
+    slices = np.stack([read_image(item.image) for item in find_slices(os.environ["BRAINMRI_DATA"])["TCGA_HT_7694_19950404"]])
+    for stack in (slices, slices[..., 1]):
+        assert np.mean([finding.questioned for finding in pipe.study(stack).findings]) <= 0.05
+    assert np.mean([pipe(np.rot90(one)).questioned for one in slices[5:-5:4]]) >= 0.8

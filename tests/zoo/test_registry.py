@@ -1,0 +1,186 @@
+"""The contract of every zoo entry, and loading."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+import brainmri
+from brainmri.zoo import nets
+from brainmri.zoo.entry import CARD, CONFIG, SPLIT, WEIGHTS, count_parameters, file_sha256, read_entry, save_entry
+from brainmri.zoo.registry import DEFAULT
+from train.data import HELD_OUT
+from train.release.card import by_slice, front_matter, measured, model_card, readme_row, released_weights
+
+ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
+
+
+def test_the_zoo_has_what_the_readme_says():
+    effunets = {"effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg"}
+    assert set(ENTRIES) == {*effunets, "resnet50-lgg", "resunet-lgg", "resunet-paper"}
+    assert DEFAULT in {e.name for e in brainmri.list_models("segmentation")} & {
+        e.name for e in brainmri.list_models("classification")
+    }
+    assert "resunet-lgg" not in {e.name for e in brainmri.list_models("classification")}
+
+
+@pytest.fixture(params=ENTRIES)
+def entry(request):
+    return ENTRIES[request.param]
+
+
+def test_parameters_and_hash_are_recounted(entry):
+    net = getattr(nets, entry.net)(**entry.arguments)
+    assert count_parameters(net) == entry.parameters
+    assert file_sha256(entry.folder / WEIGHTS) == entry.sha256
+
+
+def test_it_loads_strictly_in_eval_mode(entry):
+    model = brainmri.load(entry.name, device="cpu")
+    assert not any(module.training for module in model.net.modules())
+    assert not any(p.requires_grad for p in model.net.parameters())
+    assert {p.dtype for p in model.net.parameters()} == {torch.float32}
+
+
+def test_its_outputs_have_the_shapes_of_its_tasks(entry):
+    net = brainmri.load(entry.name, device="cpu").net
+    side = entry.preprocess.size
+    with torch.inference_mode():
+        image = torch.randn(1, 3, side, side)
+        if entry.tasks == ("segmentation", "classification"):
+            mask, verdict = net.both(image)
+            assert (mask.shape, verdict.shape) == ((1, 1, side, side), (1, 2))
+        elif entry.tasks == ("segmentation",):
+            assert net(image).shape == (1, 1, side, side)
+        else:
+            assert net(image).shape == (1, 2)
+
+
+def test_its_weights_are_finite_and_not_the_initial_ones(entry):
+    state = brainmri.load(entry.name, device="cpu").net.state_dict()
+    assert all(torch.isfinite(t).all() for t in state.values())
+    variances = [t for name, t in state.items() if name.endswith("running_var")]
+    assert all((t != 1).any() for t in variances)
+
+
+def test_its_split_is_honest(entry):
+    split = json.loads((entry.folder / SPLIT).read_text())
+    assert not (set(split["train"]) | set(split["validation"]) | set(split["validated_on"])) & HELD_OUT
+    assert set(split["held_out"]) == HELD_OUT
+    stages = [stage["patients"] for stage in entry.training["stages"]]
+    if by_slice(entry):  # patients on both sides, which it says
+        train, test = (set(split["slices"][role]) for role in ("train", "test"))
+        assert not train & test
+        assert entry.metrics["variants"]["three sequences"]["slices"] == len(test)
+        assert not any("volumetric" in name for _, name in measured(entry))
+        return
+    seen = set(split["train"]) & set(split["validated_on"])
+    if not seen:
+        assert set(stages) == {72}
+        return
+    # what is released saw every patient, whom what was measured had not seen; both may share stages that saw none of them
+    assert seen == set(split["validated_on"])
+    shared = stages.count(72)
+    assert stages == [72] * shared + [90] * (len(stages) - shared)
+    assert len(seen) in ((18,) if shared else (18, 90))  # one fold of five, or all of them
+
+
+def test_its_thresholds_make_sense(entry):
+    assert 0 < entry.mask_threshold < 1
+    low, high = entry.review
+    assert 0 < low <= 0.5 <= high < 1
+    assert 0.2 <= entry.temperature <= 5
+    assert entry.labels == (("no tumour", "tumour") if "classification" in entry.tasks else ())
+
+
+def test_its_card_is_the_entrys(entry):
+    assert (entry.folder / CARD).read_text(encoding="utf-8") == model_card(entry)
+
+
+def test_a_share_of_nothing_is_no_figure_of_the_hubs():
+    shares = {"three-state verdict, share of slices to review": 1.0, "three-state verdict, accuracy where decided": float("nan")}
+    variants = {"three sequences": {name: {"value": value} for name, value in shares.items()}}
+    made_up = replace(ENTRIES["resunet-lgg"], metrics={"variants": variants})
+    assert measured(made_up) == {("three sequences", "three-state verdict, share of slices to review"): 1.0}
+    assert "accuracy where decided" not in front_matter(made_up)
+
+
+@pytest.mark.parametrize(
+    ("patients", "measured", "said"),
+    [
+        ([90], 1, "by the same recipe on every patient, these included."),
+        ([90, 90], 1, "these included, and went on for the last stage below."),
+        ([72, 72, 90], 2, "The weights measured then went on, from stage 3 below, to see these patients too"),
+        ([72, 72, 90], 3, "these included; what came before stage 3 below, and did not see them, is common to both."),
+        ([72, 90, 90, 90], 3, "these included, and went on for the last stage below; what came before stage 2 below"),
+    ],
+)
+def test_a_card_says_what_the_released_weights_have_to_do_with_the_measured(patients, measured, said):
+    stages = [{"patients": number} for number in patients]
+    made_up = replace(ENTRIES["resunet-lgg"], training={"stages": stages}, metrics={"stages": measured})
+    assert said in released_weights(made_up)
+
+
+def test_what_was_split_by_slice_is_released_as_measured():
+    assert released_weights(ENTRIES["resunet-paper"]) == "The released weights are the very ones measured."
+
+
+def test_the_readme_shows_its_measured_figures(entry):
+    assert readme_row(entry) in (entry.folder.parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_is_saved_is_loaded_to_the_bit(tmp_path):
+    from brainmri.zoo.nets import ResUNet
+
+    net = ResUNet().eval()
+    config = json.loads((ENTRIES["resunet-lgg"].folder / CONFIG).read_text())
+    save_entry(tmp_path, net, config, {"train": [], "validation": []})
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(brainmri.load("mine", weights=tmp_path, device="cpu").net(image), net(image))
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(ValueError, match=r"unknown model 'resnet'; choose from effunet-lgg, .*resunet-lgg"):
+        brainmri.load("resnet")
+    with pytest.raises(ValueError, match="unknown task 'detection'"):
+        brainmri.list_models("detection")
+    with pytest.raises(ValueError, match="device 'cuda:77'"):
+        brainmri.load("resunet-lgg", device="cuda:77")
+    with pytest.raises(ValueError, match="device 'toaster'"):
+        brainmri.load("resunet-lgg", device="toaster")
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return shutil.copytree(ENTRIES["resunet-lgg"].folder, tmp_path / "copy")
+
+
+def test_a_damaged_file_is_refused(copy):
+    with (copy / WEIGHTS).open("r+b") as handle:
+        handle.seek(-4, 2)
+        handle.write(b"\x11\x22\x33\x44")
+    with pytest.raises(ValueError, match="damaged or was exchanged"):
+        brainmri.load("resunet-lgg", weights=copy)
+
+
+def test_weights_of_another_net_are_refused(copy):
+    config = json.loads((copy / CONFIG).read_text())
+    (copy / CONFIG).write_text(json.dumps(config | {"net": "EffUNet"}))
+    with pytest.raises(ValueError, match="do not fit EffUNet"):
+        brainmri.load("resunet-lgg", weights=copy)
+
+
+@pytest.mark.parametrize("change", [{"net": "Perceptron"}, {"tasks": []}, {"preprocess": {"size": 7}}, {"review": None}])
+def test_a_configuration_of_another_layout_is_refused(copy, change):
+    config = json.loads((copy / CONFIG).read_text())
+    (copy / CONFIG).write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=r"config\.json"):
+        read_entry(copy)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        brainmri.load("resunet-lgg", weights=tmp_path)

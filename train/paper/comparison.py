@@ -1,0 +1,129 @@
+"""The paper's figures beside ours, by its protocol and by patient: a table, and its Figure 3."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from brainmri.io.pixels import to_unit
+from brainmri.report.metric_tables import markdown_table
+from brainmri.report.render import mask_picture, overlay_picture, slice_picture
+from brainmri.zoo.entry import VARIANTS
+from brainmri.zoo.registry import embedded
+from train.data import Slice, read_image
+from train.evaluation.evaluate import ACCURACY, SLICE_DICE, TVERSKY
+from train.evaluation.metrics import dice
+from train.release.card import measured
+
+# runs of the paper's ResUNet, by slice and by patient, and of this project's network by slice
+SEGMENTER, BY_PATIENT, OURS = "segmenter", "segmenter-by-patient", "segmenter-of-ours"
+PAPER = {TVERSKY: 0.9168, SLICE_DICE: None, ACCURACY: 0.9475}  # None: not told
+SHOWN = 6
+
+NOTES = """"Same protocol": the paper's, as `train.paper.reproduce` has it. The slices of a patient stand on both sides of its split; a
+neighbour is the same patient's slice one number before or after. The accuracy is that of the validation slices, which also
+picked the epoch, since the paper kept no others. "Split by patient": the same network and recipe on the same shares of the
+patients, none with slices on both sides, so what lies between these two columns is the split's doing, and chance: the patients
+who measure it are few. "Our network": one of this project's by its own recipe (ImageNet start, augmentation, head crop, mirrored
+view averaged in), on the very slices of "same protocol". "Shipped": this project's models, each measured on patients whom the
+measured weights had never seen, mirrored view averaged in, by recipes of their own (augmentation, head crop, slices without
+tumour)."""
+
+
+def shipped(name: str, own: str) -> dict[str, float]:
+    """A figure of every shipped entry but `own` that has it, on three sequences."""
+    values = {entry.name: measured(entry).get((VARIANTS[0], name)) for entry in embedded().values() if entry.name != own}
+    return {entry: value for entry, value in values.items() if value is not None}
+
+
+def neighbours(run: dict) -> float:
+    """Share of the slices measured that lie next to one that trained the network."""
+    return run["neighbour_in_training"] / run["measured_slices"]
+
+
+def compare(runs: dict[str, dict], own: str) -> list[dict]:
+    """The table's rows.
+
+    Args:
+        runs: what `train.paper.reproduce` measured, by network: `figures`, `measured_slices`, `neighbour_in_training`.
+        own: name of the entry trained by the paper's protocol, which is no figure by patient.
+
+    Returns:
+        Dicts with `figure`, `paper` (None where the paper tells nothing), `same_protocol`, `our_network` and `split_by_patient`
+        (None where that was not run) and `shipped` (entry to value).
+    """
+    rows = []
+    reproduced = {network: run for network, run in runs.items() if network not in (BY_PATIENT, OURS)}
+    others = {"our_network": runs.get(OURS), "split_by_patient": runs.get(BY_PATIENT)}
+    for name, paper in PAPER.items():
+        same = next((run["figures"][name] for run in reproduced.values() if name in run["figures"]), None)
+        found = {"same_protocol": same} | {column: run and run["figures"].get(name) for column, run in others.items()}
+        if any(value is not None for value in found.values()):
+            rows.append({"figure": name, "paper": paper} | found | {"shipped": shipped(name, own)})
+    for network, run in reproduced.items():
+        found = {column: neighbours(other) if other and network == SEGMENTER else None for column, other in others.items()}
+        rows.append(
+            {"figure": f"{network}: share of the measured slices with a neighbour in training", "paper": None,
+             "same_protocol": neighbours(run)} | found | {"shipped": {"every entry": 0.0}}
+        )  # fmt: skip
+    return rows
+
+
+def write_table(folder: Path, runs: dict[str, dict], own: str) -> str:
+    """Write `table.json` and `table.md`; arguments as in `compare`. Returns the Markdown."""
+    rows = compare(runs, own)
+    cells = [
+        [
+            row["figure"], "not told" if row["paper"] is None else f"{row['paper']:.4f}",
+            *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("same_protocol", "our_network", "split_by_patient")),
+            ", ".join(f"{name} {value:.4f}" for name, value in row["shipped"].items()),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    columns = ["ours, same protocol", "our network, same protocol", "ours, split by patient", "shipped, by patient"]
+    lines = [markdown_table(["figure", "paper", *columns], cells), "", NOTES, ""]
+    for network, run in runs.items():
+        lines.append(
+            f"- {network}: the weights of epoch {run['epoch']} of {run['epochs']}; {run['neighbour_in_training']} of the "
+            f"{run['measured_slices']} slices that measure it, of {run['measured_patients']} patients, have a neighbour among "
+            f"the {run['training_slices']} that trained it. `{run['command']}`"
+        )
+    text = "\n".join(lines) + "\n"
+    (folder / "table.json").write_text(json.dumps({"rows": rows, "runs": runs}, indent=2) + "\n", encoding="utf-8")
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def figure_3(slices: list[Slice], rows: list[dict], threshold: float, path: Path) -> None:
+    """Slice, mask, prediction and overlay of test slices, a row each, from the worst Dice to the best, evenly chosen.
+
+    Args:
+        rows: of `train.evaluation.predictions.predict_case`, a slice each.
+        threshold: on the probability map.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    predicted = [row["map"] > threshold for row in rows]
+    score = [dice(mask, row["mask"]) for mask, row in zip(predicted, rows, strict=True)]
+    order = np.argsort(score)
+    chosen = order[np.unique(np.linspace(0, len(order) - 1, SHOWN).round().astype(int))]
+    figure, grid = plt.subplots(len(chosen), 4, figsize=(8, 2.1 * len(chosen)), layout="constrained", squeeze=False)
+    for axes, i in zip(grid, chosen, strict=True):
+        pixels = to_unit(read_image(slices[i].image))
+        pictures = {
+            "slice": slice_picture(pixels),
+            "mask": mask_picture(rows[i]["mask"]),
+            f"prediction, Dice {score[i]:.2f}": mask_picture(predicted[i]),
+            "overlay": overlay_picture(pixels, predicted[i]),
+        }
+        for axis, (title, picture) in zip(axes, pictures.items(), strict=True):
+            axis.imshow(picture, cmap="gray")
+            axis.set_title(title, fontsize=8)
+            axis.axis("off")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
