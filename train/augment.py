@@ -8,7 +8,7 @@ from monai import transforms as mt
 from brainmri.io.pixels import FLAIR
 
 
-class RandFlairInsteadd(mt.RandomizableTransform, mt.MapTransform):
+class RandReplaceWithFlaird(mt.RandomizableTransform, mt.MapTransform):
     """Put FLAIR into the pre-contrast channel, the post-contrast channel or, most often, both.
 
     The dataset does so where a sequence is missing, and an upload of one sequence arrives that way.
@@ -71,6 +71,6 @@ def augmentation(size: int) -> mt.Compose:
         mt.RandBiasFieldd("image", prob=0.1, coeff_range=(0.0, 0.2)),
         mt.RandGaussianSmoothd("image", prob=0.1, sigma_x=(0.3, 1.2), sigma_y=(0.3, 1.2)),
         mt.RandGaussianNoised("image", prob=0.3, std=0.03),
-        RandFlairInsteadd("image", prob=0.35),
+        RandReplaceWithFlaird("image", prob=0.35),
         mt.EnsureTyped(both, track_meta=False),
     ])  # fmt: skip

@@ -20,7 +20,7 @@ from brainmri.zoo.nets import ResNet50Classifier
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import find_entry
 from train.augment import augmentation
-from train.distributed import leads, process_group
+from train.distributed import is_main_process, process_group
 from train.evaluation.metrics import auc
 from train.loop import choose_precision, common_arguments, fit
 from train.pretrained import imagenet_resnet50
@@ -143,7 +143,7 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
         validate=(lambda: grid_figures(net, validation, preprocess, device)) if validation else None,
         options=options, device=device, dtype=dtype,
     )  # fmt: skip
-    if not leads():
+    if not is_main_process():
         return
     entry = save_run(
         options, net, command=["train.classifier", *arguments], name="resnet50-lgg",

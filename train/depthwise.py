@@ -53,7 +53,7 @@ def _convolve(self: nn.Conv2d, image: Tensor, weight: Tensor, bias: None) -> Ten
     return _Depthwise.apply(image, weight, self.stride[0])
 
 
-def hasten(net: nn.Module) -> None:
+def speed_up_depthwise(net: nn.Module) -> None:
     """Let a network's unpadded depthwise convolutions of 3 x 3 or 5 x 5 without a bias compute their gradients so, on a CPU."""
     for module in net.modules():
         if (

@@ -62,7 +62,7 @@ def process_group(asked: str) -> Iterator[torch.device]:
         distributed.init_process_group("nccl", device_id=device)
     else:
         distributed.init_process_group("gloo")
-    with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if leads() else nowhere):
+    with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if is_main_process() else nowhere):
         yield device
     distributed.destroy_process_group()  # after an error it would wait for processes that wait for this one
 
@@ -76,7 +76,7 @@ def rank() -> int:
     return distributed.get_rank() if _grouped() else 0
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that validates, prints and writes."""
     return rank() == 0
 
@@ -86,7 +86,7 @@ def world_size() -> int:
     return distributed.get_world_size() if _grouped() else 1
 
 
-def from_leader(value: T) -> T:
+def broadcast(value: T) -> T:
     """The value that rank 0 gives here."""
     if not _grouped():
         return value
@@ -104,7 +104,7 @@ def mean_over_processes(figures: dict[str, float]) -> dict[str, float]:
     return {key: sum(one[key] for one in everyone) / len(everyone) for key in figures}
 
 
-def once_a_machine(make: Callable[[], T]) -> T:
+def once_per_node(make: Callable[[], T]) -> T:
     """What `make` gives, made by one process of each machine and mapped into the memory of all.
 
     They share its pages: a GPU more costs a machine no more memory for slices. It goes through a temporary file, whose name is
@@ -115,7 +115,7 @@ def once_a_machine(make: Callable[[], T]) -> T:
     """
     if not _grouped():
         return make()
-    path = Path(tempfile.gettempdir()) / from_leader(f"brainmri-{uuid.uuid4().hex}.pt")
+    path = Path(tempfile.gettempdir()) / broadcast(f"brainmri-{uuid.uuid4().hex}.pt")
     first = distributed.get_node_local_rank() == 0
     if first:
         torch.save(make(), path)
@@ -218,6 +218,6 @@ def synchronised(net: nn.Module, loss: Loss) -> Loss:
     return DistributedDataParallel(_LossOf(net, loss))
 
 
-def gradients_stay_here(loss: Loss) -> AbstractContextManager:
+def no_sync(loss: Loss) -> AbstractContextManager:
     """Within it, backward passes add to this process's gradients without a word to the others."""
     return loss.no_sync() if isinstance(loss, DistributedDataParallel) else nullcontext()

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from train import distributed
 from train.data import TumourShareSampler, write_csv
-from train.depthwise import hasten
+from train.depthwise import speed_up_depthwise
 
 
 def common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,7 @@ def choose_precision(asked: str, net: nn.Module, size: int, device: torch.device
                 net(image)
             seconds[dtype] = time.perf_counter() - began
     net.train(was_training)
-    return distributed.from_leader(min(seconds, key=seconds.get))
+    return distributed.broadcast(min(seconds, key=seconds.get))
 
 
 def plot_history(rows: list[dict], path: Path) -> None:
@@ -145,10 +145,10 @@ def train_epoch(
     """
     net.train()
     sums: dict[str, float] = {}
-    with tqdm(loader, desc=title, unit="batch", mininterval=5, disable=not distributed.leads()) as bar:
+    with tqdm(loader, desc=title, unit="batch", mininterval=5, disable=not distributed.is_main_process()) as bar:
         for number, raw in enumerate(bar, 1):
             complete = number % accumulate == 0
-            with nullcontext() if complete else distributed.gradients_stay_here(loss):
+            with nullcontext() if complete else distributed.no_sync(loss):
                 with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                     value, figures = loss(on_device(raw, device))
                 (value / accumulate).backward()
@@ -235,7 +235,7 @@ def fit(
     recipe = json.dumps({k: str(v) for k, v in vars(options).items() if k not in NOT_RECIPE})
     history: list[dict] = []
     checkpoint = out / "checkpoint.pt"
-    if distributed.from_leader(options.resume and checkpoint.exists()):
+    if distributed.broadcast(options.resume and checkpoint.exists()):
         state = load_checkpoint(checkpoint, recipe, device)
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
@@ -245,7 +245,7 @@ def fit(
         slices = [one | {key: one[key].to(device) for key in ("image", "mask")} for one in slices]
     sampler = TumourShareSampler(slices, options.samples, options.tumour_share, options.seed, options.evenness)
     if device.type == "cpu":
-        hasten(net)
+        speed_up_depthwise(net)
     dataset, drawn = distributed.share(slices, transform, sampler, micro)
     step_loss = distributed.synchronised(net, loss)
     for epoch in range(len(history), options.epochs):
@@ -257,14 +257,18 @@ def fit(
             clip=5.0, scheduler=scheduler, accumulate=options.accumulate,
         )  # fmt: skip
         row = {"epoch": epoch + 1, "train loss": means.pop("loss"), **means, "learning rate": scheduler.get_last_lr()[-1]}
-        if validate and distributed.leads() and ((epoch + 1) % options.validate_every == 0 or epoch + 1 == options.epochs):
+        if (
+            validate
+            and distributed.is_main_process()
+            and ((epoch + 1) % options.validate_every == 0 or epoch + 1 == options.epochs)
+        ):
             net.eval()
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 row |= validate()
         row["seconds"] = time.perf_counter() - began
         history.append(row)
         report(row)
-        if not distributed.leads():
+        if not distributed.is_main_process():
             continue
         save_checkpoint(
             checkpoint,

@@ -14,7 +14,7 @@ from brainmri.zoo.hub_mixin import PretrainedNet
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import LoadedModel, find_entry, load
 from train.data import HELD_OUT, Slice, Split, find_slices, load_placed
-from train.distributed import once_a_machine, world_size
+from train.distributed import once_per_node, world_size
 from train.folds import split_at_hand
 from train.phantoms import write_phantom_dataset
 
@@ -27,7 +27,7 @@ def apply_smoke(options: argparse.Namespace, size: int) -> None:
     options.size, options.workers = size, 0
     if options.data is None:
         options.data = options.out / "phantoms"
-        once_a_machine(lambda: write_phantom_dataset(options.data, patients=2, slices=8))
+        once_per_node(lambda: write_phantom_dataset(options.data, patients=2, slices=8))
 
 
 def find_eligible(data: Path | None) -> dict[str, list[Slice]]:
@@ -56,7 +56,7 @@ def load_split(
     teaches = load_unleaked(teacher, split, torch.device(device)) if teacher else None
     if teaches and "segmentation" not in teaches.entry.tasks:
         raise SystemExit(f"{teacher} does {teaches.entry.tasks[0]} alone; a teacher of the mask draws masks")
-    train, validation = once_a_machine(
+    train, validation = once_per_node(
         lambda: [load_placed(slices, preprocess, by) for slices, by in zip(roles, (teaches, None), strict=True)]
     )
     return split, train, validation

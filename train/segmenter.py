@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from brainmri.zoo.nets import EffUNet, ResUNet
 from brainmri.zoo.preprocess import Preprocess
 from train.augment import augmentation
-from train.distributed import leads, process_group
+from train.distributed import is_main_process, process_group
 from train.evaluation.metrics import auc, dice
 from train.loop import choose_precision, common_arguments, fit
 from train.losses import LOSSES, segmentation_loss
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
     if options.start:
         start_from(net, options.start, split)
     train_net(net, options, train, validation, preprocess, device)
-    if not leads():
+    if not is_main_process():
         return
     name, summary, _, built_with = NETS[options.net]
     entry = save_run(

@@ -10,7 +10,7 @@ import numpy as np
 
 from brainmri.analysis.pipeline import predict_slices
 from brainmri.zoo.entry import rules_of
-from brainmri.zoo.registry import LoadedModel, in_its_roles
+from brainmri.zoo.registry import LoadedModel, split_roles
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +50,7 @@ def compare(models: Mapping[str, LoadedModel], pixels: np.ndarray) -> list[Opini
     """
     opinions = []
     for name, model in models.items():
-        segmenter, classifier = in_its_roles(model)
+        segmenter, classifier = split_roles(model)
         began = time.perf_counter()
         said = predict_slices(segmenter, classifier, pixels[None])
         rules = rules_of(segmenter and segmenter.entry, classifier and classifier.entry)

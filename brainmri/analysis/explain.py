@@ -64,7 +64,7 @@ def class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.nd
     image = entry.preprocess.normalise(placed[None]).to(classifier.device)
     views = torch.cat([image, image.flip(-1)]) if entry.flips else image
     with torch.enable_grad():
-        logits, features = classifier.net.looked_at(views.requires_grad_(True))  # (V, 2), of each network (V, C, h, w)
+        logits, features = classifier.net.cam_features(views.requires_grad_(True))  # (V, 2), of each network (V, C, h, w)
         gradients = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), features)
     with torch.no_grad():
         weighed = [(gradient.relu() * own).sum(dim=1, keepdim=True) for gradient, own in zip(gradients, features, strict=True)]

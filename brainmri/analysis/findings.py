@@ -9,7 +9,7 @@ import numpy as np
 
 from brainmri.analysis.lesions import Lesion
 from brainmri.io.scan import Geometry
-from brainmri.zoo.ood import Answer
+from brainmri.zoo.ood import OodResult
 
 TUMOUR, NO_TUMOUR, REVIEW = VERDICTS = ("tumour", "no tumour", "review")
 # a mask below this many pixels on the network's own grid is taken for nothing found
@@ -40,14 +40,14 @@ class Finding:
     probability_map: np.ndarray
     area_px: int
     area_mm2: float | None
-    gate: Answer | None
+    ood: OodResult | None
     warnings: tuple[str, ...]
     provenance: dict
 
     @property
-    def questioned(self) -> bool:
+    def out_of_distribution(self) -> bool:
         """Whether the slice is not taken for an axial brain MR slice; its verdict is "review" then."""
-        return self.gate is not None and self.gate.doubt is not None
+        return self.ood is not None and self.ood.doubt is not None
 
     def record(self) -> dict:
         """The finding without its arrays, ready for JSON."""
@@ -59,7 +59,7 @@ class Finding:
             "area_mm2": None if self.area_mm2 is None else round(self.area_mm2, 1),
             "height": int(self.mask.shape[0]),
             "width": int(self.mask.shape[1]),
-            "gate": self.gate and self.gate.record(),
+            "ood": self.ood and self.ood.record(),
             "warnings": list(self.warnings),
             "provenance": self.provenance,
             "notice": "Research demo, not a medical device.",
@@ -144,9 +144,9 @@ class Study:
                 "area_px": finding.area_px,
                 "area_mm2": None if finding.area_mm2 is None else round(finding.area_mm2, 1),
                 f"diameter_{length}": round(diameter, 1),
-                "gate_distance": finding.gate and round(finding.gate.distance, 3),
-                "gate_turned": finding.gate and round(finding.gate.turned, 2),
-                "questioned": finding.questioned,
+                "ood_distance": finding.ood and round(finding.ood.distance, 3),
+                "ood_orientation": finding.ood and round(finding.ood.turned, 2),
+                "out_of_distribution": finding.out_of_distribution,
             }
             for number, (finding, diameter) in enumerate(zip(self.findings, self.diameters, strict=True), 1)
         ]
@@ -185,7 +185,7 @@ def decide(probability: float, area_on_grid: float, review: tuple[float, float])
 
 
 def decide_study(
-    verdicts: list[str], questioned: Sequence[int] = (), analysed: int | None = None
+    verdicts: list[str], out_of_distribution: Sequence[int] = (), analysed: int | None = None
 ) -> tuple[str, str, tuple[int, ...]]:
     """Join the verdicts of a study's slices, in order along the head, to one.
 
@@ -200,11 +200,11 @@ def decide_study(
     Returns:
         The verdict, its reason, and the slices, from 0, that carry it.
     """
-    if 2 * len(questioned) > (len(verdicts) if analysed is None else analysed):
-        which = f"{len(questioned)} of {count(len(verdicts), 'slice')}: {ranges(questioned)}"
-        return REVIEW, f"Most of this does not look like axial brain MR slices ({which}).", tuple(questioned)
-    tumour = [number for number, verdict in enumerate(verdicts) if verdict == TUMOUR and number not in questioned]
-    doubtful = [number for number, verdict in enumerate(verdicts) if verdict == REVIEW and number not in questioned]
+    if 2 * len(out_of_distribution) > (len(verdicts) if analysed is None else analysed):
+        which = f"{len(out_of_distribution)} of {count(len(verdicts), 'slice')}: {ranges(out_of_distribution)}"
+        return REVIEW, f"Most of this does not look like axial brain MR slices ({which}).", tuple(out_of_distribution)
+    tumour = [number for number, verdict in enumerate(verdicts) if verdict == TUMOUR and number not in out_of_distribution]
+    doubtful = [number for number, verdict in enumerate(verdicts) if verdict == REVIEW and number not in out_of_distribution]
     if any(number + 1 in tumour for number in tumour) or len(verdicts) == len(tumour) == 1:
         return TUMOUR, f"{count(len(tumour), 'slice')} of {len(verdicts)} show a tumour: {ranges(tumour)}.", tuple(tumour)
     together = any(number + 1 in doubtful for number in doubtful) or len(verdicts) == len(doubtful) == 1

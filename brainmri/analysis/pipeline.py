@@ -21,7 +21,7 @@ from brainmri.zoo import ood
 from brainmri.zoo.backends import versions
 from brainmri.zoo.calibration import Rules, evidence
 from brainmri.zoo.entry import rules_of
-from brainmri.zoo.ood import Answer
+from brainmri.zoo.ood import OodResult
 from brainmri.zoo.preprocess import Placement
 from brainmri.zoo.registry import DEFAULT, LoadedModel, load
 
@@ -48,7 +48,7 @@ class Prediction:
     grid_share: np.ndarray | None = None
     evidence: np.ndarray | None = None
     logits: np.ndarray | None = None
-    gate: list[Answer] | None = None
+    ood: list[OodResult] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +67,7 @@ class Judgement:
     masks: np.ndarray
     probabilities: np.ndarray
     verdicts: list[tuple[str, str]]
-    gate: list[Answer | None]
+    ood: list[OodResult | None]
 
 
 def outline(maps: np.ndarray, rules: Rules, mode: str) -> tuple[np.ndarray, np.ndarray]:
@@ -86,12 +86,12 @@ def judge(predicted: Prediction, rules: Rules, mode: str) -> Judgement:
     maps, masks = outline(predicted.maps, rules, mode)
     probabilities = rules.probability(predicted.logits, predicted.evidence, mode)
     areas = masks.sum(axis=(1, 2)) * predicted.grid_share
-    answers = predicted.gate or [None] * len(masks)
+    answers = predicted.ood or [None] * len(masks)
     verdicts = [
         (REVIEW, answer.doubt) if answer and answer.doubt else decide(float(p), float(area), rules.band(mode))
         for answer, p, area in zip(answers, probabilities, areas, strict=True)
     ]
-    return Judgement(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts, gate=answers)
+    return Judgement(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts, ood=answers)
 
 
 class Pipeline:
@@ -117,7 +117,7 @@ class Pipeline:
         classifier: str | LoadedModel | None = None,
         device: str = "auto",
         mask_threshold: float | None = None,
-        gatekeeper: LoadedModel | None = None,
+        ood_model: LoadedModel | None = None,
     ) -> None:
         self.segmenter = _model(segmenter or DEFAULT, "segmentation", device)
         if classifier is None:
@@ -128,8 +128,8 @@ class Pipeline:
         threshold = None if mask_threshold is None else float(mask_threshold)
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"a mask threshold of {threshold} came; it lies between 0 and 1, both excluded")
-        own = [model for model in (self.segmenter, self.classifier) if model.gate]
-        self.gatekeeper = own[0] if own else gatekeeper or load(DEFAULT, device=str(self.segmenter.device))
+        own = [model for model in (self.segmenter, self.classifier) if model.ood]
+        self.ood_model = own[0] if own else ood_model or load(DEFAULT, device=str(self.segmenter.device))
         self.rules = rules_of(self.segmenter.entry, self.classifier.entry, threshold)
 
     @property
@@ -147,7 +147,7 @@ class Pipeline:
         scan = source if isinstance(source, Scan) else read_slice(source)
         if scan.pixels.ndim != 3:
             raise ValueError(f"pixels of shape {scan.pixels.shape} came; one slice is (H, W, 3); use study() for a stack")
-        predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[None], gatekeeper=self.gatekeeper)
+        predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[None], ood_model=self.ood_model)
         judged = judge(predicted, self.rules, "slice")
         return self._finding(judged, 0, scan.warnings, self.provenance(scan), None)
 
@@ -174,7 +174,7 @@ class Pipeline:
         in_a_row = numbers[-1] - numbers[0] < len(numbers)  # then they are looked at where they lie; copies take their time
         chosen = slice(numbers[0], numbers[-1] + 1) if in_a_row else numbers
         predicted = predict_slices(
-            self.segmenter, self.classifier, scan.pixels[chosen], spacing, progress=progress, gatekeeper=self.gatekeeper
+            self.segmenter, self.classifier, scan.pixels[chosen], spacing, progress=progress, ood_model=self.ood_model
         )
         judged = judge(predicted, self.rules, _mode(scan))
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
@@ -189,10 +189,14 @@ class Pipeline:
             else _without_head(scan.pixels.shape[1:3], warnings, provenance, pixel)
             for analysed in shown
         )
-        questioned = [number for number, finding in enumerate(findings) if finding.questioned]
-        verdict, reason, carried_by = decide_study([finding.verdict for finding in findings], questioned, int(shown.sum()))
-        if questioned:
-            warnings += (f"not counted, for not looking like axial brain MR slices: {ranges(questioned)}; {ood.WARNING}",)
+        out_of_distribution = [number for number, finding in enumerate(findings) if finding.out_of_distribution]
+        verdict, reason, carried_by = decide_study(
+            [finding.verdict for finding in findings], out_of_distribution, int(shown.sum())
+        )
+        if out_of_distribution:
+            warnings += (
+                f"not counted, for not looking like axial brain MR slices: {ranges(out_of_distribution)}; {ood.WARNING}",
+            )
         return Study(
             verdict=verdict,
             reason=reason,
@@ -213,7 +217,7 @@ class Pipeline:
     ) -> Finding:
         """One slice of a judgement; `pixel` is its size in square millimetres where that is known."""
         verdict, reason = judged.verdicts[number]
-        answer = judged.gate[number]
+        answer = judged.ood[number]
         if answer and answer.doubt:
             warnings = (*warnings, ood.WARNING)
         area = int(judged.masks[number].sum())
@@ -225,7 +229,7 @@ class Pipeline:
             probability_map=judged.maps[number],
             area_px=area,
             area_mm2=None if pixel is None else area * pixel,
-            gate=answer,
+            ood=answer,
             warnings=warnings,
             provenance=provenance,
         )
@@ -239,7 +243,7 @@ class Pipeline:
             "mask_threshold": self.mask_threshold,
             "review_band": list(self.rules.band(_mode(scan))),
             "calibration": self.rules.config(_mode(scan)),
-            "gate": self.gatekeeper.gate and {"name": self.gatekeeper.entry.name, **self.gatekeeper.entry.gate},
+            "ood": self.ood_model.ood and {"name": self.ood_model.entry.name, **self.ood_model.entry.ood},
             "device": self.segmenter.device.type,
             "runtime": self.segmenter.run.kind,
             "versions": {
@@ -278,7 +282,7 @@ def _without_head(shape: tuple[int, int], warnings: tuple[str, ...], provenance:
         probability_map=np.zeros(shape, np.float32),
         area_px=0,
         area_mm2=None if pixel is None else 0.0,
-        gate=None,
+        ood=None,
         warnings=warnings,
         provenance=provenance,
     )
@@ -291,7 +295,7 @@ def predict_slices(
     spacing: tuple[float, float] = (1.0, 1.0),
     normalise_over: str | None = None,
     progress: Progress | None = None,
-    gatekeeper: LoadedModel | None = None,
+    ood_model: LoadedModel | None = None,
 ) -> Prediction:
     """What a segmenter, a classifier or both say of slices.
 
@@ -308,12 +312,12 @@ def predict_slices(
             images, placements = _place(model, slices, spacing, normalise_over)
             done[id(model)] = (*run_model(model, images, None if done else progress), placements)
     said: dict = {}
-    if gatekeeper is not None and gatekeeper.gate:
-        if id(gatekeeper) in done:
-            features = done[id(gatekeeper)][2]
+    if ood_model is not None and ood_model.ood:
+        if id(ood_model) in done:
+            features = done[id(ood_model)][2]
         else:
-            features = encoder_features(gatekeeper, _place(gatekeeper, slices, spacing)[0], gatekeeper.gate.sight)
-        said["gate"] = gatekeeper.gate.ask(features.cpu().numpy(), slices)
+            features = encoder_features(ood_model, _place(ood_model, slices, spacing)[0], ood_model.ood.feature_spec)
+        said["ood"] = ood_model.ood.ask(features.cpu().numpy(), slices)
     if segmenter is not None:
         grid_maps, *_, placements = done[id(segmenter)]
         grid_maps = grid_maps.to(_resizing(segmenter))
@@ -347,10 +351,10 @@ def _batches(model: LoadedModel, images: Tensor) -> tuple[Tensor, ...]:
 
 
 @torch.inference_mode()
-def encoder_features(model: LoadedModel, images: Tensor, sight: ood.Sight) -> Tensor:
+def encoder_features(model: LoadedModel, images: Tensor, feature_spec: ood.FeatureSpec) -> Tensor:
     """What a gate looks at (`ood.pooled`) of normalised slices (S, 3, h, w) on the model's device, by its encoder: (S, D)."""
     batches = (image.to(memory_format=torch.channels_last) for image in _batches(model, images))
-    return torch.cat([ood.pooled(model.net.encode(image), sight) for image in batches])
+    return torch.cat([ood.pooled(model.net.encode(image), feature_spec) for image in batches])
 
 
 @torch.inference_mode()

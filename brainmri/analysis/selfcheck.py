@@ -10,7 +10,7 @@ import numpy as np
 from brainmri.analysis.pipeline import predict_slices
 from brainmri.io.reading import read_slice
 from brainmri.zoo.entry import rules_of
-from brainmri.zoo.registry import LoadedModel, in_its_roles
+from brainmri.zoo.registry import LoadedModel, split_roles
 
 SLICE = Path(__file__).parents[1] / "templates" / "selfcheck.png"
 TOLERANCE = 0.02  # of a probability: devices and releases of torch round differently, a wrong network is far off
@@ -19,7 +19,7 @@ BLOCKS = 8  # the map is kept as the means of so many by so many blocks
 
 def answer(model: LoadedModel) -> dict:
     """What an entry says of the bundled slice: `probability` and `map`, (8, 8) block means of the mask's, whichever it gives."""
-    segmenter, classifier = in_its_roles(model)
+    segmenter, classifier = split_roles(model)
     said = predict_slices(segmenter, classifier, read_slice(SLICE).pixels[None])
     found = {}
     if classifier:

@@ -92,10 +92,10 @@ def process(pipe: Pipeline, path: Path, out: Path, name: str) -> dict:
     except Exception as error:  # one bad study must not end a night's work
         log.exception("an input failed")
         return failed(name, f"failed unexpectedly ({type(error).__name__}); it was logged", kind)
-    questioned = (record.get("gate") or {}).get("questioned")  # then the probability speaks of nothing
+    out_of_distribution = (record.get("ood") or {}).get("out_of_distribution")  # then the probability speaks of nothing
     return {"input": name, "kind": kind, "status": status, "problem": None} | {
         **{column: record.get(column) for column in OF_RECORD},
-        "probability": record["probability"] if kind == "slice" and not questioned else None,
+        "probability": record["probability"] if kind == "slice" and not out_of_distribution else None,
         "lesion_voxels": record["area_px"] if kind == "slice" else record["lesion_voxels"],
         "carried_by_slices": " ".join(map(str, record.get("carried_by_slices", []))),
         "warnings": "; ".join(record["warnings"]),

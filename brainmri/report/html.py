@@ -156,7 +156,7 @@ def _words(number: int, finding: Finding, study: Study) -> str:
     area = f"{finding.area_px:,} pixels" if finding.area_mm2 is None else f"{finding.area_mm2 / 100:.1f} cm²"
     outlined = f"{area} outlined" if finding.area_px else "nothing outlined"
     verdict = STATES[finding.verdict][2].lower()
-    why = "not like a brain MR slice" if finding.questioned else f"{percent(finding.probability)} for tumour"
+    why = "not like a brain MR slice" if finding.out_of_distribution else f"{percent(finding.probability)} for tumour"
     return f"Slice {number} of {len(study.findings)}: {verdict}, {why}, {outlined}"
 
 

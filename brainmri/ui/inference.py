@@ -59,7 +59,7 @@ def _loaded(name: str, device: str) -> LoadedModel:
     return brainmri.load(name, weights=offered[name].folder, device=device)
 
 
-def roomy(work: Callable) -> Callable:
+def retry_on_cpu_if_oom(work: Callable) -> Callable:
     """The same work, done again on the CPU when the accelerator's memory is full."""
 
     @wraps(work)
@@ -80,13 +80,13 @@ def roomy(work: Callable) -> Callable:
 # names go in rather than networks, since ZeroGPU runs these in another process
 
 
-@roomy
+@retry_on_cpu_if_oom
 def find_in_slice(scan: Scan, segmenter: str, classifier: str, threshold: float | None, device: str = "auto") -> Finding:
     """The finding of one slice."""
     return _pipeline(segmenter, classifier, threshold, device)(scan)
 
 
-@roomy
+@retry_on_cpu_if_oom
 def question_slice(
     scan: Scan, segmenter: str, classifier: str, threshold: float | None, device: str = "auto"
 ) -> tuple[Explanation, Stability]:
@@ -96,13 +96,13 @@ def question_slice(
     return explain(pipe.classifier, scan.pixels, mask), stability(pipe.segmenter, scan.pixels, pipe.mask_threshold)
 
 
-@roomy
+@retry_on_cpu_if_oom
 def ask_several(scan: Scan, names: list[str], device: str = "auto") -> list[Opinion]:
     """What each of the models says of a slice."""
     return compare({name: network(name, device) for name in names}, scan.pixels)
 
 
-@roomy
+@retry_on_cpu_if_oom
 def find_in_study(
     scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Progress | None = None, device: str = "auto"
 ) -> Study:
@@ -117,7 +117,7 @@ def check(name: str) -> Check:
 
 def _pipeline(segmenter: str, classifier: str, threshold: float | None, device: str) -> Pipeline:
     chosen = network(segmenter, device), network(classifier, device)
-    return Pipeline(*chosen, mask_threshold=threshold, gatekeeper=network(DEFAULT, device))
+    return Pipeline(*chosen, mask_threshold=threshold, ood_model=network(DEFAULT, device))
 
 
 if ZERO_GPU:

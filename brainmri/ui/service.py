@@ -93,7 +93,7 @@ def start() -> None:
         logging.INFO if found.well else logging.ERROR, "self-check: %s", found.sentence, extra={"fields": {"drift": found.drift}}
     )
     for name in offered:
-        network(name).run.quicken()
+        network(name).run.select_fastest()
 
 
 def service_endpoints() -> None:

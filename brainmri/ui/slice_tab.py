@@ -97,8 +97,10 @@ def finding_html(record: dict) -> str:
     """The verdict as the page shows it, from `Finding.record()`."""
     area, pixels = record["area_px"], record["height"] * record["width"]
     outlined = f"{area:,} of {pixels:,} pixels ({100 * area / pixels:.1f} %)" if area else "nothing"
-    questioned = record["gate"] and record["gate"]["questioned"]  # a probability of tumour in what is no brain would mislead
-    scale = "" if questioned else probability_scale(record["probability"], record["provenance"]["review_band"])
+    out_of_distribution = (
+        record["ood"] and record["ood"]["out_of_distribution"]
+    )  # a probability of tumour in what is no brain would mislead
+    scale = "" if out_of_distribution else probability_scale(record["probability"], record["provenance"]["review_band"])
     return verdict_html(record["verdict"], [record["reason"], f"Outlined: {outlined}."], record["warnings"], scale)
 
 

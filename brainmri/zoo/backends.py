@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from brainmri._version import __version__
 from brainmri.zoo.entry import INT8, ModelEntry, file_sha256
-from brainmri.zoo.ood import Gate, Sight, pooled
+from brainmri.zoo.ood import FeatureSpec, OodDetector, pooled
 
 AUTO, TORCH, HALF, COMPILED, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "half", "compiled", "openvino", "int8")
 PATIENCE = 64  # views of slices in torch, after which preparing anything faster will pay
@@ -49,7 +49,7 @@ class Answers(NamedTuple):
     Attributes:
         mask: (V, 1, S, S) logits.
         verdict: (V,) logits, tumour against no tumour.
-        features: (V, D) that its gate looks at (`gate.pooled`).
+        features: (V, D) that its gate looks at (`ood.pooled`).
     """
 
     mask: Tensor | None = None
@@ -60,10 +60,10 @@ class Answers(NamedTuple):
 class Served(nn.Module):
     """A net with all that is asked of it in one pass, a tuple in the order of `names`."""
 
-    def __init__(self, net: nn.Module, tasks: tuple[str, ...], sight: Sight | None = None) -> None:
+    def __init__(self, net: nn.Module, tasks: tuple[str, ...], feature_spec: FeatureSpec | None = None) -> None:
         super().__init__()
-        self.net, self.tasks, self.sight = net, tasks, sight
-        asked = {"mask": "segmentation" in tasks, "verdict": "classification" in tasks, "features": sight is not None}
+        self.net, self.tasks, self.feature_spec = net, tasks, feature_spec
+        asked = {"mask": "segmentation" in tasks, "verdict": "classification" in tasks, "features": feature_spec is not None}
         self.names = [name for name, wanted in asked.items() if wanted]
 
     def forward(self, views: Tensor) -> tuple[Tensor, ...]:
@@ -72,7 +72,7 @@ class Served(nn.Module):
             maps = self.net.encode(views)
             mask, verdict = self.net.decode(maps)
             answers = (mask, verdict[:, 1] - verdict[:, 0])
-            return (*answers, pooled(maps, self.sight)) if self.sight else answers
+            return (*answers, pooled(maps, self.feature_spec)) if self.feature_spec else answers
         answer = self.net(views)
         return (answer if "mask" in self.names else answer[:, 1] - answer[:, 0],)
 
@@ -105,7 +105,7 @@ class Runner(Fixed):
     """
 
     def __init__(
-        self, entry: ModelEntry, net: nn.Module, device: torch.device, gate: Gate | None = None, runtime: str = AUTO
+        self, entry: ModelEntry, net: nn.Module, device: torch.device, ood: OodDetector | None = None, runtime: str = AUTO
     ) -> None:
         if runtime not in RUNTIMES:
             raise ValueError(f"unknown runtime {runtime!r}; choose from {', '.join(RUNTIMES)}")
@@ -113,7 +113,7 @@ class Runner(Fixed):
             raise ValueError(f"the runtime {runtime!r} is for CPUs; {entry.name} is on {device.type}")
         if device.type != "cuda" and runtime == COMPILED:  # on CPUs OpenVINO is faster
             raise ValueError(f"the runtime {runtime!r} is for CUDA; {entry.name} is on {device.type}")
-        self.entry, self.device, self.served = entry, device, Served(net, entry.tasks, gate and gate.sight).eval()
+        self.entry, self.device, self.served = entry, device, Served(net, entry.tasks, ood and ood.feature_spec).eval()
         self.open = runtime == AUTO and device.type == "cpu"  # whether the choice is
         kind = runtime if runtime != AUTO else HALF if device.type == "cuda" else TORCH
         super().__init__(self.served, kind, self.prepare(kind))
@@ -124,10 +124,10 @@ class Runner(Fixed):
         if self.open:
             self.asked += len(views)
             if self.asked > PATIENCE:
-                self.quicken()
+                self.select_fastest()
         return super().__call__(views)
 
-    def quicken(self) -> None:
+    def select_fastest(self) -> None:
         """Go over to the fastest runtime now, if the choice is open; takes seconds the first time on a machine."""
         with self.lock:
             if self.open:
@@ -166,7 +166,7 @@ class Runner(Fixed):
     def _remembered_graph(self):
         """The net as OpenVINO's graph, kept beside the choices for the next process, since the conversion takes seconds."""
         openvino, size = load_openvino(), self.entry.preprocess.size
-        net = [self.entry.sha256[:16], self.entry.gate.get("sha256", "")[:8], *self.served.names]  # the gate's sight is in it
+        net = [self.entry.sha256[:16], self.entry.ood.get("sha256", "")[:8], *self.served.names]  # the gate's sight is in it
         name = [*net, str(size), __version__, openvino.__version__.split("-")[0]]
         kept = REMEMBERED.parent / f"{'-'.join(name)}.xml"
         try:

@@ -2,7 +2,7 @@
 
 `config.json` (how to build the net, preprocessing, labels, thresholds, calibration, measured metrics),
 `model.safetensors`, `split.json` (patients per role), `README.md` (the model card), with it `reliability.svg` where there is a
-verdict, and, where they were made, `model.onnx`, `gate.safetensors` (see `brainmri.zoo.ood`), and `int8.xml` with `int8.bin`, the
+verdict, and, where they were made, `model.onnx`, `ood.safetensors` (see `brainmri.zoo.ood`), and `int8.xml` with `int8.bin`, the
 network for CPUs (see `brainmri.zoo.backends`).
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, SPLIT, CARD, ONNX = "config.json", "model.safetensors", "split.json", "README.md", "model.onnx"
 DIAGRAM = "reliability.svg"  # the card shows it
-GATE = "gate.safetensors"
+OOD = "ood.safetensors"
 INT8, INT8_WEIGHTS = "int8.xml", "int8.bin"
 TASKS = ("segmentation", "classification")
 STUDY = "whole study"
@@ -56,8 +56,8 @@ class ModelEntry:
         parameters: trainable parameters and batch-norm statistics, counted.
         sha256: of `model.safetensors`.
         selfcheck: what `selfcheck.answer` gave when the entry was released; empty where it was not asked.
-        gate: `sha256` of `gate.safetensors`, above what (`far`, `way`) a slice is questioned, and what the gate looks at
-            (`sight`; all of it `brainmri.zoo.ood`); empty for an entry without one.
+        gate: `sha256` of `ood.safetensors`, above what (`distance_threshold`, `orientation_threshold`) a slice is questioned, and what the gate looks at
+            (`feature_spec`; all of it `brainmri.zoo.ood`); empty for an entry without one.
         int8: SHA-256 of `int8.xml` and `int8.bin` by their names (`files`), and what they cost (`measured`); empty for an entry
             without them.
         training: the dataset with its licence, and `stages`: command, slices drawn, patients, and teacher, number of
@@ -83,7 +83,7 @@ class ModelEntry:
     parameters: int
     sha256: str
     selfcheck: dict
-    gate: dict
+    ood: dict
     int8: dict
     training: dict
     metrics: dict
@@ -92,8 +92,8 @@ class ModelEntry:
     @property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every file that `config.json` vouches for, by its name."""
-        gate = {GATE: self.gate["sha256"]} if self.gate else {}
-        return {WEIGHTS: self.sha256} | gate | {name: self.int8["files"][name] for name in (INT8, INT8_WEIGHTS) if self.int8}
+        ood = {OOD: self.ood["sha256"]} if self.ood else {}
+        return {WEIGHTS: self.sha256} | ood | {name: self.int8["files"][name] for name in (INT8, INT8_WEIGHTS) if self.int8}
 
 
 def file_sha256(path: Path) -> str:
@@ -138,7 +138,7 @@ def read_entry(folder: str | Path) -> ModelEntry:
             parameters=int(config["parameters"]),
             sha256=config["sha256"],
             selfcheck=config.get("selfcheck", {}),
-            gate=config.get("gate", {}),
+            ood=config.get("ood", {}),
             int8=config.get("int8", {}),
             training=config["training"],
             metrics=config["metrics"],
@@ -173,7 +173,7 @@ def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, 
         "review": [0.5, 0.5],
         "fusion": {},
         "selfcheck": {},
-        "gate": {},
+        "ood": {},
         "int8": {},
         "flips": False,
         "training": {},
@@ -204,8 +204,8 @@ def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, ha
     save_file(tensors, folder / WEIGHTS)
     sha256 = file_sha256(folder / WEIGHTS)
     before = json.loads((folder / CONFIG).read_text(encoding="utf-8")) if (folder / CONFIG).is_file() else {}
-    kept = {key: before.get(key, {}) if before.get("sha256") == sha256 else {} for key in ("gate", "int8")}
-    for key, names in {"export": [ONNX], "gate": [GATE], "int8": [INT8, INT8_WEIGHTS]}.items():
+    kept = {key: before.get(key, {}) if before.get("sha256") == sha256 else {} for key in ("ood", "int8")}
+    for key, names in {"export": [ONNX], "ood": [OOD], "int8": [INT8, INT8_WEIGHTS]}.items():
         for name in names if not kept.get(key) else ():
             (folder / name).unlink(missing_ok=True)
     config = config | kept | {"parameters": count_parameters(net), "sha256": sha256}

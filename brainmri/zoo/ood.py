@@ -1,7 +1,7 @@
 """Is this an axial brain MR slice at all? Asked before a verdict is believed; the answer is None or the doubt in one sentence.
 
 Two questions go to the features of the entry's own encoder, fitted on training patients by `train.ood.fit` and kept as
-`gate.safetensors`: how far a slice is from theirs, a Mahalanobis distance (Lee et al. 2018), and whether it is the right way up,
+`ood.safetensors`: how far a slice is from theirs, a Mahalanobis distance (Lee et al. 2018), and whether it is the right way up,
 a logistic regression that tells their slices from the same ones turned by 90, 180 and 270 degrees (turned heads have nearly the
 features of upright ones, so no distance sees them; Hendrycks et al. 2019 ask the same of other pictures). Two go to the pixels:
 is there anything, and are its colours those of a colour map?
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from brainmri.zoo.entry import GATE, ModelEntry, file_sha256
+from brainmri.zoo.entry import OOD, ModelEntry, file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ CELLS = 3  # by so many parts a side of the slice its turn is judged
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class FeatureSpec:
     """Which of its encoder's maps (see `EffUNet.encode`) a gate looks at, by their numbers: 1 at half the size to 5 at 1/32.
 
     Attributes:
@@ -53,12 +53,12 @@ class Sight:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class OodResult:
     """What a gate says of one slice.
 
     Attributes:
-        distance: from the training slices, in that of the median one; questioned above `Gate.far`.
-        turned: log-odds of any other way up against upright; questioned above `Gate.way`.
+        distance: from the training slices, in that of the median one; questioned above `OodDetector.distance_threshold`.
+        turned: log-odds of any other way up against upright; questioned above `OodDetector.orientation_threshold`.
         doubt: why it is not taken for an axial brain MR slice, one sentence; None where it is.
     """
 
@@ -68,12 +68,16 @@ class Answer:
 
     def record(self) -> dict:
         """Ready for JSON."""
-        return {"distance": round(self.distance, 3), "turned": round(self.turned, 2), "questioned": self.doubt is not None}
+        return {
+            "distance": round(self.distance, 3),
+            "turned": round(self.turned, 2),
+            "out_of_distribution": self.doubt is not None,
+        }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Gate:
-    """What an entry's `gate.safetensors` and `config.json` know of training patients' slices.
+class OodDetector:
+    """What an entry's `ood.safetensors` and `config.json` know of training patients' slices.
 
     Attributes:
         mean: (D,) float32, of the features that the distance sees.
@@ -87,9 +91,9 @@ class Gate:
     whiten: np.ndarray
     ways: np.ndarray
     bias: np.ndarray
-    far: float
-    way: float
-    sight: Sight
+    distance_threshold: float
+    orientation_threshold: float
+    feature_spec: FeatureSpec
 
     def distance(self, features: np.ndarray) -> np.ndarray:
         """(S, D + E) float32 features to (S,): the Mahalanobis distance, in that of the median training slice."""
@@ -100,7 +104,7 @@ class Gate:
         odds = features[:, len(self.mean) :] @ self.ways.T + self.bias
         return np.logaddexp.reduce(odds[:, 1:], axis=1) - odds[:, 0]
 
-    def ask(self, features: np.ndarray, slices: np.ndarray) -> list[Answer]:
+    def ask(self, features: np.ndarray, slices: np.ndarray) -> list[OodResult]:
         """About each slice.
 
         Args:
@@ -111,8 +115,8 @@ class Gate:
         for distance, turned, pixels in zip(self.distance(features), self.turned(features), slices, strict=True):
             decided, doubt = look(pixels)
             if not decided:
-                doubt = FAR if distance > self.far else TURNED if turned > self.way else None
-            answers.append(Answer(distance=float(distance), turned=float(turned), doubt=doubt))
+                doubt = FAR if distance > self.distance_threshold else TURNED if turned > self.orientation_threshold else None
+            answers.append(OodResult(distance=float(distance), turned=float(turned), doubt=doubt))
         return answers
 
 
@@ -148,34 +152,39 @@ def is_colour_mapped(points: np.ndarray) -> bool:
     return False
 
 
-def pooled(maps: list[Tensor], sight: Sight) -> Tensor:
+def pooled(maps: list[Tensor], feature_spec: FeatureSpec) -> Tensor:
     """What a gate sees of an encoder's maps: (B, D + E) float32, D for the distance and E for the turn."""
     import torch
     from torch.nn import functional as F
 
-    means = [maps[number].mean(dim=(2, 3)) for number in sight.means]
-    deviations = [maps[number].float().std(dim=(2, 3), correction=0) for number in sight.deviations]
-    parts = [F.adaptive_avg_pool2d(maps[number], CELLS).flatten(1) for number in sight.parts]
+    means = [maps[number].mean(dim=(2, 3)) for number in feature_spec.means]
+    deviations = [maps[number].float().std(dim=(2, 3), correction=0) for number in feature_spec.deviations]
+    parts = [F.adaptive_avg_pool2d(maps[number], CELLS).flatten(1) for number in feature_spec.parts]
     return torch.cat(means + deviations + parts, dim=1).float()
 
 
-def read_gate(entry: ModelEntry) -> Gate | None:
+def read_ood_detector(entry: ModelEntry) -> OodDetector | None:
     """An entry's gate, or None where it has none.
 
     Raises:
         FileNotFoundError: when the file that `config.json` tells of is missing.
         ValueError: when it is another one than `config.json` tells of.
     """
-    if not entry.gate:
+    if not entry.ood:
         return None
     from safetensors.numpy import load_file
 
-    path = entry.folder / GATE
+    path = entry.folder / OOD
     if not path.is_file():
-        raise FileNotFoundError(f"{entry.folder} is not whole: {GATE} is missing")
-    if (found := file_sha256(path)) != entry.gate["sha256"]:
+        raise FileNotFoundError(f"{entry.folder} is not whole: {OOD} is missing")
+    if (found := file_sha256(path)) != entry.ood["sha256"]:
         raise ValueError(
-            f"{path} has SHA-256 {found}, but its config.json says {entry.gate['sha256']}; the file is damaged or was exchanged"
+            f"{path} has SHA-256 {found}, but its config.json says {entry.ood['sha256']}; the file is damaged or was exchanged"
         )
-    sight = Sight(**{name: tuple(numbers) for name, numbers in entry.gate["sight"].items()})
-    return Gate(**load_file(path), far=float(entry.gate["far"]), way=float(entry.gate["way"]), sight=sight)
+    feature_spec = FeatureSpec(**{name: tuple(numbers) for name, numbers in entry.ood["feature_spec"].items()})
+    return OodDetector(
+        **load_file(path),
+        distance_threshold=float(entry.ood["distance_threshold"]),
+        orientation_threshold=float(entry.ood["orientation_threshold"]),
+        feature_spec=feature_spec,
+    )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from brainmri.zoo import hub
 from brainmri.zoo.entry import CARD, CONFIG, TASKS, ModelEntry, load_weights, read_entry
-from brainmri.zoo.ood import Gate, read_gate
+from brainmri.zoo.ood import OodDetector, read_ood_detector
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ class LoadedModel:
     net: nn.Module
     device: torch.device
     run: Runner
-    gate: Gate | None = None
+    ood: OodDetector | None = None
 
 
 def embedded() -> dict[str, ModelEntry]:
@@ -223,11 +223,11 @@ def load(
     load_weights(net, entry)
     target = resolve_device(device)
     net.requires_grad_(False).to(target)
-    gate = read_gate(entry)
-    run = Runner(entry, net, target, gate, runtime or os.environ.get(RUNTIME, AUTO))
-    return LoadedModel(entry=entry, net=net, device=target, run=run, gate=gate)
+    ood = read_ood_detector(entry)
+    run = Runner(entry, net, target, ood, runtime or os.environ.get(RUNTIME, AUTO))
+    return LoadedModel(entry=entry, net=net, device=target, run=run, ood=ood)
 
 
-def in_its_roles(model: LoadedModel) -> tuple[LoadedModel | None, LoadedModel | None]:
+def split_roles(model: LoadedModel) -> tuple[LoadedModel | None, LoadedModel | None]:
     """The model as segmenter and as classifier, None for what it does not do."""
     return tuple(model if task in model.entry.tasks else None for task in ("segmentation", "classification"))

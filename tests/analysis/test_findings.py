@@ -44,7 +44,7 @@ def test_a_finding_is_frozen_and_complete():
         probability_map=np.zeros((4, 6), np.float32),
         area_px=0,
         area_mm2=None,
-        gate=None,
+        ood=None,
         warnings=(),
         provenance={},
     )

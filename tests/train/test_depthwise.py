@@ -8,7 +8,7 @@ from torch import nn
 
 from brainmri.zoo.nets import EffUNet
 from brainmri.zoo.nets.efficientnet_lite import SameConv2d
-from train.depthwise import hasten
+from train.depthwise import speed_up_depthwise
 
 
 def gradients(net: nn.Module, image: torch.Tensor, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -27,7 +27,7 @@ def test_gradients_are_those_of_torch(kernel, stride, side):
     torch.manual_seed(0)
     plain = SameConv2d(6, 6, kernel, stride, groups=6, bias=False)
     fast = deepcopy(plain)
-    hasten(fast)
+    speed_up_depthwise(fast)
     image = torch.randn(2, 6, side, side + 4).to(memory_format=torch.channels_last)
     for ours, theirs in zip(gradients(fast, image), gradients(plain, image), strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -37,7 +37,7 @@ def test_gradients_are_those_of_torch(kernel, stride, side):
 
 def test_a_network_has_its_depthwise_layers_hastened_and_no_others():
     net = EffUNet()
-    hasten(net)
+    speed_up_depthwise(net)
     hastened = [module for module in net.modules() if "_conv_forward" in vars(module)]
     assert len(hastened) == 16  # a depthwise layer in each block of EfficientNet-lite0
     assert all(module.groups > 1 for module in hastened)

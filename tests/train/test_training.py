@@ -19,7 +19,7 @@ from brainmri.zoo.nets import ResNet50Classifier, ResUNet
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import load
 from train import classifier, crossvalidate, segmenter
-from train.augment import RandFlairInsteadd, augmentation
+from train.augment import RandReplaceWithFlaird, augmentation
 from train.loop import choose_precision
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
@@ -295,7 +295,7 @@ def test_without_data_it_says_what_to_give(tmp_path):
 
 
 def test_flair_replaces_the_other_sequences():
-    transform = RandFlairInsteadd("image", prob=1.0)
+    transform = RandReplaceWithFlaird("image", prob=1.0)
     transform.set_random_state(0)
     image = torch.rand(3, 8, 8)
     seen = set()

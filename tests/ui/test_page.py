@@ -49,7 +49,7 @@ def test_a_photograph_is_for_review_without_a_probability(client, tmp_path):
     Image.fromarray(data.astronaut()).save(tmp_path / "astronaut.png")
     record, *_ = client.predict(handle_file(tmp_path / "astronaut.png"), api_name="/predict")
     assert record["verdict"] == "review"
-    assert record["gate"]["questioned"]
+    assert record["ood"]["out_of_distribution"]
     shown = finding_html(record)
     assert record["reason"] in shown
     assert "means anything" in shown

@@ -129,7 +129,7 @@ def test_a_runtime_that_computes_something_else_is_not_taken(monkeypatch, caplog
     astray = brainmri.load("resunet-lgg", device="cpu")
     monkeypatch.setattr(backends, "by_openvino", upside_down)
     monkeypatch.setattr(backends, "PROBE", 0.01)
-    astray.run.quicken()
+    astray.run.select_fastest()
     assert astray.run.kind not in (OPENVINO, QUANTISED)  # but torch, in 16 bits on CPUs that are fast in them
     assert "computes something else on this machine" in caplog.text
 
@@ -148,7 +148,7 @@ def test_auto_begins_in_torch_and_goes_over_to_the_fastest(remembered):
 
 
 def test_a_choice_is_remembered_by_the_next_process(remembered, monkeypatch):
-    brainmri.load("resunet-lgg", device="cpu").run.quicken()
+    brainmri.load("resunet-lgg", device="cpu").run.select_fastest()
     (key,) = json.loads(remembered.read_text())
     remembered.write_text(json.dumps({key: TORCH}))
 
@@ -157,7 +157,7 @@ def test_a_choice_is_remembered_by_the_next_process(remembered, monkeypatch):
 
     monkeypatch.setattr(backends, "seconds_a_run", never)
     again = brainmri.load("resunet-lgg", device="cpu")
-    again.run.quicken()
+    again.run.select_fastest()
     assert again.run.kind == TORCH
 
 
@@ -165,7 +165,7 @@ def test_a_choice_is_remembered_by_the_next_process(remembered, monkeypatch):
 def test_a_damaged_memory_costs_a_probe_and_no_more(remembered, content):
     remembered.write_text(content)
     model = brainmri.load("resunet-lgg", device="cpu")
-    model.run.quicken()
+    model.run.select_fastest()
     assert model.run.kind in json.loads(remembered.read_text()).values()
 
 
@@ -173,7 +173,7 @@ def test_a_home_that_cannot_be_written_to_is_no_failure(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(backends, "REMEMBERED", tmp_path / "file" / "runtimes.json")
     model = brainmri.load("resunet-lgg", device="cpu")
-    model.run.quicken()
+    model.run.select_fastest()
     assert model.run(views_for(model)).mask is not None
 
 
@@ -226,7 +226,7 @@ def test_exchanged_integers_leave_auto_in_torch(tmp_path, caplog, name):
     shutil.copytree(brainmri.load(name, device="cpu").entry.folder, folder)
     (folder / INT8_WEIGHTS).write_bytes(b"!")
     model = brainmri.load(folder, device="cpu")
-    model.run.quicken()
+    model.run.select_fastest()
     assert model.run.kind == TORCH
     assert f"{name} stays in torch" in caplog.text
     assert model.run(views_for(model)).mask is not None

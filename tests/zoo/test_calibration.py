@@ -9,7 +9,7 @@ import torch
 
 import brainmri
 from brainmri.zoo.calibration import Fusion, along_head, evidence, smooth_maps
-from brainmri.zoo.entry import CONFIG, GATE, WEIGHTS, read_entry
+from brainmri.zoo.entry import CONFIG, OOD, WEIGHTS, read_entry
 from brainmri.zoo.registry import find_entry
 from train.phantoms import phantom_volume
 
@@ -55,7 +55,7 @@ def fused(tmp_path_factory):
     study = Fusion(logit=0.5, evidence=0.7, bias=-3.0, review=(0.45, 0.55), neighbours=1.0)
     config["fusion"] = {"slice": PLAIN.config(), "study": study.config()}
     (folder / CONFIG).write_text(json.dumps(config))
-    for name in (WEIGHTS, GATE):
+    for name in (WEIGHTS, OOD):
         (folder / name).symlink_to(source / name)
     return folder
 

@@ -119,7 +119,7 @@ def test_an_ensemble_says_the_mean_of_what_its_members_say():
         assert torch.allclose(net(image).sigmoid(), sum(mask.sigmoid() for mask in masks) / 3, atol=1e-6)
         assert torch.allclose(net.both(image)[1], sum(verdicts) / 3, atol=1e-6)
         assert torch.equal(net(image), net.both(image)[0])
-        verdict, seen = net.looked_at(image)
+        verdict, seen = net.cam_features(image)
         assert torch.equal(verdict, net.both(image)[1])
         assert [found.shape for found in seen] == [(2, 112, 4, 6)] * 3
         own = net.members[0].encode(image)

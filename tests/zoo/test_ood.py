@@ -18,9 +18,9 @@ from brainmri.analysis.findings import decide_study
 from brainmri.io.reading import read_slice, read_study
 from brainmri.io.scan import Scan
 from brainmri.zoo import ood
-from brainmri.zoo.entry import CARD, CONFIG, GATE, INT8, INT8_WEIGHTS, SPLIT, new_config, read_entry, save_entry
+from brainmri.zoo.entry import CARD, CONFIG, INT8, INT8_WEIGHTS, OOD, SPLIT, new_config, read_entry, save_entry
 from brainmri.zoo.nets import EffUNet, EffUNetEnsemble
-from brainmri.zoo.ood import Gate, Sight, look
+from brainmri.zoo.ood import FeatureSpec, OodDetector, look
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import DEFAULT
 from train.data import find_slices, read_image
@@ -47,8 +47,8 @@ def read(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("path", SLICES, ids=lambda p: p.stem)
 def test_examples_pass(pipe, path):
     finding = pipe(path)
-    assert not finding.questioned
-    assert finding.gate.distance < pipe.gatekeeper.gate.far
+    assert not finding.out_of_distribution
+    assert finding.ood.distance < pipe.ood_model.ood.distance_threshold
     assert ood.WARNING not in finding.warnings
 
 
@@ -71,10 +71,10 @@ def test_an_example_that_was_turned_or_coloured_is_for_review(pipe, path):
 
 def test_the_record_tells_score_and_thresholds(pipe):
     record = json.loads(json.dumps(pipe(data.astronaut()).record()))
-    thresholds = record["provenance"]["gate"]
-    assert thresholds == {"name": DEFAULT, **pipe.gatekeeper.entry.gate}
-    assert record["gate"]["questioned"]
-    assert record["gate"]["distance"] > thresholds["far"]
+    thresholds = record["provenance"]["ood"]
+    assert thresholds == {"name": DEFAULT, **pipe.ood_model.entry.ood}
+    assert record["ood"]["out_of_distribution"]
+    assert record["ood"]["distance"] > thresholds["distance_threshold"]
 
 
 def test_the_pixels_alone_decide_what_shows_nothing():
@@ -102,7 +102,7 @@ T, N, R = "tumour", "no tumour", "review"
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "questioned", "analysed", "verdict", "carried_by"),
+    ("verdicts", "out_of_distribution", "analysed", "verdict", "carried_by"),
     [
         ([N, T, T, R], [3], None, T, (1, 2)),
         ([N, T, R, N], [2], None, R, (1,)),  # what is left is a tumour in one slice alone
@@ -111,10 +111,10 @@ T, N, R = "tumour", "no tumour", "review"
         ([R, R, N, N, N], [0, 1], 3, R, (0, 1)),  # in two of five nothing was to be seen
     ],
 )
-def test_questioned_slices_are_not_counted(verdicts, questioned, analysed, verdict, carried_by):
-    decided, reason, slices = decide_study(verdicts, questioned, analysed)
+def test_questioned_slices_are_not_counted(verdicts, out_of_distribution, analysed, verdict, carried_by):
+    decided, reason, slices = decide_study(verdicts, out_of_distribution, analysed)
     assert (decided, slices) == (verdict, carried_by)
-    assert ("axial brain MR slices" in reason) == (2 * len(questioned) > (analysed or len(verdicts)))
+    assert ("axial brain MR slices" in reason) == (2 * len(out_of_distribution) > (analysed or len(verdicts)))
 
 
 def test_a_study_tells_which_slices_are_none(pipe):
@@ -125,13 +125,13 @@ def test_a_study_tells_which_slices_are_none(pipe):
     few[[0, 1]] = photograph
     many[:12] = photograph
     whole, some, most = (pipe.study(Scan(pixels=p, name="study", sha256="")) for p in (pixels, few, many))
-    assert not any(finding.questioned for finding in whole.findings)
+    assert not any(finding.out_of_distribution for finding in whole.findings)
     assert whole.verdict == some.verdict == "tumour"
-    assert [finding.questioned for finding in some.findings] == [True] * 2 + [False] * 14
+    assert [finding.out_of_distribution for finding in some.findings] == [True] * 2 + [False] * 14
     assert any("not looking like axial brain MR slices: 1 to 2;" in warning for warning in some.warnings)
     assert most.verdict == "review"
     assert most.reason == "Most of this does not look like axial brain MR slices (12 of 16 slices: 1 to 12)."
-    assert [row["questioned"] for row in most.table()] == [True] * 12 + [False] * 4
+    assert [row["out_of_distribution"] for row in most.table()] == [True] * 12 + [False] * 4
 
 
 # --- whose gate -----------------------------------------------------------------------------------------------------------
@@ -139,8 +139,8 @@ def test_a_study_tells_which_slices_are_none(pipe):
 
 def test_entries_without_a_gate_are_served_by_the_defaults(pipe):
     other = brainmri.Pipeline("resunet-lgg", "resnet50-lgg", device="cpu")
-    assert other.gatekeeper.entry.name == DEFAULT
-    own, served = pipe(SLICES[0]).gate, other(SLICES[0]).gate
+    assert other.ood_model.entry.name == DEFAULT
+    own, served = pipe(SLICES[0]).ood, other(SLICES[0]).ood
     assert served.distance == pytest.approx(own.distance, rel=1e-3)
     assert served.turned == pytest.approx(own.turned, abs=0.01)
     assert other(data.astronaut()).verdict == "review"
@@ -152,12 +152,12 @@ def copy(tmp_path):
 
 
 def test_a_gate_that_is_not_the_entrys_is_refused(copy):
-    content = (copy / GATE).read_bytes()
+    content = (copy / OOD).read_bytes()
     assert len(content) < 500_000  # beside weights of 10 MB
-    (copy / GATE).write_bytes(content[:-4] + b"\x11\x22\x33\x44")
+    (copy / OOD).write_bytes(content[:-4] + b"\x11\x22\x33\x44")
     with pytest.raises(ValueError, match="damaged or was exchanged"):
         brainmri.load("mine", weights=copy)
-    (copy / GATE).unlink()
+    (copy / OOD).unlink()
     with pytest.raises(FileNotFoundError, match=r"gate\.safetensors is missing"):
         brainmri.load("mine", weights=copy)
 
@@ -165,33 +165,33 @@ def test_a_gate_that_is_not_the_entrys_is_refused(copy):
 def test_new_weights_take_the_old_gate_away(copy):
     config = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
     entry = save_entry(copy, EffUNetEnsemble(**config["arguments"]), config, {"train": [], "validation": []})
-    assert entry.gate == {}
-    assert not (copy / GATE).exists()
-    assert brainmri.load("mine", weights=copy, device="cpu").gate is None
+    assert entry.ood == {}
+    assert not (copy / OOD).exists()
+    assert brainmri.load("mine", weights=copy, device="cpu").ood is None
 
 
 def test_what_was_quantised_for_another_sight_goes_from_folder_and_card(copy):
-    gate_of = brainmri.load("mine", weights=copy, device="cpu").gate
+    gate_of = brainmri.load("mine", weights=copy, device="cpu").ood
     tensors = {name: getattr(gate_of, name) for name in ("mean", "whiten", "ways", "bias")}
-    fitting.write_gate(copy, tensors, {"far": 2.0, "way": 0.0})
+    fitting.write_ood_detector(copy, tensors, {"distance_threshold": 2.0, "orientation_threshold": 0.0})
     assert (copy / INT8).exists()
     assert INT8 in (copy / CARD).read_text(encoding="utf-8")
     config = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
-    config["gate"]["sight"]["parts"] = [5]
+    config["ood"]["feature_spec"]["parts"] = [5]
     (copy / CONFIG).write_text(json.dumps(config), encoding="utf-8")
-    fitting.write_gate(copy, tensors, {"far": 2.0, "way": 0.0})
+    fitting.write_ood_detector(copy, tensors, {"distance_threshold": 2.0, "orientation_threshold": 0.0})
     assert not (copy / INT8).exists()
     assert INT8 not in (copy / CARD).read_text(encoding="utf-8")
-    assert brainmri.load("mine", weights=copy, device="cpu").gate.far == 2
+    assert brainmri.load("mine", weights=copy, device="cpu").ood.distance_threshold == 2
 
 
 # --- how it is made -------------------------------------------------------------------------------------------------------
 
 
 def test_distance_and_turn_by_hand():
-    known = Gate(
+    known = OodDetector(
         mean=np.array([1, 2], np.float32), whiten=np.diag([0.5, 2]).astype(np.float32),
-        ways=np.array([[1], [0], [0], [0]], np.float32), bias=np.zeros(4, np.float32), far=2.0, way=0.0, sight=Sight(),
+        ways=np.array([[1], [0], [0], [0]], np.float32), bias=np.zeros(4, np.float32), distance_threshold=2.0, orientation_threshold=0.0, feature_spec=FeatureSpec(),
     )  # fmt: skip
     features = np.array([[1, 2, 0], [7, 4, 10], [1, 2, -10]], np.float32)
     assert known.distance(features) == pytest.approx([0, 5, 0])  # 6 * 0.5 and 2 * 2
@@ -203,10 +203,10 @@ def test_distance_and_turn_by_hand():
 def test_what_a_gate_looks_at_by_hand():
     image, fine = torch.zeros(1, 3, 6, 6), torch.arange(36.0).reshape(1, 1, 6, 6)
     coarse = torch.tensor([[[[1.0, 3.0]] * 2, [[5.0, 5.0]] * 2]])  # (1, 2, 2, 2)
-    sight = Sight(means=(1, 2), deviations=(2,), parts=(1,))
-    features = ood.pooled([image, fine, coarse], sight)[0]
+    feature_spec = FeatureSpec(means=(1, 2), deviations=(2,), parts=(1,))
+    features = ood.pooled([image, fine, coarse], feature_spec)[0]
     assert features.shape == (14,)
-    assert sight.near([3, 1, 2]) == 5
+    assert feature_spec.near([3, 1, 2]) == 5
     assert features[:5].tolist() == [17.5, 2, 5, 1, 0]
     assert features[5:].tolist() == [3.5, 5.5, 7.5, 15.5, 17.5, 19.5, 27.5, 29.5, 31.5]  # 2 x 2 pixels each, row by row
 
@@ -231,10 +231,10 @@ def test_a_gate_is_fitted_by_folds_and_measured(tmp_path, monkeypatch, capsys):
     assert report["foreign"]["blank"]["pictures"] == 9
     assert report["foreign"]["turned by 90 degrees"]["pictures"] == 8
     model = brainmri.load("mine", weights=runs / "mine", device="cpu")
-    assert (model.gate.far, model.gate.way) == tuple(report["thresholds"].values())
-    assert model.gate.sight == fitting.SIGHT
+    assert (model.ood.distance_threshold, model.ood.orientation_threshold) == tuple(report["thresholds"].values())
+    assert model.ood.feature_spec == fitting.SIGHT
     assert not (runs / "mine" / INT8).exists()
-    assert model.gate.far > 1  # patients that were not fitted lie farther than the median of those that were
+    assert model.ood.distance_threshold > 1  # patients that were not fitted lie farther than the median of those that were
 
     unlike = json.loads((runs / "0" / SPLIT).read_text(encoding="utf-8")) | {"train": ["TCGA_CS_9999_20000101"]}
     (runs / "0" / SPLIT).write_text(json.dumps(unlike), encoding="utf-8")
@@ -247,5 +247,5 @@ def test_real_slices_pass_and_turned_ones_do_not(pipe):
     # one patient, whom released weights may have seen: this is a check of the path; train.ood.fit measures
     slices = np.stack([read_image(item.image) for item in find_slices(os.environ["BRAINMRI_DATA"])["TCGA_HT_7694_19950404"]])
     for stack in (slices, slices[..., 1]):
-        assert np.mean([finding.questioned for finding in pipe.study(stack).findings]) <= 0.05
-    assert np.mean([pipe(np.rot90(one)).questioned for one in slices[5:-5:4]]) >= 0.8
+        assert np.mean([finding.out_of_distribution for finding in pipe.study(stack).findings]) <= 0.05
+    assert np.mean([pipe(np.rot90(one)).out_of_distribution for one in slices[5:-5:4]]) >= 0.8

@@ -3,7 +3,7 @@
 The gate (`brainmri.zoo.ood`) depends on the entry's weights, so it is fitted again whenever they change. Its statistics are those of
 the entry's own training patients; how far slices of other patients lie can only be seen where there are some, so each validated
 run, a fold of the same recipe, is fitted on its training patients and asked about its validation patients, and their answers set
-the thresholds. Writes the entry's `gate.safetensors` and what `config.json` tells of it, and prints both error rates: real
+the thresholds. Writes the entry's `ood.safetensors` and what `config.json` tells of it, and prints both error rates: real
 slices of patients that were not in the fit, and `train.ood.negatives`. The held-out patients are in neither.
 """
 
@@ -28,8 +28,8 @@ from brainmri.analysis.pipeline import encoder_features, with_head
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.io.reading import read_study
 from brainmri.report.metric_tables import markdown_table
-from brainmri.zoo.entry import CONFIG, GATE, INT8, INT8_WEIGHTS, SPLIT, file_sha256, read_entry
-from brainmri.zoo.ood import Gate, Sight, look
+from brainmri.zoo.entry import CONFIG, INT8, INT8_WEIGHTS, OOD, SPLIT, file_sha256, read_entry
+from brainmri.zoo.ood import FeatureSpec, OodDetector, look
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load
 from train.data import find_slices, read_image
@@ -42,7 +42,7 @@ SHOWN = (0.35, 0.65)  # along the head: the slices that are turned; at its ends,
 # The shares of other patients' slices that distance and turn may question. Together they leave room under 1 % for the chance of
 # which patients these are, and for the pixels' own doubts.
 FAR, WAY = 0.004, 0.003
-SIGHT = Sight(means=(4,), deviations=(3, 4), parts=(4,))  # the maps at 1/8 and 1/16; for others see EXPERIMENTS.md
+SIGHT = FeatureSpec(means=(4,), deviations=(3, 4), parts=(4,))  # the maps at 1/8 and 1/16; for others see EXPERIMENTS.md
 LEEWAY = 0.1  # inverse strength of the logistic regression
 HEADS = 2  # synthetic heads, each with and without T1
 VARIANTS = ("three sequences", "FLAIR alone")
@@ -158,7 +158,7 @@ def look_at_patient(case: str, volume: np.ndarray, networks: list[Network], colo
 
 
 def fit(network: Network) -> dict[str, np.ndarray]:
-    """The tensors of a `Gate`, from a network's training patients."""
+    """The tensors of a `OodDetector`, from a network's training patients."""
     upright = np.concatenate(network.upright)
     near = SIGHT.near(network.model.net.channels)
     mean, deviation = upright.mean(axis=0), upright.std(axis=0) + 1e-6
@@ -181,7 +181,7 @@ def fit(network: Network) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
 
 
-def thresholds(asked: list[tuple[Gate, Asked]]) -> dict[str, float]:
+def thresholds(asked: list[tuple[OodDetector, Asked]]) -> dict[str, float]:
     """What `FAR` and `WAY` of real slices, each seen by a gate that was not fitted on their patient, exceed.
 
     The training slices' own quantile would be too low, since what was fitted lies nearer. Distances are in that of the median
@@ -189,79 +189,82 @@ def thresholds(asked: list[tuple[Gate, Asked]]) -> dict[str, float]:
     another's gate and for one fitted on all patients. The report has each fold's own, to see how far that holds.
     """
     distance, odds = (
-        np.concatenate([getattr(gate, name)(some.features[~some.decided]) for gate, some in asked])
+        np.concatenate([getattr(ood, name)(some.features[~some.decided]) for ood, some in asked])
         for name in ("distance", "turned")
     )
-    return {"far": round(float(np.quantile(distance, 1 - FAR)), 3), "way": round(float(np.quantile(odds, 1 - WAY)), 3)}
+    return {
+        "distance_threshold": round(float(np.quantile(distance, 1 - FAR)), 3),
+        "orientation_threshold": round(float(np.quantile(odds, 1 - WAY)), 3),
+    }
 
 
-def questioned(gate: Gate, asked: Asked) -> np.ndarray:
-    """(n,) bool, as `Gate.ask` has it."""
-    strange = (gate.distance(asked.features) > gate.far) | (gate.turned(asked.features) > gate.way)
+def out_of_distribution(ood: OodDetector, asked: Asked) -> np.ndarray:
+    """(n,) bool, as `OodDetector.ask` has it."""
+    strange = (ood.distance(asked.features) > ood.distance_threshold) | (ood.turned(asked.features) > ood.orientation_threshold)
     return np.where(asked.decided, asked.doubted, strange)
 
 
 def shares(answers: Iterable[tuple[str, bool]]) -> dict[str, dict]:
-    """For each kind the `pictures`, how many are `questioned`, and their `share`."""
+    """For each kind the `pictures`, how many are `out_of_distribution`, and their `share`."""
     counts: dict[str, list[bool]] = {}
     for kind, doubted in answers:
         counts.setdefault(str(kind), []).append(bool(doubted))
-    return {k: {"pictures": len(d), "questioned": sum(d), "share": round(sum(d) / len(d), 4)} for k, d in counts.items()}
+    return {k: {"pictures": len(d), "out_of_distribution": sum(d), "share": round(sum(d) / len(d), 4)} for k, d in counts.items()}
 
 
 def cross_fitted(folds: list[Network], tensors: list[dict]) -> dict[str, dict]:
     """`thresholds` from all folds, those `of_folds` alone, and the shares of `real` and `foreign` pictures that each fold's gate
     questions among its validation patients, with the thresholds of the other folds (a single fold's, its own).
     """
-    bare = [Gate(**t, far=np.inf, way=np.inf, sight=SIGHT) for t in tensors]
-    real = [(gate, some) for gate, fold in zip(bare, folds, strict=True) for some in fold.real]
+    bare = [OodDetector(**t, distance_threshold=np.inf, orientation_threshold=np.inf, feature_spec=SIGHT) for t in tensors]
+    real = [(ood, some) for ood, fold in zip(bare, folds, strict=True) for some in fold.real]
     answers: list[tuple[str, bool]] = []
     foreign: list[tuple[str, bool]] = []
-    for fold, gate in zip(folds, bare, strict=True):
-        others = [pair for pair in real if pair[0] is not gate] or real
-        set_ = replace(gate, **thresholds(others))
+    for fold, ood in zip(folds, bare, strict=True):
+        others = [pair for pair in real if pair[0] is not ood] or real
+        set_ = replace(ood, **thresholds(others))
         for some in fold.real:
-            doubted = questioned(set_, some)
+            doubted = out_of_distribution(set_, some)
             answers += [(f"{kind}, slice by slice", doubt) for kind, doubt in zip(some.kinds, doubted, strict=True)]
             answers += [
                 (f"{kind}, in studies", doubt) for kind, doubt in zip(some.kinds[some.head], doubted[some.head], strict=True)
             ]
         for some in fold.foreign:
-            foreign += zip(some.kinds, questioned(set_, some), strict=True)
-    alone = [thresholds([pair for pair in real if pair[0] is gate]) for gate in bare]
+            foreign += zip(some.kinds, out_of_distribution(set_, some), strict=True)
+    alone = [thresholds([pair for pair in real if pair[0] is ood]) for ood in bare]
     return {"thresholds": thresholds(real), "of_folds": alone, "real": shares(answers), "foreign": shares(foreign)}
 
 
-def from_packages(network: Network, gate: Gate) -> dict[str, dict]:
+def from_packages(network: Network, ood: OodDetector) -> dict[str, dict]:
     """The shares of foreign pictures that packages ship or that are drawn."""
     kinds = tqdm(PACKAGES.items(), desc="foreign pictures", unit="kind")
-    return shares(pair for kind, pictures in kinds for pair in _answers(network, gate, kind, pictures()))
+    return shares(pair for kind, pictures in kinds for pair in _answers(network, ood, kind, pictures()))
 
 
-def from_synthetic(network: Network, gate: Gate) -> dict[str, dict]:
+def from_synthetic(network: Network, ood: OodDetector) -> dict[str, dict]:
     """The shares of the examples, of the example study's slices, and of `train.evaluation.healthy`'s heads."""
     examples = [np.asarray(Image.open(path)) for path in sorted((ASSETS / "examples").glob("*.png"))]
     study = read_study(ASSETS / "examples" / "study-flair.nii.gz").pixels
     heads = [("examples", examples), ("example study", study), *sources(HEADS)]
-    return shares(pair for kind, pictures in heads for pair in _answers(network, gate, kind, pictures))
+    return shares(pair for kind, pictures in heads for pair in _answers(network, ood, kind, pictures))
 
 
-def _answers(network: Network, gate: Gate, kind: str, pictures: Iterable[np.ndarray]) -> Iterator[tuple[str, bool]]:
+def _answers(network: Network, ood: OodDetector, kind: str, pictures: Iterable[np.ndarray]) -> Iterator[tuple[str, bool]]:
     prepared = prepare(pictures, network.model.entry.preprocess)
     asked = network.ask([kind] * len(prepared.images), prepared)
-    return zip(asked.kinds, questioned(gate, asked), strict=True)
+    return zip(asked.kinds, out_of_distribution(ood, asked), strict=True)
 
 
-def write_gate(folder: Path, tensors: dict[str, np.ndarray], limits: dict[str, float]) -> None:
+def write_ood_detector(folder: Path, tensors: dict[str, np.ndarray], limits: dict[str, float]) -> None:
     """Put a gate beside an entry's weights, and into its `config.json`; a quantised network made for another sight goes."""
-    save_file(tensors, folder / GATE)
+    save_file(tensors, folder / OOD)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    sight = {name: list(numbers) for name, numbers in asdict(SIGHT).items()}
-    if config["gate"].get("sight") != sight:
+    feature_spec = {name: list(numbers) for name, numbers in asdict(SIGHT).items()}
+    if config["ood"].get("feature_spec") != feature_spec:
         config["int8"] = {}
         for name in (INT8, INT8_WEIGHTS):
             (folder / name).unlink(missing_ok=True)
-    config["gate"] = {"sha256": file_sha256(folder / GATE), **limits, "sight": sight}
+    config["ood"] = {"sha256": file_sha256(folder / OOD), **limits, "feature_spec": feature_spec}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if (entry := read_entry(folder)).metrics:  # the card tells of what may just have gone
         write_card(entry)
@@ -270,11 +273,11 @@ def write_gate(folder: Path, tensors: dict[str, np.ndarray], limits: dict[str, f
 def table(report: dict) -> str:
     """Both error rates in Markdown."""
     rows = [
-        [kind, str(found["pictures"]), f"{found['questioned']}", f"{100 * found['share']:.1f} %"]
+        [kind, str(found["pictures"]), f"{found['out_of_distribution']}", f"{100 * found['share']:.1f} %"]
         for part in ("real", "synthetic", "foreign")
         for kind, found in report[part].items()
     ]
-    return markdown_table(["what", "pictures", "questioned", "share"], rows)
+    return markdown_table(["what", "pictures", "out_of_distribution", "share"], rows)
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -301,10 +304,10 @@ def main(arguments: list[str] | None = None) -> dict:
         look_at_patient(case, volume, networks, colour=len(SHOWN) * number)
     tensors, *folds_tensors = map(fit, networks)
     report = cross_fitted(folds, folds_tensors)
-    gate = Gate(**tensors, **report["thresholds"], sight=SIGHT)
-    report["synthetic"] = from_synthetic(entry, gate)
-    report["foreign"] = from_packages(entry, gate) | report["foreign"]
-    write_gate(folder, tensors, report["thresholds"])
+    ood = OodDetector(**tensors, **report["thresholds"], feature_spec=SIGHT)
+    report["synthetic"] = from_synthetic(entry, ood)
+    report["foreign"] = from_packages(entry, ood) | report["foreign"]
+    write_ood_detector(folder, tensors, report["thresholds"])
     print(table(report))
     if options.out:
         options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

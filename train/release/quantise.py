@@ -25,7 +25,7 @@ from brainmri.analysis.selfcheck import TOLERANCE, drift
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.zoo.backends import TORCH, Fixed, as_graph, by_openvino, load_openvino
 from brainmri.zoo.entry import CONFIG, INT8, INT8_WEIGHTS, SPLIT, ModelEntry, file_sha256, read_entry
-from brainmri.zoo.registry import EMBEDDED, LoadedModel, in_its_roles, load
+from brainmri.zoo.registry import EMBEDDED, LoadedModel, load, split_roles
 from train.data import Slice, find_slices, read_image
 from train.evaluation.metrics import auc, dice
 from train.evaluation.predictions import predict_case
@@ -81,7 +81,7 @@ def cost(model: LoadedModel, graph, cases: list[list[Slice]]) -> tuple[list[tupl
     both = [run_by(model, each) for each in (as_graph(model.run.served, model.entry.preprocess.size), graph)]
     volumes, logits = [], []
     for slices in tqdm(cases, desc=model.entry.folder.name, unit="patient"):
-        pair = [predict_case(slices, *in_its_roles(each)) for each in both]
+        pair = [predict_case(slices, *split_roles(each)) for each in both]
         truth = np.stack([row["mask"] for row in pair[0]])
         if "map" in pair[0][0]:
             threshold = model.entry.mask_threshold

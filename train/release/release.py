@@ -23,7 +23,7 @@ from tqdm import tqdm
 from brainmri.analysis.selfcheck import answer
 from brainmri.zoo.backends import TORCH
 from brainmri.zoo.entry import CONFIG, SPLIT, STUDY, VARIANTS, ModelEntry, read_entry, rules_of, save_entry
-from brainmri.zoo.registry import EMBEDDED, in_its_roles, load
+from brainmri.zoo.registry import EMBEDDED, load, split_roles
 from train.data import find_slices
 from train.evaluation.calibrate import cross_fitted
 from train.evaluation.evaluate import summarise, table
@@ -110,7 +110,7 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
         raise SystemExit(f"{data} lacks {len(missing)} of the validation patients")
     tasks = trained.entry.tasks
     fused = len(tasks) == 2
-    asked = [in_its_roles(model) for model in folds]
+    asked = [split_roles(model) for model in folds]
     entry = trained.entry
     # whose rules are fitted on everybody else's slices: a fold together, and of a lone fold each patient
     parts = patients if len(patients) > 1 else [[case] for case in patients[0]]

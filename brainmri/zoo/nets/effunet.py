@@ -43,7 +43,7 @@ class EffUNet(MaskAndVerdict):
         """Of the maps that `encode` gives."""
         return self.unet.encoder.out_channels
 
-    def looked_at(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def cam_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, H, W) to verdict logits (B, 2) and the map to explain them by, [(B, 112 or 120, H/16, W/16)]."""
         *_, coarse, deep = self.encode(image)
         return self.unet.classification_head(deep), [coarse]
@@ -85,9 +85,9 @@ class EffUNetEnsemble(MaskAndVerdict):
         """Of the first member's maps."""
         return self.members[0].channels
 
-    def looked_at(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def cam_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, H, W) to verdict logits (B, 2) and the maps to explain them by, (B, 112 or 120, H/16, W/16) of each member."""
-        verdicts, maps = zip(*(member.looked_at(image) for member in self.members), strict=True)
+        verdicts, maps = zip(*(member.cam_features(image) for member in self.members), strict=True)
         return torch.stack(verdicts).mean(dim=0), [found for own in maps for found in own]
 
     def encode(self, image: Tensor) -> list[Tensor]:

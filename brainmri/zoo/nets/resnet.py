@@ -59,7 +59,7 @@ class ResNet50Classifier(PretrainedNet):
         coarse = base.layer3(base.layer2(base.layer1(x)))
         return coarse, base.layer4(coarse)
 
-    def looked_at(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def cam_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, S, S) to verdict logits (B, 2) and the map to explain them by, [(B, 2048, S/32, S/32)].
 
         The last one: strided convolutions skip every other place of the map before it.
@@ -69,4 +69,4 @@ class ResNet50Classifier(PretrainedNet):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, S, S) normalised image to (B, 2) logits: no tumour, tumour."""
-        return self.looked_at(image)[0]
+        return self.cam_features(image)[0]
