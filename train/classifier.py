@@ -19,12 +19,13 @@ from torch.nn import functional as F
 from brainmri.zoo.nets import ResNet50Classifier
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import find_entry
+from train.arguments import apply_smoke, common_arguments
 from train.augment import augmentation
 from train.distributed import is_main_process, process_group
 from train.evaluation.metrics import auc
-from train.loop import choose_precision, common_arguments, fit
+from train.loop import choose_precision, fit
 from train.pretrained import imagenet_resnet50
-from train.run import apply_smoke, load_split, load_unleaked, save_run, start_from
+from train.run import load_split, load_unleaked, save_run, start_from
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

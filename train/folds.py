@@ -1,77 +1,133 @@
-"""The folds of the 110 patients, written down: python -m train.folds --data DIR
+"""Splits by patient: training and validation folds, stratified by institution and tumour volume.
 
-`train/folds.json` gives each patient of the dataset a role: a fold, with the tumour pixels that the rule of
-`train.data.split_patients` dealt by, or "held out". With it the folds no longer depend on whose copy of the dataset is whole.
+`python -m train.folds --data DIR [--dataset NAME]` writes the fold manifest of a dataset, for example
+`train/datasets/lgg_folds.json`. It assigns each patient a fold, with the tumour pixels that the fold was chosen by, or
+"held out", so a partial copy of the dataset gets the same folds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from train.data import CASE, HELD_OUT, Slice, Split, find_slices, split_patients, tumour_areas
+import numpy as np
 
-MANIFEST = Path(__file__).with_name("folds.json")
+from train.datasets import DATASETS, Dataset, Slice
+
 FOLDS = 5
 
 
-def make_manifest(areas: dict[str, int]) -> dict:
-    """What `folds.json` holds.
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Patients by role. Raises ValueError when a patient has two roles."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    held_out: frozenset[str]
+
+    def __post_init__(self) -> None:
+        if leaked := set(self.train) & set(self.validation):
+            raise ValueError(f"patients leak between training and validation: {', '.join(sorted(leaked))}")
+        if held_out := (set(self.train) | set(self.validation)) & self.held_out:
+            raise ValueError(f"held-out patients in a split: {', '.join(sorted(held_out))}")
+
+
+def tumour_areas(cases: dict[str, list[Slice]]) -> dict[str, int]:
+    """Tumour pixels of each patient, over all slices."""
+    return {case: sum(int(s.read_mask().sum()) for s in slices) for case, slices in cases.items()}
+
+
+def split_patients(dataset: Dataset, areas: dict[str, int], folds: int = FOLDS, fold: int = 0, seed: int = 0) -> Split:
+    """Split by patient, stratified by institution and tumour volume; held-out patients are in neither role.
+
+    Patients are sorted by institution and, within it, by tumour pixels. Each group of `folds` consecutive patients is assigned to
+    the folds in a random order that depends on `seed`.
+
+    Args:
+        areas: tumour pixels of each patient, from `tumour_areas`.
+        fold: the fold that validates, 0 to folds - 1.
+    """
+    if not 0 <= fold < folds:
+        raise ValueError(f"expected a fold from 0 to {folds - 1}, got {fold}")
+    eligible = [case for case in areas if case not in dataset.held_out]
+    if len(eligible) < folds:
+        raise ValueError(f"expected at least {folds} patients for {folds} folds, got {len(eligible)}")
+    ordered = sorted(eligible, key=lambda case: (dataset.institution_of(case), areas[case], case))
+    generator = np.random.default_rng(seed)
+    chosen = set()
+    for start in range(0, len(ordered), folds):
+        order = generator.permutation(folds)
+        chosen |= {case for case, to in zip(ordered[start : start + folds], order, strict=False) if to == fold}
+    return Split(
+        train=tuple(sorted(set(eligible) - chosen)),
+        validation=tuple(sorted(chosen)),
+        held_out=dataset.held_out,
+    )
+
+
+def make_manifest(dataset: Dataset, areas: dict[str, int]) -> dict:
+    """The content of a fold manifest.
 
     Args:
         areas: tumour pixels of every patient that is not held out.
     """
-    fold_of = {case: fold for fold in range(FOLDS) for case in split_patients(areas, FOLDS, fold).validation}
+    fold_of = {case: fold for fold in range(FOLDS) for case in split_patients(dataset, areas, FOLDS, fold).validation}
     patients = {}
-    for case in sorted(set(fold_of) | HELD_OUT):
-        institution = CASE.fullmatch(case)["institution"]
-        if case in HELD_OUT:
+    for case in sorted(set(fold_of) | dataset.held_out):
+        institution = dataset.institution_of(case)
+        if case in dataset.held_out:
             patients[case] = {"institution": institution, "role": "held out"}
         else:
             patients[case] = {
                 "institution": institution, "role": "fold", "fold": fold_of[case], "tumour_pixels": areas[case],
             }  # fmt: skip
-    return {"rule": "train.data.split_patients, seed 0", "folds": FOLDS, "patients": patients}
+    return {"rule": "train.folds.split_patients, seed 0", "folds": FOLDS, "patients": patients}
 
 
-def known_areas() -> dict[str, int]:
-    """Tumour pixels of the patients in the manifest that are not held out."""
-    patients = json.loads(MANIFEST.read_text(encoding="utf-8"))["patients"]
+def manifest_areas(dataset: Dataset) -> dict[str, int]:
+    """Tumour pixels of the manifest's patients that are not held out; empty for a dataset without a manifest."""
+    if dataset.manifest is None:
+        return {}
+    patients = json.loads(dataset.manifest.read_text(encoding="utf-8"))["patients"]
     return {case: patient["tumour_pixels"] for case, patient in patients.items() if patient["role"] == "fold"}
 
 
-def split_at_hand(cases: dict[str, list[Slice]], folds: int, fold: int) -> Split:
-    """The split of the whole dataset, less the patients that are not at hand: a partial copy gets the same folds.
+def split_cases(dataset: Dataset, cases: dict[str, list[Slice]], folds: int, fold: int) -> Split:
+    """The split of the whole dataset, restricted to the patients found: a partial copy gets the same folds.
 
-    Patients that the manifest doesn't know (phantoms, another dataset) are dealt by the rule among themselves.
+    Patients that are not in the manifest (phantoms, a dataset without one) are split among themselves.
 
     Args:
-        cases: slices of the patients at hand, without the held-out ones.
+        cases: slices of the patients found, without the held-out ones.
 
     Raises:
-        ValueError: when nobody is left to train on, or to validate.
+        ValueError: when no patient is left for training or for validation.
     """
-    known = known_areas()
-    split = split_patients(known if set(cases) <= set(known) else tumour_areas(cases), folds, fold)
+    areas = manifest_areas(dataset)
+    split = split_patients(dataset, areas if set(cases) <= set(areas) else tumour_areas(cases), folds, fold)
     train, validation = (tuple(case for case in role if case in cases) for role in (split.train, split.validation))
     if not train or not validation:
         raise ValueError(
-            f"of the {len(cases)} patients at hand {len(train)} are left to train on and {len(validation)} to "
-            f"validate in fold {fold} of {folds}; choose another fold, or train with --all"
+            f"expected patients for training and validation in fold {fold} of {folds}, got {len(train)} and {len(validation)} of "
+            f"the {len(cases)} found; choose another fold, or train with --all"
         )
-    return Split(train=train, validation=validation)
+    return Split(train=train, validation=validation, held_out=dataset.held_out)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the whole dataset in the Kaggle layout, the held-out 20 or not")
-    parser.add_argument("--out", type=Path, default=MANIFEST)
+    parser.add_argument("--data", type=Path, required=True, help="the whole dataset; held-out patients may be missing")
+    parser.add_argument("--dataset", choices=[key for key, dataset in DATASETS.items() if dataset.manifest], default="lgg")
+    parser.add_argument("--out", type=Path, help="file to write (default: the dataset's manifest)")
     options = parser.parse_args(arguments)
-    cases = {case: slices for case, slices in find_slices(options.data).items() if case not in HELD_OUT}
-    manifest = make_manifest(tumour_areas(cases))
-    options.out.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(manifest['patients'])} patients in {options.out}")
+    dataset = DATASETS[options.dataset]
+    cases = {case: slices for case, slices in dataset.find_slices(options.data).items() if case not in dataset.held_out}
+    manifest = make_manifest(dataset, tumour_areas(cases))
+    out = options.out or dataset.manifest
+    out.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    print(f"{len(manifest['patients'])} patients in {out}")
 
 
 if __name__ == "__main__":

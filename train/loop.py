@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -16,36 +15,9 @@ from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
 from train import distributed
+from train.arguments import recipe_of
 from train.data import TumourShareSampler, write_csv
 from train.depthwise import speed_up_depthwise
-
-
-def common_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that every training command takes."""
-    add = parser.add_argument
-    add("--data", type=Path, help="folder in the Kaggle layout (kaggle_3m/ or its parent)")
-    add("--out", type=Path, required=True, help="run folder: the model in Hub layout, checkpoint, curves, figures")
-    add("--folds", type=int, default=5, help="patients are dealt to this many folds")
-    add("--fold", type=int, default=0, help="the fold that validates")
-    add("--all", action="store_true", help="train on every patient that is not held out; nothing validates")
-    add("--start", type=Path, help="run folder or zoo entry whose weights to start from")
-    add("--size", type=int, help="side of the network's input")
-    add("--epochs", type=int, default=10)
-    add("--samples", type=int, default=2000, help="slices drawn an epoch")
-    add("--batch", type=int, default=16, help="slices a step, over all processes")
-    add("--accumulate", type=int, default=1, help="parts that each process takes its share of a batch in, to save memory")
-    add("--lr", type=float, default=3e-3, help="peak of the one-cycle schedule")
-    add("--weight-decay", type=float, default=0.01)
-    add("--tumour-share", type=float, default=0.6, help="share of drawn slices that show tumour")
-    add("--evenness", type=float, default=0.0, help="0 draws every slice alike, 1 every patient alike")
-    add("--validate-every", type=int, default=2, help="epochs between validations; the last one always validates")
-    add("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="auto times both and takes the faster")
-    add("--device", default="auto")
-    add("--workers", type=int, default=1, help="processes that augment slices; with 0 the training itself does it in between")
-    add("--on-device", action="store_true", help="keep the slices on the device and augment them there, a batch ahead")
-    add("--seed", type=int, default=0)
-    add("--resume", action="store_true", help="continue from the checkpoint in --out")
-    add("--smoke", action="store_true", help="the whole thing on two synthetic patients, in under a minute")
 
 
 def choose_precision(asked: str, net: nn.Module, size: int, device: torch.device) -> torch.dtype:
@@ -92,7 +64,6 @@ def plot_history(rows: list[dict], path: Path) -> None:
 
 Loss = Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
 Scheduler = torch.optim.lr_scheduler.LRScheduler
-NOT_RECIPE = ("resume", "device", "workers", "on_device", "accumulate", "data", "out")  # may differ in a resumed run
 
 
 def on_device(raw: dict, device: torch.device) -> dict[str, Tensor]:
@@ -232,7 +203,7 @@ def fit(
         total_steps=steps,
         pct_start=max(0.25, 2 / steps),  # a rise of under two steps divides by zero
     )
-    recipe = json.dumps({k: str(v) for k, v in vars(options).items() if k not in NOT_RECIPE})
+    recipe = recipe_of(options)
     history: list[dict] = []
     checkpoint = out / "checkpoint.pt"
     if distributed.broadcast(options.resume and checkpoint.exists()):

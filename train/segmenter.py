@@ -18,13 +18,14 @@ from torch.nn import functional as F
 
 from brainmri.zoo.nets import EffUNet, ResUNet
 from brainmri.zoo.preprocess import Preprocess
+from train.arguments import apply_smoke, common_arguments
 from train.augment import augmentation
 from train.distributed import is_main_process, process_group
 from train.evaluation.metrics import auc, dice
-from train.loop import choose_precision, common_arguments, fit
+from train.loop import choose_precision, fit
 from train.losses import LOSSES, segmentation_loss
 from train.pretrained import imagenet_effunet
-from train.run import apply_smoke, load_split, save_run, start_from
+from train.run import load_split, save_run, start_from
 
 VERDICT_WEIGHT = 0.3
 # of each network: its entry's name, what the entry is, its class and what that is built with

@@ -20,7 +20,7 @@ from brainmri.report.metric_tables import (
 )
 from brainmri.zoo.backends import TORCH
 from brainmri.zoo.calibration import Rules
-from train.data import find_slices, read_image
+from train.datasets.lgg import find_slices
 from train.evaluation import metrics
 from train.evaluation.evaluate import evaluate
 from train.evaluation.failures import (
@@ -162,7 +162,7 @@ def test_a_study_is_what_the_page_makes_of_it(tmp_path):
     model = brainmri.load("effunet-lgg", device="cpu")
     (slices,) = find_slices(tmp_path).values()
     rows = predict_case(slices, model, model)
-    pixels = np.stack([read_image(item.image) for item in slices])
+    pixels = np.stack([item.read_image() for item in slices])
     study = brainmri.Pipeline(model, model).study(pixels)
     mask, verdict = as_study(rows)
     assert mask.any()

@@ -11,7 +11,7 @@ from brainmri.zoo.backends import QUANTISED
 from brainmri.zoo.entry import INT8, INT8_WEIGHTS, SPLIT, file_sha256, new_config, read_entry, save_entry
 from brainmri.zoo.nets import ResUNet
 from brainmri.zoo.preprocess import Preprocess
-from train.data import find_slices
+from train.datasets.lgg import find_slices
 from train.phantoms import write_phantom_dataset
 from train.release import quantise
 

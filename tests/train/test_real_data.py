@@ -9,10 +9,10 @@ import pytest
 
 import brainmri
 from brainmri.zoo.registry import DEFAULT
-from train.data import HELD_OUT, find_slices, read_image, read_mask, split_patients, tumour_areas
+from train.datasets.lgg import HELD_OUT, LGG, find_slices
 from train.evaluation.evaluate import evaluate, main
 from train.evaluation.metrics import dice
-from train.folds import MANIFEST, make_manifest, split_at_hand
+from train.folds import make_manifest, split_cases, split_patients, tumour_areas
 from train.paper.slicewise import split_for_segmenter
 from train.release.card import by_slice, split_of
 
@@ -33,12 +33,12 @@ def test_the_dataset_is_whole(cases):
 
 def test_the_shipped_split_is_the_one_the_code_makes(cases):
     areas = {c: a for c, a in tumour_areas(cases).items() if c not in HELD_OUT}
-    split = split_patients(areas)
+    split = split_patients(LGG, areas)
     everybody = sorted({*split.train, *split.validation})
     for entry in brainmri.list_models():
         recorded = split_of(entry)
         if by_slice(entry):
-            tumour = [s for case in areas for s in cases[case] if read_mask(s.mask).any()]
+            tumour = [s for case in areas for s in cases[case] if s.read_mask().any()]
             made = vars(split_for_segmenter(tumour, seed=0))
             assert recorded["slices"] == {role: sorted(s.image.stem for s in made[role]) for role in recorded["slices"]}
             continue
@@ -48,8 +48,10 @@ def test_the_shipped_split_is_the_one_the_code_makes(cases):
 def test_the_manifest_is_the_one_the_code_makes(cases):
     eligible = {case: slices for case, slices in cases.items() if case not in HELD_OUT}
     areas = tumour_areas(eligible)
-    assert json.loads(MANIFEST.read_text()) == make_manifest(areas)
-    assert [split_at_hand(eligible, 5, fold) for fold in range(5)] == [split_patients(areas, fold=fold) for fold in range(5)]
+    assert json.loads(LGG.manifest.read_text()) == make_manifest(LGG, areas)
+    assert [split_cases(LGG, eligible, 5, fold) for fold in range(5)] == [
+        split_patients(LGG, areas, fold=fold) for fold in range(5)
+    ]
 
 
 def test_a_real_study_is_outlined(cases):
@@ -57,7 +59,7 @@ def test_a_real_study_is_outlined(cases):
     case = "TCGA_HT_7694_19950404"
     slices = cases[case]
     study = brainmri.Pipeline(device="cpu").study(slices[0].image.parent)
-    truth = np.stack([read_mask(s.mask) for s in slices])
+    truth = np.stack([s.read_mask() for s in slices])
     assert study.mask.shape == truth.shape
     assert dice(study.mask, truth) > 0.8
     right = [
@@ -69,13 +71,13 @@ def test_a_real_study_is_outlined(cases):
 def test_a_real_study_as_nifti_is_outlined_alike(cases, tmp_path):
     """The dataset's slices, stored as a volume of three sequences on a sagittal grid, and the mask taken back from there."""
     slices = cases["TCGA_HT_7694_19950404"]
-    pixels = np.stack([read_image(s.image) for s in slices])  # (S, H, W, 3), to superior, posterior and left
+    pixels = np.stack([s.read_image() for s in slices])  # (S, H, W, 3), to superior, posterior and left
     stored = np.ascontiguousarray(pixels.transpose(1, 0, 2, 3)[::-1])  # to anterior, superior and left
     affine = np.array([[0, 0, -1.0, 128], [1.0, 0, 0, -128], [0, 5.0, 0, 0], [0, 0, 0, 1]])
     nibabel.save(nibabel.Nifti1Image(stored, affine), tmp_path / "study.nii.gz")
     pipe = brainmri.Pipeline(device="cpu")
     plain, volume = pipe.study(slices[0].image.parent), pipe.study(tmp_path / "study.nii.gz")
-    truth = np.stack([read_mask(s.mask) for s in slices])
+    truth = np.stack([s.read_mask() for s in slices])
     assert dice(volume.mask, truth) == pytest.approx(dice(plain.mask, truth), abs=1e-3)
     back = volume.geometry.to_original(volume.mask)
     assert dice(back, truth.transpose(1, 0, 2)[::-1]) == pytest.approx(dice(plain.mask, truth), abs=1e-3)
@@ -85,7 +87,7 @@ def test_a_real_study_as_nifti_is_outlined_alike(cases, tmp_path):
 def test_one_slice_and_the_volume_agree(cases):
     slices = cases["TCGA_HT_7694_19950404"][10:13]
     pipe = brainmri.Pipeline(device="cpu")
-    study = pipe.study(np.stack([read_image(s.image) for s in slices]))
+    study = pipe.study(np.stack([s.read_image() for s in slices]))
     for number, item in enumerate(slices):  # but for small islands, and what neighbours say where an entry hears them
         assert dice(pipe(item.image).mask, study.mask[number]) > 0.9
 

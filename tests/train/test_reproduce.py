@@ -12,7 +12,9 @@ from torch import nn
 import brainmri
 from brainmri.zoo.entry import read_entry
 from brainmri.zoo.registry import load
-from train.data import HELD_OUT, Slice, Split
+from train.datasets import Slice
+from train.datasets.lgg import HELD_OUT
+from train.folds import Split
 from train.paper import reproduce
 from train.paper.comparison import OURS, PAPER, write_table
 from train.paper.keras_schedule import KerasAdam, fit_best, plateau_scheduler
@@ -173,7 +175,7 @@ def test_the_run_is_an_entry_that_says_it_was_split_by_slice(run):
     assert [len(split["slices"][role]) for role in ("train", "test", "validation")] == [11, 2, 1]
     # whoever starts from it or learns from it may validate on none of its patients
     with pytest.raises(ValueError, match="trained on 1 of this run's validation patients"):
-        load_unleaked(run, Split(train=(), validation=(split["train"][0],)), torch.device("cpu"))
+        load_unleaked(run, Split(train=(), validation=(split["train"][0],), held_out=HELD_OUT), torch.device("cpu"))
 
 
 def test_the_run_by_patient_is_another_entry(run):
@@ -255,7 +257,7 @@ def test_the_table(tmp_path):
     assert (tmp_path / "table.md").read_text() == text
     rows = {row["figure"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
     effunets = ["effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg"]
-    shipped = {entry.name: entry.metrics["variants"]["three sequences"] for entry in brainmri.list_models()}
+    shipped = {entry.name: entry.metrics["variants"][THREE_SEQUENCES] for entry in brainmri.list_models()}
     assert rows[tversky] == {
         "figure": tversky, "paper": 0.9168, "same_protocol": 0.91, "our_network": 0.94, "split_by_patient": 0.82,
         "shipped": {name: shipped[name][tversky]["value"] for name in (*effunets, "resunet-lgg")},

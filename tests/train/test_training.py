@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 import brainmri
 from brainmri.io.pixels import FLAIR
-from brainmri.report.metric_tables import RELIABILITY, failure_tables, reliability_table
-from brainmri.zoo.entry import DIAGRAM, VARIANTS, read_entry
+from brainmri.report.metric_tables import failure_tables, reliability_table
+from brainmri.zoo.entry import DIAGRAM, read_entry
+from brainmri.zoo.metrics import RELIABILITY, THREE_SEQUENCES, VARIANTS
 from brainmri.zoo.nets import ResNet50Classifier, ResUNet
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import load
@@ -200,7 +201,7 @@ def test_a_student_learns_from_its_teachers_masks(tmp_path):
     assert str(tmp_path) not in stage["command"]
     with pytest.raises(ValueError, match="trained on 1 of this run's validation patients"):
         segmenter.main([*SMOKE, "--teacher", str(teacher), "--fold", "1", "--out", str(tmp_path / "leaks")])
-    with pytest.raises(SystemExit, match="does classification alone; a teacher of the mask draws masks"):
+    with pytest.raises(SystemExit, match="expected a teacher with a mask, got resnet50-lgg"):
         segmenter.main([*SMOKE, "--teacher", "resnet50-lgg", "--all", "--out", str(tmp_path / "other")])
 
 
@@ -270,7 +271,7 @@ def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):
     run, zoo = tmp_path / "run", tmp_path / "zoo"
     segmenter.main([*SMOKE, "--net", "effunet", "--out", str(run)])
     entry = release(run, [run], run / "phantoms", zoo, half=True)
-    assert entry.metrics["variants"]["three sequences"]["patients"] == 1
+    assert entry.metrics["variants"][THREE_SEQUENCES]["patients"] == 1
     assert 0.2 <= entry.temperature <= 5
     card = (zoo / entry.name / "README.md").read_text()
     assert "The released weights are the very ones measured" in card
@@ -290,7 +291,7 @@ def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):
 
 
 def test_without_data_it_says_what_to_give(tmp_path):
-    with pytest.raises(SystemExit, match="--data is needed"):
+    with pytest.raises(SystemExit, match="expected --data"):
         segmenter.main(["--out", str(tmp_path), "--precision", "float32"])
 
 
@@ -366,7 +367,7 @@ def test_a_cross_validation_measures_every_patient_once(tmp_path):
     last = tmp_path / "all-2"
     segmenter.main([*everything, "--start", str(tmp_path / "all"), "--out", str(last)])
     entry = release(last, runs, data, tmp_path / "zoo", half=False)
-    assert entry.metrics["variants"]["three sequences"]["patients"] == 2
+    assert entry.metrics["variants"][THREE_SEQUENCES]["patients"] == 2
     for run, split in zip(runs, splits, strict=True):  # what it says of its own patients, by three variants, stays with a run
         kept = [path.stem for path in (run / OUT_OF_FOLD).rglob("*.npz")]
         assert kept == split["validation"] * 3

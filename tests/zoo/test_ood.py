@@ -23,7 +23,7 @@ from brainmri.zoo.nets import EffUNet, EffUNetEnsemble
 from brainmri.zoo.ood import FeatureSpec, OodDetector, look
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import DEFAULT
-from train.data import find_slices, read_image
+from train.datasets.lgg import find_slices
 from train.ood import fit as fitting
 from train.ood.negatives import PACKAGES, turned
 from train.phantoms import write_phantom_dataset
@@ -245,7 +245,7 @@ def test_a_gate_is_fitted_by_folds_and_measured(tmp_path, monkeypatch, capsys):
 @pytest.mark.skipif("BRAINMRI_DATA" not in os.environ, reason="BRAINMRI_DATA is not set")
 def test_real_slices_pass_and_turned_ones_do_not(pipe):
     # one patient, whom released weights may have seen: this is a check of the path; train.ood.fit measures
-    slices = np.stack([read_image(item.image) for item in find_slices(os.environ["BRAINMRI_DATA"])["TCGA_HT_7694_19950404"]])
+    slices = np.stack([item.read_image() for item in find_slices(os.environ["BRAINMRI_DATA"])["TCGA_HT_7694_19950404"]])
     for stack in (slices, slices[..., 1]):
         assert np.mean([finding.out_of_distribution for finding in pipe.study(stack).findings]) <= 0.05
     assert np.mean([pipe(np.rot90(one)).out_of_distribution for one in slices[5:-5:4]]) >= 0.8

@@ -11,7 +11,7 @@ import brainmri
 from brainmri.zoo import nets
 from brainmri.zoo.entry import CARD, CONFIG, SPLIT, WEIGHTS, count_parameters, file_sha256, read_entry, save_entry
 from brainmri.zoo.registry import DEFAULT
-from train.data import HELD_OUT
+from train.datasets.lgg import HELD_OUT
 from train.release.card import by_slice, front_matter, measured, model_card, readme_row, released_weights
 
 ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
@@ -73,7 +73,7 @@ def test_its_split_is_honest(entry):
     if by_slice(entry):  # patients on both sides, which it says
         train, test = (set(split["slices"][role]) for role in ("train", "test"))
         assert not train & test
-        assert entry.metrics["variants"]["three sequences"]["slices"] == len(test)
+        assert entry.metrics["variants"][THREE_SEQUENCES]["slices"] == len(test)
         assert not any("volumetric" in name for _, name in measured(entry))
         return
     seen = set(split["train"]) & set(split["validated_on"])
@@ -100,10 +100,10 @@ def test_its_card_is_the_entrys(entry):
 
 
 def test_a_share_of_nothing_is_no_figure_of_the_hubs():
-    shares = {"three-state verdict, share of slices to review": 1.0, "three-state verdict, accuracy where decided": float("nan")}
-    variants = {"three sequences": {name: {"value": value} for name, value in shares.items()}}
+    shares = {REVIEW_SHARE: 1.0, DECIDED_ACCURACY: float("nan")}
+    variants = {THREE_SEQUENCES: {name: {"value": value} for name, value in shares.items()}}
     made_up = replace(ENTRIES["resunet-lgg"], metrics={"variants": variants})
-    assert measured(made_up) == {("three sequences", "three-state verdict, share of slices to review"): 1.0}
+    assert measured(made_up) == {(THREE_SEQUENCES, REVIEW_SHARE): 1.0}
     assert "accuracy where decided" not in front_matter(made_up)
 
 

@@ -28,7 +28,9 @@ from brainmri.report.metric_tables import (
 )
 from brainmri.zoo.entry import VARIANTS
 from brainmri.zoo.registry import DEFAULT, LoadedModel, load
-from train.data import Slice, find_slices, read_patients
+from train.data import read_patients
+from train.datasets import Slice
+from train.datasets.lgg import find_slices
 from train.evaluation.failures import failures
 from train.evaluation.healthy import identity
 from train.evaluation.metrics import (

@@ -13,7 +13,7 @@ import numpy as np
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, decide_study
 from brainmri.analysis.pipeline import judge, outline
 from brainmri.report.metric_tables import ACCURACY, FAR, LONG, SENSITIVITY, SLICE_DICE, SPECIFICITY, VOLUMETRIC_DICE
-from train.data import CASE
+from train.datasets.lgg import institution_of
 from train.evaluation.metrics import accuracy, dice, dice_of_counts, sensitivity, specificity, with_interval
 from train.evaluation.predictions import as_prediction, outline_of
 
@@ -67,7 +67,7 @@ def by_institution(patients: dict[str, list[Tally]]) -> dict[str, list[list[Tall
     """The patients of each institution, by the two letters that name it."""
     groups: dict[str, list] = {}
     for case in sorted(patients):
-        groups.setdefault(f"institution {CASE.fullmatch(case)['institution']}", []).append(patients[case])
+        groups.setdefault(f"institution {institution_of(case)}", []).append(patients[case])
     return groups
 
 

@@ -1,8 +1,9 @@
-"""What networks say of a patient's slices, as rows: predicted once, then judged by whatever rules are to be measured."""
+"""Predictions for a patient's slices as records: the networks run once, then any rules can be applied and measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -12,112 +13,149 @@ import brainmri
 from brainmri.analysis.pipeline import Prediction, judge, predict_slices, with_head
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.zoo.calibration import Rules
-from brainmri.zoo.entry import VARIANTS, file_sha256, rules_of
+from brainmri.zoo.entry import file_sha256, rules_of
+from brainmri.zoo.metrics import FLAIR_ONLY, THREE_SEQUENCES, VOLUME_NORMALISATION
 from brainmri.zoo.registry import LoadedModel
-from train.data import Slice, read_image, read_mask
+from train.datasets import Slice
 
-KEPT = {"map": "maps", "grid_share": "grid_share", "evidence": "evidence", "logit": "logits"}  # fields of `Prediction`
+FIELDS = {"map": "maps", "grid_share": "grid_share", "evidence": "evidence", "logit": "logits"}  # of a record and of `Prediction`
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SlicePrediction:
+    """A slice's annotation, the networks' outputs for it, and the verdict under `rules`.
+
+    Attributes:
+        case: the patient.
+        number: of the slice along the head.
+        annotation: (H, W) bool, the annotated tumour.
+        head: whether the slice shows a head; a study leaves out slices that do not.
+        map: (H, W) float32 in [0, 1], tumour probability by pixel; None without a segmenter, like `grid_share` and `evidence`.
+        grid_share: pixels of the network's grid for one of the slice's own.
+        evidence: `brainmri.zoo.calibration.evidence` of the map.
+        logit: of the verdict, tumour against no tumour; None without a classifier.
+        rules: the thresholds and calibration that the mask, probability and verdict follow.
+        probability: of tumour, calibrated; None without a classifier.
+        verdict: "tumour", "no tumour" or "review"; None without both networks.
+    """
+
+    case: str
+    number: int
+    annotation: np.ndarray
+    head: bool = True
+    map: np.ndarray | None = None
+    grid_share: float | None = None
+    evidence: float | None = None
+    logit: float | None = None
+    rules: Rules = Rules()
+    probability: float | None = None
+    verdict: str | None = None
+
+    @property
+    def tumour(self) -> bool:
+        """Whether a tumour is annotated."""
+        return bool(self.annotation.any())
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool, the map above the rules' threshold; ValueError without a segmenter."""
+        if self.map is None:
+            raise ValueError(f"expected a prediction with a map for slice {self.number} of {self.case}, got none; give a segmenter")
+        return self.map > self.rules.mask_threshold
 
 
 def predict_case(
     slices: list[Slice],
     segmenter: LoadedModel | None,
     classifier: LoadedModel | None,
-    variant: str = VARIANTS[0],
+    variant: str = THREE_SEQUENCES,
     keep: Path | None = None,
-) -> list[dict]:
-    """One row a slice of a patient, in order along the head.
+) -> list[SlicePrediction]:
+    """One prediction a slice of a patient, in order along the head, judged slice by slice under the entries' own rules.
 
     Args:
-        keep: folder for what the networks say of each patient, a file each, maps in float16. What the same networks said of the
-            same patient before, by the same code, is read from there instead of asked again, and judged as it was the first time.
-        variant: "three sequences" as read; "FLAIR only", FLAIR in all three channels; "volume normalisation", mean and
-            deviation over the patient's slices instead of each slice's own.
-
-    Returns:
-        Rows with `case`, `number`, `tumour`, `mask` (H, W) bool, `head` (whether it shows one; a study skips the others), what
-        is said of the slice, and what `apply_rules` adds. That is, where there is a segmenter, `map` (H, W) float32, `grid_share`
-        and `evidence` (see `Prediction`), and where there is a classifier `logit`.
+        variant: of the input (`brainmri.zoo.metrics`): three sequences as read; FLAIR in all three channels; or three sequences
+            normalised with mean and deviation of all the patient's slices instead of each slice's own.
+        keep: folder for the networks' outputs, a file a patient, maps in float16. Outputs of the same networks and the same code
+            are read from there instead of predicted again; the first call also returns them as stored.
     """
-    units = np.stack([to_unit(read_image(s.image)) for s in slices])
-    if variant == "FLAIR only":
+    units = np.stack([to_unit(item.read_image()) for item in slices])  # (S, H, W, 3)
+    if variant == FLAIR_ONLY:
         units = np.repeat(units[..., FLAIR : FLAIR + 1], 3, axis=-1)
-    over = "volume" if variant == "volume normalisation" else "slice"
+    over = "volume" if variant == VOLUME_NORMALISATION else "slice"
     entries = [model and model.entry for model in (segmenter, classifier)]
 
     def predict() -> Prediction:
         return predict_slices(segmenter, classifier, units, normalise_over=over)
 
     if keep:
-        path = keep / variant.replace(" ", "-") / f"{slices[0].case}.npz"
         networks = [entry and (entry.sha256, entry.preprocess, entry.flips) for entry in entries]
-        prediction = _asked_once(path, f"{networks} by {_code()} of {[item.image.name for item in slices]}", predict)
+        code = source_hash(Path(brainmri.__file__).parent)
+        key = f"{networks} by {code} of {[item.image.name for item in slices]}"
+        prediction = _load_or_predict(keep / variant / f"{slices[0].case}.npz", key, predict)
     else:
         prediction = predict()
-    predicted, rows = _said(prediction), []
-    for item, head, said in zip(slices, with_head(units).tolist(), predicted, strict=True):
-        mask = read_mask(item.mask)
-        rows.append({"case": item.case, "number": item.number, "tumour": bool(mask.any()), "mask": mask, "head": head} | said)
-    return apply_rules(rows, rules_of(*entries))
+    outputs = _outputs(prediction, len(slices))
+    predictions = [
+        SlicePrediction(case=item.case, number=item.number, annotation=item.read_mask(), head=head, **output)
+        for item, head, output in zip(slices, with_head(units).tolist(), outputs, strict=True)
+    ]
+    return apply_rules(predictions, rules_of(entries[0], entries[1]))
 
 
 @cache
-def _code() -> str:
-    """What tells the package's modules from any other version of theirs: predictions by other code are of another question."""
-    modules = sorted(Path(brainmri.__file__).parent.rglob("*.py"))
-    return " ".join(file_sha256(module)[:8] for module in modules)
+def source_hash(package: Path) -> str:
+    """Short hashes of all Python files of a package and its subpackages, by path: another string for any change of the code."""
+    modules = sorted(package.rglob("*.py"))
+    return " ".join(f"{module.relative_to(package).as_posix()}:{file_sha256(module)[:8]}" for module in modules)
 
 
-def _asked_once(path: Path, asked: str, predict: Callable[[], Prediction]) -> Prediction:
-    """A prediction that a file keeps, maps in float16; made and kept where there is none, or one of another question."""
-    said: dict = {}
+def _load_or_predict(path: Path, key: str, predict: Callable[[], Prediction]) -> Prediction:
+    """A prediction from a file whose key matches; otherwise predict, and store the result with maps in float16."""
+    stored: dict = {}
     if path.is_file():
         with np.load(path) as file:
-            said = dict(file)
-    if said.pop("asked", None) != asked:
+            stored = dict(file)
+    if stored.pop("key", None) != key:
         made = predict()
-        said = {field: values for field in KEPT.values() if (values := getattr(made, field)) is not None}
-        if "maps" in said:
-            said["maps"] = said["maps"].astype(np.float16)
+        stored = {field: values for field in FIELDS.values() if (values := getattr(made, field)) is not None}
+        if "maps" in stored:
+            stored["maps"] = stored["maps"].astype(np.float16)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
-        np.savez_compressed(partial, asked=np.array(asked), **said)
-        partial.replace(path)  # an interruption leaves a whole one or none
-    if "maps" in said:
-        said["maps"] = said["maps"].astype(np.float32)
-    return Prediction(**said)
+        np.savez_compressed(partial, key=np.array(key), **stored)
+        partial.replace(path)  # an interruption leaves a whole file or none
+    if "maps" in stored:
+        stored["maps"] = stored["maps"].astype(np.float32)
+    return Prediction(**stored)
 
 
-def _said(predicted: Prediction) -> list[dict]:
-    """What a row keeps of each slice of a prediction."""
-    kept = {name: values for name, field in KEPT.items() if (values := getattr(predicted, field)) is not None}
-    return [dict(zip(kept, values, strict=True)) for values in zip(*kept.values(), strict=True)]
+def _outputs(prediction: Prediction, slices: int) -> list[dict]:
+    """The networks' outputs by field of `SlicePrediction`, one dictionary a slice."""
+    present = {name: values for name, field in FIELDS.items() if (values := getattr(prediction, field)) is not None}
+    return [{name: values[number] for name, values in present.items()} for number in range(slices)]
 
 
-def apply_rules(rows: list[dict], rules: Rules) -> list[dict]:
-    """The rows of a patient with their `rules`, where there is a classifier its `probability`, where both are `verdict`."""
-    both = "map" in rows[0] and "logit" in rows[0]
-    judged = judge(as_prediction(rows), rules, "slice") if both else None
-    if judged:
-        probabilities = judged.probabilities
-    elif "logit" in rows[0]:
-        probabilities = rules.probability(np.array([row["logit"] for row in rows]), None, "slice")
-    done = []
-    for number, row in enumerate(rows):
-        added: dict = {"rules": rules}
-        if "logit" in row:
-            added["probability"] = float(probabilities[number])
-        if judged:
-            added["verdict"] = judged.verdicts[number][0]
-        done.append(row | added)
-    return done
+def apply_rules(predictions: Sequence[SlicePrediction], rules: Rules) -> list[SlicePrediction]:
+    """A patient's predictions judged slice by slice under these rules."""
+    first = predictions[0]
+    if first.logit is None:
+        return [replace(one, rules=rules) for one in predictions]
+    if first.map is None:
+        probabilities = rules.probability(np.array([one.logit for one in predictions]), None, "slice")
+        verdicts = [None] * len(predictions)
+    else:
+        judged = judge(stack(predictions), rules, "slice")
+        probabilities, verdicts = judged.probabilities, [verdict for verdict, _ in judged.verdicts]
+    return [
+        replace(one, rules=rules, probability=probability, verdict=verdict)
+        for one, probability, verdict in zip(predictions, probabilities.tolist(), verdicts, strict=True)
+    ]
 
 
-def outline_of(row: dict) -> np.ndarray:
-    """(H, W) bool, the mask by the rules that a row carries."""
-    return row["map"] > row["rules"].mask_threshold
-
-
-def as_prediction(rows: list[dict]) -> Prediction:
-    """Rows back to what the networks said of them together."""
-    return Prediction(**{field: np.stack([row[name] for row in rows]) for name, field in KEPT.items() if name in rows[0]})
+def stack(predictions: Sequence[SlicePrediction]) -> Prediction:
+    """The networks' outputs for several slices as one `Prediction`."""
+    first = predictions[0]
+    present = {name: field for name, field in FIELDS.items() if getattr(first, name) is not None}
+    arrays: dict = {field: np.stack([getattr(one, name) for one in predictions]) for name, field in present.items()}
+    return Prediction(**arrays)

@@ -32,7 +32,7 @@ from brainmri.zoo.entry import CONFIG, INT8, INT8_WEIGHTS, OOD, SPLIT, file_sha2
 from brainmri.zoo.ood import FeatureSpec, OodDetector, look
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load
-from train.data import find_slices, read_image
+from train.datasets.lgg import find_slices
 from train.evaluation.healthy import sources
 from train.ood.negatives import ASSETS, PACKAGES, cut_otherwise, turned
 from train.release.card import write_card
@@ -300,7 +300,7 @@ def main(arguments: list[str] | None = None) -> dict:
     if missing := wanted - set(cases):
         raise SystemExit(f"{options.data} lacks {len(missing)} of the patients")
     for number, (case, slices) in enumerate(tqdm(cases.items(), desc="patients", unit="patient")):
-        volume = np.stack([read_image(item.image) for item in slices])
+        volume = np.stack([item.read_image() for item in slices])
         look_at_patient(case, volume, networks, colour=len(SHOWN) * number)
     tensors, *folds_tensors = map(fit, networks)
     report = cross_fitted(folds, folds_tensors)

@@ -10,10 +10,9 @@ import numpy as np
 from brainmri.io.pixels import to_unit
 from brainmri.report.metric_tables import markdown_table
 from brainmri.report.render import mask_picture, overlay_picture, slice_picture
-from brainmri.zoo.entry import VARIANTS
+from brainmri.zoo.metrics import ACCURACY, SLICE_DICE, THREE_SEQUENCES, TVERSKY, label
 from brainmri.zoo.registry import embedded
-from train.data import Slice, read_image
-from train.evaluation.evaluate import ACCURACY, SLICE_DICE, TVERSKY
+from train.datasets import Slice
 from train.evaluation.metrics import dice
 from train.release.card import measured
 
@@ -34,7 +33,7 @@ tumour)."""
 
 def shipped(name: str, own: str) -> dict[str, float]:
     """A figure of every shipped entry but `own` that has it, on three sequences."""
-    values = {entry.name: measured(entry).get((VARIANTS[0], name)) for entry in embedded().values() if entry.name != own}
+    values = {entry.name: measured(entry).get((THREE_SEQUENCES, name)) for entry in embedded().values() if entry.name != own}
     return {entry: value for entry, value in values.items() if value is not None}
 
 
@@ -61,7 +60,7 @@ def compare(runs: dict[str, dict], own: str) -> list[dict]:
         same = next((run["figures"][name] for run in reproduced.values() if name in run["figures"]), None)
         found = {"same_protocol": same} | {column: run and run["figures"].get(name) for column, run in others.items()}
         if any(value is not None for value in found.values()):
-            rows.append({"figure": name, "paper": paper} | found | {"shipped": shipped(name, own)})
+            rows.append({"figure": label(name), "paper": paper} | found | {"shipped": shipped(name, own)})
     for network, run in reproduced.items():
         found = {column: neighbours(other) if other and network == SEGMENTER else None for column, other in others.items()}
         rows.append(
@@ -114,7 +113,7 @@ def figure_3(slices: list[Slice], rows: list[dict], threshold: float, path: Path
     chosen = order[np.unique(np.linspace(0, len(order) - 1, SHOWN).round().astype(int))]
     figure, grid = plt.subplots(len(chosen), 4, figsize=(8, 2.1 * len(chosen)), layout="constrained", squeeze=False)
     for axes, i in zip(grid, chosen, strict=True):
-        pixels = to_unit(read_image(slices[i].image))
+        pixels = to_unit(slices[i].read_image())
         pictures = {
             "slice": slice_picture(pixels),
             "mask": mask_picture(rows[i]["mask"]),

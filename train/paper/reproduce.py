@@ -22,15 +22,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from brainmri.zoo.backends import TORCH
-from brainmri.zoo.entry import CONFIG, SPLIT, VARIANTS, WEIGHTS, new_config, save_entry
+from brainmri.zoo.entry import CONFIG, SPLIT, WEIGHTS, new_config, save_entry
 from brainmri.zoo.hub_mixin import PretrainedNet
 from brainmri.zoo.nets import ResNet50Classifier, ResUNet
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import EMBEDDED, load, resolve_device
 from train import segmenter
 from train.classifier import head_arguments
-from train.data import HELD_OUT, Slice, load_placed, read_mask
-from train.evaluation.evaluate import ACCURACY, SLICE_DICE, TVERSKY, paper_tversky
+from train.data import load_placed
+from train.datasets import Slice
+from train.datasets.lgg import HELD_OUT, LGG
+from train.evaluation.evaluate import paper_tversky
 from train.evaluation.metrics import dice, with_interval
 from train.evaluation.predictions import outline_of, predict_case
 from train.loop import choose_precision, plot_history
@@ -42,7 +44,7 @@ from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
 from train.release.card import write_card
 from train.release.release import store_answer
-from train.run import DATASET, find_eligible, without_paths
+from train.run import find_eligible, without_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = "resunet-paper"
@@ -77,7 +79,7 @@ def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torc
     """Train ResUNet on the slices with tumour, save the entry, draw Figures 2 and 3; returns what was measured."""
     preprocess = Preprocess(size=options.size, crop=False)
     make_split = split_for_segmenter_by_patient if name == BY_PATIENT else split_for_segmenter
-    split = make_split([s for s in slices if read_mask(s.mask).any()], options.seed)
+    split = make_split([s for s in slices if s.read_mask().any()], options.seed)
     net = ResUNet().to(device, memory_format=torch.channels_last)
     criterion = segmentation_loss("focal-tversky-pooled")
     optimiser = KerasAdam(net.parameters(), lr=options.lr, eps=0.1)
@@ -105,7 +107,7 @@ def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torc
             f"{found['neighbour_in_training']} of them lie next to one of those. So no figure here speaks of new patients",
             "stages": 1,
             "machine": f"{platform.machine()} {device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}",
-            "variants": {VARIANTS[0]: counts | figures},
+            "variants": {THREE_SEQUENCES: counts | figures},
         }
         roles["validated_on"] = sorted({row["case"] for row in rows})
         save_entry(folder, net, config | {"metrics": metrics}, roles)
@@ -146,7 +148,7 @@ def run_ours(options: argparse.Namespace, slices: list[Slice], device: torch.dev
 
     The weights are the last epoch's: the validation slices pick nothing here.
     """
-    split = split_for_segmenter([s for s in slices if read_mask(s.mask).any()], options.seed)
+    split = split_for_segmenter([s for s in slices if s.read_mask().any()], options.seed)
     print(f"{OURS}: {len(split.train)} slices train, {len(split.validation)} validate, {len(split.test)} test")
     folder = options.out / OURS
     common = {"samples": len(split.train), "precision": options.precision, "encoder": "none" if options.smoke else "imagenet"}
@@ -176,7 +178,7 @@ def run_classifier(options: argparse.Namespace, slices: list[Slice], device: tor
     It sees pixels / 255, which no entry's preprocessing expresses, so it stays a checkpoint and no entry is made of it.
     """
     preprocess = Preprocess(size=options.size, crop=False)
-    split = split_for_classifier(slices, [bool(read_mask(s.mask).any()) for s in slices], options.seed)
+    split = split_for_classifier(slices, [bool(s.read_mask().any()) for s in slices], options.seed)
     net = ResNet50Classifier(**head_arguments(options.size, dropout=0.3), frozen=options.frozen)
     if options.base == "imagenet":
         imagenet_resnet50(net)
@@ -251,7 +253,7 @@ def describe_entry(
         summary=f"{what}, by the paper's protocol at {preprocess.size} x {preprocess.size}: split by slice, so no figure of it "
         "speaks of new patients",
         training={
-            "dataset": DATASET,
+            "dataset": LGG.reference,
             "stages": [{"command": options.command, "samples": samples, "patients": len(patients)}],
             "torch": torch.__version__.split("+")[0],
         },
@@ -288,7 +290,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.data is None:
             options.data = options.out / "phantoms"
             write_phantom_dataset(options.data, patients=7, slices=4)
-    slices = [s for case in find_eligible(options.data).values() for s in case]
+    slices = [s for case in find_eligible(LGG, options.data).values() for s in case]
     device = resolve_device(options.device)
     for name in [options.only] if options.only else NETWORKS:
         torch.manual_seed(options.seed)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from sklearn.model_selection import train_test_split
 
-from train.data import HELD_OUT, Slice
+from train.datasets import Slice
+from train.datasets.lgg import HELD_OUT
 
 
 @dataclass(frozen=True, kw_only=True)

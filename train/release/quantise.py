@@ -26,7 +26,8 @@ from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.zoo.backends import TORCH, Fixed, as_graph, by_openvino, load_openvino
 from brainmri.zoo.entry import CONFIG, INT8, INT8_WEIGHTS, SPLIT, ModelEntry, file_sha256, read_entry
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load, split_roles
-from train.data import Slice, find_slices, read_image
+from train.datasets import Slice
+from train.datasets.lgg import find_slices
 from train.evaluation.metrics import auc, dice
 from train.evaluation.predictions import predict_case
 from train.release.card import write_card
@@ -41,7 +42,7 @@ def typical_views(model: LoadedModel, patients: Iterable[list[Slice]]) -> Tensor
     preprocess, placed = model.entry.preprocess, []
     for slices in patients:
         for place in np.linspace(0.35, 0.65, OF_EACH):
-            pixels = to_unit(read_image(slices[int(place * len(slices))].image))
+            pixels = to_unit(slices[int(place * len(slices))].read_image())
             if len(placed) % FLAIR_ALONE == 0:
                 pixels = np.repeat(pixels[..., FLAIR : FLAIR + 1], 3, axis=-1)
             placed.append(preprocess(pixels)[0])

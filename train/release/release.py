@@ -24,7 +24,7 @@ from brainmri.analysis.selfcheck import answer
 from brainmri.zoo.backends import TORCH
 from brainmri.zoo.entry import CONFIG, SPLIT, STUDY, VARIANTS, ModelEntry, read_entry, rules_of, save_entry
 from brainmri.zoo.registry import EMBEDDED, load, split_roles
-from train.data import find_slices
+from train.datasets.lgg import find_slices
 from train.evaluation.calibrate import cross_fitted
 from train.evaluation.evaluate import summarise, table
 from train.evaluation.failures import study_rows
