@@ -1,6 +1,6 @@
 """An entry's measured figures as Markdown tables and a diagram, for its card and for the page.
 
-`train.release.release` measures and stores them as `metrics["variants"]` in `config.json`: figures by name for each variant of the input.
+The figures are those of `metrics["variants"]` in `config.json`, by the ids of `brainmri.zoo.metrics`; the tables print the labels.
 """
 
 from __future__ import annotations
@@ -8,22 +8,28 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from brainmri.report.html import template
-from brainmri.zoo.entry import STUDY, VARIANTS, ModelEntry, rules_of
-
-# figures that `train.evaluation.evaluate.summarise` gives of all patients under these very names
-VOLUMETRIC_DICE, SLICE_DICE = "volumetric Dice, mean over patients", "slice Dice, mean over tumour slices"
-ACCURACY = "verdict accuracy at 0.5, by slice"
-SENSITIVITY = "verdict sensitivity at 0.5, by slice"
-SPECIFICITY = "verdict specificity at 0.5, by slice"
-RELIABILITY = (
-    "reliability of the verdict, by slice"  # a variant's key of the bins that `train.evaluation.metrics.reliability` gives
+from brainmri.zoo.entry import ModelEntry, rules_of
+from brainmri.zoo.metrics import (
+    ACCURACY,
+    FAILURES,
+    FLAIR_ONLY,
+    RELIABILITY,
+    SENSITIVITY,
+    SLICE_DICE,
+    SPECIFICITY,
+    THREE_SEQUENCES,
+    TUMOUR_FREE_RUNS,
+    VARIANTS,
+    VOLUMETRIC_DICE,
+    WHOLE_STUDY,
+    is_figure,
+    label,
 )
-FAILURES = "where it fails"  # a variant's key of what `train.evaluation.failures.failures` gives
 
-FAR, LONG = 3, 4  # slices between a tumour-free run and the nearest annotated slice, counted to it; slices of a run at least
-RESIZED = 1.25  # an outline that many times larger or smaller than the tumour has the wrong size
+MIN_DISTANCE, MIN_LENGTH = 3, 4  # of a tumour-free run: slices to the nearest annotated slice, and slices in a row
+SIZE_RATIO = 1.25  # an outline that many times larger or smaller than the tumour has the wrong size
 
-COLUMNS = {
+COLUMNS = {  # short labels, for tables that say the rest in their caption
     VOLUMETRIC_DICE: "volumetric Dice", SLICE_DICE: "slice Dice", ACCURACY: "verdict accuracy", SENSITIVITY: "sensitivity",
     SPECIFICITY: "specificity",
 }  # fmt: skip
@@ -47,8 +53,9 @@ def shown(figure: dict | None) -> str:
 def figure_table(variants: dict[str, dict]) -> str:
     """Every figure with its interval, a column for each variant of the input."""
     columns = [variant for variant in VARIANTS if variant in variants]
-    names = [name for name, figure in variants[VARIANTS[0]].items() if isinstance(figure, dict) and "value" in figure]
-    return markdown_table(["figure", *columns], [[name, *(shown(variants[v].get(name)) for v in columns)] for name in names])
+    metrics = [metric for metric, figure in variants[THREE_SEQUENCES].items() if is_figure(figure)]
+    rows = [[label(metric), *(shown(variants[variant].get(metric)) for variant in columns)] for metric in metrics]
+    return markdown_table(["figure", *(VARIANTS[variant] for variant in columns)], rows)
 
 
 def reliability_table(variants: dict[str, dict]) -> str:
@@ -57,77 +64,80 @@ def reliability_table(variants: dict[str, dict]) -> str:
     rows: dict[tuple[float, float], dict[str, str]] = {}
     for variant in columns:
         for one in variants[variant][RELIABILITY]:
-            rows.setdefault(tuple(one["range"]), {})[variant] = f"{one['tumour']:.1%} of {one['slices']:,}"
+            low, high = one["range"]
+            rows.setdefault((low, high), {})[variant] = f"{one['tumour']:.1%} of {one['slices']:,}"
     if not rows:
         return ""
     cells = [[f"{low:.1%} to {high:.1%}", *(rows[low, high].get(v, "-") for v in columns)] for low, high in sorted(rows)]
-    return markdown_table(["probability of tumour", *columns], cells)
+    return markdown_table(["probability of tumour", *(VARIANTS[variant] for variant in columns)], cells)
 
 
 def reliability_svg(entry: ModelEntry, variant: str, background: str = "none") -> Markup:
-    """The reliability diagram: which share of the slices has a tumour, over the probability that the verdict gave them.
+    """The reliability diagram: the share of slices with a tumour over the predicted probability.
 
-    The larger a dot, the more slices; whiskers are 95 % intervals; the review band is shaded. Its ink is the text's colour.
+    The larger a dot, the more slices; whiskers are 95% intervals; the review band is shaded. Lines and text take the text's colour.
 
     Args:
         entry: with the variant's bins, as `train.evaluation.metrics.reliability` gives them.
-        background: a CSS colour, for a file that may be shown on any ground.
+        variant: one of `VARIANTS`.
+        background: a CSS colour, for a file that may be shown on any background.
     """
     bins = entry.metrics["variants"][variant][RELIABILITY]
     return Markup(template("reliability.svg").render(
-        name=f"Reliability diagram of {entry.name}, {variant}: share of slices with tumour over predicted probability",
+        name=f"Reliability diagram of {entry.name}, {VARIANTS[variant]}: share of slices with tumour over predicted probability",
         bins=bins, most=max(one["slices"] for one in bins), background=background,
-        review=rules_of(entry, entry).band("study" if variant == STUDY else "slice"),
+        review=rules_of(entry, entry).band("study" if variant == WHOLE_STUDY else "slice"),
     ))  # fmt: skip
 
 
-def error_in_words(true: int, predicted: int, both: int) -> str:
+def error_in_words(true: int, predicted: int, overlap: int) -> str:
     """What is wrong with a mask, from its pixels, the tumour's and those in both; the first rule that applies."""
     if not predicted:
         return "nothing found" if true else "none"
     if not true:
         return "false alarm"
-    if not both:
+    if not overlap:
         return "found elsewhere"
-    missed, false = 1 - both / true > 0.5, 1 - both / predicted > 0.5
+    missed, false = 1 - overlap / true > 0.5, 1 - overlap / predicted > 0.5
     if missed and false:
         return "mostly missed, mostly false alarm"
     if missed:
         return "mostly missed"
     if false:
         return "mostly false alarm"
-    if predicted > RESIZED * true:
-        return "outlined too large"
-    if true > RESIZED * predicted:
-        return "outlined too small"
-    return "size right, border off"
+    if predicted > SIZE_RATIO * true:
+        return "outline too large"
+    if true > SIZE_RATIO * predicted:
+        return "outline too small"
+    return "right size, inaccurate border"
 
 
 def failure_tables(variants: dict[str, dict]) -> str:
-    """Where it fails, in Markdown: the first variant's groups and worst patients, and every variant's studies.
+    """The failure analysis in Markdown: the first variant's groups and worst patients, and every variant's studies.
 
     Args:
-        variants: the figures of `summarise` by variant of the input.
+        variants: the figures of `train.evaluation.evaluate.summarise` by variant of the input.
     """
-    first = next(iter(variants.values()))
-    groups = first[FAILURES]["groups"] | {name: variants[name] for name in VARIANTS[:2] if name in variants}
-    columns = [name for name in COLUMNS if any(name in figures for figures in groups.values())]
+    first = next(iter(variants.values()))[FAILURES]
+    groups = first["groups"] | {VARIANTS[name]: variants[name] for name in (THREE_SEQUENCES, FLAIR_ONLY) if name in variants}
+    columns = [metric for metric in COLUMNS if any(metric in figures for figures in groups.values())]
     parts = [
         markdown_table(
-            ["group", "patients", "slices", *(COLUMNS[name] for name in columns)],
+            ["group", "patients", "slices", *(COLUMNS[metric] for metric in columns)],
             [
-                [group, str(figures["patients"]), str(figures["slices"]), *(shown(figures.get(name)) for name in columns)]
+                [group, str(figures["patients"]), str(figures["slices"]), *(shown(figures.get(metric)) for metric in columns)]
                 for group, figures in groups.items()
             ],
         )
     ]
-    if "worst" in first[FAILURES]:
-        parts += [_worst_table(first[FAILURES]["worst"]), _study_table(variants)]
-        if runs := first[FAILURES]["studies"].get("tumour-free runs"):
+    if "worst" in first:
+        parts += [_worst_table(first["worst"]), _study_table(variants)]
+        if runs := first["studies"].get(TUMOUR_FREE_RUNS):
             parts.append(
-                f"Tumour-free runs: {LONG} or more neighbouring slices that show a head, {FAR} or more from any annotated slice, "
-                f"taken for a study of their own; {runs['slices']} slices of {runs['patients']} patients. These patients have a "
-                "tumour elsewhere, and a run is shorter than a study: a healthy head has more slices to raise a false alarm in."
+                f"Tumour-free runs: {MIN_LENGTH} or more neighbouring slices that show a head, {MIN_DISTANCE} or more slices from "
+                f"any annotated one, judged as a study of their own; {runs['slices']} slices of {runs['patients']} patients. "
+                "These patients have a tumour elsewhere, and a run is shorter than a study: a healthy head has more slices to "
+                "raise a false alarm in."
             )
     return "\n\n".join(parts)
 
@@ -135,19 +145,21 @@ def failure_tables(variants: dict[str, dict]) -> str:
 def _worst_table(patients: list[dict]) -> str:
     rows = []
     for patient in patients:
-        true, predicted, both = (patient[name] for name in ("tumour pixels", "predicted pixels", "pixels in both"))
-        shares = [f"{1 - both / pixels:.0%}" if pixels else "-" for pixels in (true, predicted)]
+        true, predicted, overlap = (patient[name] for name in ("true_pixels", "predicted_pixels", "overlap_pixels"))
+        shares = [f"{1 - overlap / pixels:.0%}" if pixels else "-" for pixels in (true, predicted)]
         pixels = [f"{true:,}", f"{predicted:,}"]
-        words = error_in_words(true, predicted, both)
-        rows.append([patient["patient"], f"{patient['volumetric Dice']:.3f}", *pixels, *shares, words])
+        words = error_in_words(true, predicted, overlap)
+        rows.append([patient["patient"], f"{patient['volumetric_dice']:.3f}", *pixels, *shares, words])
     header = ["patient", "volumetric Dice", "tumour pixels", "predicted pixels", "of the tumour missed", "of the mask false"]
     return markdown_table([*header, "error"], rows)
 
 
 def _study_table(variants: dict[str, dict]) -> str:
-    judged = {variant: figures for variant, figures in variants.items() if variant != STUDY}  # not the studies of studies
+    judged = {
+        name: figures for name, figures in variants.items() if name != WHOLE_STUDY
+    }  # its slices are judged as studies already
     studies = [figures[FAILURES]["studies"] for figures in judged.values()]
-    names = [name for name, figure in studies[0].items() if "value" in figure]
+    metrics = [metric for metric, figure in studies[0].items() if is_figure(figure)]
     rows = [["volumetric Dice slice by slice, mean over patients", *(shown(f[VOLUMETRIC_DICE]) for f in judged.values())]]
-    rows += [[name, *(shown(figures.get(name)) for figures in studies)] for name in names]
-    return markdown_table(["figure", *judged], rows)
+    rows += [[label(metric), *(shown(figures.get(metric)) for figures in studies)] for metric in metrics]
+    return markdown_table(["figure", *(VARIANTS[name] for name in judged)], rows)

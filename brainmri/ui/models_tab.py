@@ -9,10 +9,11 @@ from html import escape
 import gradio as gr
 from markdown_it import MarkdownIt
 
-from brainmri.report.metric_tables import FAILURES, RELIABILITY, failure_tables, figure_table, reliability_svg, reliability_table
+from brainmri.report.metric_tables import failure_tables, figure_table, reliability_svg, reliability_table
 from brainmri.ui.common import GPU, PRIVATE, labels, told
 from brainmri.ui.inference import check, offered
-from brainmri.zoo.entry import CARD, VARIANTS, ModelEntry
+from brainmri.zoo.entry import CARD, ModelEntry
+from brainmri.zoo.metrics import FAILURES, RELIABILITY, THREE_SEQUENCES, VARIANTS
 from brainmri.zoo.registry import DEFAULT
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def figures_html(entry: ModelEntry) -> str:
     if not entry.metrics:
         return "<p>Not measured.</p>"
     variants = entry.metrics["variants"]
-    first = variants[VARIANTS[0]]
+    first = variants[THREE_SEQUENCES]
     counts = f"{first['patients']:,} patients, {first['slices']:,} slices"
     protocol = f"<p>{counts}: {escape(entry.metrics['protocol'])}. In brackets 95 % intervals over patients.</p>"
     parts = [protocol, safe_html(figure_table(variants))]
@@ -78,7 +79,7 @@ def figures_html(entry: ModelEntry) -> str:
         parts.append("<h3>Can its probabilities be believed?</h3>")
         shown = [variant for variant in VARIANTS if RELIABILITY in variants.get(variant, {})]
         figures = "".join(
-            f"<figure>{reliability_svg(entry, variant)}<figcaption>{escape(variant)}</figcaption></figure>" for variant in shown
+            f"<figure>{reliability_svg(entry, variant)}<figcaption>{VARIANTS[variant]}</figcaption></figure>" for variant in shown
         )
         numbers = f"<details><summary>The numbers</summary>{safe_html(reliability_table(variants))}</details>"
         diagrams = f"<p>{RELIABLE}</p><div class='diagrams'>{figures}</div>{numbers}"

@@ -13,10 +13,11 @@ from starlette.responses import JSONResponse
 import brainmri
 from brainmri.analysis.selfcheck import TOLERANCE, Check, check
 from brainmri.ui.inference import network, offered, starting
-from brainmri.zoo.entry import VARIANTS, ModelEntry
+from brainmri.zoo.entry import ModelEntry
+from brainmri.zoo.metrics import ACCURACY, AUC, THREE_SEQUENCES, VOLUMETRIC_DICE
 from brainmri.zoo.registry import DEFAULT, describe, source
 
-FIGURES = ("volumetric Dice, mean over patients", "verdict AUC, by slice", "verdict accuracy at 0.5, by slice")
+FIGURES = (VOLUMETRIC_DICE, AUC, ACCURACY)
 STARTED = time.monotonic()
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,9 @@ def figures(entry: ModelEntry) -> dict | None:
     """The measured figures in short, on all three sequences; None where nothing was measured."""
     if not entry.metrics:
         return None
-    measured = entry.metrics["variants"].get(VARIANTS[0], {})
+    measured = entry.metrics["variants"].get(THREE_SEQUENCES, {})
     shown = {name: round(measured[name]["value"], 3) for name in FIGURES if name in measured}
-    return {"input": VARIANTS[0], "protocol": entry.metrics["protocol"], **shown}
+    return {"input": THREE_SEQUENCES, "protocol": entry.metrics["protocol"], **shown}
 
 
 @cache

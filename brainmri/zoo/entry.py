@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brainmri.zoo.calibration import Fusion, Rules
+from brainmri.zoo.nets import NETWORKS
 from brainmri.zoo.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -25,15 +26,6 @@ DIAGRAM = "reliability.svg"  # the card shows it
 OOD = "ood.safetensors"
 INT8, INT8_WEIGHTS = "int8.xml", "int8.bin"
 TASKS = ("segmentation", "classification")
-STUDY = "whole study"
-# for which metrics are given: of the input, slice by slice; and three sequences as studies
-VARIANTS = ("three sequences", "FLAIR only", "volume normalisation", STUDY)
-NETS = (
-    "EffUNet",
-    "EffUNetEnsemble",
-    "ResUNet",
-    "ResNet50Classifier",
-)  # the classes of `brainmri.zoo.nets` that an entry may name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +35,7 @@ class ModelEntry:
     Attributes:
         name: of the entry, and of its Hub repo.
         tasks: "segmentation", "classification" or both.
-        net: the network's class, one of `NETS`, with `arguments` for its constructor.
+        net: the network's class, one of `brainmri.zoo.nets.NETWORKS`, with `arguments` for its constructor.
         preprocess: what the network was trained behind.
         labels: of the verdict's outputs, in order; empty without a verdict.
         temperature: divides the verdict's logits before the softmax (Guo et al. 2017), fitted on validation patients.
@@ -63,7 +55,7 @@ class ModelEntry:
         training: the dataset with its licence, and `stages`: command, slices drawn, patients, and teacher, number of
             processes, number of earlier stages that it `averages` and numbers of those whose networks it `unites`, if any, of
             each run in order.
-        metrics: measured figures, each named with its protocol.
+        metrics: measured figures with their protocol, by the ids of `brainmri.zoo.metrics`.
         folder: where the entry lies.
     """
 
@@ -146,9 +138,9 @@ def read_entry(folder: str | Path) -> ModelEntry:
         )
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} is not a model configuration of this layout: {error!r}") from error
-    if entry.net not in NETS or not entry.tasks or set(entry.tasks) - set(TASKS):
+    if entry.net not in NETWORKS or not entry.tasks or set(entry.tasks) - set(TASKS):
         raise ValueError(
-            f"{folder / CONFIG} names net {entry.net!r} for {entry.tasks}; known are {', '.join(NETS)} for {', '.join(TASKS)}"
+            f"{folder / CONFIG} names net {entry.net!r} for {entry.tasks}; known are {', '.join(NETWORKS)} for {', '.join(TASKS)}"
         )
     return entry
 

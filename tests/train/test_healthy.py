@@ -1,4 +1,4 @@
-"""Heads without tumour: where they come from, what is counted, and how it gets into a card."""
+"""Heads without tumour: their sources, the counts, and the section of the card."""
 
 import json
 import shutil
@@ -8,23 +8,24 @@ import pytest
 
 import brainmri
 from brainmri.zoo.entry import CARD, CONFIG, read_entry
+from brainmri.zoo.metrics import CALLED, SLICES, share_metric
 from brainmri.zoo.registry import DEFAULT
 from train.evaluation import healthy
-from train.release.card import failing, model_card
+from train.release.card import model_card
 from train.release.release import attach_healthy
 
 
-def test_heads_without_tumour_are_measured_and_told(tmp_path, monkeypatch, capsys):
+def test_heads_without_tumour_are_measured_and_reported_in_the_card(tmp_path, monkeypatch, capsys):
     every = healthy.sources
     monkeypatch.setattr(healthy, "sources", lambda heads: ((name, head[10:12]) for name, head in every(heads)))
     monkeypatch.chdir(tmp_path)
-    healthy.main(["--out", "report.json", "--device", "cpu", "--heads", "0"])  # what the packages ship, two slices of each
+    healthy.main(["--out", "report.json", "--device", "cpu", "--heads", "0"])  # the images from packages only, two slices of each
     printed = capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     assert len(report["sources"]) == 3
     for name, figures in report["sources"].items():
         assert (figures["heads"], figures["slices"]) == (1, 2)
-        called = [figures[healthy.SLICES.format(called=c)]["count"] for c in ("called tumour", "to review", "called no tumour")]
+        called = [figures[share_metric(SLICES, words)]["count"] for words in CALLED]
         assert sum(called) == 2
         assert f"| {name} | 2 | {called[0]} / {called[1]} / {called[2]} |" in printed
 
@@ -32,27 +33,28 @@ def test_heads_without_tumour_are_measured_and_told(tmp_path, monkeypatch, capsy
     config = json.loads((folder / CONFIG).read_text())
     config["metrics"].pop("healthy", None)
     (folder / CONFIG).write_text(json.dumps(config))
-    untold = read_entry(folder)
-    told = attach_healthy(folder, report)
+    before = model_card(read_entry(folder))
+    entry = attach_healthy(folder, report)
     card = (folder / CARD).read_text()
-    assert card == model_card(told)
+    assert card == model_card(entry)
     assert printed.strip() in card
-    assert "Brains without tumour" not in failing(untold)
-    assert card.replace(failing(told), failing(untold)) == model_card(untold)
+    assert "Brains without tumour" not in before
+    start, end = card.index("## Brains without tumour"), card.index("## 8-bit network")
+    assert card[:start] + card[end:] == before
 
     (folder / CONFIG).write_text(json.dumps(config | {"temperature": 1.0}))
-    with pytest.raises(SystemExit, match=r"train\.healthy on"):
+    with pytest.raises(SystemExit, match=r"train\.evaluation\.healthy on"):
         attach_healthy(folder, report)
 
 
-def test_the_person_lies_as_the_page_wants_it():
+def test_the_example_scan_is_axial_with_the_nose_up():
     head = healthy.person_as_epi()  # (S, H, W)
     assert (head.shape, head.dtype) == ((24, 96, 128), np.uint8)
     shown = head[12] > 60
     assert np.ptp(np.flatnonzero(shown.any(1))) > np.ptp(np.flatnonzero(shown.any(0)))  # longer from front to back
 
 
-def test_synthetic_heads_are_persons_of_their_own(monkeypatch):
+def test_synthetic_heads_differ(monkeypatch):
     monkeypatch.setattr(healthy, "LEVELS", healthy.LEVELS[:2])
     template = np.zeros((3, 233, 197, 189), np.float32)
     template[:, 40:190, 40:160, 40:160] = 0.7

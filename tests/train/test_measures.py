@@ -21,6 +21,7 @@ from train.evaluation.calibrate import (
 )
 from train.evaluation.evaluate import public_unet_dice
 from train.evaluation.metrics import auc, bootstrap_interval, dice, expected_calibration_error, reliability
+from train.evaluation.predictions import SlicePrediction
 from train.losses import LOSSES, FocalTverskyLoss, segmentation_loss, tversky_index
 
 
@@ -163,7 +164,7 @@ def test_the_review_band_takes_in_the_errors():
     assert choose_review_band(probability, tumour, outlined) == (0.5, 0.5)  # and no mask where the probability errs
 
 
-def rows_of(generator, slices: int = 40) -> list[dict]:
+def rows_of(generator, slices: int = 40) -> list[SlicePrediction]:
     """A patient whose tumour runs through the middle, with a doubtful verdict head and an honest mask."""
     rows = []
     for number in range(slices):
@@ -171,9 +172,12 @@ def rows_of(generator, slices: int = 40) -> list[dict]:
         found, mask = np.zeros((8, 8), np.float32), np.zeros((8, 8), bool)
         found[:6, :6] = 0.9 if tumour and generator.random() < 0.9 else 0.01
         mask[:6, :6] = tumour
-        logit = generator.normal(1.5 if tumour else -1.5, 1.5)
-        said = {"map": found, "logit": logit, "evidence": np.log1p(found.sum()), "grid_share": 1.0}
-        rows.append({"tumour": tumour, "mask": mask, **said})
+        logit, evidence = generator.normal(1.5 if tumour else -1.5, 1.5), np.log1p(found.sum())
+        rows.append(
+            SlicePrediction(
+                case="patient", number=number, annotation=mask, map=found, logit=logit, evidence=evidence, grid_share=1.0
+            )
+        )
     return rows
 
 
@@ -181,7 +185,7 @@ def test_the_mask_threshold_is_chosen_on_the_other_folds():
     def patient(beside: float) -> list[dict]:
         rows = rows_of(np.random.default_rng(0))
         for row in rows:
-            row["map"][6:] = beside  # where there is no tumour
+            row.map[6:] = beside  # where there is no tumour
         return rows
 
     folds = [[patient(0.42)], [patient(0.42)], [patient(0.62)]]
@@ -209,7 +213,8 @@ def test_rules_are_fitted_on_the_other_folds():
     assert everything.fusion["study"].neighbours == NEIGHBOURS
     assert everything.mask_neighbours == MASK_NEIGHBOURS
     logits, evidence, tumour = (
-        np.array([row[key] for fold in folds for rows in fold for row in rows]) for key in ("logit", "evidence", "tumour")
+        np.array([getattr(row, key) for fold in folds for rows in fold for row in rows])
+        for key in ("logit", "evidence", "tumour")
     )
     alone = auc(logits, tumour)
     fused = auc(everything.probability(logits, evidence, "slice"), tumour)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import brainmri
+from brainmri.zoo.metrics import AUC, THREE_SEQUENCES, VOLUMETRIC_DICE, label
 from brainmri.zoo.registry import DEFAULT
 from train.datasets.lgg import HELD_OUT, LGG, find_slices
 from train.evaluation.evaluate import evaluate, main
@@ -96,21 +97,21 @@ def test_evaluate_writes_its_report(cases, tmp_path, capsys):
     patients = tmp_path / "patients.txt"
     patients.write_text("TCGA_CS_4941_19960909\nTCGA_HT_7694_19950404\n")
     main(["--data", DATA, "--patients", str(patients), "--out", str(tmp_path / "report.json"), "--device", "cpu"])
-    assert "volumetric Dice, mean over patients" in capsys.readouterr().out
+    assert label(VOLUMETRIC_DICE) in capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     for role in ("segmenter", "classifier"):
         assert {"name": DEFAULT, "device": "cpu", "runtime": "torch"}.items() <= report[role].items()
-    figures = report["figures"]["three sequences"]
+    figures = report["figures"][THREE_SEQUENCES]
     assert figures["patients"] == 2
     seen = json.loads((brainmri.zoo.registry.find_entry(DEFAULT).folder / "split.json").read_text())["train"]
     trained_on = {"TCGA_CS_4941_19960909", "TCGA_HT_7694_19950404"} & set(seen)
     assert report["patients_trained_on"] == {DEFAULT: len(trained_on)}
-    low, high = figures["volumetric Dice, mean over patients"]["interval_95"]
-    assert low <= figures["volumetric Dice, mean over patients"]["value"] <= high
+    low, high = figures[VOLUMETRIC_DICE]["interval_95"]
+    assert low <= figures[VOLUMETRIC_DICE]["value"] <= high
 
 
 def test_a_segmenter_alone_is_measured(cases):
     model = brainmri.load("resunet-lgg", device="cpu")
     report = evaluate({"TCGA_CS_4941_19960909": cases["TCGA_CS_4941_19960909"]}, model, None)
-    assert "verdict AUC, by slice" not in report["three sequences"]
-    assert 0 <= report["three sequences"]["volumetric Dice, mean over patients"]["value"] <= 1
+    assert AUC not in report[THREE_SEQUENCES]
+    assert 0 <= report[THREE_SEQUENCES][VOLUMETRIC_DICE]["value"] <= 1

@@ -11,13 +11,15 @@ from torch import nn
 
 import brainmri
 from brainmri.zoo.entry import read_entry
+from brainmri.zoo.metrics import THREE_SEQUENCES, label
 from brainmri.zoo.registry import load
 from train.datasets import Slice
 from train.datasets.lgg import HELD_OUT
 from train.folds import Split
+from train.loop import RunFiles, fit
 from train.paper import reproduce
 from train.paper.comparison import OURS, PAPER, write_table
-from train.paper.keras_schedule import KerasAdam, fit_best, plateau_scheduler
+from train.paper.keras_schedule import KerasAdam, plateau_scheduler, shuffled_epochs, validation_means
 from train.paper.slicewise import SliceSplit, split_for_classifier, split_for_segmenter, split_for_segmenter_by_patient
 from train.release import card
 from train.run import load_unleaked
@@ -101,9 +103,12 @@ class Weight(nn.Module):
 
 
 def fit_weight(net, optimiser, out, epochs, loss=None, resume=False, **schedule):
-    return fit_best(
-        net, loss=loss or (lambda batch: (net.weight**2, {})), optimiser=optimiser, train=ONE_SLICE, validation=ONE_SLICE,
-        epochs=epochs, out=out, recipe={}, seed=0, resume=resume, device=torch.device("cpu"), dtype=torch.float32, **schedule,
+    device, loss = torch.device("cpu"), loss or (lambda batch: (net.weight**2, {}))
+    files = RunFiles(checkpoint=out.with_suffix(".pt"), history=out.with_suffix(".csv"), curves=out.with_suffix(".png"))
+    return fit(
+        net, loss=loss, optimiser=optimiser, load_epoch=shuffled_epochs(ONE_SLICE, seed=0), epochs=epochs, files=files, recipe="",
+        validate=lambda: validation_means(ONE_SLICE, loss, device), resume=resume, keep_best=True, device=device,
+        dtype=torch.float32, **schedule,
     )  # fmt: skip
 
 
@@ -168,7 +173,7 @@ def test_the_run_is_an_entry_that_says_it_was_split_by_slice(run):
     assert not entry.preprocess.crop
     measured = json.loads((run / "table.json").read_text())["runs"]["segmenter"]["figures"]
     assert {name: figure for (_, name), figure in card.measured(entry).items()} == measured
-    assert "no figure here speaks of new patients" in entry.metrics["protocol"]
+    assert "These figures say nothing about new patients" in entry.metrics["protocol"]
     split = json.loads((run / "split.json").read_text())
     assert split["unit"] == "slice"
     assert (len(split["train"]), split["validation"], len(split["held_out"])) == (7, [], 20)
@@ -200,7 +205,7 @@ def test_a_released_entry_has_a_card_that_says_so(run, tmp_path):
     entry = read_entry(tmp_path / "resunet-paper")
     text = (entry.folder / "README.md").read_text()
     assert text == card.model_card(entry)
-    assert "The released weights are the very ones measured." in text
+    assert "The released weights are the measured ones." in text
     assert "split: test slices" in text
     assert "scales it to 64 x 64" in text
     assert "crops the head" not in text
@@ -236,7 +241,7 @@ def test_resume_ends_where_an_unbroken_run_does(tmp_path, run, monkeypatch):
 
 def test_a_run_folder_in_the_repository_is_refused():
     out = Path(reproduce.__file__).parents[2] / "runs" / "paper-in-the-repository"
-    with pytest.raises(SystemExit, match="it shows patients"):
+    with pytest.raises(SystemExit, match="Figure 3 shows patients"):
         reproduce.main([*SMOKE, "--out", str(out)])
     assert not out.exists()
 
@@ -258,18 +263,18 @@ def test_the_table(tmp_path):
     rows = {row["figure"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
     effunets = ["effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg"]
     shipped = {entry.name: entry.metrics["variants"][THREE_SEQUENCES] for entry in brainmri.list_models()}
-    assert rows[tversky] == {
-        "figure": tversky, "paper": 0.9168, "same_protocol": 0.91, "our_network": 0.94, "split_by_patient": 0.82,
+    assert rows[label(tversky)] == {
+        "figure": label(tversky), "paper": 0.9168, "same_protocol": 0.91, "our_network": 0.94, "split_by_patient": 0.82,
         "shipped": {name: shipped[name][tversky]["value"] for name in (*effunets, "resunet-lgg")},
     }  # fmt: skip
-    assert rows[accuracy]["paper"] == 0.9475
-    assert set(rows[accuracy]["shipped"]) == {*effunets, "resnet50-lgg"}
+    assert rows[label(accuracy)]["paper"] == 0.9475
+    assert set(rows[label(accuracy)]["shipped"]) == {*effunets, "resnet50-lgg"}
     ours = shipped["effunet-lgg"][sliced]["value"]
-    assert f"| {sliced} | not told | 0.8500 | 0.8900 | 0.7100 | effunet-lgg {ours:.4f}, effunet-lite2-lgg " in text
-    assert f"| {accuracy} | 0.9475 | 0.9600 | - | - | " in text
+    assert f"| {label(sliced)} | not reported | 0.8500 | 0.8900 | 0.7100 | effunet-lgg {ours:.4f}, effunet-lite2-lgg " in text
+    assert f"| {label(accuracy)} | 0.9475 | 0.9600 | - | - | " in text
     assert "epoch 31 of 51; 120 of the 125 slices that measure it, of 70 patients, have a neighbour among the 942" in text
     columns = ("same_protocol", "our_network", "split_by_patient")
     shares = [[row[column] for column in columns] for name, row in rows.items() if "neighbour" in name]
     assert shares == [[0.96, 0.96, 0.0], [1.0, None, None]]
     text = write_table(tmp_path, {"segmenter-by-patient": runs["segmenter-by-patient"]}, own="resunet-paper")
-    assert f"| {sliced} | not told | - | - | 0.7100 | " in text
+    assert f"| {label(sliced)} | not reported | - | - | 0.7100 | " in text

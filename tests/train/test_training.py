@@ -25,7 +25,7 @@ from train.loop import choose_precision
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
 from train.release import average, ensemble
-from train.release.card import told
+from train.release.card import describe_stage
 from train.release.publish import entry_files
 from train.release.release import OUT_OF_FOLD, recipe, release
 
@@ -97,7 +97,7 @@ def test_resume_refuses_another_recipe(tmp_path):
 def test_a_run_of_two_steps_is_refused(tmp_path):
     write_phantom_dataset(tmp_path, patients=2, slices=8)
     one = ["--data", str(tmp_path), "--folds", "2", "--size", "64", "--precision", "float32", "--samples", "8", "--batch", "8"]
-    with pytest.raises(ValueError, match="2 steps came"):
+    with pytest.raises(ValueError, match="expected 3 steps or more for a one-cycle schedule, got 2"):
         segmenter.main([*one, "--epochs", "2", "--out", str(tmp_path / "run")])
     segmenter.main([*one, "--epochs", "3", "--workers", "0", "--out", str(tmp_path / "run")])
 
@@ -128,7 +128,7 @@ def test_runs_from_one_start_are_averaged(tmp_path):
     config = json.loads((mean / "config.json").read_text())
     assert (config["mask_threshold"], config["metrics"]) == (0.5, {})  # nobody has measured the mean yet
     stages = config["training"]["stages"]
-    assert "mean of the weights of the 2 stages before" in told(stages[-1])
+    assert "mean of the weights of the 2 stages before" in describe_stage(stages[-1])
     assert [re.findall(r"--seed (\d)", stage["command"]) for stage in stages] == [[], ["1"], ["2"], []]
     assert stages[-1] == {
         "command": "python -m train.release.average --out RUN RUN RUN",
@@ -168,7 +168,7 @@ def test_runs_that_learnt_apart_answer_together(tmp_path):
     assert stages[:2] == [member.entry.training["stages"][0] for member in members]
     united = {"command": "python -m train.release.ensemble --out RUN RUN RUN", "samples": 0, "patients": 1, "unites": [1, 2]}
     assert stages[2:] == [united]
-    assert "the networks of stages 1 and 2" in told(united)
+    assert "the networks of stages 1 and 2" in describe_stage(united)
 
     small = tmp_path / "small"
     segmenter.main([*SMOKE, "--out", str(small)])
@@ -215,19 +215,19 @@ def test_a_classifier_learns_from_a_teachers_masks_and_verdicts(tmp_path):
     stage = load("resnet50-lgg", weights=student, device="cpu").entry.training["stages"][0]
     assert stage["teacher"].startswith("effunet-lgg, SHA-256 ")
     weights = Path(brainmri.__file__).parent / "weights"
-    with pytest.raises(SystemExit, match="does segmentation alone"):
+    with pytest.raises(SystemExit, match="does segmentation only"):
         classifier.main([*SMOKE, "--teacher", str(weights / "resunet-lgg"), "--out", str(tmp_path / "other")])
-    with pytest.raises(SystemExit, match="sees 160 px, fewer than this run's 192"):
+    with pytest.raises(SystemExit, match=r"expected a teacher of at least 192 px, got .* with 160 px"):
         classifier.main(["--data", str(student / "phantoms"), "--teacher", str(weights / "effunet-lgg"), "--size", "192",
                          "--out", str(tmp_path / "finer")])  # fmt: skip
 
 
 def test_a_student_sees_its_teachers_slice_on_a_coarser_grid():
     image = torch.rand(2, 3, 160, 160)
-    small = classifier.seen_at(image, Preprocess(size=96))
+    small = classifier.resize_and_normalise(image, Preprocess(size=96))
     assert small.shape == (2, 3, 96, 96)
     assert small.mean(dim=(1, 2, 3)) == pytest.approx([0, 0], abs=1e-5)
-    assert torch.equal(classifier.seen_at(image, Preprocess(size=160)), Preprocess(size=160).normalise(image))
+    assert torch.equal(classifier.resize_and_normalise(image, Preprocess(size=160)), Preprocess(size=160).normalise(image))
 
 
 def test_a_release_of_a_run_that_did_not_start_from_the_measured_one_is_refused(tmp_path):
@@ -262,7 +262,7 @@ def test_a_release_says_when_another_teacher_taught_the_measured_weights(tmp_pat
         config = json.loads((folder / "config.json").read_text())
         config["training"]["stages"][0]["teacher"] = teacher
         (folder / "config.json").write_text(json.dumps(config))
-    data, said = measured / "phantoms", "; the weights measured were taught by effunet-lgg"
+    data, said = measured / "phantoms", "; the measured weights were trained with other teachers: effunet-lgg"
     assert said in release(other, [measured], data, tmp_path / "zoo", half=False).metrics["protocol"]
     assert said not in release(measured, [measured], data, tmp_path / "zoo", half=False).metrics["protocol"]
 
@@ -274,7 +274,7 @@ def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):
     assert entry.metrics["variants"][THREE_SEQUENCES]["patients"] == 1
     assert 0.2 <= entry.temperature <= 5
     card = (zoo / entry.name / "README.md").read_text()
-    assert "The released weights are the very ones measured" in card
+    assert "The released weights are the measured ones" in card
     variants = entry.metrics["variants"]
     assert failure_tables(variants) in card
     for variant in VARIANTS:
@@ -371,13 +371,13 @@ def test_a_cross_validation_measures_every_patient_once(tmp_path):
     for run, split in zip(runs, splits, strict=True):  # what it says of its own patients, by three variants, stays with a run
         kept = [path.stem for path in (run / OUT_OF_FOLD).rglob("*.npz")]
         assert kept == split["validation"] * 3
-    assert entry.metrics["protocol"].startswith("2 folds of a cross-validation by patient, 2 of 2 patients")
+    assert entry.metrics["protocol"].startswith("2-fold cross-validation by patient, 2 of 2 patients")
     card = (tmp_path / "zoo" / entry.name / "README.md").read_text()
-    assert "trained by the same recipe on every patient" in card
+    assert "trained with the same recipe on all patients" in card
 
     entry = release(last, [tmp_path / "cv" / f"fold-{fold}" for fold in range(2)], data, tmp_path / "zoo", half=False)
     card = (tmp_path / "zoo" / entry.name / "README.md").read_text()
-    assert "these included, and went on for the last stage below" in card  # further than what was measured
+    assert "including these, and trained further in the last stage below" in card  # further than what was measured
 
     with pytest.raises(SystemExit, match="a fold came twice"):
         release(last, [runs[0], runs[0]], data, tmp_path / "zoo", half=False)

@@ -9,10 +9,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from brainmri.report.metric_tables import RELIABILITY, reliability_svg, reliability_table
+from brainmri.report.metric_tables import reliability_svg, reliability_table
 from brainmri.ui.inference import offer, offered
 from brainmri.ui.models_tab import LONGEST, card_html, model_html, safe_html, self_check
-from brainmri.zoo.entry import CARD, CONFIG, STUDY, VARIANTS, read_entry
+from brainmri.zoo.entry import CARD, CONFIG, read_entry
+from brainmri.zoo.metrics import RELIABILITY, THREE_SEQUENCES, WHOLE_STUDY, label
 from brainmri.zoo.registry import DEFAULT, EMBEDDED, embedded
 from train.evaluation.metrics import reliability
 
@@ -56,8 +57,8 @@ def with_bins(entry):
     metrics = json.loads((EMBEDDED / DEFAULT / CONFIG).read_text(encoding="utf-8"))["metrics"]
     for figures in metrics["variants"].values():
         figures.pop(RELIABILITY, None)
-    metrics["variants"][VARIANTS[0]][RELIABILITY] = reliability(patients)
-    metrics["variants"][STUDY] = metrics["variants"][VARIANTS[0]] | {RELIABILITY: reliability(patients[:1])}
+    metrics["variants"][THREE_SEQUENCES][RELIABILITY] = reliability(patients)
+    metrics["variants"][WHOLE_STUDY] = metrics["variants"][THREE_SEQUENCES] | {RELIABILITY: reliability(patients[:1])}
     return entry(metrics=metrics)
 
 
@@ -121,9 +122,9 @@ def test_an_entry_without_a_card_or_measures_says_so(entry):
         ["<img src=x>"],
         {"variants": {}},
         {"variants": []},
-        {"protocol": "<script>", "variants": {VARIANTS[0]: {"patients": "<b>", "slices": 3}}},
-        {"protocol": "p", "variants": {VARIANTS[0]: {"patients": 1, "slices": 3, RELIABILITY: [{"slices": "<img>"}]}}},
-        {"protocol": "p", "variants": {VARIANTS[0]: {"patients": 1, "slices": 3, RELIABILITY: [{"slices": 2}]}}},
+        {"protocol": "<script>", "variants": {THREE_SEQUENCES: {"patients": "<b>", "slices": 3}}},
+        {"protocol": "p", "variants": {THREE_SEQUENCES: {"patients": 1, "slices": 3, RELIABILITY: [{"slices": "<img>"}]}}},
+        {"protocol": "p", "variants": {THREE_SEQUENCES: {"patients": 1, "slices": 3, RELIABILITY: [{"slices": 2}]}}},
     ],
 )
 def test_metrics_of_another_layout_are_not_shown(metrics, entry):
@@ -134,7 +135,7 @@ def test_metrics_of_another_layout_are_not_shown(metrics, entry):
 
 def test_names_of_figures_are_escaped(entry):
     figures = {"patients": 1, "slices": 3, "<img src=x onerror=alert(1)>": {"value": 0.5}}
-    html = model_html(entry(card="", metrics={"protocol": "<script>", "variants": {VARIANTS[0]: figures}}))
+    html = model_html(entry(card="", metrics={"protocol": "<script>", "variants": {THREE_SEQUENCES: figures}}))
     assert "0.500" in html
     assert {tag for tag, _ in Tags(html).found} <= HARMLESS | OURS
 
@@ -146,7 +147,7 @@ def test_every_measured_figure_is_shown_with_its_interval(name):
     for figures in entry.metrics["variants"].values():
         for figure, found in figures.items():
             if isinstance(found, dict) and "value" in found:
-                assert figure in html
+                assert label(figure) in html
                 assert (
                     f">{found['value']:.3f}" + (" [{:.3f}, {:.3f}]<".format(*found["interval_95"]) if len(found) > 1 else "<")
                     in html
@@ -155,9 +156,9 @@ def test_every_measured_figure_is_shown_with_its_interval(name):
 
 
 def test_the_diagram_is_drawn_from_the_bins(with_bins):
-    drawing = ElementTree.fromstring(str(reliability_svg(with_bins, VARIANTS[0])))
+    drawing = ElementTree.fromstring(str(reliability_svg(with_bins, THREE_SEQUENCES)))
     dots = [{name: float(dot.get(name)) for name in ("cx", "cy", "r")} for dot in drawing.findall(".//{*}circle")]
-    bins = with_bins.metrics["variants"][VARIANTS[0]][RELIABILITY]
+    bins = with_bins.metrics["variants"][THREE_SEQUENCES][RELIABILITY]
     assert [one["slices"] for one in bins] == [2000, 800, 1200]
     assert [dot["cx"] for dot in dots] == pytest.approx([58 + 250 * 0.05, 58 + 125, 58 + 250 * 0.95], abs=0.06)
     assert [dot["cy"] for dot in dots] == pytest.approx([260 - 250 * one["tumour"] for one in bins], abs=0.06)
@@ -167,8 +168,8 @@ def test_the_diagram_is_drawn_from_the_bins(with_bins):
     (band,) = drawing.findall(".//{*}rect")
     low, high = with_bins.review
     assert (float(band.get("x")), float(band.get("width"))) == pytest.approx((58 + 250 * low, 250 * (high - low)), abs=0.06)
-    assert len(re.findall('stroke-width="2"', reliability_svg(with_bins, VARIANTS[0]))) == 3
-    assert 'stroke-width="2"' not in reliability_svg(with_bins, STUDY)  # one patient says nothing of the spread
+    assert len(re.findall('stroke-width="2"', reliability_svg(with_bins, THREE_SEQUENCES))) == 3
+    assert 'stroke-width="2"' not in reliability_svg(with_bins, WHOLE_STUDY)  # one patient says nothing of the spread
 
 
 def test_the_diagrams_have_their_numbers_beside_them(with_bins):

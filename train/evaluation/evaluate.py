@@ -1,7 +1,7 @@
 """Measure weights on patients: python -m train.evaluation.evaluate --data DIR [--patients FILE] --out report.json [--segmenter NAME] …
 
-A model is a zoo name, a run folder or OWNER/NAME on the Hub. Everything is measured on the images' own grid, through the very
-preprocessing and prediction that the page uses. Each figure's name says its protocol.
+A model is a zoo name, a run folder or OWNER/NAME on the Hub. Everything is measured on the images' own grid, with the
+preprocessing and prediction of the page. The report has the figures by the ids of `brainmri.zoo.metrics`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,32 @@ import torch
 from monai.transforms import KeepLargestConnectedComponent
 from tqdm import tqdm
 
-from brainmri.analysis.findings import REVIEW
-from brainmri.report.metric_tables import (
+from brainmri.analysis.findings import REVIEW, TUMOUR
+from brainmri.report.metric_tables import failure_tables
+from brainmri.zoo.entry import SPLIT
+from brainmri.zoo.metrics import (
     ACCURACY,
+    AUC,
+    CALIBRATION_ERROR,
+    DECIDED_ACCURACY,
     FAILURES,
+    MASK_FALSE_ALARMS,
+    PUBLIC_UNET_DICE,
     RELIABILITY,
+    REVIEW_SHARE,
     SENSITIVITY,
     SLICE_DICE,
+    SLICE_VARIANTS,
     SPECIFICITY,
+    THREE_SEQUENCES,
+    TVERSKY,
+    VARIANTS,
     VOLUMETRIC_DICE,
-    failure_tables,
+    VOLUMETRIC_DICE_BY_PATIENT,
+    VOLUMETRIC_DICE_MEDIAN,
+    is_figure,
+    label,
 )
-from brainmri.zoo.entry import VARIANTS
 from brainmri.zoo.registry import DEFAULT, LoadedModel, load
 from train.data import read_patients
 from train.datasets import Slice
@@ -38,103 +52,128 @@ from train.evaluation.metrics import (
     auc,
     dice,
     expected_calibration_error,
+    mean,
+    pooled_mean,
     reliability,
     sensitivity,
     specificity,
     with_interval,
 )
-from train.evaluation.predictions import outline_of, predict_case
+from train.evaluation.predictions import SlicePrediction, predict_case
 from train.losses import tversky_index
 
 TVERSKY_BATCH = 16
-TVERSKY = "soft Tversky as the paper, tumour slices, mean over batches of 16"
-PUBLIC_UNET_DICE = "volumetric Dice of the largest island, end slices left out, as the public U-Net's, mean over patients"
 
 
-def paper_tversky(rows: list[dict]) -> float:
-    """The soft Tversky index pooled over each 16 of `predict_case`'s rows with tumour; the mean over these batches."""
-    batches = [rows[i : i + TVERSKY_BATCH] for i in range(0, len(rows), TVERSKY_BATCH)]
-    return float(np.mean([tversky_index(np.stack([r["map"] for r in b]), np.stack([r["mask"] for r in b])) for b in batches]))
+def paper_tversky(predictions: list[SlicePrediction]) -> float:
+    """The paper's soft Tversky index, pooled over each 16 slices with tumour; the mean over these batches."""
+    batches = [predictions[start : start + TVERSKY_BATCH] for start in range(0, len(predictions), TVERSKY_BATCH)]
+    maps = [np.stack([np.asarray(one.map) for one in batch]) for batch in batches]
+    masks = [np.stack([one.annotation for one in batch]) for batch in batches]
+    return float(np.mean([tversky_index(*pair) for pair in zip(maps, masks, strict=True)]))
 
 
-def public_unet_dice(outlined: np.ndarray, true: np.ndarray) -> float:
-    """Dice as mateuszbuda/brain-segmentation-pytorch measures its own network; here on the images' own grid.
+def public_unet_dice(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Dice as mateuszbuda/brain-segmentation-pytorch measures its own network, but on the images' own grid.
+
+    The first and the last slice are left out. Of the predicted mask in the other slices only the largest component counts; voxels
+    that touch at faces, edges or corners are connected. Two empty masks have a Dice of 1.
 
     Args:
-        outlined: (S, H, W) bool, a patient's slices in order along the head, and so `true`. The first and the last are left out,
-            and of what is outlined in the others all but the largest component, its voxels joined at faces, edges or corners.
+        predicted: (S, H, W) bool, a patient's slices in order along the head.
+        true: (S, H, W) bool, the annotation.
     """
-    inner = torch.from_numpy(np.stack([outlined, true])[:, 1:-1])
-    largest = KeepLargestConnectedComponent(is_onehot=False)(inner[:1])
+    inner = torch.from_numpy(np.stack([predicted, true])[:, 1:-1])
+    largest = torch.as_tensor(KeepLargestConnectedComponent(is_onehot=False)(inner[:1]))
     return dice(largest[0].numpy(), inner[1].numpy())
 
 
-def summarise(cases: dict[str, list[dict]]) -> dict:
-    """Figures over patients, from the rows of `predict_case`, whatever these hold; intervals by bootstrap over patients."""
-    report: dict = {"patients": len(cases), "slices": sum(map(len, cases.values()))}
-    rows = list(cases.values())
-    first = rows[0][0]
-    if "map" in first:
-        masks = [(np.stack([outline_of(r) for r in p]), np.stack([r["mask"] for r in p])) for p in rows]
-        volumes = [dice(*pair) for pair in masks]
-        report[VOLUMETRIC_DICE] = with_interval(volumes, np.mean)
-        report["volumetric Dice, median over patients"] = with_interval(volumes, np.median)
-        report["volumetric Dice, by patient"] = dict(zip(cases, volumes, strict=True))
-        report[PUBLIC_UNET_DICE] = with_interval([public_unet_dice(*pair) for pair in masks], np.mean)
-        slicewise = [[dice(outline_of(r), r["mask"]) for r in p if r["tumour"]] for p in rows]
-        report[SLICE_DICE] = with_interval(slicewise, lambda drawn: np.mean(np.concatenate(drawn)))
-        report[TVERSKY] = {"value": paper_tversky([r for p in rows for r in p if r["tumour"]])}
-        empty = [r for p in rows for r in p if not r["tumour"]]
-        alarms = np.mean([bool(outline_of(r).any()) for r in empty]) if empty else float("nan")
-        report["false alarms by mask, share of slices without tumour"] = {"value": float(alarms)}
-    if "probability" in first:
-        pairs = [np.array([(r["probability"], r["tumour"]) for r in p]) for p in rows]  # (slices, 2) of each patient
+def summarise(cases: dict[str, list[SlicePrediction]]) -> dict:
+    """All figures that the predictions allow, by metric id; intervals by bootstrap over patients.
 
-        def over_slices(function):
-            return lambda drawn: function(*np.concatenate(drawn).T)
-
-        for name, function in {
-            "verdict AUC, by slice": auc,
-            ACCURACY: accuracy,
-            SENSITIVITY: sensitivity,
-            SPECIFICITY: specificity,
-            "verdict expected calibration error, 15 bins, by slice": expected_calibration_error,
-        }.items():
-            report[name] = with_interval(pairs, over_slices(function))
-        report[RELIABILITY] = reliability(pairs)
-    if "verdict" in first:
-        verdicts = [(r["verdict"], r["tumour"]) for p in rows for r in p]
-        decided = [(v == "tumour") == t for v, t in verdicts if v != REVIEW]
-        report["three-state verdict, share of slices to review"] = {"value": 1 - len(decided) / len(verdicts)}
-        report["three-state verdict, accuracy where decided"] = {"value": float(np.mean(decided)) if decided else float("nan")}
+    Args:
+        cases: patient to predictions, as `predict_case` returns them.
+    """
+    patients = list(cases.values())
+    first = patients[0][0]
+    report: dict = {"patients": len(cases), "slices": sum(map(len, patients))}
+    if first.map is not None:
+        report |= mask_figures(cases)
+    if first.probability is not None:
+        report |= verdict_figures(patients)
+    if first.verdict is not None:
+        judged = [(one.verdict, one.tumour) for predictions in patients for one in predictions]
+        decided = [(verdict == TUMOUR) == tumour for verdict, tumour in judged if verdict != REVIEW]
+        report[REVIEW_SHARE] = {"value": 1 - len(decided) / len(judged)}
+        report[DECIDED_ACCURACY] = {"value": float(np.mean(decided)) if decided else float("nan")}
     report[FAILURES] = failures(cases)
     return report
+
+
+def mask_figures(cases: dict[str, list[SlicePrediction]]) -> dict:
+    """The figures of the masks, by metric id."""
+    patients = list(cases.values())
+    masks = [
+        (np.stack([one.mask for one in predictions]), np.stack([one.annotation for one in predictions]))
+        for predictions in patients
+    ]
+    volumes = [dice(*pair) for pair in masks]
+    by_slice = [[dice(one.mask, one.annotation) for one in predictions if one.tumour] for predictions in patients]
+    every = [one for predictions in patients for one in predictions]
+    false_alarms = [bool(one.mask.any()) for one in every if not one.tumour]
+    return {
+        VOLUMETRIC_DICE: with_interval(volumes, mean),
+        VOLUMETRIC_DICE_MEDIAN: with_interval(volumes, lambda drawn: float(np.median(drawn))),
+        VOLUMETRIC_DICE_BY_PATIENT: dict(zip(cases, volumes, strict=True)),
+        PUBLIC_UNET_DICE: with_interval([public_unet_dice(*pair) for pair in masks], mean),
+        SLICE_DICE: with_interval(by_slice, pooled_mean),
+        TVERSKY: {"value": paper_tversky([one for one in every if one.tumour])},
+        MASK_FALSE_ALARMS: {"value": mean(false_alarms) if false_alarms else float("nan")},
+    }
+
+
+def verdict_figures(patients: list[list[SlicePrediction]]) -> dict:
+    """The figures of the calibrated probabilities, by metric id, and the bins of the reliability diagram."""
+    pairs = [np.array([(one.probability, one.tumour) for one in predictions]) for predictions in patients]  # (slices, 2) each
+
+    def over_slices(function):
+        return lambda drawn: function(*np.concatenate(drawn).T)
+
+    functions = {
+        AUC: auc,
+        ACCURACY: accuracy,
+        SENSITIVITY: sensitivity,
+        SPECIFICITY: specificity,
+        CALIBRATION_ERROR: expected_calibration_error,
+    }
+    figures: dict = {metric: with_interval(pairs, over_slices(function)) for metric, function in functions.items()}
+    return figures | {RELIABILITY: reliability(pairs)}
 
 
 def evaluate(
     cases: dict[str, list[Slice]],
     segmenter: LoadedModel | None,
     classifier: LoadedModel | None,
-    variants: tuple[str, ...] = VARIANTS[:1],
+    variants: tuple[str, ...] = (THREE_SEQUENCES,),
 ) -> dict:
     """The figures of `summarise` for each variant of the input."""
     report = {}
     for variant in variants:
         predicted = {
             case: predict_case(slices, segmenter, classifier, variant)
-            for case, slices in tqdm(cases.items(), desc=variant, unit="patient")
+            for case, slices in tqdm(cases.items(), desc=VARIANTS[variant], unit="patient")
         }
         report[variant] = summarise(predicted)
     return report
 
 
-def table(figures: dict) -> str:
-    """The scalar figures, a line each, with their intervals."""
-    lines = []
-    for name, figure in figures.items():
-        if isinstance(figure, dict) and "value" in figure:
+def summary(variant: str, figures: dict) -> str:
+    """A variant's figures for the terminal: its name and counts, then a line each figure with its interval."""
+    lines = [f"{VARIANTS[variant]}: {figures['patients']} patients, {figures['slices']} slices"]
+    for metric, figure in figures.items():
+        if is_figure(figure):
             interval = "  [{:.3f}, {:.3f}]".format(*figure["interval_95"]) if "interval_95" in figure else ""
-            lines.append(f"  {name:66} {figure['value']:.3f}{interval}")
+            lines.append(f"  {label(metric):66} {figure['value']:.3f}{interval}")
     return "\n".join(lines)
 
 
@@ -142,10 +181,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder in the Kaggle layout")
-    add("--patients", type=Path, help="text file with a patient a line; every patient in --data without it")
+    add("--patients", type=Path, help="text file, one patient a line; default: every patient in --data")
     add("--segmenter", default=DEFAULT, help="zoo name, run folder or OWNER/NAME")
     add("--classifier", default=DEFAULT, help="zoo name, run folder or OWNER/NAME")
-    add("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS[:1]))
+    add("--variants", nargs="+", choices=SLICE_VARIANTS, default=[THREE_SEQUENCES], help="of the input")
     add("--device", default="auto")
     add("--out", type=Path, required=True, help="where the JSON report goes")
     options = parser.parse_args(arguments)
@@ -153,14 +192,17 @@ def main(arguments: list[str] | None = None) -> None:
     if options.patients:
         wanted = read_patients(options.patients)
         if missing := set(wanted) - set(cases):
-            raise SystemExit(f"{options.data} lacks {len(missing)} of the patients asked for: {', '.join(sorted(missing)[:5])} …")
+            raise SystemExit(
+                f"expected the patients of {options.patients} in {options.data}, but {len(missing)} are missing: "
+                f"{', '.join(sorted(missing)[:5])} …; correct the list or the folder"
+            )
         cases = {case: cases[case] for case in wanted}
     segmenter = load(options.segmenter, device=options.device)
     classifier = segmenter if options.classifier == options.segmenter else load(options.classifier, device=options.device)
     seen = {m.entry.name: len(set(cases) & set(trained_on(m))) for m in (segmenter, classifier)}
     for name, count in seen.items():
         if count:
-            print(f"note: {name} was trained on {count} of these {len(cases)} patients, so its figures flatter it")
+            print(f"note: {name} was trained on {count} of these {len(cases)} patients, so its figures are too good")
     figures = evaluate(cases, segmenter, classifier, tuple(options.variants))
     report = {
         role: identity(model.entry, role) | {"device": model.device.type, "runtime": model.run.kind}
@@ -169,18 +211,18 @@ def main(arguments: list[str] | None = None) -> None:
         "patients": sorted(cases),
         "patients_trained_on": seen,
         "empty_masks": "two empty masks have Dice 1, a false alarm on an empty mask 0",
-        "intervals": "95 %, bootstrap over patients, 2000 resamples",
+        "intervals": "95%, bootstrap over patients, 2000 resamples",
         "figures": figures,
     }
-    for variant, figures in report["figures"].items():
-        print(f"{variant}: {figures['patients']} patients, {figures['slices']} slices\n{table(figures)}")
-    print(f"\nwhere it fails, {options.variants[0]}:\n\n{failure_tables(report['figures'])}")
+    for variant in options.variants:
+        print(summary(variant, figures[variant]))
+    print(f"\nfailure analysis, {VARIANTS[options.variants[0]]}:\n\n{failure_tables(figures)}")
     options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def trained_on(model: LoadedModel) -> list[str]:
     """The patients whose slices the weights were trained on, from the entry's `split.json`."""
-    return json.loads((model.entry.folder / "split.json").read_text(encoding="utf-8"))["train"]
+    return json.loads((model.entry.folder / SPLIT).read_text(encoding="utf-8"))["train"]
 
 
 if __name__ == "__main__":

@@ -1,66 +1,77 @@
-"""Where the segmenter and the verdict fail: figures by group, the worst patients, whole studies, and runs without tumour.
+"""Failure analysis: figures by group, the worst patients, whole studies, and runs of slices without tumour.
 
-Everything comes from the rows of `train.evaluation.predictions.predict_case`; nothing is predicted again.
+Everything comes from the predictions of `train.evaluation.predictions.predict_case`; nothing is predicted again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, decide_study
 from brainmri.analysis.pipeline import judge, outline
-from brainmri.report.metric_tables import ACCURACY, FAR, LONG, SENSITIVITY, SLICE_DICE, SPECIFICITY, VOLUMETRIC_DICE
+from brainmri.report.metric_tables import MIN_DISTANCE, MIN_LENGTH
+from brainmri.zoo.metrics import (
+    ACCURACY,
+    CALLED_NO_TUMOUR,
+    CALLED_TUMOUR,
+    RUNS,
+    SENSITIVITY,
+    SLICE_DICE,
+    SPECIFICITY,
+    STUDIES,
+    STUDY_DICE,
+    STUDY_GAIN,
+    TO_REVIEW,
+    TUMOUR_FREE_RUNS,
+    VOLUMETRIC_DICE,
+    share_metric,
+)
 from train.datasets.lgg import institution_of
-from train.evaluation.metrics import accuracy, dice, dice_of_counts, sensitivity, specificity, with_interval
-from train.evaluation.predictions import as_prediction, outline_of
+from train.evaluation.metrics import accuracy, dice, dice_of_counts, mean, pooled_mean, sensitivity, specificity, with_interval
+from train.evaluation.predictions import SlicePrediction, stack
 
-STUDY_DICE = "volumetric Dice as a study, mean over patients"
-STUDY_GAIN = "gain of the study over its slices alone in volumetric Dice, mean over patients"
-CALLED = {TUMOUR: "called tumour", REVIEW: "to review", NO_TUMOUR: "called no tumour"}
-STUDIES, RUNS = "studies {called}, share of patients", "tumour-free runs {called}, share of runs"
-
-WORST = 10
+CALLED = {TUMOUR: CALLED_TUMOUR, REVIEW: TO_REVIEW, NO_TUMOUR: CALLED_NO_TUMOUR}  # verdict to the words of a metric's id
+WORST = 10  # patients listed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """What a slice comes down to.
+    """A slice's counts.
 
     Attributes:
         true: annotated pixels.
         predicted: pixels in the mask; None without a segmenter.
-        both: pixels in both; None without a segmenter.
+        overlap: pixels in both; None without a segmenter.
         probability: of tumour, calibrated; None without a classifier.
     """
 
     true: int
     predicted: int | None = None
-    both: int | None = None
+    overlap: int | None = None
     probability: float | None = None
 
 
-def tally(row: dict) -> Tally:
-    """Count a row of `predict_case`."""
-    predicted, both = None, None
-    if "map" in row:
-        mask = outline_of(row)
-        predicted, both = int(mask.sum()), int((mask & row["mask"]).sum())
-    return Tally(true=int(row["mask"].sum()), predicted=predicted, both=both, probability=row.get("probability"))
+def tally(prediction: SlicePrediction) -> Tally:
+    """The counts of a slice."""
+    true, probability = int(prediction.annotation.sum()), prediction.probability
+    if prediction.map is None:
+        return Tally(true=true, probability=probability)
+    mask = prediction.mask
+    overlap = int((mask & prediction.annotation).sum())
+    return Tally(true=true, predicted=int(mask.sum()), overlap=overlap, probability=probability)
 
 
-def total(slices: list[Tally]) -> Tally:
-    """The pixels of a patient, over all slices; there has to be a segmenter."""
-    return Tally(
-        true=sum(s.true for s in slices), predicted=sum(s.predicted for s in slices), both=sum(s.both for s in slices)
-    )  # fmt: skip
+def total(slices: Sequence[Tally]) -> tuple[int, int, int]:
+    """A patient's annotated, predicted and shared pixels over all slices."""
+    return sum(s.true for s in slices), sum(s.predicted or 0 for s in slices), sum(s.overlap or 0 for s in slices)
 
 
-def _dice(slices: list[Tally]) -> float:
-    pixels = total(slices)
-    return dice_of_counts(pixels.predicted, pixels.true, pixels.both)
+def _dice(slices: Sequence[Tally]) -> float:
+    true, predicted, overlap = total(slices)
+    return dice_of_counts(predicted, true, overlap)
 
 
 def by_institution(patients: dict[str, list[Tally]]) -> dict[str, list[list[Tally]]]:
@@ -97,12 +108,12 @@ def by_position(patients: dict[str, list[Tally]]) -> dict[str, list[list[Tally]]
 
 
 def _figure(per_patient: list, statistic: Callable[[list], float]) -> dict:
-    """`with_interval`, but of a lone patient the value alone: one patient says nothing of the spread."""
+    """`with_interval`, but only the value for a single patient, who shows no spread."""
     return with_interval(per_patient, statistic) if len(per_patient) > 1 else {"value": float(statistic(per_patient))}
 
 
 def group_figures(patients: list[list[Tally]], volumes: bool = True) -> dict:
-    """The group's counts and those of the named figures that it has what it takes for.
+    """The group's counts and the figures that its slices allow, by metric id.
 
     Args:
         patients: the group's slices of each patient.
@@ -112,135 +123,131 @@ def group_figures(patients: list[list[Tally]], volumes: bool = True) -> dict:
     figures: dict = {"patients": len(patients), "slices": len(slices)}
     if slices and slices[0].predicted is not None:
         if volumes:
-            figures[VOLUMETRIC_DICE] = _figure([_dice(patient) for patient in patients], np.mean)
-        slicewise = [[_dice([s]) for s in patient if s.true] for patient in patients]
-        if shown := [values for values in slicewise if values]:
-            figures[SLICE_DICE] = _figure(shown, lambda drawn: np.mean(np.concatenate(drawn)))
+            figures[VOLUMETRIC_DICE] = _figure([_dice(patient) for patient in patients], mean)
+        by_slice = [[_dice([s]) for s in patient if s.true] for patient in patients]
+        if with_tumour := [values for values in by_slice if values]:
+            figures[SLICE_DICE] = _figure(with_tumour, pooled_mean)
     if slices and slices[0].probability is not None:
-        tumour = [s.true > 0 for s in slices]
-        for name, function, needed in (
+        tumour, probabilities = [s.true > 0 for s in slices], np.array([s.probability for s in slices])
+        for metric, function, defined in (
             (ACCURACY, accuracy, True),
             (SENSITIVITY, sensitivity, any(tumour)),
             (SPECIFICITY, specificity, not all(tumour)),
         ):
-            if needed:
-                figures[name] = {"value": function([s.probability for s in slices], tumour)}
+            if defined:
+                figures[metric] = {"value": function(probabilities, tumour)}
     return figures
 
 
 def worst(patients: dict[str, list[Tally]]) -> list[dict]:
     """The `WORST` patients by volumetric Dice, the worst first, with their pixels."""
     ordered = sorted(patients, key=lambda case: (_dice(patients[case]), case))[:WORST]
-    return [
-        {
-            "patient": case,
-            "volumetric Dice": _dice(patients[case]),
-            "tumour pixels": pixels.true,
-            "predicted pixels": pixels.predicted,
-            "pixels in both": pixels.both,
-        }
-        for case, pixels in ((case, total(patients[case])) for case in ordered)
-    ]
+    rows = []
+    for case in ordered:
+        true, predicted, overlap = total(patients[case])
+        pixels = {"true_pixels": true, "predicted_pixels": predicted, "overlap_pixels": overlap}
+        rows.append({"patient": case, VOLUMETRIC_DICE: _dice(patients[case]), **pixels})
+    return rows
 
 
-def study_rows(rows: list[dict]) -> list[dict]:
-    """The rows as `Pipeline.study` would judge them, by the rules that they carry.
+def judge_as_study(predictions: list[SlicePrediction]) -> list[SlicePrediction]:
+    """The predictions judged together, as `Pipeline.study` does it, under their own rules.
 
     Of a map only what is in the mask or below the threshold is kept, so that thresholding it gives the study's mask.
     """
-    rules, shown = rows[0]["rules"], [row for row in rows if row["head"]]
-    done = [row | {"map": np.zeros_like(row["map"])} for row in rows]
-    if "logit" in rows[0]:
-        done = [row | {"probability": 0.0, "verdict": NO_TUMOUR} for row in done]
-    if not shown:
+    rules, verdicts_given = predictions[0].rules, predictions[0].logit is not None
+    done = [replace(one, map=None if one.map is None else np.zeros_like(one.map)) for one in predictions]
+    if verdicts_given:
+        done = [replace(one, probability=0.0, verdict=NO_TUMOUR) for one in done]
+    places = [place for place, one in enumerate(predictions) if one.head]
+    if not places:
         return done
-    predicted, mode = as_prediction(shown), "study" if len(rows) > 1 else "slice"
-    maps, masks = outline(predicted.maps, rules, mode)
-    places = [number for number, row in enumerate(rows) if row["head"]]
-    for place, one, mask in zip(places, maps, masks, strict=True):
-        done[place]["map"] = np.where(mask, one, np.minimum(one, rules.mask_threshold))
-    if "logit" in rows[0]:
+    predicted, mode = stack([predictions[place] for place in places]), "study" if len(predictions) > 1 else "slice"
+    maps, masks = outline(_maps(predicted.maps), rules, mode)
+    for place, map_, mask in zip(places, maps, masks, strict=True):
+        done[place] = replace(done[place], map=np.where(mask, map_, np.minimum(map_, rules.mask_threshold)))
+    if verdicts_given:
         judged = judge(predicted, rules, mode)
-        for place, probability, (verdict, _) in zip(places, judged.probabilities, judged.verdicts, strict=True):
-            done[place] |= {"probability": float(probability), "verdict": verdict}
+        for place, probability, (verdict, _) in zip(places, judged.probabilities.tolist(), judged.verdicts, strict=True):
+            done[place] = replace(done[place], probability=probability, verdict=verdict)
     return done
 
 
-def as_study(rows: list[dict]) -> tuple[np.ndarray, str | None]:
-    """What `Pipeline.study` would make of these slices.
+def _maps(maps: np.ndarray | None) -> np.ndarray:
+    if maps is None:
+        raise ValueError("expected predictions with maps, got none; give a segmenter")
+    return maps
 
-    Returns:
-        (S, H, W) bool, and the study's verdict; None where the rows have none.
+
+def study_result(predictions: list[SlicePrediction]) -> tuple[np.ndarray, str | None]:
+    """The mask (S, H, W) bool and the verdict of `Pipeline.study` for these slices; no verdict without a classifier."""
+    judged = judge_as_study(predictions)
+    verdicts = [one.verdict for one in judged if one.verdict is not None]
+    return np.stack([one.mask for one in judged]), decide_study(verdicts)[0] if verdicts else None
+
+
+def tumour_free_runs(predictions: list[SlicePrediction]) -> list[list[SlicePrediction]]:
+    """Neighbouring slices that show a head and are far from any annotation: the dataset's closest thing to a healthy study.
+
+    They are at least `MIN_DISTANCE` slices from the nearest annotated one, and at least `MIN_LENGTH` in a row.
     """
-    judged = study_rows(rows)
-    mask = np.stack([outline_of(row) for row in judged])
-    return mask, decide_study([row["verdict"] for row in judged])[0] if "verdict" in rows[0] else None
-
-
-def tumour_free_runs(rows: list[dict]) -> list[list[dict]]:
-    """Neighbouring slices that show a head and are far from any annotation: the nearest thing to a healthy study there is.
-
-    They are at least `FAR` slices away from the nearest annotated one, and at least `LONG` in a row.
-    """
-    annotated = [row["number"] for row in rows if row["tumour"]]
-    runs: list[list[dict]] = []
-    for row in rows:
-        if not row["head"] or any(abs(row["number"] - number) < FAR for number in annotated):
+    annotated = [one.number for one in predictions if one.tumour]
+    runs: list[list[SlicePrediction]] = []
+    for one in predictions:
+        if not one.head or any(abs(one.number - number) < MIN_DISTANCE for number in annotated):
             continue
-        if runs and row["number"] == runs[-1][-1]["number"] + 1:
-            runs[-1].append(row)
+        if runs and one.number == runs[-1][-1].number + 1:
+            runs[-1].append(one)
         else:
-            runs.append([row])
-    return [run for run in runs if len(run) >= LONG]
+            runs.append([one])
+    return [run for run in runs if len(run) >= MIN_LENGTH]
 
 
-def study_figures(cases: dict[str, list[dict]]) -> dict:
-    """Patients as whole studies, and tumour-free runs as studies of their own; the rows need maps."""
+def study_figures(cases: dict[str, list[SlicePrediction]]) -> dict:
+    """Figures of patients as whole studies and of tumour-free runs as studies, by metric id; the predictions need maps."""
     patients = list(cases.values())
     whole, gains, verdicts = [], [], []
-    for rows in patients:
-        truth = np.stack([row["mask"] for row in rows])
-        mask, verdict = as_study(rows)
+    for predictions in patients:
+        truth = np.stack([one.annotation for one in predictions])
+        mask, verdict = study_result(predictions)
         whole.append(dice(mask, truth))
-        gains.append(whole[-1] - dice(np.stack([outline_of(row) for row in rows]), truth))
+        gains.append(whole[-1] - dice(np.stack([one.mask for one in predictions]), truth))
         verdicts += [verdict] if truth.any() else []
-    report: dict = {STUDY_DICE: _figure(whole, np.mean), STUDY_GAIN: _figure(gains, np.mean)}
-    if "verdict" in patients[0][0]:
+    report: dict = {STUDY_DICE: _figure(whole, mean), STUDY_GAIN: _figure(gains, mean)}
+    if patients[0][0].verdict is not None:
         report |= _shares(STUDIES, [[verdict] for verdict in verdicts])
-        runs = [found for rows in patients if (found := tumour_free_runs(rows))]
-        report["tumour-free runs"] = {
+        runs = [found for predictions in patients if (found := tumour_free_runs(predictions))]
+        report[TUMOUR_FREE_RUNS] = {
             "patients": len(runs),
             "runs": sum(map(len, runs)),
             "slices": sum(len(run) for found in runs for run in found),
         }
-        report |= _shares(RUNS, [[as_study(run)[1] for run in found] for found in runs])
+        report |= _shares(RUNS, [[study_result(run)[1] for run in found] for found in runs])
     return report
 
 
-def _shares(name: str, verdicts: list[list[str]]) -> dict:
-    """The share of each verdict, of a list of them for each patient, with its count; nothing of no patients.
+def _shares(unit: str, verdicts: Sequence[Sequence[str | None]]) -> dict:
+    """The share of each verdict with its count, from a list of verdicts for each patient; nothing without patients.
 
-    No interval where all agree: a bootstrap would draw the same share over and over, and call it certain.
+    No interval where all agree: a bootstrap would give an interval of no width, as if the share were certain.
     """
     report = {}
     given = [verdict for patient in verdicts for verdict in patient]
     for verdict, called in CALLED.items() if given else ():
         count = given.count(verdict)
-        matches = [[one == verdict for one in patient] for patient in verdicts]
-        figure = _figure(matches, lambda drawn: np.mean(np.concatenate(drawn)))
+        figure = _figure([[one == verdict for one in patient] for patient in verdicts], pooled_mean)
         if count in (0, len(given)):
             figure.pop("interval_95", None)
-        report[name.format(called=called)] = {**figure, "count": count, "of": len(given)}
+        report[share_metric(unit, called)] = {**figure, "count": count, "of": len(given)}
     return report
 
 
-def failures(cases: dict[str, list[dict]]) -> dict:
-    """`groups`, and where there are maps `worst` and `studies`, from the rows of `predict_case`; ready for JSON."""
-    patients = {case: [tally(row) for row in rows] for case, rows in cases.items()}
-    groups = {
-        name: group_figures(group) for name, group in (by_institution(patients) | by_tumour_size(patients)).items()
-    } | {name: group_figures(group, volumes=False) for name, group in by_position(patients).items()}  # fmt: skip
+def failures(cases: dict[str, list[SlicePrediction]]) -> dict:
+    """The failure analysis, ready for JSON: `groups`, and where there are maps `worst` and `studies`."""
+    patients = {case: [tally(one) for one in predictions] for case, predictions in cases.items()}
+    groups = {name: group_figures(group) for name, group in (by_institution(patients) | by_tumour_size(patients)).items()}
+    groups |= {name: group_figures(group, volumes=False) for name, group in by_position(patients).items()}
     report: dict = {"groups": groups}
-    if "map" in next(iter(cases.values()))[0]:
+    if next(iter(cases.values()))[0].map is not None:
         report |= {"worst": worst(patients), "studies": study_figures(cases)}
     return report

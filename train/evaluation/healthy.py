@@ -1,11 +1,11 @@
 """False alarms on brains without tumour: python -m train.evaluation.healthy --out report.json [--segmenter NAME] [--classifier NAME]
 
-Every patient of the dataset has a tumour, so this looks elsewhere, and downloads nothing: heads drawn around the average brain
-that nilearn ships, that average itself, and one person's scan that nibabel ships. None of them is a clinical FLAIR of a
-healthy person, so the figures show what raises a false alarm; they don't tell how often healthy people would get one.
+Every patient of the dataset has a tumour, so this uses other images, without a download: synthetic heads drawn around the average
+brain that nilearn ships, that average itself, and one person's scan that nibabel ships. None of them is a clinical FLAIR of a
+healthy person, so the figures show what raises a false alarm; they do not show how often healthy people would get one.
 
-What else lies in the packages shows no whole axial slice of a brain: nibabel's `anatomical.nii`, `functional.nii` and
-`example_nifti2.nii.gz` are crops out of its middle, matplotlib's `s1045.ima.gz` is sagittal, the DICOM test files are emptied.
+The packages' other images show no whole axial slice of a brain: nibabel's `anatomical.nii`, `functional.nii` and
+`example_nifti2.nii.gz` are crops from its middle, matplotlib's `s1045.ima.gz` is sagittal, the DICOM test files are blank.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.report.metric_tables import markdown_table
 from brainmri.zoo.entry import ModelEntry
+from brainmri.zoo.metrics import MASK_FALSE_ALARMS, SLICES, STUDIES, share_metric
 from train.evaluation.failures import CALLED
 
 TEMPLATE_LEVELS = range(45, 146, 5)  # mm above the bottom of the template, from the temporal lobes to the vertex
-SCALP = 99.5  # percentile of a volume that is shown white, as reading does
-
-ALARMS = "false alarms by mask, share of slices"
-SLICES, STUDIES = "slices {called}, share of slices", "studies {called}, share of studies"
+WHITE_PERCENTILE = 99.5  # of a volume, shown white, as in `brainmri.io`
 
 
 def synthetic_heads(template: np.ndarray, heads: int, flair_only: bool) -> Iterator[np.ndarray]:
-    """Heads of the examples' generator without a lesion, each a person of their own seed, scanner and size.
+    """Heads from the examples' generator without a lesion, each with its own seed, gains and size.
 
     Args:
-        template: as `load_template` gives it.
+        template: as `load_template` returns it.
+        heads: how many.
+        flair_only: whether to leave out the T1 images.
 
     Yields:
-        (S, H, W, 3) uint8, or (S, H, W) where FLAIR is all there is, from below.
+        (S, H, W, 3) uint8, or (S, H, W) with FLAIR only, from below.
     """
     for seed in range(heads):
         rng = np.random.default_rng(seed)
         person = Recipe(
             level=0,
-            seed=1000 + seed,  # none of the examples' own
+            seed=1000 + seed,  # different from the examples' seeds
             gains=tuple(rng.uniform(0.85, 1.1, 3)),
             zoom=rng.uniform(0.95, 1.12),
             flair_only=flair_only,
@@ -56,14 +56,14 @@ def synthetic_heads(template: np.ndarray, heads: int, flair_only: bool) -> Itera
 
 
 def template_as_flair(template: np.ndarray) -> np.ndarray:
-    """The average brain with the brightness that its tissues have on FLAIR: (S, H, W) uint8, without skull."""
+    """The average brain with the tissue contrast of FLAIR: (S, H, W) uint8, without skull."""
     t1, grey, white = template
-    brain = t1 > 0.25  # as the examples' generator tells it
+    brain = t1 > 0.25  # as in the examples' generator
     return _slices(0.55 * grey + 0.42 * white + 0.08 * np.clip(1 - grey - white, 0, 1) * brain)
 
 
 def template_as_t1(template: np.ndarray) -> np.ndarray:
-    """The average brain on T1, which a lone sequence is not: (S, H, W) uint8, without skull."""
+    """The average brain on T1, where the networks expect FLAIR: (S, H, W) uint8, without skull."""
     return _slices(template[0])
 
 
@@ -74,7 +74,7 @@ def _slices(volume: np.ndarray) -> np.ndarray:
 
 
 def _to_bytes(volume: np.ndarray) -> np.ndarray:
-    return (255 * np.clip(volume / np.percentile(volume, SCALP), 0, 1)).round().astype(np.uint8)
+    return (255 * np.clip(volume / np.percentile(volume, WHITE_PERCENTILE), 0, 1)).round().astype(np.uint8)
 
 
 def person_as_epi() -> np.ndarray:
@@ -115,17 +115,17 @@ def measure(pipe: Pipeline, heads: Iterator[tuple[str, np.ndarray]]) -> dict:
     for name, called_and_masked in slices.items():
         verdicts, masked = zip(*called_and_masked, strict=True)
         figures: dict = {"heads": len(studies[name]), "slices": len(verdicts)}
-        for key, given in ((SLICES, verdicts), (STUDIES, studies[name])):
+        for unit, given in ((SLICES, verdicts), (STUDIES, studies[name])):
             for verdict, called in CALLED.items():
                 count = given.count(verdict)
-                figures[key.format(called=called)] = {"value": count / len(given), "count": count}
-        figures[ALARMS] = {"value": sum(masked) / len(masked), "count": sum(masked)}
+                figures[share_metric(unit, called)] = {"value": count / len(given), "count": count}
+        figures[MASK_FALSE_ALARMS] = {"value": sum(masked) / len(masked), "count": sum(masked)}
         report[name] = figures
     return report
 
 
 def identity(entry: ModelEntry, role: str) -> dict:
-    """Which weights a report is of, and what turned their output into findings in that role, "segmenter" or "classifier"."""
+    """Which weights were measured in that role, "segmenter" or "classifier", with their thresholds and calibration."""
     known = {"name": entry.name, "sha256": entry.sha256}
     if role == "segmenter":
         return known | {"mask_threshold": entry.mask_threshold, "mask_neighbours": entry.mask_neighbours}
@@ -137,10 +137,10 @@ def healthy_table(report: dict) -> str:
     """The report in Markdown: slices and studies by verdict, as counts, and the shares that are false alarms."""
     rows = []
     for name, figures in report["sources"].items():
-        alarms, called = figures[ALARMS], figures[SLICES.format(called=CALLED[TUMOUR])]
+        alarms, called = figures[MASK_FALSE_ALARMS], figures[share_metric(SLICES, CALLED[TUMOUR])]
         counts = [
-            " / ".join(str(figures[key.format(called=CALLED[verdict])]["count"]) for verdict in (TUMOUR, REVIEW, NO_TUMOUR))
-            for key in (SLICES, STUDIES)
+            " / ".join(str(figures[share_metric(unit, CALLED[verdict])]["count"]) for verdict in (TUMOUR, REVIEW, NO_TUMOUR))
+            for unit in (SLICES, STUDIES)
         ]
         shares = [f"{called['value']:.3f}", f"{alarms['value']:.3f} ({alarms['count']})"]
         rows.append([name, str(figures["slices"]), counts[0], *shares, str(figures["heads"]), counts[1]])
@@ -152,16 +152,16 @@ def healthy_table(report: dict) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--segmenter", help="zoo name, run folder or OWNER/NAME; the zoo's default without it")
-    add("--classifier", help="the same; the segmenter itself without it, where it has a verdict head")
-    add("--heads", type=int, default=10, help=f"synthetic heads of {len(LEVELS)} slices each, drawn twice: with and without T1")
+    add("--segmenter", help="zoo name, run folder or OWNER/NAME; default: the zoo's default")
+    add("--classifier", help="the same; default: the segmenter, if it has a verdict head")
+    add("--heads", type=int, default=10, help=f"synthetic heads of {len(LEVELS)} slices each, drawn with and without T1")
     add("--device", default="auto")
     add("--out", type=Path, required=True, help="where the JSON report goes")
     options = parser.parse_args(arguments)
     pipe = Pipeline(options.segmenter, options.classifier, device=options.device)
     report = {
-        "protocol": "no slice shows a tumour; each is predicted alone, then each head's slices as a study; threshold and review "
-        "band of the entries; a mask of any size is a false alarm",
+        "protocol": "each slice is judged alone, and the slices of each head together as a study; thresholds and review bands are "
+        "the entries' own; a mask of any size is a false alarm",
         "segmenter": identity(pipe.segmenter.entry, "segmenter"),
         "classifier": identity(pipe.classifier.entry, "classifier"),
         "sources": measure(pipe, tqdm(sources(options.heads), desc="heads", total=2 * options.heads + 3, unit="head")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class SlicePrediction:
     grid_share: float | None = None
     evidence: float | None = None
     logit: float | None = None
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     probability: float | None = None
     verdict: str | None = None
 
@@ -60,7 +60,9 @@ class SlicePrediction:
     def mask(self) -> np.ndarray:
         """(H, W) bool, the map above the rules' threshold; ValueError without a segmenter."""
         if self.map is None:
-            raise ValueError(f"expected a prediction with a map for slice {self.number} of {self.case}, got none; give a segmenter")
+            raise ValueError(
+                f"expected a prediction with a map for slice {self.number} of {self.case}, got none; give a segmenter"
+            )
         return self.map > self.rules.mask_threshold
 
 

@@ -1,4 +1,4 @@
-"""The paper's figures beside ours, by its protocol and by patient: a table, and its Figure 3."""
+"""The paper's metrics next to ours, by its protocol and by patient: a table, and the paper's Figure 3."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from brainmri.zoo.metrics import ACCURACY, SLICE_DICE, THREE_SEQUENCES, TVERSKY,
 from brainmri.zoo.registry import embedded
 from train.datasets import Slice
 from train.evaluation.metrics import dice
+from train.evaluation.predictions import SlicePrediction
 from train.release.card import measured
 
 # runs of the paper's ResUNet, by slice and by patient, and of this project's network by slice
 SEGMENTER, BY_PATIENT, OURS = "segmenter", "segmenter-by-patient", "segmenter-of-ours"
-PAPER = {TVERSKY: 0.9168, SLICE_DICE: None, ACCURACY: 0.9475}  # None: not told
+PAPER = {TVERSKY: 0.9168, SLICE_DICE: None, ACCURACY: 0.9475}  # None: not reported
 SHOWN = 6
 
-NOTES = """"Same protocol": the paper's, as `train.paper.reproduce` has it. The slices of a patient stand on both sides of its split; a
-neighbour is the same patient's slice one number before or after. The accuracy is that of the validation slices, which also
-picked the epoch, since the paper kept no others. "Split by patient": the same network and recipe on the same shares of the
-patients, none with slices on both sides, so what lies between these two columns is the split's doing, and chance: the patients
-who measure it are few. "Our network": one of this project's by its own recipe (ImageNet start, augmentation, head crop, mirrored
-view averaged in), on the very slices of "same protocol". "Shipped": this project's models, each measured on patients whom the
-measured weights had never seen, mirrored view averaged in, by recipes of their own (augmentation, head crop, slices without
-tumour)."""
+NOTES = """\
+"Same protocol": the paper's protocol, as `train.paper.reproduce` implements it. Its split puts slices of the same patient into
+training and test; a neighbour is the same patient's slice one number before or after. Accuracy is measured on the validation
+slices, which also selected the epoch, because the paper has no test slices for it. "Split by patient": the same network and
+recipe, with the same shares of patients instead of slices. The difference between these two columns is the effect of the split,
+and of chance, because few patients are measured. "Our network": one of this project's networks by its own recipe (ImageNet
+weights, augmentation, head crop, predictions averaged with the mirrored view), on the same slices as "same protocol". "Shipped":
+this project's models by their own recipes (augmentation, head crop, slices without tumour), each evaluated on patients not used for
+training, with predictions averaged with the mirrored view."""
 
 
 def shipped(name: str, own: str) -> dict[str, float]:
@@ -38,7 +40,7 @@ def shipped(name: str, own: str) -> dict[str, float]:
 
 
 def neighbours(run: dict) -> float:
-    """Share of the slices measured that lie next to one that trained the network."""
+    """Share of the measured slices that are next to a training slice of the same patient."""
     return run["neighbour_in_training"] / run["measured_slices"]
 
 
@@ -47,11 +49,11 @@ def compare(runs: dict[str, dict], own: str) -> list[dict]:
 
     Args:
         runs: what `train.paper.reproduce` measured, by network: `figures`, `measured_slices`, `neighbour_in_training`.
-        own: name of the entry trained by the paper's protocol, which is no figure by patient.
+        own: name of the entry trained by the paper's protocol, which has no metrics by patient.
 
     Returns:
-        Dicts with `figure`, `paper` (None where the paper tells nothing), `same_protocol`, `our_network` and `split_by_patient`
-        (None where that was not run) and `shipped` (entry to value).
+        Dicts with `figure`, `paper` (None where not reported), `same_protocol`, `our_network` and `split_by_patient`
+        (None where it was not run) and `shipped` (entry to value).
     """
     rows = []
     reproduced = {network: run for network, run in runs.items() if network not in (BY_PATIENT, OURS)}
@@ -75,7 +77,7 @@ def write_table(folder: Path, runs: dict[str, dict], own: str) -> str:
     rows = compare(runs, own)
     cells = [
         [
-            row["figure"], "not told" if row["paper"] is None else f"{row['paper']:.4f}",
+            row["figure"], "not reported" if row["paper"] is None else f"{row['paper']:.4f}",
             *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("same_protocol", "our_network", "split_by_patient")),
             ", ".join(f"{name} {value:.4f}" for name, value in row["shipped"].items()),
         ]
@@ -95,11 +97,11 @@ def write_table(folder: Path, runs: dict[str, dict], own: str) -> str:
     return text
 
 
-def figure_3(slices: list[Slice], rows: list[dict], threshold: float, path: Path) -> None:
-    """Slice, mask, prediction and overlay of test slices, a row each, from the worst Dice to the best, evenly chosen.
+def figure_3(slices: list[Slice], rows: list[SlicePrediction], threshold: float, path: Path) -> None:
+    """Slice, mask, prediction and overlay of test slices, a row each, evenly spaced from the worst Dice to the best.
 
     Args:
-        rows: of `train.evaluation.predictions.predict_case`, a slice each.
+        rows: predictions, one a slice.
         threshold: on the probability map.
     """
     import matplotlib
@@ -107,8 +109,8 @@ def figure_3(slices: list[Slice], rows: list[dict], threshold: float, path: Path
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    predicted = [row["map"] > threshold for row in rows]
-    score = [dice(mask, row["mask"]) for mask, row in zip(predicted, rows, strict=True)]
+    predicted = [np.asarray(row.map) > threshold for row in rows]
+    score = [dice(mask, row.annotation) for mask, row in zip(predicted, rows, strict=True)]
     order = np.argsort(score)
     chosen = order[np.unique(np.linspace(0, len(order) - 1, SHOWN).round().astype(int))]
     figure, grid = plt.subplots(len(chosen), 4, figsize=(8, 2.1 * len(chosen)), layout="constrained", squeeze=False)
@@ -116,7 +118,7 @@ def figure_3(slices: list[Slice], rows: list[dict], threshold: float, path: Path
         pixels = to_unit(slices[i].read_image())
         pictures = {
             "slice": slice_picture(pixels),
-            "mask": mask_picture(rows[i]["mask"]),
+            "mask": mask_picture(rows[i].annotation),
             f"prediction, Dice {score[i]:.2f}": mask_picture(predicted[i]),
             "overlay": overlay_picture(pixels, predicted[i]),
         }

@@ -1,10 +1,10 @@
 """The paper's own protocol, as written: python -m train.paper.reproduce paper --data DIR --out RUN [--only NETWORK] [--release] …
 
-Its ResUNet and its ResNet50 (Deng, Cui, Liu), split by slice, without augmentation, at the paper's learning rates, so that its
-figures can be set beside those of this project's models, which are split by patient; the ResUNet once more, with nothing
-changed but that the split is by patient; and on the very slices of its split this project's own network by its own recipe. RUN
+It trains the ResUNet and the ResNet50 of the paper (Deng, Cui, Liu), split by slice, without augmentation, at the paper's
+learning rates, to compare the paper's metrics with those of this project's models, which are split by patient. It trains the
+ResUNet again with a split by patient and no other change, and this project's network by its own recipe on the same slices. RUN
 becomes the model folder of `resunet-paper`, with the curves of the paper's Figures 1 and 2, its Figure 3, and `table.md`. Where
-the paper and public code of its lineage disagree, `--lr` and `--frozen` try either.
+the paper and public code derived from it disagree, `--lr` and `--frozen` select one of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -24,7 +23,9 @@ from torch.nn import functional as F
 from brainmri.zoo.backends import TORCH
 from brainmri.zoo.entry import CONFIG, SPLIT, WEIGHTS, new_config, save_entry
 from brainmri.zoo.hub_mixin import PretrainedNet
-from brainmri.zoo.nets import ResNet50Classifier, ResUNet
+from brainmri.zoo.metrics import ACCURACY, SLICE_DICE, THREE_SEQUENCES, TVERSKY
+from brainmri.zoo.nets.resnet import ResNet50Classifier
+from brainmri.zoo.nets.resunet import ResUNet
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import EMBEDDED, load, resolve_device
 from train import segmenter
@@ -33,12 +34,12 @@ from train.data import load_placed
 from train.datasets import Slice
 from train.datasets.lgg import HELD_OUT, LGG
 from train.evaluation.evaluate import paper_tversky
-from train.evaluation.metrics import dice, with_interval
-from train.evaluation.predictions import outline_of, predict_case
-from train.loop import choose_precision, plot_history
-from train.losses import segmentation_loss, tversky_index
+from train.evaluation.metrics import dice, pooled_mean, with_interval
+from train.evaluation.predictions import SlicePrediction, predict_case
+from train.loop import RunFiles, best_row, choose_precision, fit
+from train.losses import BatchLoss, segmentation_loss, tversky_index
 from train.paper.comparison import BY_PATIENT, OURS, SEGMENTER, figure_3, write_table
-from train.paper.keras_schedule import KerasAdam, best_row, fit_best, plateau_scheduler
+from train.paper.keras_schedule import KerasAdam, plateau_scheduler, shuffled_epochs, validation_means
 from train.paper.slicewise import SliceSplit, split_for_classifier, split_for_segmenter, split_for_segmenter_by_patient
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
@@ -48,10 +49,13 @@ from train.run import find_eligible, without_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = "resunet-paper"
-# a shipped network and its growing sizes, but the paper's loss, and slices with tumour alone as the protocol has it
+# a shipped network and its growing sizes, but with the paper's loss and, as in the protocol, only slices with tumour
 OURS_RECIPE = "--net effunet-lite2 --loss focal-tversky-pooled --tumour-share 1 --batch 8 --workers 0 --validate-every 8".split()
-OURS_STAGES = [(0.75, 24, 2e-3), (1.0, 36, 1e-3)]  # share of the size, epochs (the paper's 60 in all), peak of the learning rate
-SIZE_STEP = 32  # sides that its five halvings divide
+OURS_STAGES = [
+    (0.75, 24, 2e-3),
+    (1.0, 36, 1e-3),
+]  # share of the size, epochs (60 in total, as in the paper), peak of the learning rate
+SIZE_STEP = 32  # the network halves its input five times
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -60,23 +64,27 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("protocol", choices=["paper"])
     add("--data", type=Path, help="folder in the Kaggle layout (kaggle_3m/ or its parent)")
     add("--out", type=Path, required=True, help="run folder, outside the repository: its Figure 3 shows patients")
-    add("--only", choices=list(NETWORKS), help="train and measure one of them; the table takes the others' figures from RUN")
+    add("--only", choices=list(NETWORKS), help="train and measure one network; the table takes the others' metrics from RUN")
     add("--release", action="store_true", help=f"write {ENTRY} into the zoo, with its card")
-    add("--epochs", type=int, help="instead of the paper's 60 for the segmenter, 50 for the classifier; of ours, in each stage")
-    add("--size", type=int, default=256, help="side of the networks' input; the paper's is 256")
-    add("--lr", type=float, default=0.05, help="of the segmenter; some public code has 0.001")
+    add(
+        "--epochs",
+        type=int,
+        help="default: the paper's 60 for the segmenter, 50 for the classifier; for our network, epochs of each stage",
+    )
+    add("--size", type=int, default=256, help="side of the networks' input in pixels; 256 in the paper")
+    add("--lr", type=float, default=0.05, help="learning rate of the segmenter; some public code has 0.001")
     add("--base", choices=["imagenet", "none"], default="imagenet", help="starting weights of the classifier's base")
-    add("--frozen", action="store_true", help="keep the base as it is, as the paper says; its public relatives train it")
-    add("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="auto times both and takes the faster")
+    add("--frozen", action="store_true", help="do not train the base, as in the paper; public code derived from it does")
+    add("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="auto times both and picks the faster")
     add("--device", default="auto")
     add("--seed", type=int, default=0, help="of the split and the training")
     add("--resume", action="store_true", help="continue from the checkpoints in --out")
-    add("--smoke", action="store_true", help="the whole thing on seven synthetic patients, in under a minute")
+    add("--smoke", action="store_true", help="run everything in under a minute, by default on seven synthetic patients")
     return parser.parse_args(arguments)
 
 
 def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torch.device, name: str = SEGMENTER) -> dict:
-    """Train ResUNet on the slices with tumour, save the entry, draw Figures 2 and 3; returns what was measured."""
+    """Train ResUNet on the slices with tumour, save the entry, draw Figures 2 and 3; returns the run's record."""
     preprocess = Preprocess(size=options.size, crop=False)
     make_split = split_for_segmenter_by_patient if name == BY_PATIENT else split_for_segmenter
     split = make_split([s for s in slices if s.read_mask().any()], options.seed)
@@ -86,36 +94,36 @@ def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torc
 
     def loss(batch):
         image = preprocess.normalise(batch["image"]).to(memory_format=torch.channels_last)
-        logits, mask = net(image), (batch["mask"] > 0.5).float()
+        logits, mask = net(image).mask, (batch["mask"] > 0.5).float()
         return criterion(logits, mask), {"Tversky": tversky_index(logits.detach().float().sigmoid(), mask)}
 
-    history = train(
-        options, net, name, split, preprocess, device, loss=loss, optimiser=optimiser,
+    folder = options.out / name if name == BY_PATIENT else options.out
+    history = fit_paper(
+        options, net, name, split, preprocess, device, loss=loss, optimiser=optimiser, curves=folder / "figure-2.png",
         epochs=options.epochs or 60, recipe={"lr": options.lr}, scheduler=plateau_scheduler(optimiser), patience=20,
     )  # fmt: skip
     best = best_row(history)
-    folder = options.out / name if name == BY_PATIENT else options.out
     config, roles = describe_entry(options, net, preprocess, split, best["epoch"] * len(split.train), arguments={})
     save_entry(folder, net, config, roles)
     rows, figures = on_test_slices(folder, split, options)
-    plot_history(history, folder / "figure-2.png")
     found = describe_run(options, split, split.test, best["epoch"], len(history)) | {"figures": values(figures)}
     if name == SEGMENTER:
-        counts = {"patients": len({row["case"] for row in rows}), "slices": len(rows)}
+        counts = {"patients": len({row.case for row in rows}), "slices": len(rows)}
         metrics = {
-            "protocol": "the paper's, a split by slice: slices with tumour, of patients whose other slices are trained on; "
-            f"{found['neighbour_in_training']} of them lie next to one of those. So no figure here speaks of new patients",
+            "protocol": "paper protocol, split by slice: tumour slices of patients whose other slices are in the training set; "
+            f"{found['neighbour_in_training']} of them are adjacent to a training slice. These figures say nothing about new "
+            "patients",
             "stages": 1,
             "machine": f"{platform.machine()} {device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}",
             "variants": {THREE_SEQUENCES: counts | figures},
         }
-        roles["validated_on"] = sorted({row["case"] for row in rows})
+        roles["validated_on"] = sorted({row.case for row in rows})
         save_entry(folder, net, config | {"metrics": metrics}, roles)
     return found
 
 
-def on_test_slices(folder: Path, split: SliceSplit, options: argparse.Namespace) -> tuple[list[dict], dict[str, dict]]:
-    """A segmenter's rows of the test slices, and their figures; its Figure 3 goes into its folder."""
+def on_test_slices(folder: Path, split: SliceSplit, options: argparse.Namespace) -> tuple[list[SlicePrediction], dict[str, dict]]:
+    """A segmenter's predictions for the test slices, and their figures; its Figure 3 goes into its folder."""
     model = load(folder, device=options.device, runtime=TORCH)
     rows = predict_case(list(split.test), model, None)
     figure_3(list(split.test), rows, model.entry.mask_threshold, folder / "figure-3.png")
@@ -127,40 +135,40 @@ def values(figures: dict[str, dict]) -> dict[str, float]:
     return {name: figure["value"] for name, figure in figures.items()}
 
 
-def measure(rows: list[dict]) -> dict[str, dict]:
-    """Figures of slices with tumour, `predict_case`'s rows, the interval by bootstrap over their patients."""
+def measure(rows: list[SlicePrediction]) -> dict[str, dict]:
+    """Figures of predictions for slices with tumour, the interval by bootstrap over their patients."""
     sliced: dict[str, list[float]] = {}
     for row in rows:
-        sliced.setdefault(row["case"], []).append(dice(outline_of(row), row["mask"]))
+        sliced.setdefault(row.case, []).append(dice(row.mask, row.annotation))
     return {
         TVERSKY: {"value": paper_tversky(rows)},
-        SLICE_DICE: with_interval(list(sliced.values()), lambda drawn: np.mean(np.concatenate(drawn))),
+        SLICE_DICE: with_interval(list(sliced.values()), pooled_mean),
     }
 
 
 def run_by_patient(options: argparse.Namespace, slices: list[Slice], device: torch.device) -> dict:
-    """The very same of a split by patient, in a folder of its own."""
+    """`run_segmenter` with a split by patient, in its own folder."""
     return run_segmenter(options, slices, device, BY_PATIENT)
 
 
 def run_ours(options: argparse.Namespace, slices: list[Slice], device: torch.device) -> dict:
-    """This project's network, augmentation and stages on the split of `run_segmenter`; returns what was measured.
+    """This project's network, augmentation and stages on the split of `run_segmenter`; returns the run's record.
 
-    The weights are the last epoch's: the validation slices pick nothing here.
+    The weights are the last epoch's: the validation slices select nothing here.
     """
     split = split_for_segmenter([s for s in slices if s.read_mask().any()], options.seed)
-    print(f"{OURS}: {len(split.train)} slices train, {len(split.validation)} validate, {len(split.test)} test")
+    print(f"{OURS}: slices for training {len(split.train)}, validation {len(split.validation)}, test {len(split.test)}")
     folder = options.out / OURS
     common = {"samples": len(split.train), "precision": options.precision, "encoder": "none" if options.smoke else "imagenet"}
     net, epochs = None, 0
-    for stage, (share, usual, lr) in enumerate(OURS_STAGES):
+    for stage, (share, default_epochs, lr) in enumerate(OURS_STAGES):
         preprocess = Preprocess(size=SIZE_STEP * round(share * options.size / SIZE_STEP))
-        asked = {"size": preprocess.size, "epochs": options.epochs or usual, "lr": lr, "seed": options.seed + stage}
-        asked |= {"out": folder / f"stage-{stage + 1}"}
-        told = [part for key, value in (asked | common).items() for part in (f"--{key}", str(value))]
-        recipe = segmenter.parse([*OURS_RECIPE, *told, *(["--resume"] if options.resume else [])])
+        of_stage = {"size": preprocess.size, "epochs": options.epochs or default_epochs, "lr": lr, "seed": options.seed + stage}
+        of_stage |= {"out": folder / f"stage-{stage + 1}"}
+        arguments = [part for key, value in (of_stage | common).items() for part in (f"--{key}", str(value))]
+        recipe = segmenter.parse([*OURS_RECIPE, *arguments, *(["--resume"] if options.resume else [])])
         net = net or segmenter.build(recipe)
-        train, validation = (load_placed(part, preprocess) for part in (split.train, split.validation))
+        train, validation = (load_placed(list(part), preprocess) for part in (split.train, split.validation))
         segmenter.train_net(net, recipe, train, validation, preprocess, device)
         epochs += recipe.epochs
     _, what, _, arguments = segmenter.NETS[recipe.net]
@@ -173,9 +181,9 @@ def run_ours(options: argparse.Namespace, slices: list[Slice], device: torch.dev
 
 
 def run_classifier(options: argparse.Namespace, slices: list[Slice], device: torch.device) -> dict:
-    """Train ResNet50 on every slice and draw Figure 1; returns what was measured.
+    """Train ResNet50 on every slice and draw Figure 1; returns the run's record (`describe_run`).
 
-    It sees pixels / 255, which no entry's preprocessing expresses, so it stays a checkpoint and no entry is made of it.
+    Its input is pixels / 255, which an entry's preprocessing cannot express, so it remains a checkpoint.
     """
     preprocess = Preprocess(size=options.size, crop=False)
     split = split_for_classifier(slices, [bool(s.read_mask().any()) for s in slices], options.seed)
@@ -186,15 +194,14 @@ def run_classifier(options: argparse.Namespace, slices: list[Slice], device: tor
     optimiser = KerasAdam([p for p in net.parameters() if p.requires_grad], lr=1e-3, eps=1e-7)  # Keras' defaults
 
     def loss(batch):
-        logits = net(batch["image"].to(memory_format=torch.channels_last))
-        right = logits.argmax(1) == batch["tumour"]
-        return F.cross_entropy(logits.float(), batch["tumour"]), {"accuracy": right.float().mean().item()}
+        logits = net(batch["image"].to(memory_format=torch.channels_last)).verdict
+        correct = logits.argmax(1) == batch["tumour"]
+        return F.cross_entropy(logits.float(), batch["tumour"]), {"accuracy": correct.float().mean().item()}
 
-    history = train(
+    history = fit_paper(
         options, net, "classifier", split, preprocess, device, loss=loss, optimiser=optimiser,
-        epochs=options.epochs or 50, recipe={"base": options.base, "frozen": options.frozen},
+        curves=options.out / "figure-1.png", epochs=options.epochs or 50, recipe={"base": options.base, "frozen": options.frozen},
     )  # fmt: skip
-    plot_history(history, options.out / "figure-1.png")
     best = best_row(history)
     return describe_run(options, split, split.validation, best["epoch"], len(history)) | {
         "figures": {ACCURACY: best["validation accuracy"]}
@@ -204,27 +211,40 @@ def run_classifier(options: argparse.Namespace, slices: list[Slice], device: tor
 NETWORKS = {SEGMENTER: run_segmenter, BY_PATIENT: run_by_patient, OURS: run_ours, "classifier": run_classifier}
 
 
-def train(
+def fit_paper(
     options: argparse.Namespace, net: nn.Module, name: str, split: SliceSplit, preprocess: Preprocess, device: torch.device,
-    *, recipe: dict, **schedule,
+    *, loss: BatchLoss, recipe: dict, curves: Path, **schedule,
 ) -> list[dict]:  # fmt: skip
-    """What the networks share around `fit_best`, which takes the schedule and returns the history."""
-    print(f"{name}: {len(split.train)} slices train, {len(split.validation)} validate, {len(split.test)} test")
+    """Train a network of the paper by the paper's protocol, and keep the epoch with the lowest validation loss.
+
+    Args:
+        recipe: the network's own options, which a resumed run must share.
+        curves: path of the figure.
+        schedule: further arguments of `train.loop.fit`.
+
+    Returns:
+        See `train.loop.fit`.
+    """
+    print(f"{name}: slices for training {len(split.train)}, validation {len(split.validation)}, test {len(split.test)}")
     dtype = choose_precision(options.precision, net, options.size, device)
     print(f"{type(net).__name__} on {device} in {str(dtype).removeprefix('torch.')}")
+    train, validation = (load_placed(list(part), preprocess) for part in (split.train, split.validation))
     common = {key: getattr(options, key) for key in ("size", "seed", "precision")}
-    return fit_best(
-        net, train=load_placed(split.train, preprocess), validation=load_placed(split.validation, preprocess),
-        out=options.out / name, recipe=common | {"slices": len(split.train)} | recipe, seed=options.seed,
+    return fit(
+        net, loss=loss, load_epoch=shuffled_epochs(train, options.seed), keep_best=True,
+        validate=lambda: validation_means(validation, loss, device), recipe=json.dumps(common | {"slices": len(train)} | recipe),
+        files=RunFiles(checkpoint=options.out / f"{name}.pt", history=options.out / f"{name}.csv", curves=curves),
         resume=options.resume, device=device, dtype=dtype, **schedule,
     )  # fmt: skip
 
 
 def describe_run(options: argparse.Namespace, split: SliceSplit, role: tuple[Slice, ...], epoch: int, epochs: int) -> dict:
-    """How a network was trained, and how many of the slices that measure it lie next to one it was trained on.
+    """How a network was trained, and how many of the measured slices are next to a training slice of the same patient.
 
     Args:
-        epoch: whose weights it has, of so many `epochs`.
+        role: the slices that it is measured on.
+        epoch: the epoch whose weights it has.
+        epochs: the number of epochs trained.
     """
     return {
         "command": options.command,
@@ -243,15 +263,15 @@ def describe_entry(
 ) -> tuple[dict, dict]:  # fmt: skip
     """A segmenter's `config.json`, unmeasured, and its `split.json`.
 
-    That one counts every patient with a training slice as trained on, which in a split by slice is all of them: so no run may
-    validate on one of them after starting from these weights. Beside that it lists the slices by role.
+    The split lists every patient with a training slice under `train`, which in a split by slice is every patient, so a run that
+    starts from these weights cannot validate on any of them. It also lists the slices by role.
     """
     roles = {"train": split.train, "validation": split.validation, "test": split.test}
     patients = sorted({s.case for s in split.train})
     config = new_config(
         name=name, net=type(net).__name__, tasks=net.tasks, preprocess=preprocess,
-        summary=f"{what}, by the paper's protocol at {preprocess.size} x {preprocess.size}: split by slice, so no figure of it "
-        "speaks of new patients",
+        summary=f"{what} with the paper's protocol at {preprocess.size} x {preprocess.size}, split by slice: its figures say "
+        "nothing about new patients",
         training={
             "dataset": LGG.reference,
             "stages": [{"command": options.command, "samples": samples, "patients": len(patients)}],
@@ -266,7 +286,7 @@ def describe_entry(
 
 
 def release(run: Path, into: Path) -> None:
-    """Copy the run's entry among others, as `train.release.release` does: with its answer to the self-check, and its card."""
+    """Copy the run's entry into a folder of entries and add self-check and card, as `train.release.release` does."""
     folder = into / ENTRY
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, SPLIT, WEIGHTS):
@@ -280,8 +300,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     if options.out.resolve().is_relative_to(ROOT):
         raise SystemExit(
-            f"--out {options.out} lies inside the repository, where Figure 3 could be committed: it shows patients, whose slices "
-            "must not be; choose a folder outside"
+            f"expected --out outside the repository, got {options.out}; choose another folder, because Figure 3 shows patients "
+            "and must not be committed"
         )
     options.command = " ".join(["python", "-m", *without_paths(["train.paper.reproduce", *arguments])])
     options.out.mkdir(parents=True, exist_ok=True)

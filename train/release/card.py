@@ -1,35 +1,34 @@
-"""The model card, rendered from a zoo entry alone."""
+"""The model card, rendered from an entry and `card_template.md`."""
 
 from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from brainmri.report.metric_tables import (
+from brainmri.report.metric_tables import failure_tables, figure_table, reliability_svg, reliability_table
+from brainmri.zoo.entry import CARD, DIAGRAM, ONNX, SPLIT, ModelEntry
+from brainmri.zoo.metrics import (
+    ACCURACY,
+    AUC,
     FAILURES,
+    FLAIR_ONLY,
+    METRICS,
     RELIABILITY,
+    SLICE_VARIANTS,
+    THREE_SEQUENCES,
+    VARIANTS,
     VOLUMETRIC_DICE,
-    failure_tables,
-    figure_table,
-    reliability_svg,
-    reliability_table,
+    WHOLE_STUDY,
+    is_figure,
+    label,
 )
-from brainmri.zoo.entry import CARD, DIAGRAM, ONNX, SPLIT, STUDY, VARIANTS, ModelEntry
+from train.datasets.lgg import LGG
 from train.evaluation.healthy import healthy_table
 
-INTENDED = """Research and teaching on brain MR slices: transverse FLAIR, alone or with T1 before and after contrast, of adults with
-suspected lower-grade glioma. Not a medical device; no clinical decision may rest on it. Other tumours, other
-sequences, children, and scans after surgery are outside what it has seen."""
-
-CITATION = """Buda M, Saha A, Mazurowski MA. Association of genomic subtypes of lower-grade gliomas with shape features
-automatically extracted by a deep learning algorithm. Computers in Biology and Medicine, 2019."""
-
-
-# metric identifiers for the Hub, by what a figure's name holds; the first that fits
-METRICS = {"volumetric Dice": "dice", "slice Dice": "dice", "Tversky": "tversky", "AUC": "roc_auc", "calibration": "ece",
-           "accuracy": "accuracy", "sensitivity": "recall", "specificity": "specificity", "share": "rate"}  # fmt: skip
+TEMPLATE = Path(__file__).with_name("card_template.md")
 
 NUMPY_EXAMPLE = """import numpy as np
 import onnxruntime
@@ -47,19 +46,19 @@ left, top = (SIZE - head.width) // 2, (SIZE - head.height) // 2
 image = np.zeros((1, 3, SIZE, SIZE), np.float32)
 image[0, :, top : top + head.height, left : left + head.width] = np.asarray(head, np.float32).transpose(2, 0, 1) / 255
 session = onnxruntime.InferenceSession("model.onnx")
-found = dict(zip((output.name for output in session.get_outputs()), session.run(None, {{"image": image}})))
+outputs = dict(zip((output.name for output in session.get_outputs()), session.run(None, {{"image": image}})))
 """
-SHOW_MASK = """small = Image.fromarray(found["mask"][0, 0, top : top + head.height, left : left + head.width])
+SHOW_MASK = """small = Image.fromarray(outputs["mask"][0, 0, top : top + head.height, left : left + head.width])
 whole = np.zeros(grey.shape, np.float32)
 whole[box[1] : box[3], box[0] : box[2]] = np.asarray(small.resize((box[2] - box[0], box[3] - box[1])))
 Image.fromarray(np.uint8(255 * (whole > {threshold}))).save("mask.png")
 """
-SHOW_VERDICT = """print(f"probability of tumour: {found['tumour'][0]:.3f}")
+SHOW_VERDICT = """print(f"probability of tumour: {outputs['tumour'][0]:.3f}")
 """
 
 
 def numpy_example(entry: ModelEntry) -> str:
-    """A program that needs numpy, Pillow and onnxruntime alone: `slice.png` and `model.onnx` to `mask.png` and the verdict."""
+    """A program with numpy, Pillow and onnxruntime: from `slice.png` and `model.onnx` to `mask.png` and the probability of tumour."""
     program = NUMPY_EXAMPLE.format(size=entry.preprocess.size)
     if "segmentation" in entry.tasks:
         program += SHOW_MASK.format(threshold=entry.mask_threshold)
@@ -69,97 +68,39 @@ def numpy_example(entry: ModelEntry) -> str:
 
 
 def measured(entry: ModelEntry) -> dict[tuple[str, str], float]:
-    """Every measured figure by variant of the input and name, but for NaN, a share of nothing, which the Hub takes for no figure."""
+    """Every figure by variant and metric id, without NaN (a share of nothing), which the Hub refuses."""
     return {
-        (variant, name): figure["value"]
+        (variant, metric): figure["value"]
         for variant, figures in entry.metrics["variants"].items()
-        for name, figure in figures.items()
-        if isinstance(figure, dict) and "value" in figure and not math.isnan(figure["value"])
+        for metric, figure in figures.items()
+        if is_figure(figure) and not math.isnan(figure["value"])
     }
 
 
-def front_matter(entry: ModelEntry) -> str:
-    """The card's YAML: what the Hub files the model under, and its `model-index` with every measured figure."""
-    results = []
-    for (variant, name), value in measured(entry).items():
-        verdict = name.startswith(("verdict", "three-state"))
-        results.append(
-            EvalResult(
-                task_type="image-classification" if verdict else "image-segmentation",
-                dataset_type="mateuszbuda/lgg-mri-segmentation",
-                dataset_name="LGG MRI Segmentation",
-                dataset_config=variant,
-                dataset_split="test slices" if by_slice(entry) else "validation patients",
-                metric_type=next(kind for word, kind in METRICS.items() if word in name),
-                metric_name=name,
-                metric_value=value,
-            )
+def card_data(entry: ModelEntry) -> ModelCardData:
+    """The card's front matter: the Hub's categories, and a `model-index` with every measured figure."""
+    results = [
+        EvalResult(
+            task_type="image-classification" if METRICS[metric].task == "classification" else "image-segmentation",
+            dataset_type=LGG.hub_id,
+            dataset_name=LGG.name,
+            dataset_config=VARIANTS[variant],
+            dataset_split="test slices" if by_slice(entry) else "validation patients",
+            metric_type=METRICS[metric].hub_type,
+            metric_name=label(metric),
+            metric_value=value,
         )
+        for (variant, metric), value in measured(entry).items()
+    ]
     return ModelCardData(
         model_name=entry.name,
         library_name="brainmri",
         pipeline_tag="image-segmentation" if "segmentation" in entry.tasks else "image-classification",
-        license="cc-by-nc-sa-4.0",
-        datasets=["mateuszbuda/lgg-mri-segmentation"],
+        license=LGG.licence_id,
+        datasets=[LGG.hub_id],
         tags=["medical", "mri", "brain", "tumour", "glioma", "flair"],
         eval_results=results,
-    ).to_yaml()
-
-
-def has_diagram(entry: ModelEntry) -> bool:
-    """Whether the bins of the reliability diagram were stored: a verdict was measured, by a release that keeps them."""
-    return RELIABILITY in entry.metrics["variants"][VARIANTS[0]]
-
-
-def write_card(entry: ModelEntry) -> None:
-    """Write an entry's card, and the diagram that it shows, into its folder."""
-    (entry.folder / CARD).write_text(model_card(entry), encoding="utf-8")
-    if has_diagram(entry):
-        (entry.folder / DIAGRAM).write_text(reliability_svg(entry, VARIANTS[0], background="white"), encoding="utf-8")
-
-
-def reliability(entry: ModelEntry) -> str:
-    """The section on what the verdict's probabilities are worth; empty where there is no diagram."""
-    if not has_diagram(entry):
-        return ""
-    return f"""
-## Reliability
-
-![Reliability diagram; its numbers are in the table]({DIAGRAM})
-
-How many slices the verdict gave a probability in each bin, and which share of them shows a tumour; the same patients and protocol. The
-diagram is of {VARIANTS[0]}: the larger a dot, the more slices; whiskers are 95 % intervals over patients, none where all agree; the
-review band is shaded.
-
-{reliability_table(entry.metrics["variants"])}
-"""
-
-
-def failing(entry: ModelEntry) -> str:
-    """The sections on where the model fails; empty for an entry that was released before this was measured."""
-    sections = ""
-    variants = entry.metrics["variants"]
-    if FAILURES in variants[VARIANTS[0]]:
-        sections += f"""
-## Where it fails
-
-The same patients, weights and protocol as above. Groups and worst patients on three sequences, slice by slice; tumours by their pixels
-over all slices, in three groups of as many patients; slices in order from the neck upwards. Slice Dice is the mean over tumour slices,
-the verdict by slice at 0.5; 95 % intervals by bootstrap over patients where there are several.
-
-{failure_tables(variants)}
-"""
-    if healthy := entry.metrics.get("healthy"):
-        sections += f"""
-## Brains without tumour
-
-Every patient of the dataset has a tumour. These heads have none: {healthy["protocol"]}. Segmenter `{healthy["segmenter"]["name"]}`,
-classifier `{healthy["classifier"]["name"]}`. None of them is a clinical FLAIR of a healthy person, so this shows what raises a false
-alarm; it does not tell how often healthy people would get one.
-
-{healthy_table(healthy)}
-"""
-    return sections
+    )
 
 
 def model_card(entry: ModelEntry) -> str:
@@ -169,184 +110,161 @@ def model_card(entry: ModelEntry) -> str:
         entry: with metrics, as `train.release.release` writes them.
     """
     variants = entry.metrics["variants"]
-    count = variants[VARIANTS[0]]
-    gaps = []
-    if VOLUMETRIC_DICE in count:
-        name = VOLUMETRIC_DICE
-        full, flair, volume = (variants[v][name]["value"] for v in VARIANTS[:3])
-        gaps.append(
-            f"On FLAIR alone the mean volumetric Dice is {flair:.3f} against {full:.3f} on three sequences ({flair - full:+.3f})."
+    healthy = entry.metrics.get("healthy")
+    card = ModelCard.from_template(
+        card_data(entry),
+        template_path=str(TEMPLATE),
+        entry=entry,
+        dataset=LGG,
+        counts=variants[THREE_SEQUENCES],
+        released_weights=released_weights(entry),
+        figure_table=figure_table(variants),
+        comparisons=comparisons(entry),
+        diagram=DIAGRAM,
+        reliability_table=reliability_table(variants) if has_diagram(entry) else "",
+        failure_tables=failure_tables(variants) if FAILURES in variants[THREE_SEQUENCES] else "",
+        healthy_table=healthy_table(healthy) if healthy else "",
+        onnx_example=numpy_example(entry) if (entry.folder / ONNX).is_file() else "",
+        int8_cost=int8_cost(entry),
+        stages=[describe_stage(stage) for stage in entry.training["stages"]],
+        settings=settings(entry),
+        fusions=fusions(entry),
+    )
+    return card.content.rstrip("\n") + "\n"
+
+
+def write_card(entry: ModelEntry) -> None:
+    """Write an entry's card, and the diagram that it shows, into its folder."""
+    (entry.folder / CARD).write_text(model_card(entry), encoding="utf-8")
+    if has_diagram(entry):
+        svg = reliability_svg(entry, THREE_SEQUENCES, background="white")
+        (entry.folder / DIAGRAM).write_text(svg, encoding="utf-8")
+
+
+def has_diagram(entry: ModelEntry) -> bool:
+    """Whether the metrics hold the bins of the reliability diagram."""
+    return RELIABILITY in entry.metrics["variants"][THREE_SEQUENCES]
+
+
+def comparisons(entry: ModelEntry) -> list[str]:
+    """A sentence or two for each task: how its main figure changes with the variant of the input."""
+    variants = entry.metrics["variants"]
+    sentences = []
+    if VOLUMETRIC_DICE in variants[THREE_SEQUENCES]:
+        full, flair, volume = (variants[variant][VOLUMETRIC_DICE]["value"] for variant in SLICE_VARIANTS)
+        sentences.append(
+            f"With FLAIR only, the mean volumetric Dice is {flair:.3f}, compared with {full:.3f} for three sequences "
+            f"({flair - full:+.3f})."
         )
-        alone = "Each slice is standardised alone, so a lone slice gets the very mask that it gets within its study."
-        if STUDY in variants:
-            study = variants[STUDY][name]["value"]
-            alone = f"As a whole study, neighbours heard and islands dropped, it is {study:.3f} ({study - full:+.3f})."
-        gaps.append(
-            f"Normalised over the whole volume instead of slice by slice it is {volume:.3f} ({volume - full:+.3f}). {alone}"
+        together = "Each slice is standardised by itself, so a single slice gets the same mask as within its study."
+        if WHOLE_STUDY in variants:
+            study = variants[WHOLE_STUDY][VOLUMETRIC_DICE]["value"]
+            together = (
+                f"Judged as whole studies, with predictions smoothed across neighbouring slices and small islands removed, it is "
+                f"{study:.3f} ({study - full:+.3f})."
+            )
+        sentences.append(
+            f"Normalised over the whole volume instead of slice by slice, it is {volume:.3f} ({volume - full:+.3f}). {together}"
         )
     if "classification" in entry.tasks:
-        name = "verdict AUC, by slice"
-        full, flair = (variants[v][name]["value"] for v in VARIANTS[:2])
-        gaps.append(f"The verdict's AUC is {full:.3f} on three sequences and {flair:.3f} on FLAIR alone.")
-    stages = "\n".join(f"{number}. {told(stage)}" for number, stage in enumerate(entry.training["stages"], 1))
-    onnx = ""
-    if (entry.folder / ONNX).is_file():
-        onnx = f"""
-## Without this package
-
-`model.onnx` takes placed slices in [0, 1], normalises them itself and gives probabilities; the mirrored view is not averaged in.
-With numpy, Pillow and onnxruntime alone:
-
-```python
-{numpy_example(entry)}```
-"""
-    return f"""---
-{front_matter(entry)}
----
-
-# {entry.name}
-
-{entry.summary}. {" and ".join(entry.tasks).capitalize()}; `{entry.net}`, {entry.parameters:,} parameters (batch-norm statistics counted).
-SHA-256 of `model.safetensors`: `{entry.sha256}`.
-
-## Intended use
-
-{INTENDED}
-
-## Input
-
-A slice of any size, three channels (pre-contrast T1, FLAIR, post-contrast T1); a single sequence is taken for FLAIR
-and stands in all three. `brainmri.zoo.preprocess.Preprocess` {"crops the head, scales it" if entry.preprocess.crop else "scales it"} to {entry.preprocess.size} x {entry.preprocess.size}
-with its aspect ratio kept, and standardises each slice by its own mean and standard deviation.
-
-## Use
-
-```python
-import brainmri
-
-model = brainmri.load("OWNER/{entry.name}")  # a LoadedModel: its entry, and the network in eval mode
-pipe = brainmri.Pipeline({"segmenter" if "segmentation" in entry.tasks else "classifier"}=model)
-```
-
-`from brainmri.zoo.nets import {entry.net}; {entry.net}.from_pretrained("OWNER/{entry.name}")` gives the bare network.
-{onnx}
-## Measured
-
-{count["patients"]} patients, {count["slices"]} slices; 95 % intervals by bootstrap over patients; two empty masks have Dice 1, a false alarm on
-an empty mask 0. Protocol: {entry.metrics["protocol"]}. Machine: {entry.metrics["machine"]}. {released_weights(entry)} The held-out 20 (`split.json`) were never touched.
-
-{figure_table(variants)}
-{chr(10) + chr(10).join(gaps) + chr(10) if gaps else ""}{reliability(entry)}{failing(entry)}{in_integers(entry)}
-## Training
-
-{entry.training["dataset"]}. In order:
-
-{stages}
-
-{settings(entry)}
-{fusions(entry)}
-## Licence and citation
-
-The weights: CC BY-NC-SA 4.0, following the dataset. {CITATION}
-"""
+        full, flair = (variants[variant][AUC]["value"] for variant in (THREE_SEQUENCES, FLAIR_ONLY))
+        sentences.append(f"The verdict's AUC is {full:.3f} for three sequences and {flair:.3f} for FLAIR only.")
+    return sentences
 
 
-def told(stage: dict) -> str:
-    """A stage of the training: its command, and in brackets what it drew from, who taught it, or what it makes of earlier stages."""
+def describe_stage(stage: dict) -> str:
+    """A training stage: its command, and in brackets its data and teacher, or what it does with earlier stages."""
     if runs := stage.get("averages"):
-        return f"`{stage['command']}` (the mean of the weights of the {runs} stages before, which began from the same weights)"
+        return f"`{stage['command']}` (mean of the weights of the {runs} stages before, which started from the same weights)"
     if ends := stage.get("unites"):
-        return f"`{stage['command']}` (the networks of stages {' and '.join(map(str, ends))} answer together)"
-    drawn = f"{stage['samples']:,} slices drawn from {stage['patients']} patients"
-    return f"`{stage['command']}` ({drawn}{'; taught by ' + stage['teacher'] if 'teacher' in stage else ''})"
+        return f"`{stage['command']}` (ensemble of the networks of stages {' and '.join(map(str, ends))})"
+    data = f"{stage['samples']:,} slices sampled from {stage['patients']} patients"
+    return f"`{stage['command']}` ({data}{'; teacher: ' + stage['teacher'] if 'teacher' in stage else ''})"
 
 
 def settings(entry: ModelEntry) -> str:
-    """A sentence: how its tasks' logits become a verdict and a mask."""
-    said = []
+    """A sentence: the calibration and thresholds of its tasks."""
+    parts = []
     if "classification" in entry.tasks:
         low, high = entry.review
-        said.append(f"temperature {entry.temperature:.3f}; review band {low:.2f} to {high:.2f}")
+        parts.append(f"temperature {entry.temperature:.3f}; review band {low:.2f} to {high:.2f}")
     if "segmentation" in entry.tasks:
-        said.append(
-            f"mask threshold {entry.mask_threshold:.2f}; the mask of a study smoothed over neighbouring slices with a standard deviation "
-            f"of {entry.mask_neighbours:g}"
+        parts.append(
+            f"mask threshold {entry.mask_threshold:.2f}; masks of studies smoothed across neighbouring slices with a standard "
+            f"deviation of {entry.mask_neighbours:g} slices"
         )
-    text = "; ".join(said)
+    text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
 
 
+def fusions(entry: ModelEntry) -> list[str]:
+    """How mask and verdict are combined into one probability, a line for a single slice and one for a study."""
+    return [
+        f"Probability of tumour in a {mode}: sigmoid({f.logit:.3f} x logit {f.evidence:+.3f} x log(1 + summed mask probability) "
+        f"{f.bias:+.3f}), smoothed across neighbouring slices with a standard deviation of {f.neighbours:g} slices; "
+        f"review band {f.review[0]:.2f} to {f.review[1]:.2f}."
+        for mode, f in entry.fusion.items()
+    ]
+
+
 def split_of(entry: ModelEntry) -> dict:
-    """Its `split.json`."""
+    """The entry's `split.json`."""
     return json.loads((entry.folder / SPLIT).read_text(encoding="utf-8"))
 
 
 def by_slice(entry: ModelEntry) -> bool:
-    """Whether it was trained and measured by a split of slices instead of patients."""
+    """Whether the entry was trained and measured with a split by slice instead of by patient."""
     return split_of(entry).get("unit") == "slice"
 
 
 def released_weights(entry: ModelEntry) -> str:
-    """A sentence or two: what the released weights have to do with the weights that were measured."""
+    """How the released weights relate to the measured ones, in a sentence or two."""
     split = split_of(entry)
     if by_slice(entry) or not set(split["train"]) & set(split["validated_on"]):
-        return "The released weights are the very ones measured."
-    patients, measured = [stage["patients"] for stage in entry.training["stages"]], entry.metrics["stages"]
-    before = patients.index(max(patients))  # stages that these patients were no part of
-    if before == measured:
-        return f"The weights measured then went on, from stage {before + 1} below, to see these patients too: those are the released ones."
-    further = ", and went on for the last stage below" if len(patients) > measured else ""
-    shared = f"; what came before stage {before + 1} below, and did not see them, is common to both" if before else ""
-    return f"The released weights were trained by the same recipe on every patient, these included{further}{shared}."
+        return "The released weights are the measured ones."
+    patients, stages = [stage["patients"] for stage in entry.training["stages"]], entry.metrics["stages"]
+    earlier = patients.index(max(patients))  # stages without the patients measured on
+    if earlier == stages:
+        return (
+            f"The released weights continue the training of the measured ones, from stage {earlier + 1} below, with these patients "
+            "included."
+        )
+    further = ", and trained further in the last stage below" if len(patients) > stages else ""
+    shared = f" Both share the stages before stage {earlier + 1} below, which did not use these patients." if earlier else ""
+    return f"The released weights were trained with the same recipe on all patients, including these{further}.{shared}"
 
 
-def in_integers(entry: ModelEntry) -> str:
-    """What the network for CPUs is and costs; empty where there is none."""
+def int8_cost(entry: ModelEntry) -> str:
+    """How far the quantised network's figures are from float32; empty without one."""
     if not entry.int8:
         return ""
     found, costs = entry.int8["measured"], []
     if "dice_lost" in found:
         costs.append(
-            f"the mean volumetric Dice of {found['patients']} validation patients changes by {-found['dice_lost']:+.4f}, that of any "
-            f"patient by at most {found['dice_changed_at_most']:.4f}"
+            f"mean volumetric Dice {-found['dice_lost']:+.4f} over {found['patients']} validation patients, at most "
+            f"{found['dice_changed_at_most']:.4f} for any one of them"
         )
     if "auc_lost" in found:
         costs.append(
-            f"the AUC over {found['slices']} slices by {-found['auc_lost']:+.4f}, a probability before calibration by "
+            f"AUC {-found['auc_lost']:+.4f} over {found['slices']} slices, uncalibrated probability "
             f"{found['probability_changed_on_average']:.4f} on average"
         )
-    kept = ", all but what leads to the verdict" if len(entry.tasks) == 2 else ""
-    return f"""
-`int8.xml` and `int8.bin` are this network in 8-bit integers{kept}, for OpenVINO on CPUs (`python -m train.release.quantise`);
-`brainmri` takes it where it is faster. Against float32, {"; ".join(costs)}.
-"""
-
-
-def fusions(entry: ModelEntry) -> str:
-    """How mask and verdict join to one probability, a line for a lone slice and one for a study; empty where that was not fitted."""
-    lines = [
-        f"Probability of tumour in a {mode}: sigmoid({f.logit:.3f} x logit {f.evidence:+.3f} x log(1 + summed mask probability) "
-        f"{f.bias:+.3f}), smoothed over neighbouring slices with a standard deviation of {f.neighbours:g}; "
-        f"review band {f.review[0]:.2f} to {f.review[1]:.2f}.\n"
-        for mode, f in entry.fusion.items()
-    ]
-    if lines:
-        lines.append("Temperature and the first band stand in where another entry draws the mask.\n")
-    return "".join(lines)
+    return "; ".join(costs)
 
 
 def readme_row(entry: ModelEntry) -> str:
     """The entry's line in the README's zoo table.
 
-    Dice in whole studies, of slices alone, and of these on FLAIR alone; AUC in whole studies and of slices alone; accuracy.
+    Dice in whole studies, slice by slice, and slice by slice with FLAIR only; AUC in whole studies and slice by slice; accuracy.
     """
     variants = entry.metrics["variants"]
 
-    def shown(variant: str, name: str) -> str:
-        figure = variants.get(variant, {}).get(name)
+    def cell(variant: str, metric: str) -> str:
+        figure = variants.get(variant, {}).get(metric)
         return "{:.3f} [{:.3f}, {:.3f}]".format(figure["value"], *figure["interval_95"]) if figure else "-"
 
-    dice, auc, accuracy = VOLUMETRIC_DICE, "verdict AUC, by slice", "verdict accuracy at 0.5, by slice"
-    full, flair = VARIANTS[:2]
-    cells = [(STUDY, dice), (full, dice), (flair, dice), (STUDY, auc), (full, auc), (full, accuracy)]
-    return f"| `{entry.name}` | {entry.parameters / 1e6:.2f} M | {' | '.join(shown(*cell) for cell in cells)} |"
+    cells = [
+        cell(WHOLE_STUDY, VOLUMETRIC_DICE), cell(THREE_SEQUENCES, VOLUMETRIC_DICE), cell(FLAIR_ONLY, VOLUMETRIC_DICE),
+        cell(WHOLE_STUDY, AUC), cell(THREE_SEQUENCES, AUC), cell(THREE_SEQUENCES, ACCURACY),
+    ]  # fmt: skip
+    return f"| `{entry.name}` | {entry.parameters / 1e6:.2f} M | {' | '.join(cells)} |"

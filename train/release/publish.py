@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from brainmri._version import __version__
 from brainmri.zoo.entry import CARD, CONFIG, DIAGRAM, ONNX, SPLIT, ModelEntry, file_sha256, read_entry
 from brainmri.zoo.hub import HubError, Published, publish
+from brainmri.zoo.metrics import VARIANTS, label
 from brainmri.zoo.registry import EMBEDDED, PINS
 from train.release.card import has_diagram, measured, model_card
 
@@ -36,7 +37,8 @@ def entry_files(entry: ModelEntry) -> dict[str, Path]:
     if not entry.metrics:
         raise ValueError(f"{entry.name} was not measured; train.release.release measures it")
     shown = {(r.dataset_config, r.metric_name): r.metric_value for r in ModelCard.load(files[CARD]).data.eval_results or []}
-    if lacking := [name for name, value in measured(entry).items() if shown.get(name) != value]:
+    figures = {(VARIANTS[variant], label(metric)): value for (variant, metric), value in measured(entry).items()}
+    if lacking := [name for name, value in figures.items() if shown.get(name) != value]:
         raise ValueError(
             f"{entry.name}: its card lacks {lacking[0][1]!r} ({lacking[0][0]}) as measured, and {len(lacking) - 1} more"
         )

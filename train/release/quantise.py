@@ -83,12 +83,12 @@ def cost(model: LoadedModel, graph, cases: list[list[Slice]]) -> tuple[list[tupl
     volumes, logits = [], []
     for slices in tqdm(cases, desc=model.entry.folder.name, unit="patient"):
         pair = [predict_case(slices, *split_roles(each)) for each in both]
-        truth = np.stack([row["mask"] for row in pair[0]])
-        if "map" in pair[0][0]:
+        truth = np.stack([row.annotation for row in pair[0]])
+        if pair[0][0].map is not None:
             threshold = model.entry.mask_threshold
-            volumes.append(tuple(dice(np.stack([row["map"] for row in rows]) > threshold, truth) for rows in pair))
-        if "logit" in pair[0][0]:
-            logits += [(ours["tumour"], ours["logit"], theirs["logit"]) for ours, theirs in zip(*pair, strict=True)]
+            volumes.append(tuple(dice(np.stack([np.asarray(row.map) for row in rows]) > threshold, truth) for rows in pair))
+        if pair[0][0].logit is not None:
+            logits += [(ours.tumour, ours.logit, theirs.logit) for ours, theirs in zip(*pair, strict=True)]
     return volumes, logits
 
 

@@ -22,12 +22,13 @@ from tqdm import tqdm
 
 from brainmri.analysis.selfcheck import answer
 from brainmri.zoo.backends import TORCH
-from brainmri.zoo.entry import CONFIG, SPLIT, STUDY, VARIANTS, ModelEntry, read_entry, rules_of, save_entry
+from brainmri.zoo.entry import CONFIG, SPLIT, ModelEntry, read_entry, rules_of, save_entry
+from brainmri.zoo.metrics import SLICE_VARIANTS, THREE_SEQUENCES, VARIANTS, WHOLE_STUDY
 from brainmri.zoo.registry import EMBEDDED, load, split_roles
 from train.datasets.lgg import find_slices
 from train.evaluation.calibrate import cross_fitted
-from train.evaluation.evaluate import summarise, table
-from train.evaluation.failures import study_rows
+from train.evaluation.evaluate import summarise, summary
+from train.evaluation.failures import judge_as_study
 from train.evaluation.healthy import identity
 from train.evaluation.predictions import apply_rules, predict_case
 from train.release.card import write_card
@@ -78,8 +79,8 @@ def attach_healthy(folder: Path, report: dict) -> ModelEntry:
     roles = {"segmentation": "segmenter", "classification": "classifier"}
     if any(report[roles[task]] != identity(entry, roles[task]) for task in entry.tasks):
         raise SystemExit(
-            f"the report on brains without tumour is not of {folder} as it is now, which is complete but for that section: "
-            f"run python -m train.evaluation.healthy on {folder}, and release again with the new report"
+            f"expected a report on brains without tumour made with {folder} as it is now, got one of other weights, thresholds or "
+            f"calibration; run python -m train.evaluation.healthy on {folder} and release again with the new report"
         )
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config["metrics"]["healthy"] = report
@@ -116,35 +117,35 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
     parts = patients if len(patients) > 1 else [[case] for case in patients[0]]
     fitted = rules_of(*(model and model.entry for model in asked[0]))
     rules, figures = {}, {}
-    for variant in VARIANTS[:3]:
+    for variant in SLICE_VARIANTS:
         predicted = {
             case: predict_case(cases[case], *pair, variant, keep=folder / OUT_OF_FOLD)
             for folder, pair, fold in zip(validated, asked, patients, strict=True)
-            for case in tqdm(fold, desc=variant, unit="patient")
+            for case in tqdm(fold, desc=VARIANTS[variant], unit="patient")
         }
-        if variant == VARIANTS[0]:
+        if variant == THREE_SEQUENCES:
             each, fitted = cross_fitted([[predicted[case] for case in part] for part in parts], fitted, fused)
             rules = {case: part_rules for part, part_rules in zip(parts, each, strict=True) for case in part}
         judged = {case: apply_rules(rows, rules[case]) for case, rows in predicted.items()}
         figures[variant] = summarise(judged)
-        if variant == VARIANTS[0] and "segmentation" in tasks:
-            figures[STUDY] = summarise({case: study_rows(rows) for case, rows in judged.items()})
+        if variant == THREE_SEQUENCES and "segmentation" in tasks:
+            figures[WHOLE_STUDY] = summarise({case: judge_as_study(rows) for case, rows in judged.items()})
     for variant, found in figures.items():
-        print(f"{variant}: {found['patients']} patients, {found['slices']} slices\n{table(found)}")
+        print(summary(variant, found))
 
     config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     roles = json.loads((run / SPLIT).read_text(encoding="utf-8"))
     everybody = len({case for split in splits for role in ("train", "validation") for case in split[role]})
     measured = f"{len(wanted)} of {everybody} patients"
     if len(folds) > 1:
-        protocol = f"{len(folds)} folds of a cross-validation by patient, {measured}, each by weights that never saw them; "
+        protocol = f"{len(folds)}-fold cross-validation by patient, {measured}, each evaluated with weights that were not trained on them; "
         fitted_on = "the other folds"
     else:
-        protocol = f"patient-level validation on {measured}, none of whom the measured weights had seen; "
+        protocol = f"patient-level validation on {measured} that were not used to train the measured weights; "
         fitted_on = "the others of them"
     protocol += f"mask threshold, calibration and review bands fitted on {fitted_on}"
     if (theirs := teachers(folds[0].entry)) != teachers(entry):
-        protocol += f"; the weights measured were taught by {' and '.join(theirs)}"
+        protocol += f"; the measured weights were trained with other teachers: {' and '.join(theirs) or 'none'}"
     config |= {
         "mask_threshold": fitted.mask_threshold,
         "mask_neighbours": fitted.mask_neighbours,
@@ -152,7 +153,7 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
         "review": list(fitted.review),
         "fusion": {mode: fusion.config() for mode, fusion in fitted.fusion.items()},
         "metrics": {
-            "protocol": protocol + ("; mirrored view averaged in" if entry.flips else ""),
+            "protocol": protocol + ("; predictions averaged over the slice and its mirror image" if entry.flips else ""),
             "stages": len(folds[0].entry.training["stages"]),  # that the measured weights went through
             "machine": f"{platform.machine()} {folds[0].device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}",
             "variants": figures,
