@@ -1,8 +1,8 @@
 """Train the verdict: python -m train.classifier --data DIR --out RUN [--base none|imagenet] [--frozen] …
 
-The paper's ResNet50 head by cross-entropy on slices with and without tumour. Beside it a 1x1 convolution on the
-stride-16 map learns where the tumour lies, on a coarse grid; it is thrown away after training. Trained from scratch on a
-thousand tumour slices, the base learns faster from being told where to look (`--localise 0` leaves it out).
+The paper's ResNet50 head is trained by cross-entropy on slices with and without tumour. An auxiliary 1x1 convolution on the
+stride-16 map learns where the tumour is, on a coarse grid; it is discarded after training. With a thousand tumour slices and no
+pretrained weights, the base learns faster with this second loss (`--localise 0` turns it off).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.nn import functional as F
 
-from brainmri.zoo.nets import ResNet50Classifier
+from brainmri.zoo.nets.resnet import ResNet50Classifier
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import find_entry
 from train.arguments import apply_smoke, common_arguments
 from train.augment import augmentation
 from train.distributed import is_main_process, process_group
 from train.evaluation.metrics import auc
-from train.loop import choose_precision, fit
+from train.loop import choose_precision, fit_one_cycle
 from train.pretrained import imagenet_resnet50
 from train.run import load_split, load_unleaked, save_run, start_from
 
@@ -31,11 +31,13 @@ from train.run import load_split, load_unleaked, save_run, start_from
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common_arguments(parser)
-    parser.add_argument("--base", choices=["none", "imagenet"], default="none", help="the base's starting weights")
-    parser.add_argument("--frozen", action="store_true", help="train the head alone")
+    parser.add_argument("--base", choices=["none", "imagenet"], default="none", help="starting weights of the base")
+    parser.add_argument("--frozen", action="store_true", help="train the head only")
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--localise", type=float, default=1.0, help="weight of the coarse tumour map's loss")
-    parser.add_argument("--teacher", type=Path, help="run folder or zoo entry that the targets are drawn halfway towards")
+    parser.add_argument(
+        "--teacher", type=Path, help="run folder or zoo entry; targets are the mean of its output and the annotators'"
+    )
     parser.set_defaults(size=128, lr=1e-3, tumour_share=0.5)
     return parser.parse_args(arguments)
 
@@ -46,7 +48,7 @@ def head_arguments(size: int, dropout: float) -> dict:
 
 
 class WithLocaliser(nn.Module):
-    """The classifier and, for training only, a coarse tumour map read off its stride-16 features."""
+    """The classifier and, for training only, a coarse tumour map from its stride-16 features."""
 
     def __init__(self, classifier: ResNet50Classifier) -> None:
         super().__init__()
@@ -55,36 +57,40 @@ class WithLocaliser(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, S, S) to verdict logits (B, 2) and tumour map logits (B, 1, S/16, S/16)."""
-        coarse, deep = self.classifier.features(image)
-        return self.classifier.head(deep), self.localiser(coarse)
+        *_, stride_16, stride_32 = self.classifier.forward_features(image)
+        return self.classifier.head(stride_32), self.localiser(stride_16)
 
 
-def grid_figures(
+def validation_metrics(
     net: ResNet50Classifier, slices: list[dict], preprocess: Preprocess, device, batch: int = 32
 ) -> dict[str, float]:
-    """AUC and accuracy over validation slices, placed on the network's grid or a finer one, to watch a run by."""
+    """AUC and accuracy over validation slices, placed on the network's grid or a finer one, for watching a run."""
     probabilities = []
     for start in range(0, len(slices), batch):
         image = torch.stack([s["image"] for s in slices[start : start + batch]]).to(device)
-        logits = net(seen_at(image, preprocess))
+        logits = net(resize_and_normalise(image, preprocess)).verdict
         probabilities += logits.float().softmax(1)[:, 1].tolist()
     tumour = [s["tumour"] for s in slices]
-    right = sum((p > 0.5) == bool(t) for p, t in zip(probabilities, tumour, strict=True))
-    return {"validation AUC": auc(probabilities, tumour), "validation accuracy": right / len(tumour)}
+    correct = sum((p > 0.5) == bool(t) for p, t in zip(probabilities, tumour, strict=True))
+    return {"AUC": auc(probabilities, tumour), "accuracy": correct / len(tumour)}
 
 
-def _teachers_grid(teacher: Path, size: int) -> Preprocess:
-    """The preprocessing of a teacher; SystemExit when it cannot teach a verdict seen at this size."""
+def _teacher_preprocess(teacher: Path, size: int) -> Preprocess:
+    """The preprocessing of a teacher; SystemExit when it has no verdict or a smaller input than this run."""
     entry = find_entry(teacher)
     if len(entry.tasks) < 2:
-        raise SystemExit(f"{teacher} does {entry.tasks[0]} alone; a teacher of the verdict gives mask and verdict")
+        raise SystemExit(
+            f"expected a teacher with mask and verdict, got {teacher}, which does {entry.tasks[0]} only; choose another"
+        )
     if entry.preprocess.size < size:
-        raise SystemExit(f"{teacher} sees {entry.preprocess.size} px, fewer than this run's {size}; choose a smaller --size")
+        raise SystemExit(
+            f"expected a teacher of at least {size} px, got {teacher} with {entry.preprocess.size} px; choose a smaller --size"
+        )
     return entry.preprocess
 
 
-def seen_at(image: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
-    """(B, 3, T, T) in [0, 1], as a network of this preprocessing sees it: (B, 3, S, S), S at most T, normalised."""
+def resize_and_normalise(image: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
+    """(B, 3, T, T) in [0, 1] to a network's input: (B, 3, S, S), S at most T, normalised."""
     if image.shape[-1] != preprocess.size:
         image = F.interpolate(image, size=(preprocess.size, preprocess.size), mode="bilinear", antialias=True)
     return preprocess.normalise(image).to(memory_format=torch.channels_last)
@@ -98,13 +104,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(options: argparse.Namespace, arguments: list[str], device: torch.device) -> None:
-    """Train as the options say, which `arguments` were parsed to."""
+    """Train one network and save it.
+
+    Args:
+        options: from `parse`.
+        arguments: the command line that the options come from, for the record.
+    """
     if options.smoke:
         apply_smoke(options, size=64)
     torch.manual_seed(options.seed)
     preprocess = Preprocess(size=options.size)
-    # a teacher sees the same changed slice on its own grid, as fine or finer
-    placing = _teachers_grid(options.teacher, options.size) if options.teacher else preprocess
+    # slices are placed and augmented on the teacher's grid, which is as fine or finer, and resized for the student
+    placing = _teacher_preprocess(options.teacher, options.size) if options.teacher else preprocess
     split, train, validation = load_split(options, placing)
     teacher = load_unleaked(options.teacher, split, device) if options.teacher else None
     built = head_arguments(options.size, options.dropout)
@@ -114,34 +125,34 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
     elif options.base == "imagenet":
         imagenet_resnet50(net)
     net = net.to(device, memory_format=torch.channels_last)
-    training = WithLocaliser(net).to(device)
+    localising = WithLocaliser(net).to(device)
     dtype = choose_precision(options.precision, net, options.size, device)
     print(f"ResNet50Classifier on {device} in {str(dtype).removeprefix('torch.')}")
 
     def loss(batch):
-        logits, where = training(seen_at(batch["image"], preprocess))
+        logits, coarse_map = localising(resize_and_normalise(batch["image"], preprocess))
         verdict, mask = F.one_hot(batch["tumour"], 2).float(), batch["mask"].clamp(0, 1)
         if teacher:
             with torch.inference_mode():
-                map_logits, verdict_logits = teacher.net.both(seen_at(batch["image"], placing))
+                map_logits, verdict_logits = teacher.net(resize_and_normalise(batch["image"], placing))
             verdict = (verdict + verdict_logits.float().softmax(1)) / 2
             mask = (mask + map_logits.float().sigmoid()) / 2
         value = F.cross_entropy(logits.float(), verdict, label_smoothing=0.02)
         if options.localise:
-            present = F.adaptive_max_pool2d(mask, where.shape[2:])
-            value = value + options.localise * F.binary_cross_entropy_with_logits(where.float(), present)
-        return value, {"train accuracy": (logits.argmax(1) == batch["tumour"]).float().mean().item()}
+            present = F.adaptive_max_pool2d(mask, coarse_map.shape[2:])
+            value = value + options.localise * F.binary_cross_entropy_with_logits(coarse_map.float(), present)
+        return value, {"accuracy": (logits.argmax(1) == batch["tumour"]).float().mean().item()}
 
-    # the head's first layer sums 2048 positive features: at the base's step its ReLUs all die within an epoch
+    # the head's first layer sums 2048 positive features: at the base's learning rate all its ReLUs die within an epoch
     head = list(net.head.parameters())
-    known = {id(p) for p in head}
-    rest = [p for p in training.parameters() if p.requires_grad and id(p) not in known]
-    training.localiser.requires_grad_(options.localise > 0)  # several processes wait for every gradient that is asked for
-    fit(
-        training, loss=loss, slices=train,
+    head_ids = {id(p) for p in head}
+    rest = [p for p in localising.parameters() if p.requires_grad and id(p) not in head_ids]
+    localising.localiser.requires_grad_(options.localise > 0)  # DistributedDataParallel waits for every gradient
+    fit_one_cycle(
+        localising, loss=loss, slices=train,
         groups=[{"params": head, "lr": options.lr / 30}, {"params": rest, "lr": options.lr}],
         transform=augmentation(placing.size),
-        validate=(lambda: grid_figures(net, validation, preprocess, device)) if validation else None,
+        validate=(lambda: validation_metrics(net, validation, preprocess, device)) if validation else None,
         options=options, device=device, dtype=dtype,
     )  # fmt: skip
     if not is_main_process():
@@ -155,4 +166,4 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
 
 
 if __name__ == "__main__":
-    record(main)()  # torchrun's last words then tell which process failed, and how
+    record(main)()  # torchrun then reports which process failed, and how

@@ -1,7 +1,10 @@
-"""Several processes, one run: `torchrun` starts them, on one machine or on many, and each takes its share of every step.
+"""Training in several processes: `torchrun` starts them, on one machine or on many, and each computes a part of every step.
 
-A step's slices, and how each is augmented, are the same for any number of processes. Rank 0 alone validates, prints and
-writes; every process must see the data, and a run's folder to resume it. Without `torchrun` nothing here does anything.
+The slices of a step and their augmentation are the same for any number of processes. Rank 0 validates, prints and writes files;
+every process must see the data, and the run folder to resume a run. Without `torchrun` these functions do nothing.
+
+Accelerate and Lightning Fabric would not make this shorter: they wrap the process group and DistributedDataParallel, but not the
+seed of each slice's augmentation, the slices in shared memory, or a step's split into equal micro-batches.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,37 +27,37 @@ from torch.utils.data import Sampler
 
 from brainmri.zoo.registry import resolve_device
 from train.data import TumourShareSampler
-
-if TYPE_CHECKING:
-    from train.loop import Loss
+from train.losses import BatchLoss
 
 T = TypeVar("T")
 
 
 @contextmanager
-def process_group(asked: str) -> Iterator[torch.device]:
-    """The device of this process, which `torchrun` may have started: then it is one of the run's while the context lasts.
+def process_group(device_name: str) -> Iterator[torch.device]:
+    """Join the process group if `torchrun` started this process, and yield this process's device.
 
-    A context within another is part of it. Contexts one after another would meet each other's messages.
+    A nested context joins the same group. Do not open contexts one after another: the messages of both groups would mix.
 
     Args:
-        asked: as `resolve_device` takes it. On CUDA each process of a machine has a GPU of its own.
+        device_name: see `resolve_device`. On CUDA each process of a machine has a GPU of its own.
 
     Raises:
         SystemExit: when a machine has more processes than GPUs, or the device is neither CUDA nor the CPU.
     """
-    device = resolve_device(asked)
+    device = resolve_device(device_name)
     if not (distributed.is_available() and distributed.is_torchelastic_launched()):
         yield device
         return
     if device.type == "cuda":
-        here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
-        if here > gpus:
-            raise SystemExit(f"{here} processes were started on a machine with {gpus} GPUs; give --nproc-per-node {gpus}")
+        local_processes, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if local_processes > gpus:
+            raise SystemExit(
+                f"expected at most {gpus} processes, one a GPU, got {local_processes}; give torchrun --nproc-per-node {gpus}"
+            )
         device = torch.device("cuda", distributed.get_node_local_rank())
     elif device.type != "cpu":
-        raise SystemExit(f"torchrun's processes train on CUDA or on CPUs, not on {device}; give --device cpu")
-    if _grouped():
+        raise SystemExit(f"expected CUDA or a CPU to train in several processes, got {device}; give --device cpu")
+    if _is_initialised():
         yield device
         return
     if device.type == "cuda":
@@ -62,58 +65,58 @@ def process_group(asked: str) -> Iterator[torch.device]:
         distributed.init_process_group("nccl", device_id=device)
     else:
         distributed.init_process_group("gloo")
-    with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if is_main_process() else nowhere):
+    with open(os.devnull, "w") as devnull, redirect_stdout(sys.stdout if is_main_process() else devnull):
         yield device
-    distributed.destroy_process_group()  # after an error it would wait for processes that wait for this one
+    distributed.destroy_process_group()  # not after an error: it would wait for processes that wait for this one
 
 
-def _grouped() -> bool:
+def _is_initialised() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
 def rank() -> int:
-    """This process's number among all."""
-    return distributed.get_rank() if _grouped() else 0
+    """This process's number among all processes, from 0."""
+    return distributed.get_rank() if _is_initialised() else 0
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that validates, prints and writes."""
+    """Whether this process validates, prints and writes files."""
     return rank() == 0
 
 
 def world_size() -> int:
-    """How many processes share the run."""
-    return distributed.get_world_size() if _grouped() else 1
+    """The number of processes of the run."""
+    return distributed.get_world_size() if _is_initialised() else 1
 
 
 def broadcast(value: T) -> T:
-    """The value that rank 0 gives here."""
-    if not _grouped():
+    """Rank 0's value, on every process."""
+    if not _is_initialised():
         return value
-    box = [value]
-    distributed.broadcast_object_list(box)
-    return box[0]
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]
 
 
-def mean_over_processes(figures: dict[str, float]) -> dict[str, float]:
-    """The mean of each figure over the processes, which give the same ones."""
-    if not _grouped():
-        return figures
-    everyone: list = [None] * world_size()
-    distributed.all_gather_object(everyone, figures)
-    return {key: sum(one[key] for one in everyone) / len(everyone) for key in figures}
+def mean_over_processes(metrics: dict[str, float]) -> dict[str, float]:
+    """The mean of each metric over the processes; all of them give the same keys."""
+    if not _is_initialised():
+        return metrics
+    gathered: list = [None] * world_size()
+    distributed.all_gather_object(gathered, metrics)
+    return {key: sum(one[key] for one in gathered) / len(gathered) for key in metrics}
 
 
 def once_per_node(make: Callable[[], T]) -> T:
-    """What `make` gives, made by one process of each machine and mapped into the memory of all.
+    """The result of `make`, called by one process of each machine and mapped into the memory of the others.
 
-    They share its pages: a GPU more costs a machine no more memory for slices. It goes through a temporary file, whose name is
-    gone when this returns.
+    The processes share its memory pages, so a machine with more GPUs needs no more memory for slices. The result goes through a
+    temporary file, which is deleted before this returns.
 
     Args:
-        make: to tensors, numbers and text, in lists, tuples and dicts.
+        make: returns tensors, numbers and strings, in lists, tuples and dictionaries.
     """
-    if not _grouped():
+    if not _is_initialised():
         return make()
     path = Path(tempfile.gettempdir()) / broadcast(f"brainmri-{uuid.uuid4().hex}.pt")
     first = distributed.get_node_local_rank() == 0
@@ -128,68 +131,68 @@ def once_per_node(make: Callable[[], T]) -> T:
 
 
 def micro_batch(batch: int, samples: int, accumulate: int) -> int:
-    """How many slices a process takes at a time, so that the step of all of them sees `batch`.
+    """The number of slices in one forward pass of one process, so that a step of all processes uses `batch` slices.
 
     Raises:
-        ValueError: when the batch cannot be shared evenly, or the epoch does not end with a whole one.
+        ValueError: when the batch cannot be split evenly, or the epoch does not end with a whole batch.
     """
     if accumulate < 1:
-        raise ValueError(f"--accumulate {accumulate} came; it is 1 or more")
+        raise ValueError(f"expected --accumulate of 1 or more, got {accumulate}")
     parts = world_size() * accumulate
     if parts > 1 and (batch % parts or samples % batch):
         raise ValueError(
-            f"--batch {batch} and --samples {samples} came; with {world_size()} processes and --accumulate {accumulate} "
-            f"the batch must be a multiple of {parts}, and the samples a multiple of the batch"
+            f"expected --batch as a multiple of {parts} ({world_size()} processes, --accumulate {accumulate}) and --samples as a "
+            f"multiple of --batch, got --batch {batch} and --samples {samples}"
         )
     return batch // parts
 
 
-class _Seeded(Dataset):
-    """Slices by index and seed: what augments one depends on its seed alone, not on who takes it or after what."""
+class _SeededDataset(Dataset):
+    """Slices by index and seed: the augmentation depends on the seed only, not on the process or the slices before."""
 
-    def __getitem__(self, drawn: tuple[int, int]) -> dict:
-        index, seed = drawn
+    def __getitem__(self, index_and_seed: tuple[int, int]) -> dict:
+        index, seed = index_and_seed
         self.transform.set_random_state(seed)
         return super().__getitem__(index)
 
 
-class _Share(Sampler[tuple[int, int]]):
-    """This process's micro-batches of an epoch, dealt in turn, as `_Seeded` takes them."""
+class _ProcessSampler(Sampler[tuple[int, int]]):
+    """This process's micro-batches of an epoch, for `_SeededDataset`; the processes take micro-batches in turn."""
 
-    def __init__(self, whole: TumourShareSampler, micro: int) -> None:
-        self.whole, self.micro = whole, micro
+    def __init__(self, sampler: TumourShareSampler, micro: int) -> None:
+        self.sampler, self.micro = sampler, micro
 
     def __len__(self) -> int:
-        return len(self.whole) // world_size()
+        return len(self.sampler) // world_size()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        for place, index in enumerate(self.whole):
-            if place // self.micro % world_size() == rank():
-                seed = np.random.SeedSequence([self.whole.seed, self.whole.epoch, place]).generate_state(1)
+        for position, index in enumerate(self.sampler):
+            if position // self.micro % world_size() == rank():
+                seed = np.random.SeedSequence([self.sampler.seed, self.sampler.epoch, position]).generate_state(1)
                 yield index, int(seed[0])
 
 
-def share(
+def split_over_processes(
     slices: list[dict], transform: Callable[[dict], dict], sampler: TumourShareSampler, micro: int
 ) -> tuple[Dataset, Sampler]:
-    """What this process loads of each epoch that `sampler` draws: a dataset and the sampler for it.
+    """The dataset and the sampler from which this process loads its part of each epoch.
 
-    A run without torchrun draws its augmentation from one stream. Several processes could not share it, so under torchrun each
-    slice has a seed of its own, by its place in the epoch.
+    Without torchrun one random stream augments all slices. Several processes cannot share a stream, so under torchrun each slice
+    has a seed, which depends on its position in the epoch.
 
     Args:
         transform: a MONAI transform.
-        micro: as `micro_batch` gives it.
+        micro: from `micro_batch`.
     """
-    if not _grouped():
+    if not _is_initialised():
         return Dataset(slices, transform), sampler
-    return _Seeded(slices, transform), _Share(sampler, micro)
+    return _SeededDataset(slices, transform), _ProcessSampler(sampler, micro)
 
 
-class _LossOf(nn.Module):
-    """A loss as DistributedDataParallel takes it: a module that holds the parameters."""
+class _LossModule(nn.Module):
+    """A loss as DistributedDataParallel needs it: a module that holds the parameters."""
 
-    def __init__(self, net: nn.Module, loss: Loss) -> None:
+    def __init__(self, net: nn.Module, loss: BatchLoss) -> None:
         super().__init__()
         self.net, self.loss = net, loss
 
@@ -197,27 +200,28 @@ class _LossOf(nn.Module):
         return self.loss(batch)
 
 
-def share_batch_statistics(net: nn.Module) -> None:
-    """Replace the batch norms of a network by ones that take their statistics over all processes' batches, on CUDA."""
+def sync_batch_norm(net: nn.Module) -> None:
+    """Replace the batch norms of a network by ones that compute their statistics over the batches of all processes, on CUDA."""
     nn.SyncBatchNorm.convert_sync_batchnorm(net)
 
 
-def synchronised(net: nn.Module, loss: Loss) -> Loss:
-    """The loss, such that its backward pass leaves every process with the mean of all gradients.
+def sync_gradients(net: nn.Module, loss: BatchLoss) -> BatchLoss:
+    """The loss, wrapped so that its backward pass averages the gradients over all processes.
 
-    On CUDA batch norm then takes its statistics over all processes, as one process does over its batch. On CPUs, where torch has
-    no such layer, each normalises by its own share, as with `--accumulate`, and the running statistics are rank 0's.
+    On CUDA, batch norm then computes its statistics over all processes, as a single process does over its batch. On CPUs, for
+    which torch has no such layer, each process normalises by its own part, as with `--accumulate`, and the running statistics
+    are those of rank 0.
 
     Args:
-        net: every module with parameters that `loss` uses; trained in place.
+        net: holds every parameter that `loss` uses; trained in place.
     """
-    if not _grouped():
+    if not _is_initialised():
         return loss
     if next(net.parameters()).is_cuda:
-        share_batch_statistics(net)
-    return DistributedDataParallel(_LossOf(net, loss))
+        sync_batch_norm(net)
+    return DistributedDataParallel(_LossModule(net, loss))
 
 
-def no_sync(loss: Loss) -> AbstractContextManager:
-    """Within it, backward passes add to this process's gradients without a word to the others."""
+def no_sync(loss: BatchLoss) -> AbstractContextManager:
+    """A context in which backward passes add to this process's gradients without averaging them over the processes."""
     return loss.no_sync() if isinstance(loss, DistributedDataParallel) else nullcontext()

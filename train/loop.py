@@ -1,16 +1,21 @@
-"""One epoch after another: what every training command shares, and the schedule of the segmenter's and the classifier's."""
+"""The training loop that every training command shares, and the schedule of the segmenter and the classifier."""
 
 from __future__ import annotations
 
 import argparse
+import copy
+import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from monai.data import DataLoader, ThreadDataLoader
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
@@ -18,19 +23,22 @@ from train import distributed
 from train.arguments import recipe_of
 from train.data import TumourShareSampler, write_csv
 from train.depthwise import speed_up_depthwise
+from train.losses import BatchLoss
+
+CLIP = 5.0  # largest gradient norm of the one-cycle schedule
 
 
-def choose_precision(asked: str, net: nn.Module, size: int, device: torch.device) -> torch.dtype:
-    """The dtype to train in: on some CPUs bfloat16 is twice as fast, on others twenty times slower, so time one step of each."""
-    if asked != "auto":
-        return getattr(torch, asked)
+def choose_precision(precision: str, net: nn.Module, size: int, device: torch.device) -> torch.dtype:
+    """The dtype to train in. On a CPU, "auto" times both: bfloat16 is twice as fast on some and twenty times slower on others."""
+    if precision != "auto":
+        return getattr(torch, precision)
     if device.type == "cuda":
         return torch.bfloat16
     if device.type != "cpu":
         return torch.float32
     image = torch.randn(4, 3, size, size, device=device).to(memory_format=torch.channels_last)
     was_training = net.training
-    net.eval()  # the probe must not touch batch-norm statistics
+    net.eval()  # timing must not change batch-norm statistics
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         for _ in range(2):  # the first pass warms up
@@ -39,11 +47,11 @@ def choose_precision(asked: str, net: nn.Module, size: int, device: torch.device
                 net(image)
             seconds[dtype] = time.perf_counter() - began
     net.train(was_training)
-    return distributed.broadcast(min(seconds, key=seconds.get))
+    return distributed.broadcast(min(seconds, key=lambda dtype: seconds[dtype]))
 
 
 def plot_history(rows: list[dict], path: Path) -> None:
-    """Loss on the left, every other figure on the right, over epochs, as a PNG."""
+    """Loss on the left, every other metric on the right, over epochs, as a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -53,7 +61,7 @@ def plot_history(rows: list[dict], path: Path) -> None:
     for key in dict.fromkeys(k for row in rows for k in row if k not in ("epoch", "learning rate", "seconds")):
         points = [(row["epoch"], row[key]) for row in rows if key in row]
         (left if "loss" in key else right).plot(*zip(*points, strict=True), marker=".", label=key)
-    for axes, title in ((left, "loss"), (right, "figures")):
+    for axes, title in ((left, "loss"), (right, "metrics")):
         axes.set(xlabel="epoch", title=title)
         if axes.lines:
             axes.legend(fontsize=8)
@@ -62,66 +70,61 @@ def plot_history(rows: list[dict], path: Path) -> None:
     plt.close(figure)
 
 
-Loss = Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
-Scheduler = torch.optim.lr_scheduler.LRScheduler
+def to_device(batch: dict, device: torch.device) -> dict[str, Tensor]:
+    """The tensors of a batch of slices on the device."""
+    return {key: batch[key].to(device, non_blocking=True) for key in ("image", "mask", "tumour")}
 
 
-def on_device(raw: dict, device: torch.device) -> dict[str, Tensor]:
-    """The tensors of a batch of slices where the network is."""
-    return {k: raw[k].to(device, non_blocking=True) for k in ("image", "mask", "tumour")}
-
-
-def load_batches(
-    dataset: Dataset, drawn: Sampler, batch: int, generator: torch.Generator, options: argparse.Namespace, device: torch.device
+def make_loader(
+    dataset: Dataset, sampler: Sampler, batch: int, generator: torch.Generator, options: argparse.Namespace, device: torch.device
 ) -> DataLoader:
-    """An epoch's batches, augmented by processes on the CPU, or by a thread where the slices lie (`--on-device`)."""
+    """An epoch's batches, augmented by worker processes on the CPU, or by a thread on the device (`--on-device`)."""
     if options.on_device:
-        return ThreadDataLoader(dataset, batch_size=batch, sampler=drawn, num_workers=0, generator=generator)
+        return ThreadDataLoader(dataset, batch_size=batch, sampler=sampler, num_workers=0, generator=generator)
     return DataLoader(
-        dataset, batch_size=batch, sampler=drawn, num_workers=options.workers, generator=generator,
+        dataset, batch_size=batch, sampler=sampler, num_workers=options.workers, generator=generator,
         pin_memory=device.type == "cuda",
     )  # fmt: skip
 
 
 def seed_epoch(seed: int, epoch: int) -> torch.Generator:
-    """Seed torch so that everything random in an epoch follows from these two; the generator is for the epoch's loader."""
-    torch.manual_seed(seed * 100_003 + epoch + (distributed.rank() << 40))  # every process drops out neurons of its own
+    """Seed torch so that all randomness in an epoch follows from these two; the generator is for the epoch's loader."""
+    torch.manual_seed(seed * 100_003 + epoch + (distributed.rank() << 40))  # dropout differs between processes
     return torch.Generator().manual_seed(seed * 100_003 + epoch)
 
 
 def train_epoch(
     net: nn.Module,
     loader: Iterable[dict],
-    loss: Loss,
-    optimiser: torch.optim.Optimizer,
+    loss: BatchLoss,
+    optimiser: Optimizer,
     *,
     device: torch.device,
     dtype: torch.dtype,
     title: str,
     clip: float | None = None,
-    scheduler: Scheduler | None = None,
+    scheduler: LRScheduler | None = None,
     accumulate: int = 1,
 ) -> dict[str, float]:
     """One pass over a loader.
 
     Args:
-        loss: a batch with `image` (B, 3, S, S) in [0, 1], `mask` (B, 1, S, S) and `tumour` (B,) to the loss and the figures
-            to show beside it.
-        clip: largest norm of the gradient, where it has one.
-        scheduler: stepped with the optimiser, where there is one.
-        accumulate: batches whose mean gradient makes a step; the loader's length is a multiple of it.
+        clip: largest norm of the gradient; None does not clip.
+        scheduler: stepped after each step of the optimiser.
+        accumulate: number of batches whose mean gradient makes a step; the loader's length is a multiple of it.
 
     Returns:
-        Means over the batches of all processes: `loss`, and the figures by their names.
+        Means over the batches of all processes: `loss`, and the loss function's metrics by name.
     """
     net.train()
     sums: dict[str, float] = {}
+    number = 0
     with tqdm(loader, desc=title, unit="batch", mininterval=5, disable=not distributed.is_main_process()) as bar:
-        for number, raw in enumerate(bar, 1):
+        for number, batch in enumerate(bar, 1):
             complete = number % accumulate == 0
             with nullcontext() if complete else distributed.no_sync(loss):
                 with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                    value, figures = loss(on_device(raw, device))
+                    value, metrics = loss(to_device(batch, device))
                 (value / accumulate).backward()
             if complete:
                 if clip:
@@ -130,36 +133,149 @@ def train_epoch(
                 optimiser.zero_grad(set_to_none=True)
                 if scheduler:
                     scheduler.step()
-            for key, figure in {"loss": value.item(), **figures}.items():
-                sums[key] = sums.get(key, 0.0) + figure
-            bar.set_postfix({k: f"{v / number:.4f}" for k, v in sums.items()})
+            for key, metric in {"loss": value.item(), **metrics}.items():
+                sums[key] = sums.get(key, 0.0) + metric
+            bar.set_postfix({key: f"{total / number:.4f}" for key, total in sums.items()})
     return distributed.mean_over_processes({key: total / number for key, total in sums.items()})
 
 
 def load_checkpoint(path: Path, recipe: str, device: torch.device) -> dict:
-    """What `save_checkpoint` wrote; ValueError when it is of a run by another recipe."""
+    """What `save_checkpoint` wrote; ValueError when the checkpoint belongs to another recipe."""
     state = torch.load(path, map_location=device, weights_only=True)
     if state["recipe"] != recipe:
-        raise ValueError(f"{path} is of a run with other options: {state['recipe']}; this one: {recipe}")
+        raise ValueError(f"expected a checkpoint with these options: {recipe}, got other options in {path}: {state['recipe']}")
     return state
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
-    """Write a checkpoint beside the last one, then in its place: an interruption leaves a whole one."""
+    """Write a checkpoint to a second file, then replace the old one: an interruption leaves one of them complete."""
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     partial.replace(path)
 
 
 def report(row: dict) -> None:
-    """An epoch's row, on a line."""
+    """Print an epoch's row on a line."""
     print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+
+
+def best_row(history: list[dict]) -> dict:
+    """The first epoch with the lowest validation loss."""
+    return min(history, key=lambda row: row["validation loss"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """The files that a training writes after each epoch: state to resume from, one row an epoch as CSV, curves as PNG."""
+
+    checkpoint: Path
+    history: Path
+    curves: Path
+
+    def write(self, state: dict) -> None:
+        """Write a checkpoint, and the rows in its `history`."""
+        for path in (self.checkpoint, self.history, self.curves):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(self.checkpoint, state)
+        write_csv(self.history, state["history"])
+        plot_history(state["history"], self.curves)
 
 
 def fit(
     net: nn.Module,
     *,
-    loss: Loss,
+    loss: BatchLoss,
+    optimiser: Optimizer,
+    load_epoch: Callable[[int], Iterable[dict]],
+    epochs: int,
+    files: RunFiles,
+    recipe: str,
+    resume: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+    scheduler: LRScheduler | None = None,
+    validate: Callable[[], dict[str, float]] | None = None,
+    validate_every: int = 1,
+    keep_best: bool = False,
+    patience: int | None = None,
+    clip: float | None = None,
+    accumulate: int = 1,
+) -> list[dict]:
+    """Train epoch by epoch.
+
+    All randomness in an epoch follows from the seed and the epoch's number (`seed_epoch`), and the checkpoint holds the rest: a
+    resumed run ends with the same weights as an uninterrupted one. A finished run can be resumed for more epochs.
+
+    Args:
+        net: trained in place; it holds every parameter of the optimiser.
+        load_epoch: number of the epoch, from 0, to its batches.
+        recipe: what a resumed run must share with the run that it continues.
+        scheduler: stepped after each step of the optimiser; `ReduceLROnPlateau` after each epoch, by the validation loss.
+        validate: metrics on the validation slices. It runs in evaluation mode, on the main process.
+        validate_every: epochs between validations; the last epoch is always validated.
+        keep_best: return the weights of the epoch with the lowest validation loss instead of the last epoch's. This, `patience`
+            and `ReduceLROnPlateau` need a `loss` from `validate` in every epoch, and a single process.
+        patience: epochs without a lower validation loss after which training stops; None trains all epochs.
+        clip, accumulate: see `train_epoch`.
+
+    Returns:
+        One row an epoch, as written to the history. Only the main process has the validation's metrics.
+
+    Raises:
+        ValueError: when the checkpoint to resume from has another recipe.
+        FloatingPointError: with `keep_best`, when the validation loss is not finite.
+    """
+    history: list[dict] = []
+    best: dict | None = None
+    if distributed.broadcast(resume and files.checkpoint.exists()):
+        state = load_checkpoint(files.checkpoint, recipe, device)
+        net.load_state_dict(state["net"])
+        optimiser.load_state_dict(state["optimiser"])
+        if scheduler:
+            scheduler.load_state_dict(state["scheduler"])
+        history, best = state["history"], state["best"]
+    plateau = scheduler if isinstance(scheduler, ReduceLROnPlateau) else None
+    synced_loss = distributed.sync_gradients(net, loss)
+    for epoch in range(len(history), epochs):
+        if patience and history and len(history) - best_row(history)["epoch"] >= patience:
+            print(f"stopped early: no lower validation loss in {patience} epochs")
+            break
+        began = time.perf_counter()
+        trained = train_epoch(
+            net, load_epoch(epoch), synced_loss, optimiser, device=device, dtype=dtype, title=f"epoch {epoch + 1}/{epochs}",
+            clip=clip, scheduler=None if plateau else scheduler, accumulate=accumulate,
+        )  # fmt: skip
+        row = {"epoch": epoch + 1} | {f"train {key}": value for key, value in trained.items()}
+        if validate and distributed.is_main_process() and ((epoch + 1) % validate_every == 0 or epoch + 1 == epochs):
+            net.eval()
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                row |= {f"validation {key}": value for key, value in validate().items()}
+        row |= {"learning rate": optimiser.param_groups[-1]["lr"], "seconds": time.perf_counter() - began}
+        report(row)
+        if keep_best and not math.isfinite(row["validation loss"]):
+            raise FloatingPointError(
+                f"expected a finite validation loss, got {row['validation loss']} in epoch {epoch + 1}; try a smaller --lr"
+            )
+        history.append(row)
+        if keep_best and best_row(history) is row:
+            best = copy.deepcopy(net.state_dict())
+        if plateau:
+            plateau.step(row["validation loss"])
+        if distributed.is_main_process():
+            files.write({
+                "net": net.state_dict(), "best": best, "optimiser": optimiser.state_dict(),
+                "scheduler": scheduler.state_dict() if scheduler else None, "history": history, "recipe": recipe,
+            })  # fmt: skip
+    if best:
+        net.load_state_dict(best)
+    net.eval()
+    return history
+
+
+def fit_one_cycle(
+    net: nn.Module,
+    *,
+    loss: BatchLoss,
     groups: list[dict],
     slices: list[dict],
     transform: Callable[[dict], dict],
@@ -170,83 +286,49 @@ def fit(
 ) -> list[dict]:
     """Train with AdamW on a one-cycle schedule; the last epoch's weights are the result, so validation selects nothing.
 
-    Everything random in an epoch follows from the seed and the epoch's number, and the checkpoint holds the rest:
-    a resumed run ends where an unbroken one would have; by another number of processes (`train.distributed`), up to rounding
-    and what batch norm sees. A step's `--batch` slices are shared among them, and each takes its own in `--accumulate` parts.
+    A run can be resumed with another number of processes (`train.distributed`); the weights are then the same up to rounding and
+    batch-norm statistics. The processes share the `--batch` slices of a step; each splits its part into `--accumulate` parts.
 
     Args:
-        net: trained in place; every module whose parameters stand in `groups`.
-        loss: as in `train_epoch`.
+        net: trained in place; every module whose parameters are in `groups`.
         groups: AdamW's parameter groups, each with its `lr`, the peak of its schedule.
-        slices: what `train.data.load_placed` gives.
+        slices: from `train.data.load_placed`.
         transform: augmentation of one such dict.
-        validate: figures on the validation patients, or None.
+        validate: metrics on the validation patients, or None.
 
     Returns:
-        One row an epoch, as written to `history.csv`; the validation's figures are on rank 0 alone.
+        See `fit`.
 
     Raises:
-        ValueError: when `--resume` meets a checkpoint of a run with other options, the batch cannot be shared, or there are too
-            few steps for a schedule.
+        ValueError: when the checkpoint to resume from has other options, the batch cannot be split evenly, or there are too few
+            steps for the schedule.
     """
     micro = distributed.micro_batch(options.batch, options.samples, options.accumulate)
-    batches = -(-options.samples // options.batch)
-    steps = options.epochs * batches
+    steps = options.epochs * -(-options.samples // options.batch)
     if steps < 3:
-        raise ValueError(f"{steps} steps came (--epochs, --samples, --batch); a schedule that rises and falls takes 3 or more")
-    out: Path = options.out
-    out.mkdir(parents=True, exist_ok=True)
+        raise ValueError(f"expected 3 steps or more for a one-cycle schedule, got {steps}; change --epochs, --samples or --batch")
     optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=device.type in ("cpu", "cuda"))
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+    scheduler = OneCycleLR(
         optimiser,
-        max_lr=[g["lr"] for g in groups],
+        max_lr=[group["lr"] for group in groups],
         total_steps=steps,
         pct_start=max(0.25, 2 / steps),  # a rise of under two steps divides by zero
     )
-    recipe = recipe_of(options)
-    history: list[dict] = []
-    checkpoint = out / "checkpoint.pt"
-    if distributed.broadcast(options.resume and checkpoint.exists()):
-        state = load_checkpoint(checkpoint, recipe, device)
-        net.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["optimiser"])
-        scheduler.load_state_dict(state["scheduler"])
-        history = state["history"]
     if options.on_device:
         slices = [one | {key: one[key].to(device) for key in ("image", "mask")} for one in slices]
-    sampler = TumourShareSampler(slices, options.samples, options.tumour_share, options.seed, options.evenness)
+    epoch_sampler = TumourShareSampler(slices, options.samples, options.tumour_share, options.seed, options.evenness)
+    dataset, sampler = distributed.split_over_processes(slices, transform, epoch_sampler, micro)
     if device.type == "cpu":
         speed_up_depthwise(net)
-    dataset, drawn = distributed.share(slices, transform, sampler, micro)
-    step_loss = distributed.synchronised(net, loss)
-    for epoch in range(len(history), options.epochs):
-        began = time.perf_counter()
-        sampler.epoch = epoch
-        loader = load_batches(dataset, drawn, micro, seed_epoch(options.seed, epoch), options, device)
-        means = train_epoch(
-            net, loader, step_loss, optimiser, device=device, dtype=dtype, title=f"epoch {epoch + 1}/{options.epochs}",
-            clip=5.0, scheduler=scheduler, accumulate=options.accumulate,
-        )  # fmt: skip
-        row = {"epoch": epoch + 1, "train loss": means.pop("loss"), **means, "learning rate": scheduler.get_last_lr()[-1]}
-        if (
-            validate
-            and distributed.is_main_process()
-            and ((epoch + 1) % options.validate_every == 0 or epoch + 1 == options.epochs)
-        ):
-            net.eval()
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                row |= validate()
-        row["seconds"] = time.perf_counter() - began
-        history.append(row)
-        report(row)
-        if not distributed.is_main_process():
-            continue
-        save_checkpoint(
-            checkpoint,
-            {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "scheduler": scheduler.state_dict(),
-             "history": history, "recipe": recipe},
-        )  # fmt: skip
-        write_csv(out / "history.csv", history)
-        plot_history(history, out / "curves.png")
-    net.eval()
-    return history
+
+    def load_epoch(epoch: int) -> DataLoader:
+        epoch_sampler.epoch = epoch
+        return make_loader(dataset, sampler, micro, seed_epoch(options.seed, epoch), options, device)
+
+    out: Path = options.out
+    files = RunFiles(checkpoint=out / "checkpoint.pt", history=out / "history.csv", curves=out / "curves.png")
+    return fit(
+        net, loss=loss, optimiser=optimiser, load_epoch=load_epoch, epochs=options.epochs, files=files,
+        recipe=recipe_of(options), resume=options.resume, device=device, dtype=dtype, scheduler=scheduler, validate=validate,
+        validate_every=options.validate_every, clip=CLIP, accumulate=options.accumulate,
+    )  # fmt: skip

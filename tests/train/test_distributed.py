@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from brainmri.zoo.nets import EffUNet
 from train import classifier, segmenter
-from train.distributed import share_batch_statistics
+from train.distributed import sync_batch_norm
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ["--smoke", "--precision", "float32", "--device", "cpu"]
@@ -24,12 +24,12 @@ EXACT = ["--frozen", "--dropout", "0"]  # no batch norm trains and nothing is dr
 DIES = """
 import itertools, runpy
 from train import distributed, loop
-moved, batches = loop.on_device, itertools.count(1)
-def on_device(*arguments):
+moved, batches = loop.to_device, itertools.count(1)
+def to_device(*arguments):
     if next(batches) == 4 and distributed.rank() == 1:
-        raise MemoryError("rank 1 has had enough")
+        raise MemoryError("rank 1 is out of memory")
     return moved(*arguments)
-loop.on_device = on_device
+loop.to_device = to_device
 runpy.run_module("train.segmenter", run_name="__main__")
 """
 
@@ -90,7 +90,7 @@ def test_a_dead_process_ends_the_run_and_another_number_resumes_it(tmp_path, alo
     script.write_text(DIES)
     done = torchrun(script, *SMOKE, "--out", broken)
     assert done.returncode == 1
-    assert "MemoryError: rank 1 has had enough" in done.stderr[done.stderr.index("Root Cause") :]
+    assert "MemoryError: rank 1 is out of memory" in done.stderr[done.stderr.index("Root Cause") :]
     assert len(torch.load(broken / "checkpoint.pt", weights_only=True)["history"]) == 1
     assert not (broken / "model.safetensors").exists()
 
@@ -103,9 +103,11 @@ def test_a_dead_process_ends_the_run_and_another_number_resumes_it(tmp_path, alo
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"--batch 8 and --samples 16 came; with 1 processes and --accumulate 3 .* of 3"):
+    with pytest.raises(
+        ValueError, match=r"--batch as a multiple of 3 \(1 processes, --accumulate 3\).* got --batch 8 and --samples 16"
+    ):
         segmenter.main([*SMOKE, "--accumulate", "3", "--out", str(tmp_path)])
-    with pytest.raises(ValueError, match="--accumulate 0 came"):
+    with pytest.raises(ValueError, match="expected --accumulate of 1 or more, got 0"):
         segmenter.main([*SMOKE, "--accumulate", "0", "--out", str(tmp_path)])
 
 
@@ -113,8 +115,8 @@ def test_shared_batch_statistics_leave_the_network_what_it_is():
     net = EffUNet().eval()
     image, keys = torch.randn(1, 3, 64, 64), list(net.state_dict())
     with torch.inference_mode():
-        before = net(image)
-        share_batch_statistics(net)
+        before = net(image).mask
+        sync_batch_norm(net)
         assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in net.modules())
-        assert torch.equal(net(image), before)
+        assert torch.equal(net(image).mask, before)
     assert list(net.state_dict()) == keys

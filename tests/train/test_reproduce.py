@@ -160,7 +160,7 @@ def test_smoke(run):
     histories = [*stages, *(run / f"{name}.csv" for name in reproduce.NETWORKS if name != OURS)]
     assert [path.read_text().count("\n") for path in histories] == [3] * 5  # the columns, two epochs
     rows = json.loads((run / "table.json").read_text())["rows"]
-    assert [row["figure"] for row in rows][:3] == list(PAPER)
+    assert [row["figure"] for row in rows][:3] == [label(name) for name in PAPER]
     assert all(0 <= row["same_protocol"] <= 1 for row in rows)
     for column in ("our_network", "split_by_patient"):
         assert [row[column] is None for row in rows] == [False, False, True, False, True]
@@ -248,8 +248,10 @@ def test_a_run_folder_in_the_repository_is_refused():
 
 def test_the_table(tmp_path):
     def measured(figures, neighbours):
-        return {"figures": figures, "measured_slices": 125, "measured_patients": 70, "neighbour_in_training": neighbours,
-                "training_slices": 942, "epoch": 31, "epochs": 51, "command": "python -m train.paper.reproduce paper"}  # fmt: skip
+        return {
+            "figures": figures, "measured_slices": 125, "measured_patients": 70, "neighbour_in_training": neighbours,
+            "training_slices": 942, "epoch": 31, "epochs": 51, "command": "python -m train.paper.reproduce paper",
+        }  # fmt: skip
 
     tversky, sliced, accuracy = PAPER
     runs = {

@@ -29,8 +29,8 @@ slices, which also selected the epoch, because the paper has no test slices for 
 recipe, with the same shares of patients instead of slices. The difference between these two columns is the effect of the split,
 and of chance, because few patients are measured. "Our network": one of this project's networks by its own recipe (ImageNet
 weights, augmentation, head crop, predictions averaged with the mirrored view), on the same slices as "same protocol". "Shipped":
-this project's models by their own recipes (augmentation, head crop, slices without tumour), each evaluated on patients not used for
-training, with predictions averaged with the mirrored view."""
+this project's models by their own recipes (augmentation, head crop, slices without tumour), each evaluated on patients not
+used for training, with predictions averaged with the mirrored view."""
 
 
 def shipped(name: str, own: str) -> dict[str, float]:

@@ -1,5 +1,5 @@
-"""Splits by slice, as the paper made them: a patient's neighbouring slices fall on both sides; and one of the same shares by
-patient, to tell what that does. For `train.paper.reproduce` alone."""
+"""Splits by slice, as in the paper: neighbouring slices of a patient can be in training and test. A split by patient with the
+same shares shows the effect. Only for `train.paper.reproduce`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from train.datasets.lgg import HELD_OUT
 
 @dataclass(frozen=True, kw_only=True)
 class SliceSplit:
-    """Slices by role. Raises ValueError when one stands in two roles, or one of a held-out patient in any."""
+    """Slices by role. Raises ValueError when a slice has two roles, or belongs to a held-out patient."""
 
     train: tuple[Slice, ...]
     validation: tuple[Slice, ...]
@@ -22,7 +22,7 @@ class SliceSplit:
     def __post_init__(self) -> None:
         everything = [*self.train, *self.validation, *self.test]
         if len(set(everything)) < len(everything):
-            raise ValueError("a slice stands in two roles")
+            raise ValueError("expected every slice in one role, got a slice in two roles")
         if held := set(self.patients) & HELD_OUT:
             raise ValueError(f"held-out patients in a split: {', '.join(sorted(held))}")
 
@@ -32,18 +32,18 @@ class SliceSplit:
         return tuple(sorted({s.case for role in (self.train, self.validation, self.test) for s in role}))
 
     def with_a_neighbour_in_training(self, role: tuple[Slice, ...]) -> int:
-        """How many slices of a role lie next to a training slice: the same patient's, the number before or after."""
+        """How many slices of a role are next to a training slice: same patient, one number before or after."""
         seen = {(s.case, s.number) for s in self.train}
         return sum(bool(seen & {(s.case, s.number - 1), (s.case, s.number + 1)}) for s in role)
 
 
 def split_for_segmenter(slices: list[Slice], seed: int) -> SliceSplit:
-    """85 % train, 11.25 % test, 3.75 % validation: 15 % put aside, a quarter of them to pick the epoch by."""
+    """85% train, 11.25% test, 3.75% validation; the validation slices select the epoch."""
     return SliceSplit(**_shares(slices, seed))
 
 
 def split_for_segmenter_by_patient(slices: list[Slice], seed: int) -> SliceSplit:
-    """The same shares of the patients instead: all slices of a patient have one role."""
+    """The same shares, of patients: all slices of a patient have one role."""
     roles = _shares(sorted({s.case for s in slices}), seed)
     return SliceSplit(**{role: tuple(s for s in slices if s.case in cases) for role, cases in roles.items()})
 
@@ -55,6 +55,6 @@ def _shares(items: list, seed: int) -> dict[str, tuple]:
 
 
 def split_for_classifier(slices: list[Slice], tumour: list[bool], seed: int) -> SliceSplit:
-    """90 % train, 10 % validation, each with the same share of tumour slices; the paper has no test slices here."""
+    """90% train, 10% validation, with the same share of tumour slices in each; the paper has no test slices here."""
     train, validation = train_test_split(slices, test_size=0.1, stratify=tumour, random_state=seed)
     return SliceSplit(train=tuple(train), validation=tuple(validation))
