@@ -1,4 +1,4 @@
-"""Random changes that a slice may plausibly have undergone, as MONAI transforms on placed slices."""
+"""Augmentation: MONAI transforms that change placed slices as scanners and uploads plausibly do."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from brainmri.io.pixels import FLAIR
 
 
 class RandReplaceWithFlaird(mt.RandomizableTransform, mt.MapTransform):
-    """Put FLAIR into the pre-contrast channel, the post-contrast channel or, most often, both.
+    """Replace the pre-contrast channel, the post-contrast channel or, most often, both by FLAIR.
 
-    The dataset does so where a sequence is missing, and an upload of one sequence arrives that way.
+    The dataset does this where a sequence is missing, and so does an upload of a single sequence.
     """
 
     def __init__(self, keys, prob: float) -> None:
@@ -35,7 +35,7 @@ class RandReplaceWithFlaird(mt.RandomizableTransform, mt.MapTransform):
 
 
 class RandChannelGammad(mt.RandomizableTransform, mt.MapTransform):
-    """Each channel with a gamma and a gain of its own: scanners weight and scale the sequences differently."""
+    """Apply a random gamma and gain to each channel: scanners weight and scale the sequences differently."""
 
     def __init__(self, keys, prob: float, gamma: tuple[float, float], gain: tuple[float, float]) -> None:
         mt.MapTransform.__init__(self, keys)
@@ -44,33 +44,33 @@ class RandChannelGammad(mt.RandomizableTransform, mt.MapTransform):
 
     def randomize(self, data=None) -> None:
         super().randomize(None)
-        self.drawn_gamma = torch.tensor(self.R.uniform(*self.gamma, size=(3, 1, 1)), dtype=torch.float32)
-        self.drawn_gain = torch.tensor(self.R.uniform(*self.gain, size=(3, 1, 1)), dtype=torch.float32)
+        self.sampled_gamma = torch.tensor(self.R.uniform(*self.gamma, size=(3, 1, 1)), dtype=torch.float32)
+        self.sampled_gain = torch.tensor(self.R.uniform(*self.gain, size=(3, 1, 1)), dtype=torch.float32)
 
     def __call__(self, data: dict) -> dict:
         self.randomize()
         data = dict(data)
         if self._do_transform:
             for key in self.keys:
-                data[key] = data[key].clamp(min=0) ** self.drawn_gamma * self.drawn_gain
+                data[key] = data[key].clamp(min=0) ** self.sampled_gamma * self.sampled_gain
         return data
 
 
 def augmentation(size: int) -> mt.Compose:
-    """For dicts with `image` (3, size, size) in [0, 1] and `mask` (1, size, size) in [0, 1]; normalisation comes after.
+    """For dicts with `image` (3, size, size) and `mask` (1, size, size), both in [0, 1]; normalise afterwards.
 
-    FLAIR replaces missing sequences last among the intensity changes, so that equal channels stay equal.
+    FLAIR replaces the other channels after all other intensity changes, so that equal channels stay equal.
     """
-    both = ["image", "mask"]
+    keys = ["image", "mask"]
     shift = 0.08 * size
     return mt.Compose([
-        mt.RandFlipd(both, prob=0.5, spatial_axis=1),
-        mt.RandAffined(both, prob=0.9, rotate_range=0.4, shear_range=0.1, scale_range=0.2,
+        mt.RandFlipd(keys, prob=0.5, spatial_axis=1),
+        mt.RandAffined(keys, prob=0.9, rotate_range=0.4, shear_range=0.1, scale_range=0.2,
                        translate_range=shift, mode="bilinear", padding_mode="zeros"),
         RandChannelGammad("image", prob=0.7, gamma=(0.7, 1.4), gain=(0.7, 1.3)),
         mt.RandBiasFieldd("image", prob=0.1, coeff_range=(0.0, 0.2)),
         mt.RandGaussianSmoothd("image", prob=0.1, sigma_x=(0.3, 1.2), sigma_y=(0.3, 1.2)),
         mt.RandGaussianNoised("image", prob=0.3, std=0.03),
         RandReplaceWithFlaird("image", prob=0.35),
-        mt.EnsureTyped(both, track_meta=False),
+        mt.EnsureTyped(keys, track_meta=False),
     ])  # fmt: skip

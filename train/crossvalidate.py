@@ -1,9 +1,9 @@
 """Train one recipe on every fold: python -m train.crossvalidate segmenter|classifier --data DIR --out CV [--folds 5] [options…]
 
-Each fold is a run of its own, `CV/fold-K`, with whatever options `train.segmenter` or `train.classifier` takes. Finished folds
-are left alone and an interrupted one resumes, so the same command may be given again and again until all are there. `--start CV`
-starts each fold from another cross-validation's run of the same fold, and `--teacher CV` has such a run teach it. Then
-`python -m train.release.release --validated CV/fold-*` measures every patient by the fold that never saw it.
+Each fold is a run in `CV/fold-K`, with any options of `train.segmenter` or `train.classifier`. Finished folds are skipped and an
+interrupted fold resumes, so the same command can be repeated until all folds are finished. `--start CV` starts each fold from the
+same fold of another cross-validation, and `--teacher CV` uses that fold as teacher. Then
+`python -m train.release.release --validated CV/fold-*` evaluates every patient with the fold that did not train on it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ COMMANDS = {"segmenter": segmenter, "classifier": classifier}
 
 
 def main(arguments: list[str] | None = None) -> list[Path]:
-    """Train what is missing; returns the folds' run folders."""
+    """Train the folds that are not finished; returns the run folders of all folds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=list(COMMANDS))
-    parser.add_argument("--out", type=Path, required=True, help="folder for the folds' runs")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs of the folds")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--start", type=Path, help="folder with a run of each fold to start from")
     parser.add_argument("--teacher", type=Path, help="folder with a run of each fold to learn from")
@@ -36,9 +36,9 @@ def main(arguments: list[str] | None = None) -> list[Path]:
                 print(f"{run} is finished")
                 continue
             others = {"--start": options.start, "--teacher": options.teacher}
-            of_fold = [part for name, folder in others.items() if folder for part in (name, str(folder / run.name))]
-            which = ["--folds", str(options.folds), "--fold", str(fold), "--out", str(run), "--resume"]
-            command.main([*recipe, *of_fold, *which])
+            paths = [part for name, folder in others.items() if folder for part in (name, str(folder / run.name))]
+            of_fold = ["--folds", str(options.folds), "--fold", str(fold), "--out", str(run), "--resume"]
+            command.main([*recipe, *paths, *of_fold])
     return runs
 
 

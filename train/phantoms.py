@@ -1,7 +1,7 @@
-"""Synthetic brain-like slices, drawn from nothing but a seed: for tests, and for `--smoke` where no dataset is at hand.
+"""Synthetic brain-like slices, generated from a seed: for tests, and for `--smoke` without a dataset.
 
-They have what the networks look at (a bright scalp, a dark skull, grey and white matter, dark ventricles, a lesion that
-is bright on FLAIR) and the dataset's layout on disk. They teach a network nothing about patients.
+They show what the networks rely on (a bright scalp, a dark skull, grey and white matter, dark ventricles, a lesion that is
+bright on FLAIR) and are written in the layout of the LGG dataset. A network trained on them learns nothing about patients.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# Intensities in 0..1 on pre-contrast T1, FLAIR and post-contrast T1; grey and white swap places between T1 and FLAIR.
+# intensities in [0, 1] on pre-contrast T1, FLAIR and post-contrast T1; grey matter is brighter than white on FLAIR only
 SCALP = (0.55, 0.50, 0.58)
 SKULL = (0.05, 0.04, 0.06)
 FLUID = (0.12, 0.06, 0.12)
@@ -22,26 +22,26 @@ NOISE = 0.012
 
 
 def _smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """Random hills, `cells` of them across: (size, size) float32, about -2..2."""
+    """Smooth noise with `cells` cells a side: (size, size) float32, about -2 to 2."""
     coarse = rng.standard_normal((cells, cells)).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def _soft(inside: np.ndarray, edge: float) -> np.ndarray:
-    """A signed depth (positive inside) to a coverage in 0..1 that rises over `edge`."""
+    """A signed depth (positive inside) to a coverage in [0, 1] that rises over `edge`."""
     return np.clip(inside / edge + 0.5, 0, 1)
 
 
 def _draw(
     size: int, lesion: tuple[float, float, float] | None, anatomy: int, noise: int, head: float, flair_only: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One slice and its mask; `anatomy` and `noise` are seeds, so that the slices of a volume share the first only.
+    """One slice and its mask; `anatomy` and `noise` are seeds; the slices of a volume share the anatomy only.
 
     Returns:
         (size, size, 3) uint8, and (size, size) bool.
     """
     rng = np.random.default_rng(anatomy)
-    # Down and right from the centre of the frame, in units in which the whole head has radius 1.
+    # coordinates from the centre, down and to the right, in units of the head's radius
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     y, x = (axis / (0.46 * head))[:, None], (axis / (0.36 * head))[None, :]
     pixel = 1 / (0.41 * head * size)
@@ -59,7 +59,7 @@ def _draw(
     if lesion is not None:
         row, column, radius = lesion
         from_centre = np.hypot(axis[:, None] + 0.5 - row, axis[None, :] + 0.5 - column)
-        abnormal = np.minimum(radius * (1 + 0.15 * boundary) - from_centre, 0.4 * brain)  # it never leaves the brain
+        abnormal = np.minimum(radius * (1 + 0.15 * boundary) - from_centre, 0.4 * brain)  # clipped to the brain
 
     channels = []
     for k in (1, 1, 1) if flair_only else (0, 1, 2):
@@ -77,11 +77,11 @@ def _draw(
         channels.append(picture)
     image = np.stack(channels, axis=-1) * (1 + 0.06 * _smooth_noise(rng, size, 3))[..., None]
 
-    # The magnitude of a complex signal with Gaussian noise on both parts is Rician: never negative, not quite 0 in the air.
-    draw = np.random.default_rng([anatomy, noise]).standard_normal((2, size, size, 3)) * NOISE
+    # Rician noise, the magnitude of a complex signal with Gaussian noise: never negative, slightly above 0 in air
+    gaussian = np.random.default_rng([anatomy, noise]).standard_normal((2, size, size, 3)) * NOISE
     if flair_only:
-        draw[...] = draw[..., :1]  # one sequence in three channels, and so one and the same noise
-    image = np.hypot(image + draw[0], draw[1])
+        gaussian[...] = gaussian[..., :1]  # one sequence in three channels has the same noise in each
+    image = np.hypot(image + gaussian[0], gaussian[1])
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8), abnormal > 0
 
 
@@ -91,10 +91,10 @@ def phantom_slice(
     """One axial slice, nose up, and the true mask of its lesion.
 
     Args:
-        size: the side in pixels.
+        size: side in pixels.
         lesion: (row, column, radius) as fractions of the side; None for a healthy slice.
-        seed: what the anatomy, the outline of the lesion and the noise are drawn from.
-        flair_only: FLAIR in all three channels, the dataset's way of saying that the other sequences are missing.
+        seed: determines the anatomy, the outline of the lesion and the noise.
+        flair_only: FLAIR in all three channels, as in the dataset where the other sequences are missing.
 
     Returns:
         (size, size, 3) uint8: pre-contrast T1, FLAIR, post-contrast T1; and (size, size) bool.
@@ -103,7 +103,7 @@ def phantom_slice(
 
 
 def phantom_volume(slices: int = 8, size: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A head in slices, smaller towards both ends, with one lesion that runs through about half of them.
+    """A head, smaller in the first and last slices, with one lesion in about half of the slices.
 
     Returns:
         (slices, size, size, 3) uint8, and (slices, size, size) bool.
@@ -119,7 +119,9 @@ def phantom_volume(slices: int = 8, size: int = 64, seed: int = 0) -> tuple[np.n
         head = float(np.sqrt(1 - 0.65 * along**2))
         lesion = None
         if first <= n < first + reach:
-            through = ((n - first + 0.5) / reach * 2 - 1) * 0.8  # short of the poles, so that every slice of it shows some
+            through = (
+                (n - first + 0.5) / reach * 2 - 1
+            ) * 0.8  # short of the poles, so that every slice of the lesion shows some of it
             lesion = (0.5 + row * head, 0.5 + column * head, radius * head * float(np.sqrt(1 - through**2)))
         image, mask = _draw(size, lesion, seed, n, head, False)
         images.append(image)
@@ -128,10 +130,10 @@ def phantom_volume(slices: int = 8, size: int = 64, seed: int = 0) -> tuple[np.n
 
 
 def write_phantom_dataset(root: str | Path, patients: int = 2, slices: int = 8, size: int = 64, seed: int = 0) -> list[str]:
-    """Write phantom volumes in the layout of the Kaggle dataset: `root/kaggle_3m/<case>/<case>_<n>.tif` and `_<n>_mask.tif`.
+    """Write phantom volumes in the layout of the LGG dataset: `root/kaggle_3m/<case>/<case>_<n>.tif` and `_<n>_mask.tif`.
 
     Returns:
-        The names of the cases, in order; two institutions take turns, since splits are made within each.
+        The names of the cases, in order; they alternate between two institutions, because splits are stratified by institution.
     """
     cases = []
     for patient in range(1, patients + 1):

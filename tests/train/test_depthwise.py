@@ -1,4 +1,4 @@
-"""Hastened gradients of depthwise convolutions are torch's own."""
+"""Faster gradients of depthwise convolutions equal torch's."""
 
 from copy import deepcopy
 
@@ -12,7 +12,7 @@ from train.depthwise import speed_up_depthwise
 
 
 def gradients(net: nn.Module, image: torch.Tensor, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    """Of the image and of every parameter, of a loss that weighs each place of the output otherwise."""
+    """Gradients of the image and of every parameter, for a loss that weights each output pixel differently."""
     image = image.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         out = net(image)
@@ -23,7 +23,7 @@ def gradients(net: nn.Module, image: torch.Tensor, dtype: torch.dtype = torch.fl
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("side", [15, 16])
-def test_gradients_are_those_of_torch(kernel, stride, side):
+def test_gradients_equal_torchs(kernel, stride, side):
     torch.manual_seed(0)
     plain = SameConv2d(6, 6, kernel, stride, groups=6, bias=False)
     fast = deepcopy(plain)
@@ -32,12 +32,12 @@ def test_gradients_are_those_of_torch(kernel, stride, side):
     for ours, theirs in zip(gradients(fast, image), gradients(plain, image), strict=True):
         torch.testing.assert_close(ours, theirs)
     for ours, theirs in zip(gradients(fast, image, torch.bfloat16), gradients(plain, image), strict=True):
-        assert (ours - theirs).norm() < 0.02 * theirs.norm()  # the rounding of bfloat16
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()  # bfloat16 rounding
 
 
-def test_a_network_has_its_depthwise_layers_hastened_and_no_others():
+def test_only_the_depthwise_layers_of_a_network_change():
     net = EffUNet()
     speed_up_depthwise(net)
-    hastened = [module for module in net.modules() if "_conv_forward" in vars(module)]
-    assert len(hastened) == 16  # a depthwise layer in each block of EfficientNet-lite0
-    assert all(module.groups > 1 for module in hastened)
+    changed = [module for module in net.modules() if "_conv_forward" in vars(module)]
+    assert len(changed) == 16  # one depthwise layer in each block of EfficientNet-lite0
+    assert all(module.groups > 1 for module in changed)

@@ -28,7 +28,7 @@ SMOKE = ["paper", "--smoke", "--precision", "float32"]
 ONE_SLICE = [{"image": torch.zeros(3, 4, 4), "mask": torch.zeros(1, 4, 4), "tumour": 0}]
 
 
-def made_up(count: int, case: str = "TCGA_CS_0001_20000101") -> list[Slice]:
+def make_slices(count: int, case: str = "TCGA_CS_0001_20000101") -> list[Slice]:
     return [
         Slice(case=case, number=n, image=Path(f"{case}_{n}.tif"), mask=Path(f"{case}_{n}_mask.tif")) for n in range(1, count + 1)
     ]
@@ -36,18 +36,18 @@ def made_up(count: int, case: str = "TCGA_CS_0001_20000101") -> list[Slice]:
 
 @pytest.mark.parametrize(
     ("tumour_slices", "train", "test", "validation"),
-    [(1109, 942, 125, 42), (1373, 1167, 154, 52)],  # the 90 patients, and all 110: 85 %, 11.25 %, 3.75 %
+    [(1109, 942, 125, 42), (1373, 1167, 154, 52)],  # the 90 patients, and all 110: 85%, 11.25%, 3.75%
 )
 def test_the_segmenters_split(tumour_slices, train, test, validation):
-    slices = made_up(tumour_slices)
+    slices = make_slices(tumour_slices)
     split = split_for_segmenter(slices, seed=0)
     assert (len(split.train), len(split.test), len(split.validation)) == (train, test, validation)
     assert {*split.train, *split.test, *split.validation} == set(slices)
     assert split == split_for_segmenter(slices, seed=0) != split_for_segmenter(slices, seed=1)
 
 
-def test_the_split_by_patient_deals_patients():
-    slices = [s for number in range(90) for s in made_up(12, f"TCGA_CS_{number:04}_20000101")]
+def test_the_split_by_patient_keeps_patients_together():
+    slices = [s for number in range(90) for s in make_slices(12, f"TCGA_CS_{number:04}_20000101")]
     split = split_for_segmenter_by_patient(slices, seed=0)
     roles = [{s.case for s in role} for role in (split.train, split.test, split.validation)]
     assert [len(cases) for cases in roles] == [76, 10, 4]
@@ -58,7 +58,7 @@ def test_the_split_by_patient_deals_patients():
 
 
 def test_the_classifiers_split_keeps_the_share_of_tumour():
-    slices = made_up(3246)
+    slices = make_slices(3246)
     tumour = [s.number <= 1109 for s in slices]
     split = split_for_classifier(slices, tumour, seed=0)
     assert (len(split.train), len(split.validation), len(split.test)) == (2921, 325, 0)
@@ -66,18 +66,18 @@ def test_the_classifiers_split_keeps_the_share_of_tumour():
     assert split == split_for_classifier(slices, tumour, seed=0) != split_for_classifier(slices, tumour, seed=1)
 
 
-def test_a_slice_in_two_roles_and_a_held_out_patient_are_refused():
-    slices = made_up(3)
+def test_leaks_between_roles_are_refused():
+    slices = make_slices(3)
     with pytest.raises(ValueError, match="two roles"):
         SliceSplit(train=tuple(slices), validation=tuple(slices[:1]))
     with pytest.raises(ValueError, match="held-out"):
-        SliceSplit(train=tuple(slices), validation=(), test=tuple(made_up(1, min(HELD_OUT))))
+        SliceSplit(train=tuple(slices), validation=(), test=tuple(make_slices(1, min(HELD_OUT))))
 
 
-def test_neighbours_are_of_the_same_patient():
-    one, other = made_up(9), made_up(9, "TCGA_DU_0002_20000101")
+def test_neighbours_belong_to_the_same_patient():
+    one, other = make_slices(9), make_slices(9, "TCGA_DU_0002_20000101")
     split = SliceSplit(train=(one[0], one[4]), validation=(other[1],), test=(one[1], one[2], one[3], one[8], other[3]))
-    assert split.with_a_neighbour_in_training(split.test) == 2  # the second and the fourth slice of the first patient
+    assert split.with_a_neighbour_in_training(split.test) == 2  # the second and fourth slices of the first patient
     assert split.with_a_neighbour_in_training(split.validation) == 0
 
 
@@ -112,14 +112,14 @@ def fit_weight(net, optimiser, out, epochs, loss=None, resume=False, **schedule)
     )  # fmt: skip
 
 
-def test_a_plateau_cuts_the_rate_and_then_stops_the_run(tmp_path):
+def test_a_plateau_lowers_the_rate_and_then_stops_the_run(tmp_path):
     net = Weight()
     optimiser = torch.optim.SGD(net.parameters(), lr=0.05)
     history = fit_weight(
         net, optimiser, tmp_path / "run", 60, lambda batch: (net.weight * 0 + 1, {}),
         scheduler=plateau_scheduler(optimiser), patience=20,
     )  # fmt: skip
-    # the first epoch is the best; ten without a better one cut the rate, twenty end the run
+    # the first epoch is the best; ten epochs without a better one lower the rate, twenty stop the run
     assert [row["learning rate"] for row in history] == pytest.approx([0.05] * 11 + [0.01] * 10)
 
 
@@ -130,7 +130,7 @@ def test_the_best_epochs_weights_are_kept(tmp_path):
     assert net.weight.item() == pytest.approx(-1.2)
 
 
-def test_a_finished_run_goes_on_for_more_epochs(tmp_path):
+def test_a_finished_run_can_be_resumed_for_more_epochs(tmp_path):
     whole, broken = Weight(), Weight()
     expected = fit_weight(whole, KerasAdam(whole.parameters(), lr=0.05, eps=0.1), tmp_path / "whole", 4)
     for epochs in (2, 4):
@@ -140,7 +140,7 @@ def test_a_finished_run_goes_on_for_more_epochs(tmp_path):
     assert torch.equal(broken.weight, whole.weight)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     net = Weight()
     with pytest.raises(FloatingPointError, match="nan in epoch 1; try a smaller --lr"):
         fit_weight(net, torch.optim.SGD(net.parameters(), lr=1.0), tmp_path / "run", 5, lambda batch: (net.weight * math.nan, {}))
@@ -158,7 +158,7 @@ def test_smoke(run):
         assert (run / f"figure-{number}.png").read_bytes().startswith(b"\x89PNG")
     stages = [run / OURS / f"stage-{number}" / "history.csv" for number in (1, 2)]
     histories = [*stages, *(run / f"{name}.csv" for name in reproduce.NETWORKS if name != OURS)]
-    assert [path.read_text().count("\n") for path in histories] == [3] * 5  # the columns, two epochs
+    assert [path.read_text().count("\n") for path in histories] == [3] * 5  # the header and two epochs
     rows = json.loads((run / "table.json").read_text())["rows"]
     assert [row["figure"] for row in rows][:3] == [label(name) for name in PAPER]
     assert all(0 <= row["same_protocol"] <= 1 for row in rows)
@@ -167,7 +167,7 @@ def test_smoke(run):
     assert str(run) not in (run / "table.md").read_text()
 
 
-def test_the_run_is_an_entry_that_says_it_was_split_by_slice(run):
+def test_the_run_is_an_entry_split_by_slice(run):
     entry = load(run, device="cpu").entry
     assert (entry.name, entry.parameters) == ("resunet-paper", 1_210_513)
     assert not entry.preprocess.crop
@@ -178,57 +178,57 @@ def test_the_run_is_an_entry_that_says_it_was_split_by_slice(run):
     assert split["unit"] == "slice"
     assert (len(split["train"]), split["validation"], len(split["held_out"])) == (7, [], 20)
     assert [len(split["slices"][role]) for role in ("train", "test", "validation")] == [11, 2, 1]
-    # whoever starts from it or learns from it may validate on none of its patients
+    # a run that starts from it or learns from it cannot validate on any of its patients
     with pytest.raises(ValueError, match="trained on 1 of this run's validation patients"):
         load_unleaked(run, Split(train=(), validation=(split["train"][0],), held_out=HELD_OUT), torch.device("cpu"))
 
 
-def test_the_run_by_patient_is_another_entry(run):
+def test_the_run_by_patient_is_a_separate_entry(run):
     split = json.loads((run / "segmenter-by-patient" / "split.json").read_text())
     assert [len({s.rsplit("_", 1)[0] for s in split["slices"][role]}) for role in ("train", "test", "validation")] == [5, 1, 1]
     assert {s.rsplit("_", 1)[0] for s in split["slices"]["train"]} == set(split["train"])
     assert load(run / "segmenter-by-patient", device="cpu").entry.metrics == {}
 
 
-def test_our_network_has_the_very_slices_of_the_papers(run):
+def test_our_network_uses_the_same_slices_as_the_papers(run):
     paper, ours = (json.loads((folder / "split.json").read_text())["slices"] for folder in (run, run / OURS))
     assert ours == paper
     entry = load(run / OURS, device="cpu").entry
     assert (entry.net, entry.arguments, entry.flips, entry.preprocess.crop) == ("EffUNet", {"encoder": "lite2"}, True, True)
-    said = json.loads((run / "table.json").read_text())["runs"][OURS]
-    assert (said["training_slices"], said["measured_slices"], said["epoch"], said["epochs"]) == (11, 2, 4, 4)
+    recorded = json.loads((run / "table.json").read_text())["runs"][OURS]
+    assert (recorded["training_slices"], recorded["measured_slices"], recorded["epoch"], recorded["epochs"]) == (11, 2, 4, 4)
     assert (run / OURS / "figure-3.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_released_entry_has_a_card_that_says_so(run, tmp_path):
+def test_the_card_of_a_released_entry_states_the_protocol(run, tmp_path):
     reproduce.release(run, tmp_path)
     entry = read_entry(tmp_path / "resunet-paper")
     text = (entry.folder / "README.md").read_text()
     assert text == card.model_card(entry)
     assert "The released weights are the measured ones." in text
     assert "split: test slices" in text
-    assert "scales it to 64 x 64" in text
-    assert "crops the head" not in text
+    assert "scales the image to 64 x 64" in text
+    assert "crops the image" not in text
     assert "volumetric Dice" not in text
     assert entry.selfcheck
     assert card.readme_row(entry) == "| `resunet-paper` | 1.21 M | - | - | - | - | - | - |"
 
 
-def test_one_network_alone_keeps_the_others_figures(run):
+def test_training_one_network_keeps_the_metrics_of_the_others(run):
     reproduce.main([*SMOKE, "--only", "segmenter", "--resume", "--out", str(run)])
     assert len(json.loads((run / "table.json").read_text())["rows"]) == 5
 
 
-def test_resume_ends_where_an_unbroken_run_does(tmp_path, run, monkeypatch):
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path, run, monkeypatch):
     save = torch.save
 
-    def save_and_die(*arguments, **keywords):
+    def save_and_interrupt(*arguments, **keywords):
         save(*arguments, **keywords)
         raise KeyboardInterrupt
 
     command = [*SMOKE, "--only", "segmenter", "--out", str(tmp_path)]
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", save_and_die)
+        patch.setattr(torch, "save", save_and_interrupt)
         with pytest.raises(KeyboardInterrupt):
             reproduce.main(command)
     (tmp_path / "segmenter.partial").rename(tmp_path / "segmenter.pt")
