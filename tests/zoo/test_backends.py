@@ -87,17 +87,17 @@ def test_integers_pass_the_self_check(name):
 
 BY_TORCH_COMPILE = """
 import torch
-from torch import nn
-from brainmri.runtime import Served, by_torch_compile, in_half
+from brainmri.zoo.backends import Served, by_torch_compile, in_half
+from tests.support.tiny_network import TinyNet
 torch.manual_seed(0)
-net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 1, 1))  # compiles in seconds
-served, cpu = Served(net, ("segmentation",)).eval(), torch.device("cpu")
+net = TinyNet()  # compiles in seconds
+served, cpu = Served(net, net.tasks).eval(), torch.device("cpu")
 run, views = by_torch_compile(served, 32, cpu), torch.randn(6, 3, 32, 32)
 for part in (views, views[:1]):
-    (expected,), (found,) = in_half(served, cpu)(part), run(part)
-    assert found.dtype is torch.float32
-    assert (expected.sigmoid() - found.sigmoid()).abs().max() < 0.01
-net(views.requires_grad_()).sum().backward()  # as an explanation does, beside it
+    for expected, found in zip(in_half(served, cpu)(part), run(part), strict=True):
+        assert found.dtype is torch.float32
+        assert (expected.sigmoid() - found.sigmoid()).abs().max() < 0.01
+net(views.requires_grad_()).mask.sum().backward()  # as an explanation does, beside it
 print("alike")
 """
 
@@ -245,7 +245,7 @@ def test_nothing_is_reported_to_anybody():
     """OpenVINO reports its use on being imported, unless the package that does it is missing."""
     program = """
 import sys
-from brainmri.runtime import load_openvino
+from brainmri.zoo.backends import load_openvino
 openvino = load_openvino()
 assert sys.modules["openvino_telemetry"] is None
 assert "stub" in openvino.tools.ovc.telemetry_utils.tm.__name__, openvino.tools.ovc.telemetry_utils.tm
@@ -289,20 +289,21 @@ def test_the_benchmark_compares_every_runtime(tmp_path, monkeypatch, capsys):
         main(["bench", "resnet50-lgg", "--runs", "0"])
 
 
-def test_ways_are_told_apart_from_plain_torch(monkeypatch):
+def test_cpu_backends_are_compared_with_plain_torch(monkeypatch):
     def two(model, views, threads):
         net = model.run.served
         return {cpu_runtimes.PLAIN: net, "upside down": lambda views: tuple(-answer for answer in net(views))}
 
-    monkeypatch.setattr(cpu_runtimes, "ways", two)
-    plain, upside_down = cpu_runtimes.compare("resunet-lgg", batch=3, runs=1).splitlines()[2:]
+    monkeypatch.setattr(cpu_runtimes, "cpu_backends", two)
+    plain, upside_down = cpu_runtimes.benchmark("resunet-lgg", batch=3, runs=1).splitlines()[2:]
     assert plain.startswith("| plain torch |")
     assert "(1.0x)" in plain
     assert plain.endswith("| 0.0e+00 |")
-    assert float(upside_down.split("|")[-2]) > 0.5  # where there is a lesion, none is found
+    assert float(upside_down.split("|")[-2]) > 0.5  # the lesion is missed
 
 
-def test_the_largest_difference_of_any_way_is_told():
+def test_max_difference_is_of_probabilities():
     mask, verdict, features = torch.tensor([[0.0, 2.0]]), torch.tensor([0.0]), torch.tensor([[5.0]])
-    assert cpu_runtimes.gap((mask, verdict, features), (mask, verdict, features + 9)) == 0  # features are no probability
-    assert cpu_runtimes.gap((mask, verdict), [mask.numpy(), verdict.numpy() + 1.0]) == pytest.approx(1 / (1 + math.exp(-1)) - 0.5)
+    difference = cpu_runtimes.max_difference
+    assert difference((mask, verdict, features), (mask, verdict, features + 9)) == 0  # features are not a probability
+    assert difference((mask, verdict), [mask.numpy(), verdict.numpy() + 1.0]) == pytest.approx(1 / (1 + math.exp(-1)) - 0.5)

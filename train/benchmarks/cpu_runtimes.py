@@ -1,7 +1,7 @@
-"""Every way of running a network on a CPU that was tried: python -m train.benchmarks.cpu_runtimes NAME… [--runs 20] [--batch 2]
+"""Compare inference backends on a CPU: python -m train.benchmarks.cpu_runtimes NAME… [--runs 20] [--batch 2]
 
-Times each in turns beside plain PyTorch, on one thread and on all, and says how far its answers are from PyTorch's. What wins is
-in `brainmri.zoo.backends`; this is how it was chosen.
+Times each backend in turns with plain PyTorch, on one thread and on all, and reports how far its outputs are from PyTorch's. The
+backends in `brainmri.zoo.backends` were chosen with it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from brainmri.report.metric_tables import markdown_table
 from brainmri.zoo.backends import as_graph, by_openvino, in_half
 from brainmri.zoo.registry import LoadedModel, load
 
-Way = Callable[[Tensor], object]
+Forward = Callable[[Tensor], object]  # (B, 3, S, S) to outputs
 
 
-def by_onnxruntime(net: nn.Module, views: Tensor, names: list[str], threads: int) -> Way:
+def by_onnxruntime(net: nn.Module, views: Tensor, names: list[str], threads: int) -> Forward:
     """The network exported to ONNX."""
     import onnxruntime
 
@@ -36,16 +36,16 @@ def by_onnxruntime(net: nn.Module, views: Tensor, names: list[str], threads: int
     )  # fmt: skip
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    written = io.BytesIO()
-    program.save(written)
-    session = onnxruntime.InferenceSession(written.getvalue(), options)
+    buffer = io.BytesIO()
+    program.save(buffer)
+    session = onnxruntime.InferenceSession(buffer.getvalue(), options)
     return lambda views: session.run(None, {"views": views.numpy()})
 
 
-def ways(model: LoadedModel, views: Tensor, threads: int) -> dict[str, Way]:
-    """Each way by its name."""
+def cpu_backends(model: LoadedModel, views: Tensor, threads: int) -> dict[str, Forward]:
+    """A network's forward pass in each backend, by name."""
     net = model.run.served
-    found: dict[str, Way] = {
+    forwards: dict[str, Forward] = {
         PLAIN: net,
         "channels last": lambda views: net(views.to(memory_format=torch.channels_last)),
         "batch norm folded (torch.jit.freeze)": torch.jit.freeze(torch.jit.trace(net, views)),
@@ -55,51 +55,60 @@ def ways(model: LoadedModel, views: Tensor, threads: int) -> dict[str, Way]:
         "OpenVINO": by_openvino(as_graph(net, model.entry.preprocess.size)),
     }
     if model.entry.int8:
-        found["OpenVINO, 8 bits as shipped"] = model.run.prepare("int8")
-    return found
+        forwards["OpenVINO, 8 bits as shipped"] = model.run.prepare("int8")
+    return forwards
 
 
-def gap(expected: tuple, found: object) -> float:
-    """The largest difference of a probability, of mask or verdict."""
-    pairs = zip(expected[:2], found if isinstance(found, (tuple, list)) else (found,), strict=False)
-    return max(float((ours.sigmoid() - torch.as_tensor(np.asarray(theirs)).sigmoid()).abs().max()) for ours, theirs in pairs)
+def max_difference(expected: tuple, outputs: object) -> float:
+    """The largest difference of a probability, in mask and verdict."""
+    pairs = zip(expected[:2], outputs if isinstance(outputs, (tuple, list)) else (outputs,), strict=False)
+    return max(float((torch_.sigmoid() - torch.as_tensor(np.asarray(other)).sigmoid()).abs().max()) for torch_, other in pairs)
 
 
 @torch.inference_mode()
-def compare(name: str, batch: int, runs: int) -> str:
-    """A table in Markdown: milliseconds a slice on one thread and on all, and how far from plain PyTorch."""
-    every = torch.get_num_threads()
+def benchmark(name: str, batch: int, runs: int) -> str:
+    """A table in Markdown: milliseconds a slice on one thread and on all, and the largest difference from plain PyTorch."""
+    all_threads = torch.get_num_threads()
     columns: dict[int, dict[str, float]] = {}
-    for threads in sorted({1, every}):
+    differences: dict[str, float] = {}
+    for threads in sorted({1, all_threads}):
         torch.set_num_threads(threads)
         model = load(name, device="cpu", runtime="torch")
         preprocess = model.entry.preprocess
-        placed, _ = preprocess(read_slice(SLICE).pixels)  # of noise, masks are all but empty, and alike
+        placed, _ = preprocess(read_slice(SLICE).pixels)  # a real slice: masks of noise are almost empty and do not differ
         views = preprocess.normalise(placed[None]).repeat(batch, 1, 1, 1)
-        found = ways(model, views, threads)
-        columns[threads] = in_turns({way: partial(run, views) for way, run in found.items()}, runs)
-        gaps = {way: gap(found[PLAIN](views), run(views)) for way, run in found.items()}
-    torch.set_num_threads(every)
+        forwards = cpu_backends(model, views, threads)
+        columns[threads] = in_turns({backend: partial(forward, views) for backend, forward in forwards.items()}, runs)
+        expected = forwards[PLAIN](views)
+        differences = {backend: max_difference(expected, forward(views)) for backend, forward in forwards.items()}
+    torch.set_num_threads(all_threads)
     rows = [
         [
-            way,
-            *(f"{1000 * taken[way] / batch:.1f} ({taken[PLAIN] / taken[way]:.1f}x)" for taken in columns.values()),
-            f"{far:.1e}",
+            backend,
+            *(
+                f"{1000 * seconds[backend] / batch:.1f} ({seconds[PLAIN] / seconds[backend]:.1f}x)"
+                for seconds in columns.values()
+            ),
+            f"{difference:.1e}",
         ]
-        for way, far in gaps.items()
+        for backend, difference in differences.items()
     ]
-    header = [f"{name}, ms a slice", *(f"{threads} thread{'s' * (threads > 1)}" for threads in columns), "from plain torch"]
+    header = [
+        f"{name}, ms a slice",
+        *(f"{threads} thread{'s' * (threads > 1)}" for threads in columns),
+        "difference from plain torch",
+    ]
     return markdown_table(header, rows)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", metavar="NAME")
-    parser.add_argument("--batch", type=int, default=2, help="views at once; a slice and its mirror image are two")
+    parser.add_argument("--batch", type=int, default=2, help="views in a batch; a slice and its mirror image are two")
     parser.add_argument("--runs", type=int, default=20)
     options = parser.parse_args(arguments)
     for name in options.names:
-        print(compare(name, options.batch, options.runs), end="\n\n")
+        print(benchmark(name, options.batch, options.runs), end="\n\n")
 
 
 if __name__ == "__main__":
