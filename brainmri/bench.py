@@ -94,7 +94,7 @@ def runtimes(model: LoadedModel) -> dict[str, LoadedModel]:
     found = {EAGER: replace(model, run=Fixed(served, EAGER, torch.inference_mode()(served.forward)))}
     for kind in (TORCH, OPENVINO, QUANTISED) if model.device.type == "cpu" else (TORCH, HALF, COMPILED):
         try:
-            found[kind] = replace(model, run=Runner(model.entry, model.net, model.device, model.gate, kind))
+            found[kind] = replace(model, run=Runner(model.entry, model.net, model.device, model.ood, kind))
         except ValueError as error:  # not installed, or not brought
             print(f"{model.entry.name}: {error}", file=sys.stderr)
     return found

@@ -23,7 +23,7 @@ from train.arguments import apply_smoke, common_arguments
 from train.augment import augmentation
 from train.distributed import is_main_process, process_group
 from train.evaluation.metrics import auc
-from train.loop import choose_precision, fit_one_cycle
+from train.loop import choose_precision, fit_one_cycle, to_channels_last
 from train.pretrained import imagenet_resnet50
 from train.run import load_split, load_unleaked, save_run, start_from
 
@@ -78,7 +78,7 @@ def validation_metrics(
 def _teacher_preprocess(teacher: Path, size: int) -> Preprocess:
     """The preprocessing of a teacher; SystemExit when it has no verdict or a smaller input than this run."""
     entry = find_entry(teacher)
-    if len(entry.tasks) < 2:
+    if not {"segmentation", "classification"} <= set(entry.tasks):
         raise SystemExit(
             f"expected a teacher with mask and verdict, got {teacher}, which does {entry.tasks[0]} only; choose another"
         )
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
         start_from(net, options.start, split)
     elif options.base == "imagenet":
         imagenet_resnet50(net)
-    net = net.to(device, memory_format=torch.channels_last)
+    to_channels_last(net, device)
     localising = WithLocaliser(net).to(device)
     dtype = choose_precision(options.precision, net, options.size, device)
     print(f"ResNet50Classifier on {device} in {str(dtype).removeprefix('torch.')}")

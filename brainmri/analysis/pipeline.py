@@ -354,7 +354,7 @@ def _batches(model: LoadedModel, images: Tensor) -> tuple[Tensor, ...]:
 def encoder_features(model: LoadedModel, images: Tensor, feature_spec: ood.FeatureSpec) -> Tensor:
     """What a gate looks at (`ood.pooled`) of normalised slices (S, 3, h, w) on the model's device, by its encoder: (S, D)."""
     batches = (image.to(memory_format=torch.channels_last) for image in _batches(model, images))
-    return torch.cat([ood.pooled(model.net.encode(image), feature_spec) for image in batches])
+    return torch.cat([ood.pooled(model.net.forward_features(image), feature_spec) for image in batches])
 
 
 @torch.inference_mode()

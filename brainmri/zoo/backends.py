@@ -68,13 +68,12 @@ class Served(nn.Module):
 
     def forward(self, views: Tensor) -> tuple[Tensor, ...]:
         """(V, 3, S, S) normalised."""
-        if len(self.tasks) == 2:
-            maps = self.net.encode(views)
-            mask, verdict = self.net.decode(maps)
-            answers = (mask, verdict[:, 1] - verdict[:, 0])
-            return (*answers, pooled(maps, self.feature_spec)) if self.feature_spec else answers
-        answer = self.net(views)
-        return (answer if "mask" in self.names else answer[:, 1] - answer[:, 0],)
+        maps = self.net.forward_features(views)
+        mask, verdict = self.net.forward_head(maps)
+        answers = () if mask is None else (mask,)
+        if verdict is not None:
+            answers = (*answers, verdict[:, 1] - verdict[:, 0])
+        return (*answers, pooled(maps, self.feature_spec)) if self.feature_spec else answers
 
 
 class Fixed:

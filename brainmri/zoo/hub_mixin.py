@@ -6,16 +6,18 @@ import json
 from pathlib import Path
 
 from huggingface_hub import PyTorchModelHubMixin
-from torch import nn
+from torch import Tensor, nn
 
 from brainmri.zoo import hub
 from brainmri.zoo.entry import CONFIG, load_weights, new_config, read_entry, save_entry
+from brainmri.zoo.nets.base import Network, Output
 from brainmri.zoo.preprocess import Preprocess
 
 
 class PretrainedNet(
     nn.Module,
     PyTorchModelHubMixin,
+    Network,
     library_name="brainmri",
     license="cc-by-nc-sa-4.0",
     tags=["medical", "mri", "brain"],
@@ -31,6 +33,14 @@ class PretrainedNet(
     """
 
     tasks: tuple[str, ...] = ()
+
+    def forward(self, image: Tensor) -> Output:
+        """(B, 3, H, W) to the logits of every task."""
+        return self.forward_head(self.forward_features(image))
+
+    def cam_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Networks with a verdict override this."""
+        raise NotImplementedError(f"{type(self).__name__} gives no verdict to explain")
 
     @classmethod
     def _from_pretrained(

@@ -19,9 +19,9 @@ from brainmri.zoo.ood import OodDetector, read_ood_detector
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from brainmri.zoo.backends import Runner
+    from brainmri.zoo.hub_mixin import PretrainedNet
 
 EMBEDDED = Path(__file__).parents[1] / "weights"
 PINS = "hub.json"  # beside the embedded entries: repo, 40-hex revision and weight SHA-256 of each published one
@@ -39,7 +39,7 @@ class LoadedModel:
     """
 
     entry: ModelEntry
-    net: nn.Module
+    net: PretrainedNet
     device: torch.device
     run: Runner
     ood: OodDetector | None = None
@@ -215,11 +215,11 @@ def load(
         FileNotFoundError: when the folder lacks a file.
         brainmri.zoo.hub.HubError: when the Hub has to be asked and does not give it.
     """
-    from brainmri.zoo import nets
     from brainmri.zoo.backends import AUTO, Runner
+    from brainmri.zoo.nets import create_network
 
     entry = read_entry(weights) if weights is not None else find_entry(source, revision)
-    net = getattr(nets, entry.net)(**entry.arguments)
+    net = create_network(entry.net, entry.arguments)
     load_weights(net, entry)
     target = resolve_device(device)
     net.requires_grad_(False).to(target)

@@ -286,7 +286,7 @@ LOAD = """
 import sys, torch, brainmri
 model = brainmri.load({source!r}, device="cpu")
 torch.manual_seed(0)
-print(model.entry.folder, float(model.net(torch.randn(1, 3, 64, 64)).sum()))
+print(model.entry.folder, float(model.net(torch.randn(1, 3, 64, 64)).mask.sum()))
 """
 
 
@@ -311,12 +311,12 @@ def test_without_an_owner_the_embedded_copy_asks_nobody(hub, client):
 
 MIXIN = """
 import torch, brainmri
-from brainmri.nets import EffUNet, ResUNet
+from brainmri.zoo.nets import EffUNet, ResUNet
 net = ResUNet.from_pretrained("owner/resunet-lgg")
 assert not net.training
 image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 with torch.inference_mode():
-    assert torch.equal(net(image), brainmri.load("resunet-lgg", device="cpu").net(image))
+    assert torch.equal(net(image).mask, brainmri.load("resunet-lgg", device="cpu").net(image).mask)
 try:
     EffUNet.from_pretrained("owner/resunet-lgg")
 except ValueError as error:
@@ -326,7 +326,7 @@ with torch.no_grad():
 net.push_to_hub("owner/mine")
 mine = brainmri.load("owner/mine", device="cpu")
 with torch.inference_mode():
-    assert torch.equal(mine.net(image), net(image))
+    assert torch.equal(mine.net(image).mask, net(image).mask)
 known = brainmri.load("resunet-lgg", device="cpu").entry
 described = ("name", "summary", "preprocess", "flips", "mask_threshold", "mask_neighbours", "training")
 assert all(getattr(mine.entry, field) == getattr(known, field) for field in described), mine.entry

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from brainmri.zoo.entry import count_parameters
-from brainmri.zoo.nets import EffUNet, EffUNetEnsemble, ResNet50Classifier, ResUNet
+from brainmri.zoo.nets import NETWORKS, EffUNet, EffUNetEnsemble, ResNet50Classifier, ResUNet, create_network
 from brainmri.zoo.nets.efficientnet_lite import SCALES
-from brainmri.zoo.nets.effunet import logits_of_the_mean
+from brainmri.zoo.nets.effunet import logits_of_mean_probability
 from brainmri.zoo.nets.resunet import ResBlock, UpBlock
 
 # Table 2 of the paper, for a 256 x 256 input: block, channels, side
@@ -47,7 +47,7 @@ def test_resunet_has_the_papers_shapes():
     for name in RESUNET_SHAPES:
         net.get_submodule(name).register_forward_hook(watch(name))
     with torch.inference_mode():
-        assert net(torch.zeros(1, 3, 256, 256)).shape == (1, 1, 256, 256)
+        assert net(torch.zeros(1, 3, 256, 256)).mask.shape == (1, 1, 256, 256)
     assert seen == RESUNET_SHAPES
     assert {name: entered[name] for name in CONCATENATED} == CONCATENATED
 
@@ -74,14 +74,14 @@ def test_resnet50_head_is_the_papers():
     kinds = [type(layer).__name__ for layer in net.head]
     assert kinds == ["AvgPool2d", "Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
     assert net.head[2].in_features == 2048 * 2 * 2  # an 8 x 8 map under a 4 x 4 pool
-    assert net.eval()(torch.zeros(2, 3, 256, 256)).shape == (2, 2)
+    assert net.eval()(torch.zeros(2, 3, 256, 256)).verdict.shape == (2, 2)
 
 
 def test_a_frozen_base_stays_as_it_is():
     net = ResNet50Classifier(64, 2, frozen=True).train()
     before = {k: v.clone() for k, v in net.base.state_dict().items()}
     optimiser = torch.optim.SGD((p for p in net.parameters() if p.requires_grad), lr=0.1)
-    net(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    net(torch.randn(4, 3, 64, 64)).verdict.square().sum().backward()
     optimiser.step()
     assert all(torch.equal(v, before[k]) for k, v in net.base.state_dict().items())
     assert all(p.grad is not None for p in net.head.parameters())
@@ -89,7 +89,7 @@ def test_a_frozen_base_stays_as_it_is():
 
 def test_a_trained_base_moves():
     net = ResNet50Classifier(64, 2).train()
-    net(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    net(torch.randn(4, 3, 64, 64)).verdict.square().sum().backward()
     assert all(p.grad is not None for p in net.base.parameters())
 
 
@@ -103,33 +103,61 @@ def test_effunet_gives_mask_and_verdict_from_one_pass():
     net = EffUNet().eval()
     image = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
-        mask, verdict = net.both(image)
-        assert mask.shape == (2, 1, 64, 96)
-        assert verdict.shape == (2, 2)
-        assert torch.equal(net(image), mask)
+        mask, verdict = net(image)
+    assert mask.shape == (2, 1, 64, 96)
+    assert verdict.shape == (2, 2)
 
 
-def test_an_ensemble_says_the_mean_of_what_its_members_say():
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("EffUNet", {}),
+        ("EffUNetEnsemble", {"members": 2}),
+        ("ResUNet", {}),
+        ("ResNet50Classifier", {"image_size": 64, "pool": 2}),
+    ],
+)
+def test_every_network_follows_the_contract(name, arguments):
+    net = create_network(name, arguments).eval()
+    image = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        output, features = net(image), net.forward_features(image)
+        from_features = net.forward_head(features)
+    for task, logits, same in zip(("segmentation", "classification"), output, from_features, strict=True):
+        assert (logits is not None) == (task in net.tasks)
+        assert logits is same is None or torch.equal(logits, same)
+    assert [found.shape[1] for found in features] == net.feature_channels
+    if output.verdict is None:
+        with pytest.raises(NotImplementedError, match="no verdict"):
+            net.cam_features(image)
+        return
+    with torch.inference_mode():
+        verdict, maps = net.cam_features(image)
+    assert torch.equal(verdict, output.verdict)
+    assert {found.shape[0] for found in maps} == {2}
+
+
+def test_every_registered_network_is_tested_above():
+    assert set(NETWORKS) == {"EffUNet", "EffUNetEnsemble", "ResUNet", "ResNet50Classifier"}
+
+
+def test_an_ensemble_averages_its_members():
     net = EffUNetEnsemble(3).eval()
     image = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
-        each = [member.both(image) for member in net.members]
-        assert not torch.equal(each[0][0], each[1][0])
-        masks, verdicts = zip(*each, strict=True)
-        assert torch.allclose(net(image).sigmoid(), sum(mask.sigmoid() for mask in masks) / 3, atol=1e-6)
-        assert torch.allclose(net.both(image)[1], sum(verdicts) / 3, atol=1e-6)
-        assert torch.equal(net(image), net.both(image)[0])
-        verdict, seen = net.cam_features(image)
-        assert torch.equal(verdict, net.both(image)[1])
-        assert [found.shape for found in seen] == [(2, 112, 4, 6)] * 3
-        own = net.members[0].encode(image)
-        assert all(torch.equal(one, other) for one, other in zip(own, net.encode(image), strict=False))
-    assert net.channels == [found.shape[1] for found in own]
+        output = net(image)
+        masks, verdicts = zip(*(member(image) for member in net.members), strict=True)
+        assert not torch.equal(masks[0], masks[1])
+        assert torch.allclose(output.mask.sigmoid(), sum(mask.sigmoid() for mask in masks) / 3, atol=1e-6)
+        assert torch.allclose(output.verdict, sum(verdicts) / 3, atol=1e-6)
+        assert [found.shape for found in net.cam_features(image)[1]] == [(2, 112, 4, 6)] * 3
+        first = net.members[0].forward_features(image)
+        assert all(torch.equal(one, other) for one, other in zip(first, net.forward_features(image), strict=False))
 
 
 def test_the_mean_of_probabilities_holds_where_they_are_next_to_0_or_1():
     near = torch.tensor([[-25.0, 25.0, -90.0, 0.0], [1.0, 25.0, -90.0, 0.0]])
-    found = logits_of_the_mean(near)
+    found = logits_of_mean_probability(near)
     assert torch.allclose(found[[0, 3]].sigmoid(), torch.tensor([0.731059 / 2, 0.5]), atol=1e-6)
     assert torch.allclose(found[1:3], torch.tensor([25.0, -90.0]))
 
@@ -149,7 +177,7 @@ def test_effunet_is_what_its_models_are_elsewhere(encoder):
     ours.unet.classification_head[2].p = 0.0
     image = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
     for training in (True, False):
-        expected, found = theirs.train(training)(image), ours.train(training).both(image)
+        expected, found = theirs.train(training)(image), ours.train(training)(image)
         assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
     pairs = zip(theirs.state_dict().values(), ours.unet.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)

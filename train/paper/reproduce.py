@@ -36,7 +36,7 @@ from train.datasets.lgg import HELD_OUT, LGG
 from train.evaluation.evaluate import paper_tversky
 from train.evaluation.metrics import dice, pooled_mean, with_interval
 from train.evaluation.predictions import SlicePrediction, predict_case
-from train.loop import RunFiles, best_row, choose_precision, fit
+from train.loop import RunFiles, best_row, choose_precision, fit, to_channels_last
 from train.losses import BatchLoss, segmentation_loss, tversky_index
 from train.paper.comparison import BY_PATIENT, OURS, SEGMENTER, figure_3, write_table
 from train.paper.keras_schedule import KerasAdam, plateau_scheduler, shuffled_epochs, validation_means
@@ -88,7 +88,8 @@ def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torc
     preprocess = Preprocess(size=options.size, crop=False)
     make_split = split_for_segmenter_by_patient if name == BY_PATIENT else split_for_segmenter
     split = make_split([s for s in slices if s.read_mask().any()], options.seed)
-    net = ResUNet().to(device, memory_format=torch.channels_last)
+    net = ResUNet()
+    to_channels_last(net, device)
     criterion = segmentation_loss("focal-tversky-pooled")
     optimiser = KerasAdam(net.parameters(), lr=options.lr, eps=0.1)
 
@@ -160,20 +161,23 @@ def run_ours(options: argparse.Namespace, slices: list[Slice], device: torch.dev
     print(f"{OURS}: slices for training {len(split.train)}, validation {len(split.validation)}, test {len(split.test)}")
     folder = options.out / OURS
     common = {"samples": len(split.train), "precision": options.precision, "encoder": "none" if options.smoke else "imagenet"}
-    net, epochs = None, 0
+    stages = []
     for stage, (share, default_epochs, lr) in enumerate(OURS_STAGES):
-        preprocess = Preprocess(size=SIZE_STEP * round(share * options.size / SIZE_STEP))
-        of_stage = {"size": preprocess.size, "epochs": options.epochs or default_epochs, "lr": lr, "seed": options.seed + stage}
+        size = SIZE_STEP * round(share * options.size / SIZE_STEP)
+        of_stage = {"size": size, "epochs": options.epochs or default_epochs, "lr": lr, "seed": options.seed + stage}
         of_stage |= {"out": folder / f"stage-{stage + 1}"}
         arguments = [part for key, value in (of_stage | common).items() for part in (f"--{key}", str(value))]
-        recipe = segmenter.parse([*OURS_RECIPE, *arguments, *(["--resume"] if options.resume else [])])
-        net = net or segmenter.build(recipe)
+        stages.append(segmenter.parse([*OURS_RECIPE, *arguments, *(["--resume"] if options.resume else [])]))
+    net = segmenter.build(stages[0])
+    for stage in stages:
+        preprocess = Preprocess(size=stage.size)
         train, validation = (load_placed(list(part), preprocess) for part in (split.train, split.validation))
-        segmenter.train_net(net, recipe, train, validation, preprocess, device)
-        epochs += recipe.epochs
-    _, what, _, arguments = segmenter.NETS[recipe.net]
+        segmenter.train_net(net, stage, train, validation, preprocess, device)
+    epochs = sum(stage.epochs for stage in stages)
+    preprocess, recipe = Preprocess(size=stages[-1].size), segmenter.NETS[stages[0].net]
     config, roles = describe_entry(
-        options, net, preprocess, split, epochs * len(split.train), name=OURS, what=what, arguments=arguments, flips=True
+        options, net, preprocess, split, epochs * len(split.train), name=OURS, what=recipe.summary,
+        arguments=recipe.arguments, flips=True,
     )  # fmt: skip
     save_entry(folder, net, config, roles)
     _, figures = on_test_slices(folder, split, options)
@@ -190,7 +194,7 @@ def run_classifier(options: argparse.Namespace, slices: list[Slice], device: tor
     net = ResNet50Classifier(**head_arguments(options.size, dropout=0.3), frozen=options.frozen)
     if options.base == "imagenet":
         imagenet_resnet50(net)
-    net = net.to(device, memory_format=torch.channels_last)
+    to_channels_last(net, device)
     optimiser = KerasAdam([p for p in net.parameters() if p.requires_grad], lr=1e-3, eps=1e-7)  # Keras' defaults
 
     def loss(batch):

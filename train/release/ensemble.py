@@ -12,7 +12,7 @@ from itertools import accumulate, chain
 from pathlib import Path
 
 from brainmri.zoo.entry import ModelEntry, new_config, save_entry
-from brainmri.zoo.nets import EffUNetEnsemble
+from brainmri.zoo.nets.effunet import EffUNetEnsemble
 from train.release.average import check_alike, open_runs
 
 NAME, SUMMARY = "effunet-pair-lgg", "Two U-Nets on EfficientNet-lite2, with verdict heads, that answer together"

@@ -30,17 +30,16 @@ class Probabilities(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, S, S) in [0, 1] to mask (B, 1, S, S) and tumour (B,) probabilities, whichever the network gives."""
         normal = self.entry.preprocess.normalise(image)
-        if len(self.entry.tasks) == 2:
-            logits, verdict = self.net.both(normal)
-            mask, logit = logits.sigmoid(), verdict[:, 1] - verdict[:, 0]
-            fusion = self.entry.fusion.get("slice")
-            if fusion is None:
-                return mask, (logit / self.entry.temperature).sigmoid()
-            evidence = mask.sum(dim=(1, 2, 3)).log1p()
-            return mask, (fusion.logit * logit + fusion.evidence * evidence + fusion.bias).sigmoid()
-        if "segmentation" in self.entry.tasks:
-            return (self.net(normal).sigmoid(),)
-        return ((self.net(normal) / self.entry.temperature).softmax(1)[:, 1],)
+        logits, verdict = self.net(normal)
+        masks = () if logits is None else (logits.sigmoid(),)
+        if verdict is None:
+            return masks
+        logit = verdict[:, 1] - verdict[:, 0]
+        fusion = self.entry.fusion.get("slice")
+        if fusion is None:
+            return (*masks, (logit / self.entry.temperature).sigmoid())
+        evidence = masks[0].sum(dim=(1, 2, 3)).log1p()
+        return (*masks, (fusion.logit * logit + fusion.evidence * evidence + fusion.bias).sigmoid())
 
 
 def export(model: LoadedModel) -> Path:

@@ -1,11 +1,42 @@
-"""The networks: torch modules, no preprocessing; how each is read from and pushed to the Hub is `brainmri.zoo.hub_mixin`'s.
+"""The networks of the zoo; `brainmri.zoo.nets.base` describes the contract that they follow.
 
-Every segmenter returns logits (B, 1, H, W). Every classifier returns two logits (B, 2), "no tumour" and "tumour".
-`EffUNet` and `EffUNetEnsemble` do both: their `both` gives mask and verdict from one pass, their `forward` the mask logits.
+To add a network, write its class in one module and register it by one line in `NETWORKS`.
 """
 
-from brainmri.zoo.nets.effunet import EffUNet, EffUNetEnsemble
-from brainmri.zoo.nets.resnet import ResNet50Classifier
-from brainmri.zoo.nets.resunet import ResUNet
+from __future__ import annotations
 
-__all__ = ["EffUNet", "EffUNetEnsemble", "ResNet50Classifier", "ResUNet"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from brainmri.zoo.hub_mixin import PretrainedNet
+
+# class name, as `config.json` has it, to the module that defines the class
+NETWORKS = {
+    "EffUNet": "brainmri.zoo.nets.effunet",
+    "EffUNetEnsemble": "brainmri.zoo.nets.effunet",
+    "ResNet50Classifier": "brainmri.zoo.nets.resnet",
+    "ResUNet": "brainmri.zoo.nets.resunet",
+}
+
+
+def create_network(name: str, arguments: dict) -> PretrainedNet:
+    """A network with untrained weights.
+
+    Args:
+        name: its class, one of `NETWORKS`.
+        arguments: of its constructor.
+
+    Raises:
+        ValueError: for a class that is not registered.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}; choose from {', '.join(NETWORKS)}")
+    return getattr(import_module(NETWORKS[name]), name)(**arguments)
+
+
+def __getattr__(name: str):
+    """Import a network's class on first use, so that the zoo can be listed without importing torch."""
+    if name in NETWORKS:
+        return getattr(import_module(NETWORKS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
