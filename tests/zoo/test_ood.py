@@ -25,7 +25,7 @@ from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import DEFAULT
 from train.datasets.lgg import find_slices
 from train.ood import fit as fitting
-from train.ood.negatives import PACKAGES, turned
+from train.ood.negatives import PACKAGES, altered
 from train.phantoms import write_phantom_dataset
 
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
@@ -64,8 +64,8 @@ def test_what_is_no_slice_is_for_review(pipe, kind):
 
 @pytest.mark.parametrize("path", SLICES, ids=lambda p: p.stem)
 def test_an_example_that_was_turned_or_coloured_is_for_review(pipe, path):
-    reasons = {kind: pipe(picture).reason for kind, picture in turned([read(path)])}
-    assert reasons.pop("turned by 90 degrees") == reasons.pop("upside down") == ood.TURNED
+    reasons = {kind: pipe(picture).reason for kind, picture in altered([read(path)])}
+    assert reasons.pop("rotated by 90 degrees") == reasons.pop("upside down") == ood.TURNED
     assert all(reason.startswith(ood.REASON) for reason in reasons.values()), reasons
 
 
@@ -227,18 +227,18 @@ def test_a_gate_is_fitted_by_folds_and_measured(tmp_path, monkeypatch, capsys):
     report = fitting.main([*command, "--out", str(tmp_path / "gate.json")])
     assert json.loads((tmp_path / "gate.json").read_text(encoding="utf-8")) == report
     assert "| three sequences, slice by slice | 16 |" in capsys.readouterr().out
-    assert {found["pictures"] for found in report["real"].values()} == {16}
-    assert report["foreign"]["blank"]["pictures"] == 9
-    assert report["foreign"]["turned by 90 degrees"]["pictures"] == 8
+    assert {found["images"] for found in report["real"].values()} == {16}
+    assert report["negatives"]["blank"]["images"] == 9
+    assert report["negatives"]["rotated by 90 degrees"]["images"] == 8
     model = brainmri.load("mine", weights=runs / "mine", device="cpu")
     assert (model.ood.distance_threshold, model.ood.orientation_threshold) == tuple(report["thresholds"].values())
-    assert model.ood.feature_spec == fitting.SIGHT
+    assert model.ood.feature_spec == fitting.FEATURES
     assert not (runs / "mine" / INT8).exists()
     assert model.ood.distance_threshold > 1  # patients that were not fitted lie farther than the median of those that were
 
     unlike = json.loads((runs / "0" / SPLIT).read_text(encoding="utf-8")) | {"train": ["TCGA_CS_9999_20000101"]}
     (runs / "0" / SPLIT).write_text(json.dumps(unlike), encoding="utf-8")
-    with pytest.raises(SystemExit, match="lacks 1 of the patients"):
+    with pytest.raises(SystemExit, match="1 of the patients are missing"):
         fitting.main(command)
 
 

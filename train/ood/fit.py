@@ -229,7 +229,9 @@ def cross_fitted(folds: list[Network], tensors: list[dict]) -> dict:
         `thresholds` from all folds, those `of_folds` alone, and the shares of `real` and `negatives` that each fold's detector
         rejects among its validation patients, with the thresholds of the other folds (a single fold's, its own).
     """
-    detectors = [OodDetector(**t, distance_threshold=np.inf, orientation_threshold=np.inf, feature_spec=FEATURES) for t in tensors]
+    detectors = [
+        OodDetector(**t, distance_threshold=np.inf, orientation_threshold=np.inf, feature_spec=FEATURES) for t in tensors
+    ]
     samples = [(ood, some) for ood, fold in zip(detectors, folds, strict=True) for some in fold.real]
     real: list[tuple[str, bool]] = []
     negatives: list[tuple[str, bool]] = []

@@ -1,12 +1,14 @@
-"""What is no axial brain MR slice, by kind, to measure the gate with: real pictures that packages ship, drawn ones, and real
-slices that were turned, cut the other way or coloured. Nothing is downloaded, and nothing here is ever fitted.
+"""Images that are no axial brain MR slices, by kind, to measure the out-of-distribution detector with.
+
+They are photographs and other images that packages ship, drawn ones, and real slices that were rotated, reformatted or coloured.
+Nothing is downloaded, and nothing here is used to fit a detector.
 """
 
 from __future__ import annotations
 
 import gzip
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,36 +18,43 @@ from scipy import ndimage
 from brainmri.io.pixels import FLAIR, MIN_SIDE
 
 ASSETS = Path(__file__).parents[2] / "assets"
-CROPS = 3  # taken at random out of each picture, beside the whole
+CROPS = 3  # random crops of each image, in addition to the whole
 FACES, DIGITS = 40, 40
 COLOUR_MAPS = ("jet", "viridis", "inferno", "hot", "cool", "hsv")
-SLICE_MM = 5.0  # between the dataset's slices, about; its files don't tell
+SLICE_MM = 5.0  # assumed distance between the dataset's slices; its files do not record it
 
 
 def package(name: str) -> Path:
-    """The folder that an installed package lies in."""
+    """The folder of an installed package; ModuleNotFoundError without it."""
     from importlib.util import find_spec
 
-    return Path(find_spec(name).origin).parent
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"expected the package {name}, which ships images, got none; install train/requirements.txt")
+    return Path(spec.origin).parent
 
 
 def read(path: Path) -> np.ndarray:
-    """A picture file, the first of several: (H, W) or (H, W, 3) uint8."""
-    picture = Image.open(path)
-    return np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
+    """An image file, or the first frame of one: (H, W) or (H, W, 3) uint8."""
+    image = Image.open(path)
+    return np.asarray(image if image.mode == "L" else image.convert("RGB"))
 
 
-def with_crops(pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Each picture, and `CROPS` squares out of it."""
+def _zoom(image: np.ndarray, factor: float | Sequence[float], order: int) -> np.ndarray:
+    return np.asarray(ndimage.zoom(image, factor, order=order))
+
+
+def with_crops(images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Each image, and `CROPS` square crops of it."""
     rng = np.random.default_rng(0)
-    for picture in pictures:
-        yield picture
-        height, width = picture.shape[:2]
+    for image in images:
+        yield image
+        height, width = image.shape[:2]
         for _ in range(CROPS):
             side = int(rng.uniform(0.35, 0.8) * min(height, width))
             if side >= MIN_SIDE:
                 top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-                yield picture[top : top + side, left : left + side]
+                yield image[top : top + side, left : left + side]
 
 
 def photographs() -> Iterator[np.ndarray]:
@@ -60,9 +69,9 @@ def photographs() -> Iterator[np.ndarray]:
 
 
 def grey_photographs() -> Iterator[np.ndarray]:
-    """The same without their colours, and those that are grey from the start."""
-    for picture in photographs():
-        yield np.asarray(Image.fromarray(picture).convert("L"))
+    """The same without colours, and photographs that are grey already."""
+    for image in photographs():
+        yield np.asarray(Image.fromarray(image).convert("L"))
     for name in ("camera", "coins", "moon", "brick", "grass", "gravel", "clock_motion"):
         yield read(package("skimage") / "data" / f"{name}.png")
 
@@ -71,19 +80,20 @@ def faces() -> Iterator[np.ndarray]:
     """Labeled Faces in the Wild, small and grey, as scikit-image ships them."""
     small = np.load(package("skimage") / "data" / "lfw_subset.npy", allow_pickle=False)  # (200, 25, 25), the first half faces
     for face in small[:FACES]:
-        yield ndimage.zoom(face, 6, order=3)
+        yield _zoom(face, 6, order=3)
 
 
 def digits() -> Iterator[np.ndarray]:
     """Handwriting, white on black, from scikit-learn."""
     from sklearn.datasets import load_digits
 
-    for digit in load_digits().images[:DIGITS]:
-        yield ndimage.zoom(digit, 16, order=1)
+    pixels, _ = load_digits(return_X_y=True)
+    for digit in np.asarray(pixels)[:DIGITS].reshape(-1, 8, 8):
+        yield _zoom(digit, 16, order=1)
 
 
 def microscopy() -> Iterator[np.ndarray]:
-    """Cells, stained tissue and eye grounds, from scikit-image."""
+    """Cells, stained tissue and retinas, from scikit-image."""
     for name in ("cell.png", "ihc.png", "retina.jpg", "microaneurysms.png"):
         yield read(package("skimage") / "data" / name)
 
@@ -100,7 +110,7 @@ def drawings() -> Iterator[np.ndarray]:
 
 
 def screenshots() -> Iterator[np.ndarray]:
-    """This project's own page, with brains on it; gradio's; and rendered ones: text, a window, a sheet of slices."""
+    """This project's page with brains on it, gradio's, and rendered ones: text, a window, a sheet of slices."""
     for path in (ASSETS / "screenshot.png", ASSETS / "screenshot-study.png"):
         yield read(path)
     yield read(package("gradio") / "media_assets" / "images" / "screenshot.gif")
@@ -124,14 +134,14 @@ def screenshots() -> Iterator[np.ndarray]:
 
 
 def other_medicine() -> Iterator[np.ndarray]:
-    """CT, ultrasound, scintigraphy, MR of the abdomen, dose and segmentation, from pydicom's test files; each a few frames."""
+    """CT, ultrasound, scintigraphy, MR of the abdomen, dose and segmentation, from pydicom's test files; a few frames of each."""
     from pydicom import dcmread
 
     names = """693_J2KI CT_small J2K_pixelrep_mismatch JPEG2000 examples_overlay examples_jpeg2k examples_palette
         examples_rgb_color examples_ybr_color ExplVR_BigEnd liver_1frame""".split()
     for name in names:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # these files are odd on purpose
+            warnings.simplefilter("ignore")  # these files are invalid on purpose
             (path,) = (package("pydicom") / "data").rglob(f"{name}.dcm")
             dataset = dcmread(path)
             pixels = dataset.pixel_array
@@ -159,37 +169,37 @@ def other_planes() -> Iterator[np.ndarray]:
 
 
 def reformats(volume: np.ndarray, spacing: tuple[float, ...], each: int = 6) -> Iterator[np.ndarray]:
-    """Sagittal and coronal slices through the middle of a volume, upright.
+    """Upright sagittal and coronal slices through the middle of a volume.
 
     Args:
         volume: towards right or left, anterior and superior.
-        spacing: along its axes, in mm, which become pixels.
-        each: how many of either.
+        spacing: along its axes, in mm; one mm becomes one pixel.
+        each: number of slices in each plane.
     """
     for axis in (0, 1):
         across = [number for number in range(3) if number != axis]
         for place in np.linspace(0.3, 0.7, each):
             plane = volume.take(int(place * volume.shape[axis]), axis=axis)
-            plane = ndimage.zoom(plane, [spacing[number] for number in across], order=1)
+            plane = _zoom(plane, [spacing[number] for number in across], order=1)
             yield plane.T[::-1]
 
 
 def noise() -> Iterator[np.ndarray]:
-    """Of several kinds, fine and coarse, grey and in colour."""
+    """Noise of several kinds, fine and coarse, grey and in colour."""
     rng = np.random.default_rng(0)
     for channels in ((), (3,)):
         shape = (200, 200, *channels)
         yield rng.integers(0, 256, shape, dtype=np.uint8)
         yield np.clip(rng.normal(40, 12, shape), 0, 255).astype(np.uint8)
-        yield np.abs(rng.normal(0, 1, shape))  # the air of an MR image
+        yield np.abs(rng.normal(0, 1, shape))  # like the air in an MR image
         yield (rng.random(shape) > 0.98).astype(np.uint8) * 255
         for width in (2, 6, 20, 50):
-            smooth = ndimage.gaussian_filter(rng.standard_normal(shape), (width, width, *(0 for _ in channels)))
-            yield smooth
+            sigmas = (width, width, *(0 for _ in channels))
+            yield np.asarray(ndimage.gaussian_filter(rng.standard_normal(shape), sigmas))
 
 
 def blank() -> Iterator[np.ndarray]:
-    """One value everywhere, all but, or a ramp."""
+    """One value everywhere, or everywhere but in one pixel, or a ramp."""
     for value in (0, 1, 60, 128, 255):
         yield np.full((256, 256), value, np.uint8)
     yield np.full((256, 256, 3), (20, 90, 160), np.uint8)
@@ -205,7 +215,7 @@ PACKAGES: dict[str, Callable[[], Iterator[np.ndarray]]] = {
     "photographs in grey, and crops": lambda: with_crops(grey_photographs()),
     "faces": faces,
     "handwritten digits": digits,
-    "microscopy and eye grounds, and crops": lambda: with_crops(microscopy()),
+    "microscopy and retinas, and crops": lambda: with_crops(microscopy()),
     "drawings, charts, pages, and crops": lambda: with_crops(drawings()),
     "screenshots and sheets of slices, and crops": lambda: with_crops(screenshots()),
     "CT, ultrasound, other parts of the body, and crops": lambda: with_crops(other_medicine()),
@@ -215,21 +225,25 @@ PACKAGES: dict[str, Callable[[], Iterator[np.ndarray]]] = {
 }
 
 
-def turned(slices: Iterable[np.ndarray], colour: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-    """What becomes of upright slices (H, W, 3) uint8 when they are turned, inverted or coloured, by kind; each slice by the next
-    of `COLOUR_MAPS`, the first by that of number `colour`."""
+def altered(slices: Iterable[np.ndarray], colour: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+    """Upright slices (H, W, 3) uint8 that were rotated, flipped, inverted or coloured, each with its kind.
+
+    Args:
+        slices: each is coloured with the next of `COLOUR_MAPS`.
+        colour: number of the first slice's colour map.
+    """
     from matplotlib import colormaps
 
     for number, pixels in enumerate(slices):
-        yield "turned by 90 degrees", np.rot90(pixels, 1 if number % 2 else 3)
+        yield "rotated by 90 degrees", np.rot90(pixels, 1 if number % 2 else 3)
         yield "upside down", pixels[::-1]
         yield "inverted", 255 - pixels
         colours = colormaps[COLOUR_MAPS[(colour + number) % len(COLOUR_MAPS)]](pixels[..., FLAIR])
         yield "colour-mapped", (255 * colours[..., :3]).round().astype(np.uint8)
 
 
-def cut_otherwise(volume: np.ndarray) -> Iterator[np.ndarray]:
-    """A sagittal and a coronal picture through a patient's slices (S, H, W, 3) uint8, from below and nose up."""
+def reformatted(volume: np.ndarray) -> Iterator[np.ndarray]:
+    """A sagittal and a coronal image through a patient's slices (S, H, W, 3) uint8, from below and nose up."""
     for axis in (2, 1):
         plane = volume.take(int(0.45 * volume.shape[axis]), axis=axis)  # (S, H or W, 3)
-        yield ndimage.zoom(plane, (SLICE_MM, 1, 1), order=1)[::-1]
+        yield _zoom(plane, (SLICE_MM, 1, 1), order=1)[::-1]
