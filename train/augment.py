@@ -1,5 +1,8 @@
 """Augmentation: MONAI transforms that change placed slices as scanners and uploads plausibly do."""
 
+# pyright: reportPrivateImportUsage=false
+# MONAI re-exports its classes without declaring them in __all__.
+
 from __future__ import annotations
 
 import torch

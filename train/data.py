@@ -35,6 +35,9 @@ def load_placed(slices: list[Slice], preprocess: Preprocess, teacher: LoadedMode
     Returns:
         One dict a slice: `image` (3, S, S) float32 in [0, 1]; `mask` (1, S, S) float32 in [0, 1], antialiased;
         `tumour` 0 or 1; `case`; `number`.
+
+    Raises:
+        ValueError: when the teacher gives no mask.
     """
     loaded = []
     for item in tqdm(slices, desc="reading slices", unit="slice", leave=False):
@@ -43,7 +46,10 @@ def load_placed(slices: list[Slice], preprocess: Preprocess, teacher: LoadedMode
         mask = item.read_mask()
         target = mask.astype(np.float32)
         if teacher:
-            target = (target + predict_slices(teacher, None, unit[None]).maps[0]) / 2
+            maps = predict_slices(teacher, None, unit[None]).maps
+            if maps is None:
+                raise ValueError(f"expected a segmenter as teacher, got {teacher.entry.name}, which gives no mask")
+            target = (target + maps[0]) / 2
         placed = preprocess.place(torch.from_numpy(target)[None], placement)
         loaded.append({"image": image, "mask": placed, "tumour": int(mask.any()), "case": item.case, "number": item.number})
     return loaded
@@ -73,11 +79,12 @@ class TumourShareSampler(WeightedRandomSampler):
             if part > 0 and not group.any():
                 raise ValueError("expected slices with tumour and slices without, got only one kind; add patients")
             weights[group] *= part / weights[group].sum()
-        super().__init__(weights.tolist(), samples, generator=torch.Generator())
+        self.random = torch.Generator()
+        super().__init__(weights.tolist(), samples, generator=self.random)
         self.seed, self.epoch = seed, 0
 
     def __iter__(self) -> Iterator[int]:
-        self.generator.manual_seed(self.seed * 100_003 + self.epoch)
+        self.random.manual_seed(self.seed * 100_003 + self.epoch)
         yield from super().__iter__()
 
 

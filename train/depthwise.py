@@ -24,7 +24,7 @@ class _Depthwise(torch.autograd.Function):
         return nn.functional.conv2d(image, weight, stride=stride, groups=len(weight))
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         image, weight = ctx.saved_tensors
         stride = ctx.stride
         gradient = gradient.contiguous(memory_format=torch.channels_last)

@@ -7,6 +7,9 @@ Accelerate and Lightning Fabric would not make this shorter: they wrap the proce
 seed of each slice's augmentation, the slices in shared memory, or a step's split into equal micro-batches.
 """
 
+# pyright: reportPrivateImportUsage=false
+# MONAI and torch.distributed re-export names without declaring them in __all__.
+
 from __future__ import annotations
 
 import os
@@ -16,14 +19,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
-from monai.data import Dataset
+from monai.data import Dataset as MonaiDataset
+from monai.transforms import Compose
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 from brainmri.zoo.registry import resolve_device
 from train.data import TumourShareSampler
@@ -150,10 +154,13 @@ def micro_batch(batch: int, samples: int, accumulate: int) -> int:
 class _SeededDataset(Dataset):
     """Slices by index and seed: the augmentation depends on the seed only, not on the process or the slices before."""
 
+    def __init__(self, slices: list[dict], transform: Compose) -> None:
+        self.slices, self.transform = slices, transform
+
     def __getitem__(self, index_and_seed: tuple[int, int]) -> dict:
         index, seed = index_and_seed
         self.transform.set_random_state(seed)
-        return super().__getitem__(index)
+        return cast("dict", self.transform(self.slices[index]))
 
 
 class _ProcessSampler(Sampler[tuple[int, int]]):
@@ -173,7 +180,7 @@ class _ProcessSampler(Sampler[tuple[int, int]]):
 
 
 def split_over_processes(
-    slices: list[dict], transform: Callable[[dict], dict], sampler: TumourShareSampler, micro: int
+    slices: list[dict], transform: Compose, sampler: TumourShareSampler, micro: int
 ) -> tuple[Dataset, Sampler]:
     """The dataset and the sampler from which this process loads its part of each epoch.
 
@@ -181,11 +188,11 @@ def split_over_processes(
     has a seed, which depends on its position in the epoch.
 
     Args:
-        transform: a MONAI transform.
+        transform: augmentation of one slice.
         micro: from `micro_batch`.
     """
     if not _is_initialised():
-        return Dataset(slices, transform), sampler
+        return MonaiDataset(slices, transform), sampler
     return _SeededDataset(slices, transform), _ProcessSampler(sampler, micro)
 
 

@@ -119,13 +119,15 @@ def split_cases(dataset: Dataset, cases: dict[str, list[Slice]], folds: int, fol
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the whole dataset; held-out patients may be missing")
-    parser.add_argument("--dataset", choices=[key for key, dataset in DATASETS.items() if dataset.manifest], default="lgg")
+    parser.add_argument("--dataset", choices=list(DATASETS), default="lgg")
     parser.add_argument("--out", type=Path, help="file to write (default: the dataset's manifest)")
     options = parser.parse_args(arguments)
     dataset = DATASETS[options.dataset]
+    out: Path | None = options.out or dataset.manifest
+    if out is None:
+        parser.error(f"expected --out, the file to write, because the dataset {dataset.key} names no manifest")
     cases = {case: slices for case, slices in dataset.find_slices(options.data).items() if case not in dataset.held_out}
     manifest = make_manifest(dataset, tumour_areas(cases))
-    out = options.out or dataset.manifest
     out.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     print(f"{len(manifest['patients'])} patients in {out}")
 

@@ -1,5 +1,8 @@
 """The training loop that every training command shares, and the schedule of the segmenter and the classifier."""
 
+# pyright: reportPrivateImportUsage=false
+# MONAI re-exports its classes without declaring them in __all__.
+
 from __future__ import annotations
 
 import argparse
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import torch
 from monai.data import DataLoader, ThreadDataLoader
+from monai.transforms import Compose
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -50,6 +54,11 @@ def choose_precision(precision: str, net: nn.Module, size: int, device: torch.de
     return distributed.broadcast(min(seconds, key=lambda dtype: seconds[dtype]))
 
 
+def to_channels_last(net: nn.Module, device: torch.device) -> None:
+    """Move a network to the device in place, with its weights in the channels-last memory format."""
+    net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]: missing from torch's stubs
+
+
 def plot_history(rows: list[dict], path: Path) -> None:
     """Loss on the left, every other metric on the right, over epochs, as a PNG."""
     import matplotlib
@@ -80,7 +89,10 @@ def make_loader(
 ) -> DataLoader:
     """An epoch's batches, augmented by worker processes on the CPU, or by a thread on the device (`--on-device`)."""
     if options.on_device:
-        return ThreadDataLoader(dataset, batch_size=batch, sampler=sampler, num_workers=0, generator=generator)
+        return ThreadDataLoader(
+            dataset,  # pyright: ignore[reportArgumentType]: any torch Dataset works
+            batch_size=batch, sampler=sampler, num_workers=0, generator=generator,
+        )  # fmt: skip
     return DataLoader(
         dataset, batch_size=batch, sampler=sampler, num_workers=options.workers, generator=generator,
         pin_memory=device.type == "cuda",
@@ -278,7 +290,7 @@ def fit_one_cycle(
     loss: BatchLoss,
     groups: list[dict],
     slices: list[dict],
-    transform: Callable[[dict], dict],
+    transform: Compose,
     validate: Callable[[], dict[str, float]] | None,
     options: argparse.Namespace,
     device: torch.device,

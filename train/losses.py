@@ -1,5 +1,8 @@
 """Segmentation losses by name: the paper's focal Tversky loss and MONAI's losses."""
 
+# pyright: reportPrivateImportUsage=false
+# MONAI re-exports its classes without declaring them in __all__.
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -66,7 +66,7 @@ def load_unleaked(folder: Path, split: Split, device: torch.device) -> LoadedMod
             f"the weights in {folder} were trained on {len(leaked)} of this run's validation patients "
             f"({', '.join(sorted(leaked)[:3])} …); take a run of the same fold, or train with --all"
         )
-    return load(folder, device=device)
+    return load(folder, device=str(device))
 
 
 def start_from(net: nn.Module, folder: Path, split: Split) -> None:

@@ -7,9 +7,9 @@ backends in `brainmri.zoo.backends` were chosen with it.
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from brainmri.report.metric_tables import markdown_table
 from brainmri.zoo.backends import as_graph, by_openvino, in_half
 from brainmri.zoo.registry import LoadedModel, load
 
-Forward = Callable[[Tensor], object]  # (B, 3, S, S) to outputs
+Forward = Callable[[Tensor], Any]  # (B, 3, S, S) to outputs
 
 
 def by_onnxruntime(net: nn.Module, views: Tensor, names: list[str], threads: int) -> Forward:
@@ -34,11 +34,11 @@ def by_onnxruntime(net: nn.Module, views: Tensor, names: list[str], threads: int
         net, (views,), input_names=["views"], output_names=names, dynamo=True, verbose=False,
         dynamic_shapes={"views": {0: torch.export.Dim("batch")}} if len(views) > 1 else None,
     )  # fmt: skip
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    buffer = io.BytesIO()
-    program.save(buffer)
-    session = onnxruntime.InferenceSession(buffer.getvalue(), options)
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), options)
     return lambda views: session.run(None, {"views": views.numpy()})
 
 

@@ -1,5 +1,8 @@
 """The paper's schedule, as Keras runs it: its Adam, the learning rate reduced on a plateau, validation on all slices."""
 
+# pyright: reportPrivateImportUsage=false
+# MONAI re-exports its classes without declaring them in __all__.
+
 from __future__ import annotations
 
 import math
