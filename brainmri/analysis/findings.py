@@ -47,7 +47,7 @@ class Finding:
     @property
     def out_of_distribution(self) -> bool:
         """Whether the slice is not taken for an axial brain MR slice; its verdict is "review" then."""
-        return self.ood is not None and self.ood.doubt is not None
+        return self.ood is not None and self.ood.reason is not None
 
     def record(self) -> dict:
         """The finding without its arrays, ready for JSON."""
@@ -145,7 +145,7 @@ class Study:
                 "area_mm2": None if finding.area_mm2 is None else round(finding.area_mm2, 1),
                 f"diameter_{length}": round(diameter, 1),
                 "ood_distance": finding.ood and round(finding.ood.distance, 3),
-                "ood_orientation": finding.ood and round(finding.ood.turned, 2),
+                "ood_orientation": finding.ood and round(finding.ood.orientation_log_odds, 2),
                 "out_of_distribution": finding.out_of_distribution,
             }
             for number, (finding, diameter) in enumerate(zip(self.findings, self.diameters, strict=True), 1)

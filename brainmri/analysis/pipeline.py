@@ -88,7 +88,7 @@ def judge(predicted: Prediction, rules: Rules, mode: str) -> Judgement:
     areas = masks.sum(axis=(1, 2)) * predicted.grid_share
     answers = predicted.ood or [None] * len(masks)
     verdicts = [
-        (REVIEW, answer.doubt) if answer and answer.doubt else decide(float(p), float(area), rules.band(mode))
+        (REVIEW, answer.reason) if answer and answer.reason else decide(float(p), float(area), rules.band(mode))
         for answer, p, area in zip(answers, probabilities, areas, strict=True)
     ]
     return Judgement(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts, ood=answers)
@@ -218,7 +218,7 @@ class Pipeline:
         """One slice of a judgement; `pixel` is its size in square millimetres where that is known."""
         verdict, reason = judged.verdicts[number]
         answer = judged.ood[number]
-        if answer and answer.doubt:
+        if answer and answer.reason:
             warnings = (*warnings, ood.WARNING)
         area = int(judged.masks[number].sum())
         return Finding(
@@ -317,7 +317,7 @@ def predict_slices(
             features = done[id(ood_model)][2]
         else:
             features = encoder_features(ood_model, _place(ood_model, slices, spacing)[0], ood_model.ood.feature_spec)
-        said["ood"] = ood_model.ood.ask(features.cpu().numpy(), slices)
+        said["ood"] = ood_model.ood.score(features.cpu().numpy(), slices)
     if segmenter is not None:
         grid_maps, *_, placements = done[id(segmenter)]
         grid_maps = grid_maps.to(_resizing(segmenter))
@@ -352,9 +352,9 @@ def _batches(model: LoadedModel, images: Tensor) -> tuple[Tensor, ...]:
 
 @torch.inference_mode()
 def encoder_features(model: LoadedModel, images: Tensor, feature_spec: ood.FeatureSpec) -> Tensor:
-    """What a gate looks at (`ood.pooled`) of normalised slices (S, 3, h, w) on the model's device, by its encoder: (S, D)."""
+    """What a gate looks at (`ood.pool_features`) of normalised slices (S, 3, h, w) on the model's device, by its encoder: (S, D)."""
     batches = (image.to(memory_format=torch.channels_last) for image in _batches(model, images))
-    return torch.cat([ood.pooled(model.net.forward_features(image), feature_spec) for image in batches])
+    return torch.cat([ood.pool_features(model.net.forward_features(image), feature_spec) for image in batches])
 
 
 @torch.inference_mode()

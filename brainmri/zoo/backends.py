@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from brainmri._version import __version__
 from brainmri.zoo.entry import INT8, ModelEntry, file_sha256
-from brainmri.zoo.ood import FeatureSpec, OodDetector, pooled
+from brainmri.zoo.ood import FeatureSpec, OodDetector, pool_features
 
 AUTO, TORCH, HALF, COMPILED, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "half", "compiled", "openvino", "int8")
 PATIENCE = 64  # views of slices in torch, after which preparing anything faster will pay
@@ -49,7 +49,7 @@ class Answers(NamedTuple):
     Attributes:
         mask: (V, 1, S, S) logits.
         verdict: (V,) logits, tumour against no tumour.
-        features: (V, D) that its gate looks at (`ood.pooled`).
+        features: (V, D) that its gate looks at (`ood.pool_features`).
     """
 
     mask: Tensor | None = None
@@ -73,7 +73,7 @@ class Served(nn.Module):
         answers = () if mask is None else (mask,)
         if verdict is not None:
             answers = (*answers, verdict[:, 1] - verdict[:, 0])
-        return (*answers, pooled(maps, self.feature_spec)) if self.feature_spec else answers
+        return (*answers, pool_features(maps, self.feature_spec)) if self.feature_spec else answers
 
 
 class Fixed:

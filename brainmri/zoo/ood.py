@@ -1,10 +1,10 @@
-"""Is this an axial brain MR slice at all? Asked before a verdict is believed; the answer is None or the doubt in one sentence.
+"""Out-of-distribution detection: is this an axial brain MR slice at all?
 
-Two questions go to the features of the entry's own encoder, fitted on training patients by `train.ood.fit` and kept as
-`ood.safetensors`: how far a slice is from theirs, a Mahalanobis distance (Lee et al. 2018), and whether it is the right way up,
-a logistic regression that tells their slices from the same ones turned by 90, 180 and 270 degrees (turned heads have nearly the
-features of upright ones, so no distance sees them; Hendrycks et al. 2019 ask the same of other pictures). Two go to the pixels:
-is there anything, and are its colours those of a colour map?
+Two checks use features of the entry's own encoder, fitted on training patients by `train.ood.fit` and stored in
+`ood.safetensors`. The first is the Mahalanobis distance to the training slices (Lee et al. 2018). The second is a logistic
+regression that tells upright slices from slices rotated by 90, 180 and 270 degrees, because rotated heads have nearly the same
+features as upright ones (Hendrycks et al. 2019 use rotations in the same way). Two more checks use the pixels alone: an empty
+image, and the colours of a colour map.
 """
 
 from __future__ import annotations
@@ -21,154 +21,183 @@ from brainmri.zoo.entry import OOD, ModelEntry, file_sha256
 if TYPE_CHECKING:
     from torch import Tensor
 
-REASON = "This does not look like an axial brain MR slice"
-FAR = f"{REASON}, all that the networks know."
-TURNED = f"{REASON} with the nose up: it seems to be turned, or cut another way."
-COLOURED = f"{REASON}: its colours are those of a colour map, where the three sequences, or grey, are expected."
-EMPTY = f"{REASON}: there is nothing in it."
-WARNING = "on such a picture neither the probability nor the mask means anything"
+NOT_A_SLICE = "This does not look like an axial brain MR slice"
+FAR = f"{NOT_A_SLICE}, the only input the networks are trained on."
+ROTATED = f"{NOT_A_SLICE} with the nose up: it seems to be rotated or in another plane."
+COLOURED = f"{NOT_A_SLICE}: it has the colours of a colour map; expected three sequences as channels, or grey."
+EMPTY = f"{NOT_A_SLICE}: all pixels are equal."
+WARNING = "for such an image neither the probability nor the mask is meaningful"
 
-DARK = 0.06  # a picture of which less than a hundredth is brighter, in whatever sequence, shows no head
-CURVE = 0.004  # of the colours' variance, what one number leaves unexplained: next to 0 in a colour map, over 0.005 in slices
-SAMPLE = 20_000  # pixels that brightness and colours are judged by, about
-CELLS = 3  # by so many parts a side of the slice its turn is judged
+DARK = 0.06  # an image shows no head if less than 1% of its pixels are brighter than this in any sequence
+# share of the colours' variance that one number leaves unexplained: near 0 in a colour map, over 0.005 in slices
+COLOUR_MAP_RESIDUAL = 0.004
+PIXEL_SAMPLE = 20_000  # approximate number of pixels that the checks of brightness and colour use
+GRID = 3  # the orientation features are means over GRID x GRID parts of the slice
+
+# tensor name in ood.safetensors to field of `OodDetector`
+_TENSORS = {"mean": "mean", "whiten": "whitening", "ways": "orientation_weights", "bias": "orientation_bias"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
-    """Which of its encoder's maps (see `EffUNet.encode`) a gate looks at, by their numbers: 1 at half the size to 5 at 1/32.
+    """Which maps of `forward_features` the detector uses, by index: 0 is the image, 1 to 5 are maps at 1/2 to 1/32 of its size.
 
     Attributes:
-        means, deviations: of whose channels the mean and the standard deviation over the slice make the distance.
-        parts: whose channels' means over `CELLS` by `CELLS` parts of the slice tell up from down.
+        means, deviations: maps whose channel means and standard deviations over the slice make up the distance features.
+        parts: maps whose channel means over `GRID` x `GRID` parts of the slice make up the orientation features.
     """
 
     means: tuple[int, ...] = ()
     deviations: tuple[int, ...] = ()
     parts: tuple[int, ...] = ()
 
-    def near(self, channels: Sequence[int]) -> int:
-        """How many features (D) make the distance, of an encoder whose maps have so many channels."""
-        return sum(channels[number] for number in (*self.means, *self.deviations))
+    def distance_size(self, channels: Sequence[int]) -> int:
+        """The number of distance features D, given the `feature_channels` of a network."""
+        return sum(channels[index] for index in (*self.means, *self.deviations))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OodResult:
-    """What a gate says of one slice.
+    """The result for one slice.
 
     Attributes:
-        distance: from the training slices, in that of the median one; questioned above `OodDetector.distance_threshold`.
-        turned: log-odds of any other way up against upright; questioned above `OodDetector.orientation_threshold`.
-        doubt: why it is not taken for an axial brain MR slice, one sentence; None where it is.
+        distance: Mahalanobis distance to the training slices, relative to that of the median training slice.
+        orientation_log_odds: log-odds of "rotated" against "upright".
+        reason: why the slice is out of distribution, in one sentence; None if it is not.
     """
 
     distance: float
-    turned: float
-    doubt: str | None
+    orientation_log_odds: float
+    reason: str | None
 
     def record(self) -> dict:
-        """Ready for JSON."""
+        """The result for JSON."""
         return {
             "distance": round(self.distance, 3),
-            "turned": round(self.turned, 2),
-            "out_of_distribution": self.doubt is not None,
+            "orientation": round(self.orientation_log_odds, 2),
+            "out_of_distribution": self.reason is not None,
         }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OodDetector:
-    """What an entry's `ood.safetensors` and `config.json` know of training patients' slices.
+    """The detector of an entry, from its `ood.safetensors` and `config.json`.
 
     Attributes:
-        mean: (D,) float32, of the features that the distance sees.
-        whiten: (D, D) float32, makes them independent, and the median training slice's distance 1.
-        ways: (4, E) float32, and `bias` (4,): log-odds of the four ways up from the other features, upright first.
-        far, way: distance and log-odds above which a slice is questioned.
-        sight: what the features are of.
+        mean: (D,) float32, of the distance features.
+        whitening: (D, D) float32; whitens the distance features and scales the median training slice's distance to 1.
+        orientation_weights: (4, E) float32, of the orientation features, for 0, 90, 180 and 270 degrees.
+        orientation_bias: (4,) float32.
+        distance_threshold, orientation_threshold: a slice above either one is out of distribution.
+        feature_spec: what the features are computed from.
     """
 
     mean: np.ndarray
-    whiten: np.ndarray
-    ways: np.ndarray
-    bias: np.ndarray
+    whitening: np.ndarray
+    orientation_weights: np.ndarray
+    orientation_bias: np.ndarray
     distance_threshold: float
     orientation_threshold: float
     feature_spec: FeatureSpec
 
+    @classmethod
+    def from_tensors(
+        cls,
+        tensors: dict[str, np.ndarray],
+        *,
+        distance_threshold: float,
+        orientation_threshold: float,
+        feature_spec: FeatureSpec,
+    ) -> OodDetector:
+        """A detector from tensors by their names in `ood.safetensors`: mean, whiten, ways, bias."""
+        return cls(
+            **{field: tensors[name] for name, field in _TENSORS.items()},
+            distance_threshold=distance_threshold,
+            orientation_threshold=orientation_threshold,
+            feature_spec=feature_spec,
+        )
+
     def distance(self, features: np.ndarray) -> np.ndarray:
-        """(S, D + E) float32 features to (S,): the Mahalanobis distance, in that of the median training slice."""
-        return np.linalg.norm((features[:, : len(self.mean)] - self.mean) @ self.whiten, axis=1)
+        """(S, D + E) float32 features to (S,) Mahalanobis distances, relative to that of the median training slice."""
+        return np.linalg.norm((features[:, : len(self.mean)] - self.mean) @ self.whitening, axis=1)
 
-    def turned(self, features: np.ndarray) -> np.ndarray:
-        """(S, D + E) float32 features to (S,): log-odds of the three other ways up, together, against upright."""
-        odds = features[:, len(self.mean) :] @ self.ways.T + self.bias
-        return np.logaddexp.reduce(odds[:, 1:], axis=1) - odds[:, 0]
+    def orientation_log_odds(self, features: np.ndarray) -> np.ndarray:
+        """(S, D + E) float32 features to (S,) log-odds of the three rotations together against upright."""
+        log_odds = features[:, len(self.mean) :] @ self.orientation_weights.T + self.orientation_bias
+        return np.logaddexp.reduce(log_odds[:, 1:], axis=1) - log_odds[:, 0]
 
-    def ask(self, features: np.ndarray, slices: np.ndarray) -> list[OodResult]:
-        """About each slice.
+    def score(self, features: np.ndarray, slices: np.ndarray) -> list[OodResult]:
+        """Score every slice.
 
         Args:
-            features: (S, D + E) float32, `pooled` of the slices.
+            features: (S, D + E) float32, `pool_features` of the slices.
             slices: (S, H, W, 3) in [0, 1].
         """
-        answers = []
-        for distance, turned, pixels in zip(self.distance(features), self.turned(features), slices, strict=True):
-            decided, doubt = look(pixels)
+        results = []
+        scores = zip(self.distance(features), self.orientation_log_odds(features), slices, strict=True)
+        for distance, log_odds, pixels in scores:
+            decided, reason = check_pixels(pixels)
             if not decided:
-                doubt = FAR if distance > self.distance_threshold else TURNED if turned > self.orientation_threshold else None
-            answers.append(OodResult(distance=float(distance), turned=float(turned), doubt=doubt))
-        return answers
+                reason = FAR if distance > self.distance_threshold else ROTATED if log_odds > self.orientation_threshold else None
+            results.append(OodResult(distance=float(distance), orientation_log_odds=float(log_odds), reason=reason))
+        return results
 
 
-def look(pixels: np.ndarray) -> tuple[bool, str | None]:
-    """Whether the pixels of a picture (H, W, 3) in [0, 1] alone decide, and their doubt, None where they raise none.
+def check_pixels(pixels: np.ndarray) -> tuple[bool, str | None]:
+    """Check the pixels of an image (H, W, 3) in [0, 1] without a network.
 
-    A slice that is all but black, as the ends of a head are, shows nothing that could be taken for a tumour, and passes; a flat
-    one does not.
+    A nearly black slice, as at the ends of a head, passes: it shows nothing that could be mistaken for a tumour. An image whose
+    pixels are all equal does not pass.
+
+    Returns:
+        Whether the pixels alone decide, and the reason if they rule the image out.
     """
     if np.ptp(pixels) == 0:
         return True, EMPTY
     points = pixels.reshape(-1, 3)
-    points = points[:: max(1, len(points) // SAMPLE)].T.astype(np.float64)
+    points = points[:: max(1, len(points) // PIXEL_SAMPLE)].T.astype(np.float64)
     if (np.maximum.reduce(points) > DARK).mean() < 0.01:
         return True, None
     return (True, COLOURED) if is_colour_mapped(points) else (False, None)
 
 
 def is_colour_mapped(points: np.ndarray) -> bool:
-    """Whether pixels (3, n) in [0, 1] are coloured, and one number tells their colours, as in a colour map or a tint: their
-    brightness, what one of the channels has, or their hue."""
-    bright = points.mean(axis=0)
-    colours = points - bright
-    if np.abs(colours).max() < 0.02:  # grey, but for what a JPEG makes of it
+    """Whether pixels (3, n) in [0, 1] are coloured by a colour map or a tint.
+
+    That is the case if one number predicts the colour: the brightness, one of the channels, or the hue.
+    """
+    brightness = points.mean(axis=0)
+    colours = points - brightness
+    if np.abs(colours).max() < 0.02:  # grey, apart from JPEG artefacts
         return False
-    scatter = np.square(colours - colours.mean(axis=1, keepdims=True)).sum()
-    hue = Image.fromarray(np.uint8(255 * points.T[None])).convert("HSV").getchannel("H")
-    for level in (*np.uint8(255 * np.stack([bright, *points])), np.asarray(hue)[0]):
+    variance = np.square(colours - colours.mean(axis=1, keepdims=True)).sum()
+    rgb = (255 * points.T[None]).astype(np.uint8)
+    hue = Image.fromarray(rgb).convert("HSV").getchannel("H")
+    for level in (*(255 * np.stack([brightness, *points])).astype(np.uint8), np.asarray(hue)[0]):
         count = np.maximum(np.bincount(level, minlength=256), 1)
-        told = np.stack([(np.bincount(level, channel, 256) / count)[level] for channel in colours])
-        if np.square(colours - told).sum() < CURVE * scatter:
+        predicted = np.stack([(np.bincount(level, channel, 256) / count)[level] for channel in colours])
+        if np.square(colours - predicted).sum() < COLOUR_MAP_RESIDUAL * variance:
             return True
     return False
 
 
-def pooled(maps: list[Tensor], feature_spec: FeatureSpec) -> Tensor:
-    """What a gate sees of an encoder's maps: (B, D + E) float32, D for the distance and E for the turn."""
+def pool_features(maps: list[Tensor], feature_spec: FeatureSpec) -> Tensor:
+    """The result of `forward_features` to (B, D + E) float32: D distance features, then E orientation features."""
     import torch
     from torch.nn import functional as F
 
-    means = [maps[number].mean(dim=(2, 3)) for number in feature_spec.means]
-    deviations = [maps[number].float().std(dim=(2, 3), correction=0) for number in feature_spec.deviations]
-    parts = [F.adaptive_avg_pool2d(maps[number], CELLS).flatten(1) for number in feature_spec.parts]
+    means = [maps[index].mean(dim=(2, 3)) for index in feature_spec.means]
+    deviations = [maps[index].float().std(dim=(2, 3), correction=0) for index in feature_spec.deviations]
+    parts = [F.adaptive_avg_pool2d(maps[index], GRID).flatten(1) for index in feature_spec.parts]
     return torch.cat(means + deviations + parts, dim=1).float()
 
 
 def read_ood_detector(entry: ModelEntry) -> OodDetector | None:
-    """An entry's gate, or None where it has none.
+    """The detector of an entry, or None if it has none.
 
     Raises:
-        FileNotFoundError: when the file that `config.json` tells of is missing.
-        ValueError: when it is another one than `config.json` tells of.
+        FileNotFoundError: if `ood.safetensors` is missing although `config.json` lists it.
+        ValueError: if its SHA-256 is not the one in `config.json`.
     """
     if not entry.ood:
         return None
@@ -176,15 +205,15 @@ def read_ood_detector(entry: ModelEntry) -> OodDetector | None:
 
     path = entry.folder / OOD
     if not path.is_file():
-        raise FileNotFoundError(f"{entry.folder} is not whole: {OOD} is missing")
+        raise FileNotFoundError(f"expected {OOD} in {entry.folder}, got none; download the entry again")
     if (found := file_sha256(path)) != entry.ood["sha256"]:
         raise ValueError(
-            f"{path} has SHA-256 {found}, but its config.json says {entry.ood['sha256']}; the file is damaged or was exchanged"
+            f"expected {path} with the SHA-256 in its config.json, {entry.ood['sha256']}, got {found}: "
+            "the file is damaged or was exchanged; download the entry again"
         )
-    feature_spec = FeatureSpec(**{name: tuple(numbers) for name, numbers in entry.ood["feature_spec"].items()})
-    return OodDetector(
-        **load_file(path),
+    return OodDetector.from_tensors(
+        load_file(path),
         distance_threshold=float(entry.ood["distance_threshold"]),
         orientation_threshold=float(entry.ood["orientation_threshold"]),
-        feature_spec=feature_spec,
+        feature_spec=FeatureSpec(**{name: tuple(indices) for name, indices in entry.ood["feature_spec"].items()}),
     )

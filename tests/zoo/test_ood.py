@@ -1,4 +1,4 @@
-"""Is it an axial brain MR slice at all? The shipped gate on the examples and on what it must turn away, and how one is fitted."""
+"""Out-of-distribution detection: the shipped detector on examples and negatives, and how a detector is fitted."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import pytest
 import torch
 from matplotlib import colormaps
 from PIL import Image
+from safetensors.numpy import load_file
 from skimage import data
 
 import brainmri
@@ -20,7 +21,7 @@ from brainmri.io.scan import Scan
 from brainmri.zoo import ood
 from brainmri.zoo.entry import CARD, CONFIG, INT8, INT8_WEIGHTS, OOD, SPLIT, new_config, read_entry, save_entry
 from brainmri.zoo.nets import EffUNet, EffUNetEnsemble
-from brainmri.zoo.ood import FeatureSpec, OodDetector, look
+from brainmri.zoo.ood import FeatureSpec, OodDetector, check_pixels
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import DEFAULT
 from train.datasets.lgg import find_slices
@@ -53,23 +54,23 @@ def test_examples_pass(pipe, path):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in PACKAGES if not kind.startswith(("sagittal", "CT"))])
-def test_what_is_no_slice_is_for_review(pipe, kind):
+def test_images_of_other_things_are_for_review(pipe, kind):
     for picture in islice(PACKAGES[kind](), 3):
         finding = pipe(picture)
         assert finding.verdict == "review"
         assert finding.reason.startswith("This does not look like an axial brain MR slice")
         assert ood.WARNING in finding.warnings
-        assert finding.mask.shape == picture.shape[:2]  # it is given all the same
+        assert finding.mask.shape == picture.shape[:2]  # it is computed all the same
 
 
 @pytest.mark.parametrize("path", SLICES, ids=lambda p: p.stem)
-def test_an_example_that_was_turned_or_coloured_is_for_review(pipe, path):
+def test_rotated_and_coloured_examples_are_for_review(pipe, path):
     reasons = {kind: pipe(picture).reason for kind, picture in altered([read(path)])}
-    assert reasons.pop("rotated by 90 degrees") == reasons.pop("upside down") == ood.TURNED
-    assert all(reason.startswith(ood.REASON) for reason in reasons.values()), reasons
+    assert reasons.pop("rotated by 90 degrees") == reasons.pop("upside down") == ood.ROTATED
+    assert all(reason.startswith(ood.NOT_A_SLICE) for reason in reasons.values()), reasons
 
 
-def test_the_record_tells_score_and_thresholds(pipe):
+def test_the_record_has_score_and_thresholds(pipe):
     record = json.loads(json.dumps(pipe(data.astronaut()).record()))
     thresholds = record["provenance"]["ood"]
     assert thresholds == {"name": DEFAULT, **pipe.ood_model.entry.ood}
@@ -77,23 +78,23 @@ def test_the_record_tells_score_and_thresholds(pipe):
     assert record["ood"]["distance"] > thresholds["distance_threshold"]
 
 
-def test_the_pixels_alone_decide_what_shows_nothing():
+def test_pixels_alone_decide_empty_images():
     rng = np.random.default_rng(0)
     flat, black = np.full((64, 64, 3), 0.5, np.float32), np.zeros((64, 64, 3), np.float32)
     dark_end = np.abs(rng.normal(0, 0.006, (64, 64, 3)))
-    assert look(flat) == look(black) == (True, ood.EMPTY)
-    assert look(dark_end) == (True, None)
-    assert look(read(SLICES[0]) / 255) == (False, None)
+    assert check_pixels(flat) == check_pixels(black) == (True, ood.EMPTY)
+    assert check_pixels(dark_end) == (True, None)
+    assert check_pixels(read(SLICES[0]) / 255) == (False, None)
 
 
 def test_colours_of_three_sequences_are_not_those_of_a_colour_map():
     whole = read_slice(EXAMPLES / "large-lesion.png").pixels
     grey = whole[..., 1]
-    assert look(whole) == look(np.repeat(grey[..., None], 3, axis=2)) == (False, None)
+    assert check_pixels(whole) == check_pixels(np.repeat(grey[..., None], 3, axis=2)) == (False, None)
     sepia = np.stack([grey, 0.7 * grey, 0.4 * grey], axis=2)
-    assert look(sepia) == (True, ood.COLOURED)
-    for name in ("viridis", "inferno", "hot", "cool", "hsv"):  # of cool and hsv brightness tells little
-        assert look(colormaps[name](grey)[..., :3]) == (True, ood.COLOURED), name
+    assert check_pixels(sepia) == (True, ood.COLOURED)
+    for name in ("viridis", "inferno", "hot", "cool", "hsv"):  # brightness predicts little of cool and hsv
+        assert check_pixels(colormaps[name](grey)[..., :3]) == (True, ood.COLOURED), name
 
 
 # --- studies --------------------------------------------------------------------------------------------------------------
@@ -111,13 +112,13 @@ T, N, R = "tumour", "no tumour", "review"
         ([R, R, N, N, N], [0, 1], 3, R, (0, 1)),  # in two of five nothing was to be seen
     ],
 )
-def test_questioned_slices_are_not_counted(verdicts, out_of_distribution, analysed, verdict, carried_by):
+def test_out_of_distribution_slices_are_not_counted(verdicts, out_of_distribution, analysed, verdict, carried_by):
     decided, reason, slices = decide_study(verdicts, out_of_distribution, analysed)
     assert (decided, slices) == (verdict, carried_by)
     assert ("axial brain MR slices" in reason) == (2 * len(out_of_distribution) > (analysed or len(verdicts)))
 
 
-def test_a_study_tells_which_slices_are_none(pipe):
+def test_a_study_lists_out_of_distribution_slices(pipe):
     pixels = read_study(EXAMPLES / "study-flair.nii.gz").pixels
     side, across = pixels.shape[1:3]
     photograph = np.asarray(Image.fromarray(data.camera()).resize((across, side)), np.float32)[..., None] / 255
@@ -134,15 +135,15 @@ def test_a_study_tells_which_slices_are_none(pipe):
     assert [row["out_of_distribution"] for row in most.table()] == [True] * 12 + [False] * 4
 
 
-# --- whose gate -----------------------------------------------------------------------------------------------------------
+# --- which detector -------------------------------------------------------------------------------------------------------
 
 
-def test_entries_without_a_gate_are_served_by_the_defaults(pipe):
+def test_entries_without_a_detector_use_the_default_entrys(pipe):
     other = brainmri.Pipeline("resunet-lgg", "resnet50-lgg", device="cpu")
     assert other.ood_model.entry.name == DEFAULT
     own, served = pipe(SLICES[0]).ood, other(SLICES[0]).ood
     assert served.distance == pytest.approx(own.distance, rel=1e-3)
-    assert served.turned == pytest.approx(own.turned, abs=0.01)
+    assert served.orientation_log_odds == pytest.approx(own.orientation_log_odds, abs=0.01)
     assert other(data.astronaut()).verdict == "review"
 
 
@@ -151,18 +152,18 @@ def copy(tmp_path):
     return shutil.copytree(read_entry(brainmri.zoo.registry.EMBEDDED / DEFAULT).folder, tmp_path / "copy")
 
 
-def test_a_gate_that_is_not_the_entrys_is_refused(copy):
+def test_a_detector_of_another_entry_is_refused(copy):
     content = (copy / OOD).read_bytes()
     assert len(content) < 500_000  # beside weights of 10 MB
     (copy / OOD).write_bytes(content[:-4] + b"\x11\x22\x33\x44")
     with pytest.raises(ValueError, match="damaged or was exchanged"):
         brainmri.load("mine", weights=copy)
     (copy / OOD).unlink()
-    with pytest.raises(FileNotFoundError, match=r"gate\.safetensors is missing"):
+    with pytest.raises(FileNotFoundError, match=r"expected ood\.safetensors"):
         brainmri.load("mine", weights=copy)
 
 
-def test_new_weights_take_the_old_gate_away(copy):
+def test_new_weights_remove_the_old_detector(copy):
     config = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
     entry = save_entry(copy, EffUNetEnsemble(**config["arguments"]), config, {"train": [], "validation": []})
     assert entry.ood == {}
@@ -170,9 +171,8 @@ def test_new_weights_take_the_old_gate_away(copy):
     assert brainmri.load("mine", weights=copy, device="cpu").ood is None
 
 
-def test_what_was_quantised_for_another_sight_goes_from_folder_and_card(copy):
-    gate_of = brainmri.load("mine", weights=copy, device="cpu").ood
-    tensors = {name: getattr(gate_of, name) for name in ("mean", "whiten", "ways", "bias")}
+def test_new_features_remove_the_quantised_network_from_folder_and_card(copy):
+    tensors = load_file(copy / OOD)
     fitting.write_ood_detector(copy, tensors, {"distance_threshold": 2.0, "orientation_threshold": 0.0})
     assert (copy / INT8).exists()
     assert INT8 in (copy / CARD).read_text(encoding="utf-8")
@@ -188,44 +188,45 @@ def test_what_was_quantised_for_another_sight_goes_from_folder_and_card(copy):
 # --- how it is made -------------------------------------------------------------------------------------------------------
 
 
-def test_distance_and_turn_by_hand():
-    known = OodDetector(
-        mean=np.array([1, 2], np.float32), whiten=np.diag([0.5, 2]).astype(np.float32),
-        ways=np.array([[1], [0], [0], [0]], np.float32), bias=np.zeros(4, np.float32), distance_threshold=2.0, orientation_threshold=0.0, feature_spec=FeatureSpec(),
+def test_distance_and_orientation_by_hand():
+    detector = OodDetector(
+        mean=np.array([1, 2], np.float32), whitening=np.diag([0.5, 2]).astype(np.float32),
+        orientation_weights=np.array([[1], [0], [0], [0]], np.float32), orientation_bias=np.zeros(4, np.float32),
+        distance_threshold=2.0, orientation_threshold=0.0, feature_spec=FeatureSpec(),
     )  # fmt: skip
     features = np.array([[1, 2, 0], [7, 4, 10], [1, 2, -10]], np.float32)
-    assert known.distance(features) == pytest.approx([0, 5, 0])  # 6 * 0.5 and 2 * 2
-    assert known.turned(features) == pytest.approx(np.log(3) - np.array([0, 10, -10]), abs=1e-6)
+    assert detector.distance(features) == pytest.approx([0, 5, 0])  # 6 * 0.5 and 2 * 2
+    assert detector.orientation_log_odds(features) == pytest.approx(np.log(3) - np.array([0, 10, -10]), abs=1e-6)
     pixels = np.random.default_rng(0).random((3, 32, 32, 3))
-    assert [answer.doubt for answer in known.ask(features, pixels)] == [ood.TURNED, ood.FAR, ood.TURNED]
+    assert [result.reason for result in detector.score(features, pixels)] == [ood.ROTATED, ood.FAR, ood.ROTATED]
 
 
-def test_what_a_gate_looks_at_by_hand():
+def test_pooled_features_by_hand():
     image, fine = torch.zeros(1, 3, 6, 6), torch.arange(36.0).reshape(1, 1, 6, 6)
     coarse = torch.tensor([[[[1.0, 3.0]] * 2, [[5.0, 5.0]] * 2]])  # (1, 2, 2, 2)
     feature_spec = FeatureSpec(means=(1, 2), deviations=(2,), parts=(1,))
-    features = ood.pooled([image, fine, coarse], feature_spec)[0]
+    features = ood.pool_features([image, fine, coarse], feature_spec)[0]
     assert features.shape == (14,)
-    assert feature_spec.near([3, 1, 2]) == 5
+    assert feature_spec.distance_size([3, 1, 2]) == 5
     assert features[:5].tolist() == [17.5, 2, 5, 1, 0]
     assert features[5:].tolist() == [3.5, 5.5, 7.5, 15.5, 17.5, 19.5, 27.5, 29.5, 31.5]  # 2 x 2 pixels each, row by row
 
 
-def test_a_gate_is_fitted_by_folds_and_measured(tmp_path, monkeypatch, capsys):
-    """On phantoms, by networks that learned nothing: two folds of two patients, and an entry trained on both."""
+def test_a_detector_is_fitted_by_folds_and_measured(tmp_path, monkeypatch, capsys):
+    """On phantoms, by untrained networks: two folds of two patients, and an entry trained on both."""
     patients = write_phantom_dataset(tmp_path, patients=2, slices=8)
     config = new_config(name="mine", net="EffUNet", tasks=EffUNet.tasks, arguments={}, preprocess=Preprocess(size=64))
     net = EffUNet()
     for name, train, validation in (("mine", patients, []), ("0", patients[:1], patients[1:]), ("1", patients[1:], patients[:1])):
         save_entry(tmp_path / "runs" / name, net, config, {"train": train, "validation": validation})
-    for name in (INT8, INT8_WEIGHTS):  # a network in 8 bits that gave the features of another sight
+    for name in (INT8, INT8_WEIGHTS):  # a quantised network with other features
         (tmp_path / "runs" / "mine" / name).touch()
     monkeypatch.setattr(fitting, "PACKAGES", {"noise": PACKAGES["noise"], "blank": PACKAGES["blank"]})
     monkeypatch.setattr(fitting, "sources", lambda heads: ())
     runs = tmp_path / "runs"
     command = ["mine", "--data", str(tmp_path), "--validated", str(runs / "0"), str(runs / "1"), "--into", str(runs)]
-    report = fitting.main([*command, "--out", str(tmp_path / "gate.json")])
-    assert json.loads((tmp_path / "gate.json").read_text(encoding="utf-8")) == report
+    report = fitting.main([*command, "--out", str(tmp_path / "ood.json")])
+    assert json.loads((tmp_path / "ood.json").read_text(encoding="utf-8")) == report
     assert "| three sequences, slice by slice | 16 |" in capsys.readouterr().out
     assert {found["images"] for found in report["real"].values()} == {16}
     assert report["negatives"]["blank"]["images"] == 9
@@ -243,8 +244,8 @@ def test_a_gate_is_fitted_by_folds_and_measured(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.skipif("BRAINMRI_DATA" not in os.environ, reason="BRAINMRI_DATA is not set")
-def test_real_slices_pass_and_turned_ones_do_not(pipe):
-    # one patient, whom released weights may have seen: this is a check of the path; train.ood.fit measures
+def test_real_slices_pass_and_rotated_ones_do_not(pipe):
+    # one patient, whom the released weights may have seen: this checks the code path; train.ood.fit measures
     slices = np.stack([item.read_image() for item in find_slices(os.environ["BRAINMRI_DATA"])["TCGA_HT_7694_19950404"]])
     for stack in (slices, slices[..., 1]):
         assert np.mean([finding.out_of_distribution for finding in pipe.study(stack).findings]) <= 0.05

@@ -1,10 +1,10 @@
-"""Fit an entry's out-of-distribution detector and measure it: python -m train.ood.fit NAME --data DIR --validated RUN… [--out ood.json]
+"""Fit an entry's out-of-distribution detector: python -m train.ood.fit NAME --data DIR --validated RUN… [--out ood.json]
 
-The detector (`brainmri.zoo.ood`) depends on the entry's weights, so fit it again whenever they change. Its statistics come from the
-entry's own training patients. Its thresholds come from other patients: each validated run is a fold of the same recipe; it is
-fitted on its training patients and applied to its validation patients, and their scores set the thresholds. The command writes the
-entry's `ood.safetensors` and the thresholds in `config.json`, and prints both error rates: for real slices of patients that were
-not in the fit, and for `train.ood.negatives`. The held-out patients are in neither.
+The detector (`brainmri.zoo.ood`) depends on the entry's weights, so fit it again whenever they change. Its statistics come from
+the entry's own training patients. Its thresholds come from other patients: each validated run is a fold of the same recipe; it
+is fitted on its training patients and applied to its validation patients, and their scores set the thresholds. The command
+writes the entry's `ood.safetensors` and the thresholds in `config.json`, and prints both error rates: for real slices of
+patients that were not in the fit, and for `train.ood.negatives`. The held-out patients are in neither.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.io.reading import read_study
 from brainmri.report.metric_tables import markdown_table
 from brainmri.zoo.entry import CONFIG, INT8, INT8_WEIGHTS, OOD, SPLIT, file_sha256, read_entry
-from brainmri.zoo.ood import FeatureSpec, OodDetector, look
+from brainmri.zoo.ood import FeatureSpec, OodDetector, check_pixels
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load
 from train.datasets.lgg import find_slices
@@ -122,7 +122,7 @@ def open_network(source: str | Path, folder: Path) -> Network:
 def prepare(images: Iterable[np.ndarray], preprocess: Preprocess) -> PreparedImages:
     """Preprocess images as read, (H, W) or (H, W, 3) each."""
     units = [to_unit(image) for image in images]
-    decided, doubts = zip(*map(look, units), strict=True)
+    decided, doubts = zip(*map(check_pixels, units), strict=True)
     placed = preprocess.normalise(torch.stack([preprocess(unit)[0] for unit in units]))
     return PreparedImages(images=placed, decided=np.array(decided), rejected=np.array([doubt is not None for doubt in doubts]))
 
@@ -172,7 +172,7 @@ def collect(case: str, volume: np.ndarray, networks: list[Network], colour: int)
 def fit(network: Network) -> dict[str, np.ndarray]:
     """The tensors of an `OodDetector`, from a network's training patients."""
     upright = np.concatenate(network.upright)
-    near = FEATURES.near(network.model.net.feature_channels)
+    near = FEATURES.distance_size(network.model.net.feature_channels)
     mean, deviation = upright.mean(axis=0), upright.std(axis=0) + 1e-6
     scaled = (upright - mean) / deviation  # shrinkage assumes features of one scale
     precision = np.asarray(LedoitWolf(assume_centered=True).fit(scaled[:, :near]).precision_)
@@ -194,13 +194,14 @@ def fit(network: Network) -> dict[str, np.ndarray]:
 
 
 def choose_thresholds(samples: list[tuple[OodDetector, Samples]]) -> dict[str, float]:
-    """The scores that `DISTANCE_SHARE` and `ORIENTATION_SHARE` of real slices exceed, each scored by a detector not fitted on them.
+    """The scores that `DISTANCE_SHARE` and `ORIENTATION_SHARE` of real slices exceed.
 
-    Quantiles of the training slices would be too low, since slices in the fit are nearer. Distances are relative to the median
-    training slice, which differs less between networks than a high quantile does; so one fold's scores also hold for another
-    fold's detector and for one fitted on all patients. The report has each fold's own thresholds, to check that.
+    Each slice is scored by a detector that was not fitted on its patient. Quantiles of the training slices would be too low, since
+    slices in the fit are nearer. Distances are relative to the median training slice, which differs less between networks than a
+    high quantile does; so one fold's scores also hold for another fold's detector and for one fitted on all patients. The report
+    has each fold's own thresholds, to check that.
     """
-    scores = [(ood.distance(some.features[~some.decided]), ood.turned(some.features[~some.decided])) for ood, some in samples]
+    scores = [(ood.distance(some.features[~some.decided]), ood.orientation_log_odds(some.features[~some.decided])) for ood, some in samples]
     distance, odds = (np.concatenate(values) for values in zip(*scores, strict=True))
     return {
         "distance_threshold": round(float(np.quantile(distance, 1 - DISTANCE_SHARE)), 3),
@@ -210,7 +211,7 @@ def choose_thresholds(samples: list[tuple[OodDetector, Samples]]) -> dict[str, f
 
 def out_of_distribution(ood: OodDetector, samples: Samples) -> np.ndarray:
     """(n,) bool, the detector's result for each image."""
-    far, rotated = ood.distance(samples.features), ood.turned(samples.features)
+    far, rotated = ood.distance(samples.features), ood.orientation_log_odds(samples.features)
     return np.where(samples.decided, samples.rejected, (far > ood.distance_threshold) | (rotated > ood.orientation_threshold))
 
 
@@ -230,7 +231,7 @@ def cross_fitted(folds: list[Network], tensors: list[dict]) -> dict:
         rejects among its validation patients, with the thresholds of the other folds (a single fold's, its own).
     """
     detectors = [
-        OodDetector(**t, distance_threshold=np.inf, orientation_threshold=np.inf, feature_spec=FEATURES) for t in tensors
+        OodDetector.from_tensors(t, distance_threshold=np.inf, orientation_threshold=np.inf, feature_spec=FEATURES) for t in tensors
     ]
     samples = [(ood, some) for ood, fold in zip(detectors, folds, strict=True) for some in fold.real]
     real: list[tuple[str, bool]] = []
@@ -302,8 +303,8 @@ def check_networks(entry: Network, folds: list[Network]) -> None:
     for network in (entry, *folds):
         if (maps := len(network.model.net.feature_channels)) <= needed:
             raise SystemExit(
-                f"expected a network with more than {needed} feature maps, got {network.model.entry.net} with {maps}; choose an entry "
-                "whose network has them, such as an EffUNet"
+                f"expected a network with more than {needed} feature maps, got {network.model.entry.net} with {maps}; "
+                "choose an entry of another network, such as EffUNet"
             )
     for fold in folds:
         if fold.model.entry.preprocess != entry.model.entry.preprocess:
@@ -337,7 +338,7 @@ def main(arguments: list[str] | None = None) -> dict:
         collect(case, volume, networks, colour=len(ROTATED_AT) * number)
     tensors, *folds_tensors = map(fit, networks)
     report = cross_fitted(folds, folds_tensors)
-    ood = OodDetector(**tensors, **report["thresholds"], feature_spec=FEATURES)
+    ood = OodDetector.from_tensors(tensors, **report["thresholds"], feature_spec=FEATURES)
     report["synthetic"] = synthetic_heads(entry, ood)
     report["negatives"] = negatives_from_packages(entry, ood) | report["negatives"]
     write_ood_detector(folder, tensors, report["thresholds"])

@@ -37,8 +37,8 @@ class ResNet50Classifier(PretrainedNet):
         self.frozen = frozen
         base = resnet50(weights=None, zero_init_residual=True)  # trains faster from scratch (Goyal et al. 2017)
         self.width = base.fc.in_features
-        base.fc = nn.Identity()
-        base.avgpool = nn.Identity()
+        base.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+        base.avgpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
         self.base = base
         self.head = nn.Sequential(
             nn.AvgPool2d(pool),

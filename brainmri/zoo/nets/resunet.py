@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from brainmri.zoo.hub_mixin import PretrainedNet
 from brainmri.zoo.nets.base import Output
 
-BATCH_NORM = {"momentum": 0.01, "eps": 1e-3}  # Keras' defaults, in torch's convention for momentum
+
+def _batch_norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, momentum=0.01, eps=1e-3)  # Keras' defaults, in torch's convention for momentum
 
 
 def he_normal(module: nn.Module) -> None:
@@ -26,14 +30,14 @@ class ResBlock(nn.Module):
         super().__init__()
         self.main = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 1),
-            nn.BatchNorm2d(out_channels, **BATCH_NORM),
+            _batch_norm(out_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
-            nn.BatchNorm2d(out_channels, **BATCH_NORM),
+            _batch_norm(out_channels),
         )
         self.shortcut = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 1),
-            nn.BatchNorm2d(out_channels, **BATCH_NORM),
+            _batch_norm(out_channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,17 +51,17 @@ class UpBlock(ResBlock):
     the pixels, and adds the two parts instead of concatenating them, which makes a training step a fifth shorter.
     """
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """(B, C, H, W) and (B, D, 2H, 2W) to (B, out, 2H, 2W); `in_channels` is C + D."""
-        main, shortcut = (self._first_layer(convolution, x, skip) for convolution in (self.main[0], self.shortcut[0]))
+        main, shortcut = (self._first_layer(branch, x, skip) for branch in (self.main, self.shortcut))
         return F.relu(self.main[1:](main) + self.shortcut[1:](shortcut))
 
     @staticmethod
-    def _first_layer(convolution: nn.Conv2d, x: Tensor, skip: Tensor) -> Tensor:
+    def _first_layer(branch: nn.Sequential, x: Tensor, skip: Tensor) -> Tensor:
+        convolution = cast("nn.Conv2d", branch[0])
         map_weight, skip_weight = convolution.weight.split([x.shape[1], skip.shape[1]], dim=1)
-        return F.interpolate(F.conv2d(x, map_weight), scale_factor=2, mode="nearest") + F.conv2d(
-            skip, skip_weight, convolution.bias
-        )
+        upsampled = F.interpolate(F.conv2d(x, map_weight), scale_factor=2, mode="nearest")
+        return upsampled + F.conv2d(skip, skip_weight, convolution.bias)
 
 
 class ResUNet(PretrainedNet):
@@ -75,8 +79,8 @@ class ResUNet(PretrainedNet):
         super().__init__()
         self.in_channels = in_channels
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, 16, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(16, **BATCH_NORM),
-            nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(16, **BATCH_NORM),
+            nn.Conv2d(in_channels, 16, 3, padding=1), nn.ReLU(inplace=True), _batch_norm(16),
+            nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(inplace=True), _batch_norm(16),
         )  # fmt: skip
         self.encoder = nn.ModuleList([ResBlock(16, 32), ResBlock(32, 64), ResBlock(64, 128)])
         self.bottleneck = ResBlock(128, 256)
@@ -90,7 +94,7 @@ class ResUNet(PretrainedNet):
         return [self.in_channels, 16, 32, 64, 128, 256]
 
     def forward_features(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) to the image and five encoder maps, from (B, 16, H, W) to (B, 256, H/16, W/16); H and W multiples of 16."""
+        """(B, 3, H, W), H and W multiples of 16, to the image and five maps, from (B, 16, H, W) to (B, 256, H/16, W/16)."""
         features = [image, self.stem(image)]
         for block in (*self.encoder, self.bottleneck):
             features.append(block(F.max_pool2d(features[-1], 2)))
