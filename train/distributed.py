@@ -43,7 +43,7 @@ def process_group(device_name: str) -> Iterator[torch.device]:
     A nested context joins the same group. Do not open contexts one after another: the messages of both groups would mix.
 
     Args:
-        device_name: see `resolve_device`. On CUDA each process of a machine has a GPU of its own.
+        device_name: see `resolve_device`. On CUDA each process of a machine uses a separate GPU.
 
     Raises:
         SystemExit: when a machine has more processes than GPUs, or the device is neither CUDA nor the CPU.

@@ -10,13 +10,13 @@ def test_flair_replaces_the_other_sequences():
     transform = RandReplaceWithFlaird("image", prob=1.0)
     transform.set_random_state(0)
     image = torch.rand(3, 8, 8)
-    seen = set()
+    patterns = set()
     for _ in range(60):
         out = transform({"image": image})["image"]
         assert torch.equal(out[FLAIR], image[FLAIR])
-        seen.add(tuple(bool(torch.equal(out[c], image[FLAIR])) for c in (0, 2)))
-    assert seen == {(True, True), (True, False), (False, True)}
-    assert not torch.equal(image[0], image[FLAIR])  # the cached slice is left as it was
+        patterns.add(tuple(bool(torch.equal(out[c], image[FLAIR])) for c in (0, 2)))
+    assert patterns == {(True, True), (True, False), (False, True)}
+    assert not torch.equal(image[0], image[FLAIR])  # the cached slice does not change
 
 
 def test_augmentation_moves_image_and_mask_together():
@@ -32,7 +32,7 @@ def test_augmentation_moves_image_and_mask_together():
         assert flair[inside].mean() > 0.5 > flair[outside].mean()
 
 
-def test_the_same_seed_augments_the_same_way():
+def test_augmentation_depends_on_the_seed_only():
     item = {"image": torch.rand(3, 64, 64), "mask": torch.zeros(1, 64, 64)}
     one, two, other = (augmentation(64).set_random_state(seed)(item)["image"] for seed in (5, 5, 6))
     assert torch.equal(one, two)

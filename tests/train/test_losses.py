@@ -18,14 +18,14 @@ def test_focal_tversky_is_golden():
     assert tversky_index(torch.tensor([0.5, 0.9, 0.2]), torch.tensor([1, 1, 0])) == pytest.approx(2.4 / 2.88)
 
 
-def test_focal_tversky_makes_a_false_alarm_cost():
+def test_focal_tversky_penalises_false_positives_on_empty_slices():
     empty = torch.zeros(1, 1, 1, 100)
     loss = FocalTverskyLoss()
     assert loss(torch.full_like(empty, 5.0), empty) > 0.9
     assert loss(torch.full_like(empty, -12.0), empty) < 0.01
 
 
-def test_pooling_over_the_batch_is_another_loss():
+def test_pooling_over_the_batch_changes_the_loss():
     torch.manual_seed(0)
     prediction, mask = torch.randn(3, 1, 8, 8), (torch.rand(3, 1, 8, 8) > 0.7).float()
     mask[0] = 0
@@ -33,7 +33,7 @@ def test_pooling_over_the_batch_is_another_loss():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_prefers_the_truth_and_has_a_gradient(name):
+def test_every_loss_prefers_the_true_mask_and_has_a_gradient(name):
     loss = segmentation_loss(name)
     mask = torch.zeros(2, 1, 16, 16)
     mask[0, :, 4:9, 4:9] = 1  # the second slice is empty

@@ -260,7 +260,7 @@ def test_the_table(tmp_path):
         OURS: measured({tversky: 0.94, sliced: 0.89}, 120),
         "classifier": measured({accuracy: 0.96}, 125),
     }
-    text = write_table(tmp_path, runs, own="resunet-paper")
+    text = write_table(tmp_path, runs, excluded="resunet-paper")
     assert (tmp_path / "table.md").read_text() == text
     rows = {row["figure"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
     effunets = ["effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg"]
@@ -278,5 +278,5 @@ def test_the_table(tmp_path):
     columns = ("same_protocol", "our_network", "split_by_patient")
     shares = [[row[column] for column in columns] for name, row in rows.items() if "neighbour" in name]
     assert shares == [[0.96, 0.96, 0.0], [1.0, None, None]]
-    text = write_table(tmp_path, {"segmenter-by-patient": runs["segmenter-by-patient"]}, own="resunet-paper")
+    text = write_table(tmp_path, {"segmenter-by-patient": runs["segmenter-by-patient"]}, excluded="resunet-paper")
     assert f"| {label(sliced)} | not reported | - | - | 0.7100 | " in text

@@ -1,4 +1,4 @@
-"""Training from end to end on two phantoms, and resuming to the same weights."""
+"""Training from end to end on two phantoms, resuming, starting weights, distillation."""
 
 import csv
 import json
@@ -44,45 +44,45 @@ def test_smoke(command, extra, name, tmp_path):
     assert model.entry.training["stages"][0]["samples"] == 32
 
 
-def test_resume_ends_where_an_unbroken_run_does(tmp_path, monkeypatch):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch):
+    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
     segmenter.main([*SMOKE, "--out", str(whole)])
 
     save = torch.save
 
-    def save_and_die(*arguments, **keywords):
+    def save_and_interrupt(*arguments, **keywords):
         save(*arguments, **keywords)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", save_and_die)  # the power goes as soon as the first checkpoint is written
+        patch.setattr(torch, "save", save_and_interrupt)  # interrupted as soon as the first checkpoint is written
         with pytest.raises(KeyboardInterrupt):
-            segmenter.main([*SMOKE, "--out", str(broken)])
-    (broken / "checkpoint.partial").rename(broken / "checkpoint.pt")
-    assert not (broken / "model.safetensors").exists()
-    data = torch.load(broken / "checkpoint.pt", weights_only=True)
+            segmenter.main([*SMOKE, "--out", str(interrupted)])
+    (interrupted / "checkpoint.partial").rename(interrupted / "checkpoint.pt")
+    assert not (interrupted / "model.safetensors").exists()
+    data = torch.load(interrupted / "checkpoint.pt", weights_only=True)
     assert len(data["history"]) == 1
 
-    segmenter.main([*SMOKE, "--resume", "--out", str(broken)])
-    one, two = (load_file(folder / "model.safetensors") for folder in (whole, broken))
+    segmenter.main([*SMOKE, "--resume", "--out", str(interrupted)])
+    one, two = (load_file(folder / "model.safetensors") for folder in (whole, interrupted))
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_augmenting_where_the_slices_lie_trains_the_same_network(tmp_path):
-    there, here = tmp_path / "there", tmp_path / "here"
-    segmenter.main([*SMOKE, "--out", str(there)])
-    segmenter.main([*SMOKE, "--on-device", "--out", str(here)])
-    one, two = (load_file(folder / "model.safetensors") for folder in (there, here))
+def test_augmenting_on_the_device_trains_the_same_network(tmp_path):
+    on_host, on_device = tmp_path / "host", tmp_path / "device"
+    segmenter.main([*SMOKE, "--out", str(on_host)])
+    segmenter.main([*SMOKE, "--on-device", "--out", str(on_device)])
+    one, two = (load_file(folder / "model.safetensors") for folder in (on_host, on_device))
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_resume_refuses_another_recipe(tmp_path):
+def test_resuming_with_other_options_is_refused(tmp_path):
     segmenter.main([*SMOKE, "--out", str(tmp_path)])
     with pytest.raises(ValueError, match="other options"):
         segmenter.main([*SMOKE, "--resume", "--lr", "0.5", "--out", str(tmp_path)])
 
 
-def test_a_run_of_two_steps_is_refused(tmp_path):
+def test_a_schedule_of_two_steps_is_refused(tmp_path):
     write_phantom_dataset(tmp_path, patients=2, slices=8)
     one = ["--data", str(tmp_path), "--folds", "2", "--size", "64", "--precision", "float32", "--samples", "8", "--batch", "8"]
     with pytest.raises(ValueError, match="expected 3 steps or more for a one-cycle schedule, got 2"):
@@ -90,7 +90,7 @@ def test_a_run_of_two_steps_is_refused(tmp_path):
     segmenter.main([*one, "--epochs", "3", "--workers", "0", "--out", str(tmp_path / "run")])
 
 
-def test_a_run_starts_from_another(tmp_path):
+def test_a_run_starts_from_the_weights_of_another(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     segmenter.main([*SMOKE, "--out", str(first)])
     segmenter.main([*SMOKE, "--out", str(second), "--start", str(first), "--lr", "1e-9", "--all"])
@@ -101,23 +101,23 @@ def test_a_run_starts_from_another(tmp_path):
     assert json.loads((second / "split.json").read_text())["validation"] == []
 
 
-def test_a_start_that_saw_the_validation_patients_is_refused(tmp_path):
+def test_a_start_trained_on_the_validation_patients_is_refused(tmp_path):
     first = tmp_path / "first"
     segmenter.main([*SMOKE, "--out", str(first)])
     with pytest.raises(ValueError, match="trained on 1 of this run's validation patients"):
         segmenter.main([*SMOKE, "--out", str(tmp_path / "second"), "--start", str(first), "--fold", "1"])
 
 
-def test_a_student_learns_from_its_teachers_masks(tmp_path):
-    teacher, student, alone = tmp_path / "teacher", tmp_path / "student", tmp_path / "alone"
+def test_a_segmenter_learns_from_a_teachers_masks(tmp_path):
+    teacher, student, baseline = tmp_path / "teacher", tmp_path / "student", tmp_path / "baseline"
     segmenter.main([*SMOKE, "--net", "effunet", "--out", str(teacher)])
     segmenter.main([*SMOKE, "--teacher", str(teacher), "--out", str(student)])
-    segmenter.main([*SMOKE, "--out", str(alone)])
+    segmenter.main([*SMOKE, "--out", str(baseline)])
     losses = []
-    for folder in (student, alone):
+    for folder in (student, baseline):
         with (folder / "history.csv").open() as handle:
             losses.append(next(csv.DictReader(handle))["train loss"])
-    assert losses[0] != losses[1]  # the same start, the same slices, other targets
+    assert losses[0] != losses[1]  # same start and slices, different targets
     stage = load("resunet-lgg", weights=student, device="cpu").entry.training["stages"][0]
     assert stage["teacher"].startswith("effunet-lgg, SHA-256 ")
     assert "--teacher TEACHER" in stage["command"]
@@ -129,12 +129,12 @@ def test_a_student_learns_from_its_teachers_masks(tmp_path):
 
 
 def test_a_classifier_learns_from_a_teachers_masks_and_verdicts(tmp_path):
-    teacher, student, alone = tmp_path / "teacher", tmp_path / "student", tmp_path / "alone"
+    teacher, student, baseline = tmp_path / "teacher", tmp_path / "student", tmp_path / "baseline"
     segmenter.main([*SMOKE, "--net", "effunet", "--out", str(teacher)])
     classifier.main([*SMOKE, "--teacher", str(teacher), "--out", str(student)])
-    classifier.main([*SMOKE, "--out", str(alone)])
-    losses = [(folder / "history.csv").read_text().splitlines()[1].split(",")[1] for folder in (student, alone)]
-    assert losses[0] != losses[1]  # the same start, the same slices, other targets
+    classifier.main([*SMOKE, "--out", str(baseline)])
+    losses = [(folder / "history.csv").read_text().splitlines()[1].split(",")[1] for folder in (student, baseline)]
+    assert losses[0] != losses[1]  # same start and slices, different targets
     stage = load("resnet50-lgg", weights=student, device="cpu").entry.training["stages"][0]
     assert stage["teacher"].startswith("effunet-lgg, SHA-256 ")
     weights = Path(brainmri.__file__).parent / "weights"
@@ -145,7 +145,7 @@ def test_a_classifier_learns_from_a_teachers_masks_and_verdicts(tmp_path):
                          "--out", str(tmp_path / "finer")])  # fmt: skip
 
 
-def test_a_student_sees_its_teachers_slice_on_a_coarser_grid():
+def test_a_students_input_is_a_resized_teachers_input():
     image = torch.rand(2, 3, 160, 160)
     small = classifier.resize_and_normalise(image, Preprocess(size=96))
     assert small.shape == (2, 3, 96, 96)
@@ -153,12 +153,12 @@ def test_a_student_sees_its_teachers_slice_on_a_coarser_grid():
     assert torch.equal(classifier.resize_and_normalise(image, Preprocess(size=160)), Preprocess(size=160).normalise(image))
 
 
-def test_without_data_it_says_what_to_give(tmp_path):
+def test_missing_data_says_what_to_give(tmp_path):
     with pytest.raises(SystemExit, match="expected --data"):
         segmenter.main(["--out", str(tmp_path), "--precision", "float32"])
 
 
-def test_precision_is_probed_or_obeyed():
+def test_precision_is_timed_or_as_given():
     net = ResUNet()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     assert choose_precision("bfloat16", net, 64, torch.device("cpu")) == torch.bfloat16
@@ -167,8 +167,8 @@ def test_precision_is_probed_or_obeyed():
     assert net.training
 
 
-def test_no_network_and_no_file_says_what_to_do(tmp_path, monkeypatch):
+def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there: offline, wherever the test runs
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there, so the test is offline everywhere
     with pytest.raises(ConnectionError, match="go online"):
         imagenet_resnet50(ResNet50Classifier(64, 2))

@@ -1,4 +1,4 @@
-"""What a dataset tells the training commands, and what it tells the model cards."""
+"""The contract of a dataset: what the training commands and the model cards need to know about it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Slice:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One dataset. Each has a module of its own in this package and one line in `train.datasets.DATASETS`.
+    """One dataset. Each is a module in this package and an entry in `train.datasets.DATASETS`.
 
     Args:
         key: what `--dataset` takes.

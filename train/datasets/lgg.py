@@ -60,7 +60,7 @@ def find_slices(root: str | Path) -> dict[str, list[Slice]]:
 
 
 def institution_of(case: str) -> str:
-    """The two letters of a patient's name that stand for the institution; ValueError for a name of another form."""
+    """The two-letter institution code in a patient's name; ValueError for a name in another form."""
     match = CASE.fullmatch(case)
     if not match:
         raise ValueError(f"expected a patient named TCGA_<institution>_<number>_<date>, got {case!r}")

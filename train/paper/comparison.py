@@ -33,9 +33,9 @@ this project's models by their own recipes (augmentation, head crop, slices with
 used for training, with predictions averaged with the mirrored view."""
 
 
-def shipped(name: str, own: str) -> dict[str, float]:
-    """A figure of every shipped entry but `own` that has it, on three sequences."""
-    values = {entry.name: measured(entry).get((THREE_SEQUENCES, name)) for entry in embedded().values() if entry.name != own}
+def shipped(name: str, excluded: str) -> dict[str, float]:
+    """A metric of the shipped entries that have it, without `excluded`, on three sequences."""
+    values = {entry.name: measured(entry).get((THREE_SEQUENCES, name)) for entry in embedded().values() if entry.name != excluded}
     return {entry: value for entry, value in values.items() if value is not None}
 
 
@@ -44,12 +44,12 @@ def neighbours(run: dict) -> float:
     return run["neighbour_in_training"] / run["measured_slices"]
 
 
-def compare(runs: dict[str, dict], own: str) -> list[dict]:
+def compare(runs: dict[str, dict], excluded: str) -> list[dict]:
     """The table's rows.
 
     Args:
         runs: what `train.paper.reproduce` measured, by network: `figures`, `measured_slices`, `neighbour_in_training`.
-        own: name of the entry trained by the paper's protocol, which has no metrics by patient.
+        excluded: name of the entry trained by the paper's protocol, which has no metrics by patient.
 
     Returns:
         Dicts with `figure`, `paper` (None where not reported), `same_protocol`, `our_network` and `split_by_patient`
@@ -62,7 +62,7 @@ def compare(runs: dict[str, dict], own: str) -> list[dict]:
         same = next((run["figures"][name] for run in reproduced.values() if name in run["figures"]), None)
         found = {"same_protocol": same} | {column: run and run["figures"].get(name) for column, run in others.items()}
         if any(value is not None for value in found.values()):
-            rows.append({"figure": label(name), "paper": paper} | found | {"shipped": shipped(name, own)})
+            rows.append({"figure": label(name), "paper": paper} | found | {"shipped": shipped(name, excluded)})
     for network, run in reproduced.items():
         found = {column: neighbours(other) if other and network == SEGMENTER else None for column, other in others.items()}
         rows.append(
@@ -72,9 +72,9 @@ def compare(runs: dict[str, dict], own: str) -> list[dict]:
     return rows
 
 
-def write_table(folder: Path, runs: dict[str, dict], own: str) -> str:
+def write_table(folder: Path, runs: dict[str, dict], excluded: str) -> str:
     """Write `table.json` and `table.md`; arguments as in `compare`. Returns the Markdown."""
-    rows = compare(runs, own)
+    rows = compare(runs, excluded)
     cells = [
         [
             row["figure"], "not reported" if row["paper"] is None else f"{row['paper']:.4f}",

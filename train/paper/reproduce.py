@@ -106,38 +106,40 @@ def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torc
     best = best_row(history)
     config, roles = describe_entry(options, net, preprocess, split, best["epoch"] * len(split.train), arguments={})
     save_entry(folder, net, config, roles)
-    rows, figures = on_test_slices(folder, split, options)
-    found = describe_run(options, split, split.test, best["epoch"], len(history)) | {"figures": values(figures)}
+    rows, metrics = evaluate_test_slices(folder, split, options)
+    record = describe_run(options, split, split.test, best["epoch"], len(history)) | {"figures": metric_values(metrics)}
     if name == SEGMENTER:
         counts = {"patients": len({row.case for row in rows}), "slices": len(rows)}
-        metrics = {
+        measured = {
             "protocol": "paper protocol, split by slice: tumour slices of patients whose other slices are in the training set; "
-            f"{found['neighbour_in_training']} of them are adjacent to a training slice. These figures say nothing about new "
+            f"{record['neighbour_in_training']} of them are adjacent to a training slice. These figures say nothing about new "
             "patients",
             "stages": 1,
             "machine": f"{platform.machine()} {device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}",
-            "variants": {THREE_SEQUENCES: counts | figures},
+            "variants": {THREE_SEQUENCES: counts | metrics},
         }
         roles["validated_on"] = sorted({row.case for row in rows})
-        save_entry(folder, net, config | {"metrics": metrics}, roles)
-    return found
+        save_entry(folder, net, config | {"metrics": measured}, roles)
+    return record
 
 
-def on_test_slices(folder: Path, split: SliceSplit, options: argparse.Namespace) -> tuple[list[SlicePrediction], dict[str, dict]]:
-    """A segmenter's predictions for the test slices, and their figures; its Figure 3 goes into its folder."""
+def evaluate_test_slices(
+    folder: Path, split: SliceSplit, options: argparse.Namespace
+) -> tuple[list[SlicePrediction], dict[str, dict]]:
+    """A segmenter's predictions for the test slices and their metrics; writes Figure 3 into its folder."""
     model = load(folder, device=options.device, runtime=TORCH)
     rows = predict_case(list(split.test), model, None)
     figure_3(list(split.test), rows, model.entry.mask_threshold, folder / "figure-3.png")
     return rows, measure(rows)
 
 
-def values(figures: dict[str, dict]) -> dict[str, float]:
-    """Figures without their intervals."""
-    return {name: figure["value"] for name, figure in figures.items()}
+def metric_values(metrics: dict[str, dict]) -> dict[str, float]:
+    """Metrics without their intervals."""
+    return {name: metric["value"] for name, metric in metrics.items()}
 
 
 def measure(rows: list[SlicePrediction]) -> dict[str, dict]:
-    """Figures of predictions for slices with tumour, the interval by bootstrap over their patients."""
+    """Metrics of predictions for slices with tumour; 95% intervals by bootstrap over patients."""
     sliced: dict[str, list[float]] = {}
     for row in rows:
         sliced.setdefault(row.case, []).append(dice(row.mask, row.annotation))
@@ -180,8 +182,8 @@ def run_ours(options: argparse.Namespace, slices: list[Slice], device: torch.dev
         arguments=recipe.arguments, flips=True,
     )  # fmt: skip
     save_entry(folder, net, config, roles)
-    _, figures = on_test_slices(folder, split, options)
-    return describe_run(options, split, split.test, epochs, epochs) | {"figures": values(figures)}
+    _, metrics = evaluate_test_slices(folder, split, options)
+    return describe_run(options, split, split.test, epochs, epochs) | {"figures": metric_values(metrics)}
 
 
 def run_classifier(options: argparse.Namespace, slices: list[Slice], device: torch.device) -> dict:
@@ -325,7 +327,7 @@ def main(arguments: list[str] | None = None) -> None:
         path = options.out / f"{name}.json"
         if path.is_file():
             runs[name] = json.loads(path.read_text(encoding="utf-8"))
-    print(write_table(options.out, runs, own=ENTRY))
+    print(write_table(options.out, runs, excluded=ENTRY))
     if options.release:
         release(options.out, EMBEDDED)
 

@@ -33,8 +33,8 @@ class SliceSplit:
 
     def with_a_neighbour_in_training(self, role: tuple[Slice, ...]) -> int:
         """How many slices of a role are next to a training slice: same patient, one number before or after."""
-        seen = {(s.case, s.number) for s in self.train}
-        return sum(bool(seen & {(s.case, s.number - 1), (s.case, s.number + 1)}) for s in role)
+        training = {(s.case, s.number) for s in self.train}
+        return sum(bool(training & {(s.case, s.number - 1), (s.case, s.number + 1)}) for s in role)
 
 
 def split_for_segmenter(slices: list[Slice], seed: int) -> SliceSplit:
