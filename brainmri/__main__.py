@@ -103,8 +103,8 @@ def check(options: argparse.Namespace) -> int:
     for name in names:
         model = registry.load(name, device=options.device)
         checks.append(selfcheck.check(model))
-        model.run.select_fastest()
-        if model.run.kind != checks[-1].runtime:
+        model.backend.select_fastest()
+        if model.backend.kind != checks[-1].runtime:
             checks.append(selfcheck.check(model))
     for found in checks:
         print(found.sentence)

@@ -28,7 +28,7 @@ from brainmri.analysis.selfcheck import SLICE
 from brainmri.io.reading import read_bytes, read_study
 from brainmri.report.html import template
 from brainmri.report.render import overlay_picture
-from brainmri.zoo.backends import COMPILED, HALF, OPENVINO, QUANTISED, TORCH, Fixed, Runner, half_of
+from brainmri.zoo.backends import COMPILED, HALF, OPENVINO, QUANTISED, TORCH, AutoBackend, Backend, half_precision
 from brainmri.zoo.registry import LoadedModel, load, resolve_device
 
 BATCHES, ACCELERATED_BATCHES = (1, 2, 8, 32), (1, 32, 256)
@@ -90,11 +90,11 @@ def in_turns(works: Mapping[str, Callable[[], object]], runs: int) -> dict[str, 
 
 def runtimes(model: LoadedModel) -> dict[str, LoadedModel]:
     """A model in plain float32 PyTorch, as it comes from the shelf, and by every runtime that there is for it here."""
-    served = model.run.served
-    found = {EAGER: replace(model, run=Fixed(served, EAGER, torch.inference_mode()(served.forward)))}
+    served = model.backend.module
+    found = {EAGER: replace(model, backend=Backend(served, EAGER, torch.inference_mode()(served.forward)))}
     for kind in (TORCH, OPENVINO, QUANTISED) if model.device.type == "cpu" else (TORCH, HALF, COMPILED):
         try:
-            found[kind] = replace(model, run=Runner(model.entry, model.net, model.device, model.ood, kind))
+            found[kind] = replace(model, backend=AutoBackend(model.entry, model.net, model.device, model.ood, kind))
         except ValueError as error:  # not installed, or not brought
             print(f"{model.entry.name}: {error}", file=sys.stderr)
     return found
@@ -110,7 +110,7 @@ def forward_passes(models: list[LoadedModel], runs: int) -> dict[str, dict[str, 
         rates[model.entry.name] = {name: {} for name in (*ways, PUBLIC)}
         for batch in BATCHES if device.type == "cpu" else ACCELERATED_BATCHES:
             views, large = torch.randn(batch, 3, size, size, device=device), torch.randn(batch, 3, 256, 256, device=device)
-            works = {name: (lambda way=way, views=views: way.run(views)) for name, way in ways.items()}
+            works = {name: (lambda way=way, views=views: way.backend(views)) for name, way in ways.items()}
             if batch == 1:
                 works[PUBLIC] = lambda large=large: public(large)
             for name, seconds in in_turns(works, max(1, runs // batch)).items():
@@ -122,13 +122,13 @@ def operations(model: LoadedModel) -> float:
     """Floating-point operations of a forward pass of one slice, a multiplication and an addition counting as two."""
     size = model.entry.preprocess.size
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model.run.served(torch.zeros(1, 3, size, size, device=model.device))
+        model.backend.module(torch.zeros(1, 3, size, size, device=model.device))
     return float(counter.get_total_flops())
 
 
 def fastest_multiplication(device: torch.device, runs: int) -> float:
     """Floating-point operations a second of a large product of matrices, in what the device is best at: as much as it can do."""
-    side, dtype = (1024, torch.float32) if device.type == "cpu" else (8192, half_of(device))
+    side, dtype = (1024, torch.float32) if device.type == "cpu" else (8192, half_precision(device))
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / in_turns({"product": lambda: left @ right}, runs)["product"]
 

@@ -245,11 +245,11 @@ class Pipeline:
             "calibration": self.rules.config(_mode(scan)),
             "ood": self.ood_model.ood and {"name": self.ood_model.entry.name, **self.ood_model.entry.ood},
             "device": self.segmenter.device.type,
-            "runtime": self.segmenter.run.kind,
+            "runtime": self.segmenter.backend.kind,
             "versions": {
                 "brainmri": __version__,
                 "torch": torch.__version__,
-                **versions(self.segmenter.run.kind),
+                **versions(self.segmenter.backend.kind),
                 "python": platform.python_version(),
             },
         }
@@ -377,7 +377,7 @@ def run_model(
     done = 0
     for image in _batches(model, images):
         views = torch.cat([image, image.flip(-1)]) if entry.flips else image
-        said = model.run(views)
+        said = model.backend(views)
         if said.features is not None:
             features.append(said.features[: len(image)])
         if said.mask is not None:

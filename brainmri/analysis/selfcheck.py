@@ -77,4 +77,4 @@ class Check:
 
 def check(model: LoadedModel) -> Check:
     """Ask an entry about the bundled slice."""
-    return Check(name=model.entry.name, device=model.device.type, runtime=model.run.kind, drift=drift(model))
+    return Check(name=model.entry.name, device=model.device.type, runtime=model.backend.kind, drift=drift(model))

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 
 import brainmri
 from brainmri.analysis.selfcheck import TOLERANCE, Check, check
-from brainmri.ui.inference import network, offered, starting
+from brainmri.ui.inference import get_model, available_models, models_loading
 from brainmri.zoo.entry import ModelEntry
 from brainmri.zoo.metrics import ACCURACY, AUC, THREE_SEQUENCES, VOLUMETRIC_DICE
 from brainmri.zoo.registry import DEFAULT, describe, source
@@ -31,7 +31,7 @@ def models() -> list[dict]:
     """
     return [
         {**describe(entry), "name": name, "default": name == DEFAULT, "metrics": figures(entry)}
-        for name, entry in offered.items()
+        for name, entry in available_models.items()
     ]
 
 
@@ -47,7 +47,7 @@ def figures(entry: ModelEntry) -> dict | None:
 @cache
 def checked() -> Check:
     """How the default network answered the self-check when it was first asked."""
-    return check(network(DEFAULT))
+    return check(get_model(DEFAULT))
 
 
 def health() -> dict:
@@ -56,9 +56,9 @@ def health() -> dict:
     Returns:
         health: status (starting, ok or drifted), uptime in seconds, versions, device, models and where each is from, self-check
     """
-    found = None if starting.is_set() else checked()
+    found = None if models_loading.is_set() else checked()
     return {
-        "status": "starting" if found is None else "ok" if found.well else "drifted",
+        "status": "models_loading" if found is None else "ok" if found.well else "drifted",
         "uptime_s": round(time.monotonic() - STARTED, 1),
         "versions": {
             "brainmri": brainmri.__version__,
@@ -67,7 +67,7 @@ def health() -> dict:
             "python": platform.python_version(),
         },
         "device": found and found.device,
-        "models": [{"name": e.name, "source": source(e), "sha256": e.sha256} for e in offered.values()],
+        "models": [{"name": e.name, "source": source(e), "sha256": e.sha256} for e in available_models.values()],
         "selfcheck": found and {"model": found.name, "drift": found.drift, "tolerance": TOLERANCE},
     }
 
@@ -84,17 +84,17 @@ def start() -> None:
     Raises:
         ValueError: for weights that are damaged or do not fit their net.
     """
-    for name, entry in offered.items():
-        device, origin = network(name).device.type, source(entry)
+    for name, entry in available_models.items():
+        device, origin = get_model(name).device.type, source(entry)
         fields = {"model": entry.name, "source": origin, "device": device, "sha256": entry.sha256}
         log.info("loaded %s: %s, on %s", entry.name, origin, device, extra={"fields": fields})
     found = checked()
-    starting.clear()
+    models_loading.clear()
     log.log(
         logging.INFO if found.well else logging.ERROR, "self-check: %s", found.sentence, extra={"fields": {"drift": found.drift}}
     )
-    for name in offered:
-        network(name).run.select_fastest()
+    for name in available_models:
+        get_model(name).backend.select_fastest()
 
 
 def service_endpoints() -> None:

@@ -1,12 +1,10 @@
-"""By what a network is run: torch, anywhere; on a CPU also OpenVINO, in float32 or, where an entry brings it, partly in 8 bits;
-on a GPU also torch.compile.
+"""Inference backends: PyTorch everywhere; on a CPU also OpenVINO, in float32 or in 8-bit integers; on CUDA also torch.compile.
 
     model = brainmri.load("effunet-lite2-lgg", runtime="auto")
 
-On CUDA "auto" runs torch in half precision ("half": bfloat16, float16 on cards that would only imitate bfloat16); "compiled" does
-so by torch.compile, whose first passes take a minute, for who has an archive to go through. On a CPU "auto"
-answers in torch at once. When so many slices were asked about that it pays, what there is for the network is timed for a
-moment, the fastest takes over, and the choice is remembered for this machine.
+On CUDA "auto" runs torch in half precision ("half": bfloat16, or float16 on cards without hardware bfloat16). "compiled" adds
+torch.compile; its first passes take a minute, so it pays for large archives. On a CPU "auto" starts in torch. After
+`WARMUP_VIEWS` views it times the backends, switches to the fastest, and remembers the choice for this machine.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from huggingface_hub.constants import HF_HOME
@@ -32,24 +30,27 @@ from brainmri._version import __version__
 from brainmri.zoo.entry import INT8, ModelEntry, file_sha256
 from brainmri.zoo.ood import FeatureSpec, OodDetector, pool_features
 
+if TYPE_CHECKING:
+    from brainmri.zoo.hub_mixin import PretrainedNet
+
 AUTO, TORCH, HALF, COMPILED, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "half", "compiled", "openvino", "int8")
-PATIENCE = 64  # views of slices in torch, after which preparing anything faster will pay
-PROBE = 1.0  # seconds for each runtime
-ASTRAY = 0.1  # of a logit on average, from torch's; 8 bits are at 0.01
-REMEMBERED = Path(HF_HOME) / "brainmri" / "runtimes.json"  # beside the Hub's cache
+WARMUP_VIEWS = 64  # views to run in torch before timing the backends pays
+TIMING_SECONDS = 1.0  # for each backend
+MAX_DRIFT = 0.1  # mean difference of logits from torch's, relative to their mean size; 8-bit integers are at 0.01
+CHOICES_FILE = Path(HF_HOME) / "brainmri" / "runtimes.json"  # the remembered choices
 
 log = logging.getLogger(__name__)
 
-Run = Callable[[Tensor], tuple[Tensor, ...]]
+Forward = Callable[[Tensor], tuple[Tensor, ...]]
 
 
-class Answers(NamedTuple):
-    """What a network says of views (V, 3, S, S); None for what it is not made for.
+class BackendOutput(NamedTuple):
+    """The output for views (V, 3, S, S); a field is None if the network does not have that output.
 
     Attributes:
         mask: (V, 1, S, S) logits.
         verdict: (V,) logits, tumour against no tumour.
-        features: (V, D) that its gate looks at (`ood.pool_features`).
+        features: (V, D) features of the out-of-distribution detector (`ood.pool_features`).
     """
 
     mask: Tensor | None = None
@@ -57,226 +58,233 @@ class Answers(NamedTuple):
     features: Tensor | None = None
 
 
-class Served(nn.Module):
-    """A net with all that is asked of it in one pass, a tuple in the order of `names`."""
+class InferenceModule(nn.Module):
+    """A network with all its outputs, and the detector's features, as one tuple of tensors, in the order of `names`."""
 
-    def __init__(self, net: nn.Module, tasks: tuple[str, ...], feature_spec: FeatureSpec | None = None) -> None:
+    def __init__(self, net: PretrainedNet, tasks: tuple[str, ...], feature_spec: FeatureSpec | None = None) -> None:
         super().__init__()
-        self.net, self.tasks, self.feature_spec = net, tasks, feature_spec
-        asked = {"mask": "segmentation" in tasks, "verdict": "classification" in tasks, "features": feature_spec is not None}
-        self.names = [name for name, wanted in asked.items() if wanted]
+        self.net, self.feature_spec = net, feature_spec
+        present = {"mask": "segmentation" in tasks, "verdict": "classification" in tasks, "features": feature_spec is not None}
+        self.names = [name for name, is_present in present.items() if is_present]
 
     def forward(self, views: Tensor) -> tuple[Tensor, ...]:
-        """(V, 3, S, S) normalised."""
-        maps = self.net.forward_features(views)
-        mask, verdict = self.net.forward_head(maps)
-        answers = () if mask is None else (mask,)
+        """(V, 3, S, S), normalised, to the tensors that `BackendOutput` describes."""
+        features = self.net.forward_features(views)
+        mask, verdict = self.net.forward_head(features)
+        outputs = () if mask is None else (mask,)
         if verdict is not None:
-            answers = (*answers, verdict[:, 1] - verdict[:, 0])
-        return (*answers, pool_features(maps, self.feature_spec)) if self.feature_spec else answers
+            outputs = (*outputs, verdict[:, 1] - verdict[:, 0])
+        return (*outputs, pool_features(features, self.feature_spec)) if self.feature_spec else outputs
 
 
-class Fixed:
-    """A network that is run in one given way.
-
-    Args:
-        kind: what the way is called.
-    """
-
-    def __init__(self, served: Served, kind: str, run: Run) -> None:
-        self.served, self.kind, self.run = served, kind, run
-
-    def __call__(self, views: Tensor) -> Answers:
-        """What the network says of views (V, 3, S, S), normalised and on its device."""
-        return Answers(**dict(zip(self.served.names, self.run(views), strict=True)))
-
-
-class Runner(Fixed):
-    """A net run by a runtime that was chosen, or, with "auto", by the fastest.
-
-    Safe to be called by several threads.
+class Backend:
+    """A network that is run by one given function.
 
     Attributes:
-        kind: the runtime at work.
+        kind: the name of the backend.
+    """
+
+    def __init__(self, module: InferenceModule, kind: str, forward: Forward) -> None:
+        self.module, self.kind, self.forward = module, kind, forward
+
+    def __call__(self, views: Tensor) -> BackendOutput:
+        """Run the network on views (V, 3, S, S), normalised and on the network's device."""
+        return BackendOutput(**dict(zip(self.module.names, self.forward(views), strict=True)))
+
+
+class AutoBackend(Backend):
+    """A network run by a given backend, or with "auto" by the fastest. Thread-safe.
+
+    Attributes:
+        kind: the backend in use.
 
     Raises:
-        ValueError: for a runtime that there is not, here or for this network.
+        ValueError: for a backend that does not exist, on this device or for this network.
     """
 
     def __init__(
-        self, entry: ModelEntry, net: nn.Module, device: torch.device, ood: OodDetector | None = None, runtime: str = AUTO
+        self, entry: ModelEntry, net: PretrainedNet, device: torch.device, ood: OodDetector | None = None, runtime: str = AUTO
     ) -> None:
         if runtime not in RUNTIMES:
             raise ValueError(f"unknown runtime {runtime!r}; choose from {', '.join(RUNTIMES)}")
         if device.type != "cpu" and runtime in (OPENVINO, QUANTISED):
-            raise ValueError(f"the runtime {runtime!r} is for CPUs; {entry.name} is on {device.type}")
+            raise ValueError(f"expected a CPU for the runtime {runtime!r}, got {device.type} for {entry.name}; choose 'auto'")
         if device.type != "cuda" and runtime == COMPILED:  # on CPUs OpenVINO is faster
-            raise ValueError(f"the runtime {runtime!r} is for CUDA; {entry.name} is on {device.type}")
-        self.entry, self.device, self.served = entry, device, Served(net, entry.tasks, ood and ood.feature_spec).eval()
-        self.open = runtime == AUTO and device.type == "cpu"  # whether the choice is
+            raise ValueError(f"expected CUDA for the runtime {runtime!r}, got {device.type} for {entry.name}; choose 'auto'")
+        self.entry, self.device = entry, device
+        self.module = InferenceModule(net, entry.tasks, ood.feature_spec if ood else None).eval()
+        self._undecided = runtime == AUTO and device.type == "cpu"
         kind = runtime if runtime != AUTO else HALF if device.type == "cuda" else TORCH
-        super().__init__(self.served, kind, self.prepare(kind))
-        self.asked, self.lock = 0, threading.Lock()
+        super().__init__(self.module, kind, self.prepare(kind))
+        self._views, self._lock = 0, threading.Lock()
 
-    def __call__(self, views: Tensor) -> Answers:
-        """What the network says of views (V, 3, S, S), normalised and on its device."""
-        if self.open:
-            self.asked += len(views)
-            if self.asked > PATIENCE:
+    def __call__(self, views: Tensor) -> BackendOutput:
+        """Run the network on views (V, 3, S, S), normalised and on the network's device."""
+        if self._undecided:
+            self._views += len(views)
+            if self._views > WARMUP_VIEWS:
                 self.select_fastest()
         return super().__call__(views)
 
     def select_fastest(self) -> None:
-        """Go over to the fastest runtime now, if the choice is open; takes seconds the first time on a machine."""
-        with self.lock:
-            if self.open:
+        """Switch to the fastest backend now, if none is chosen yet; takes seconds the first time on a machine."""
+        with self._lock:
+            if self._undecided:
                 try:
-                    self.kind, self.run = self._fastest()
-                except (ValueError, RuntimeError) as error:  # a damaged file, a CPU that OpenVINO does not know
+                    self.kind, self.forward = self._fastest()
+                except (ValueError, RuntimeError) as error:  # a damaged file, or a CPU that OpenVINO does not support
                     log.warning("%s stays in torch: %s", self.entry.name, error)
-                self.open = False
+                self._undecided = False
 
-    def prepare(self, kind: str) -> Run:
-        """How the net is run by "torch", "half", "compiled", "openvino" or "int8".
+    def prepare(self, kind: str) -> Forward:
+        """The function that runs the network by "torch", "half", "compiled", "openvino" or "int8".
 
         Raises:
-            ValueError: when that cannot be had.
+            ValueError: if that backend is not available.
         """
         if kind == TORCH:
-            return self._in_torch
+            return self._torch_forward
         if kind == HALF:
-            return in_half(self.served, self.device)
+            return half_forward(self.module, self.device)
         if kind == COMPILED:
-            return by_torch_compile(self.served, self.entry.preprocess.size, self.device)
+            return compiled_forward(self.module, self.entry.preprocess.size, self.device)
         if kind == QUANTISED and not self.entry.int8:
-            raise ValueError(f"{self.entry.name} brings no weights in 8 bits; choose another runtime")
+            raise ValueError(f"{self.entry.name} has no 8-bit weights; choose another runtime")
         for name, sha256 in self.entry.hashes.items() if kind == QUANTISED else ():
-            if file_sha256(self.entry.folder / name) != sha256:
-                path = self.entry.folder / name
-                raise ValueError(f"{path} is not the one its config.json names; the file is damaged or was exchanged")
+            if (found := file_sha256(path := self.entry.folder / name)) != sha256:
+                raise ValueError(
+                    f"expected {path} with the SHA-256 in its config.json, {sha256}, got {found}: "
+                    "the file is damaged or was exchanged; download the entry again"
+                )
         try:
             openvino = load_openvino()
         except ImportError as error:
-            raise ValueError(f"the runtime {kind!r} needs OpenVINO, which is not installed here ({error})") from None
+            raise ValueError(
+                f"the runtime {kind!r} needs OpenVINO, which is not installed ({error}); install it or choose 'torch'"
+            ) from None
         if kind == QUANTISED:
-            return by_openvino(openvino.Core().read_model(self.entry.folder / INT8))
-        return by_openvino(self._remembered_graph())
+            return openvino_forward(openvino.Core().read_model(self.entry.folder / INT8))
+        return openvino_forward(self._cached_graph())
 
-    def _remembered_graph(self):
-        """The net as OpenVINO's graph, kept beside the choices for the next process, since the conversion takes seconds."""
+    def _cached_graph(self):
+        """The network as an OpenVINO graph, cached beside the choices because the conversion takes seconds."""
         openvino, size = load_openvino(), self.entry.preprocess.size
-        net = [self.entry.sha256[:16], self.entry.ood.get("sha256", "")[:8], *self.served.names]  # the gate's sight is in it
-        name = [*net, str(size), __version__, openvino.__version__.split("-")[0]]
-        kept = REMEMBERED.parent / f"{'-'.join(name)}.xml"
+        ood_sha256 = self.entry.ood.get("sha256", "")  # the graph computes the detector's features too
+        key = [self.entry.sha256[:16], ood_sha256[:8], *self.module.names]
+        key += [str(size), __version__, openvino.__version__.split("-")[0]]
+        path = CHOICES_FILE.parent / f"{'-'.join(key)}.xml"
         try:
-            return openvino.Core().read_model(kept)
-        except RuntimeError:  # none yet, or a damaged one
-            graph = as_graph(self.served, size)
+            return openvino.Core().read_model(path)
+        except RuntimeError:  # missing or damaged
+            graph = to_openvino(self.module, size)
         try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=kept.parent) as unfinished:
-                openvino.save_model(graph, Path(unfinished) / kept.name, compress_to_fp16=False)
-                for end in (".bin", ".xml"):
-                    (Path(unfinished) / kept.name).with_suffix(end).replace(kept.with_suffix(end))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=path.parent) as unfinished:
+                openvino.save_model(graph, Path(unfinished) / path.name, compress_to_fp16=False)
+                for suffix in (".bin", ".xml"):
+                    (Path(unfinished) / path.name).with_suffix(suffix).replace(path.with_suffix(suffix))
         except OSError as error:
-            log.debug("%s cannot be written: %s", kept, error)
+            log.debug("%s cannot be written: %s", path, error)
         return graph
 
     @torch.inference_mode()
-    def _in_torch(self, views: Tensor) -> tuple[Tensor, ...]:
-        return self.served(views.to(memory_format=torch.channels_last))  # a quarter faster, on a CPU too
+    def _torch_forward(self, views: Tensor) -> tuple[Tensor, ...]:
+        return self.module(views.to(memory_format=torch.channels_last))  # a quarter faster, on a CPU too
 
-    def _fastest(self) -> tuple[str, Run]:
-        """The runtime that is remembered for this network on this machine, or else that wins now."""
+    def _fastest(self) -> tuple[str, Forward]:
+        """The backend remembered for this network on this machine, or else the fastest one now."""
         kinds = [TORCH, QUANTISED if self.entry.int8 else OPENVINO]
         try:
             machine = _machine()
         except ImportError:
-            return TORCH, self._in_torch
+            return TORCH, self._torch_forward
         if "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            kinds.append(HALF)  # other CPUs imitate it, ten times slower
+            kinds.append(HALF)  # other CPUs emulate it, ten times slower
         key = f"{self.entry.sha256} on {machine}"
-        remembered = _remembered()
-        if remembered.get(key) in kinds:
-            return remembered[key], self.prepare(remembered[key])
+        choices = _read_choices()
+        if choices.get(key) in kinds:
+            return choices[key], self.prepare(choices[key])
         size = self.entry.preprocess.size
         views = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-        runs = {kind: self.prepare(kind) for kind in kinds}
-        expected = runs[TORCH](views)[0]  # logits: noise has next to no tumour, so that any probabilities of it are alike
+        forwards = {kind: self.prepare(kind) for kind in kinds}
+        expected = forwards[TORCH](views)[0]  # logits, because the probabilities of noise are all near 0
         for kind in kinds[1:]:
-            if not (runs[kind](views)[0] - expected).abs().mean() < ASTRAY * expected.abs().mean():  # nor if it is no number
-                log.warning("%s is not run by %s, which computes something else on this machine", self.entry.name, kind)
-                del runs[kind]
-        seconds = {kind: seconds_a_run(run, views) for kind, run in runs.items()}
-        kind = min(seconds, key=seconds.get)
+            drift = (forwards[kind](views)[0] - expected).abs().mean()
+            if not drift < MAX_DRIFT * expected.abs().mean():  # also true for NaN
+                log.warning("%s is not run by %s, which gives different outputs on this machine", self.entry.name, kind)
+                del forwards[kind]
+        seconds = {kind: median_seconds(forward, views) for kind, forward in forwards.items()}
+        kind = min(seconds, key=lambda kind: seconds[kind])
         log.info("%s is run by %s", self.entry.name, kind, extra={"fields": {"seconds": seconds}})
-        _remember(remembered | {key: kind})
-        return kind, runs[kind]
+        _write_choices(choices | {key: kind})
+        return kind, forwards[kind]
 
 
-def half_of(device: torch.device) -> torch.dtype:
-    """The 16-bit type that a device multiplies fast: bfloat16, float16 on CUDA before Ampere."""
+def half_precision(device: torch.device) -> torch.dtype:
+    """The fast 16-bit type of a device: bfloat16, or float16 on CUDA before Ampere."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
 
 
-def in_half(net: Callable[[Tensor], tuple[Tensor, ...]], device: torch.device) -> Run:
-    """A network in 16 bits; what it says is float32 again."""
+def half_forward(net: Callable[[Tensor], tuple[Tensor, ...]], device: torch.device) -> Forward:
+    """Run a network in half precision; its outputs are float32."""
 
     @torch.inference_mode()
-    def run(views: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast(device.type, half_of(device)):
-            return tuple(answer.float() for answer in net(views.to(memory_format=torch.channels_last)))
+    def forward(views: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(device.type, half_precision(device)):
+            return tuple(output.float() for output in net(views.to(memory_format=torch.channels_last)))
 
-    return run
+    return forward
 
 
-def by_torch_compile(served: Served, size: int, device: torch.device) -> Run:
-    """A net in 16 bits by torch.compile, compiled for two views now, and once more when it meets another number of them.
+def compiled_forward(module: InferenceModule, size: int, device: torch.device) -> Forward:
+    """Run a network in half precision by torch.compile.
+
+    It is compiled now, for two views, and once more when the number of views first changes.
 
     Raises:
-        ValueError: where it cannot be compiled, for want of a compiler, say.
+        ValueError: if it cannot be compiled, for example because there is no C++ compiler.
     """
-    run = in_half(torch.compile(served), device)
+    forward = half_forward(torch.compile(module), device)
     try:
-        run(torch.zeros(2, 3, size, size, device=device))
+        forward(torch.zeros(2, 3, size, size, device=device))
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"the runtime {COMPILED!r} needs torch.compile, which does not work here ({reason})") from error
-    return run
+    return forward
 
 
-def seconds_a_run(run: Run, views: Tensor, for_seconds: float = PROBE) -> float:
-    """The median time of a run, of as many as fit into some seconds after one to warm up."""
-    run(views)
-    taken: list[float] = []
-    while sum(taken) < for_seconds:
-        began = time.perf_counter()
-        run(views)
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+def median_seconds(forward: Forward, views: Tensor, budget: float = TIMING_SECONDS) -> float:
+    """The median time of a pass, over as many passes as fit into the budget in seconds, after one pass to warm up."""
+    forward(views)
+    seconds: list[float] = []
+    while sum(seconds) < budget:
+        start = time.perf_counter()
+        forward(views)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 @cache
 def load_openvino():
-    """OpenVINO, kept from reporting to its makers that and how it is used, as it does on being imported."""
+    """Import OpenVINO without its telemetry, which would report every import to its makers."""
     if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", None)  # as if it were not installed, which OpenVINO is content with
+        sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]  as if it were not installed
     import openvino
 
     return openvino
 
 
-def as_graph(served: Served, size: int):
-    """A net as OpenVINO's graph, for any number of views (V, 3, size, size)."""
+def to_openvino(module: InferenceModule, size: int):
+    """A network as an OpenVINO graph, for any number of views (V, 3, size, size)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # what depends on the size is a constant, as it should be
-        return load_openvino().convert_model(served, example_input=torch.zeros(2, 3, size, size), input=[(-1, 3, size, size)])
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # values that depend on the size are constants here
+        return load_openvino().convert_model(module, example_input=torch.zeros(2, 3, size, size), input=[(-1, 3, size, size)])
 
 
-def by_openvino(graph) -> Run:
-    """A graph of OpenVINO's on as many threads as torch has, in the precision that it is written in."""
+def openvino_forward(graph) -> Forward:
+    """Run an OpenVINO graph with as many threads as torch has, in the precision it is stored in."""
     openvino = load_openvino()
     options = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -284,40 +292,40 @@ def by_openvino(graph) -> Run:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     program = openvino.Core().compile_model(graph, "CPU", options)
-    own = threading.local()  # a request answers one caller at a time
+    local = threading.local()  # an inference request serves one thread at a time
 
-    def run(views: Tensor) -> tuple[Tensor, ...]:
-        if not hasattr(own, "request"):
-            own.request = program.create_infer_request()
-        found = own.request.infer({0: views.contiguous().numpy()})
-        return tuple(torch.from_numpy(found[output].copy()) for output in program.outputs)
+    def forward(views: Tensor) -> tuple[Tensor, ...]:
+        if not hasattr(local, "request"):
+            local.request = program.create_infer_request()
+        outputs = local.request.infer({0: views.contiguous().numpy()})
+        return tuple(torch.from_numpy(outputs[output].copy()) for output in program.outputs)
 
-    return run
+    return forward
 
 
 def versions(kind: str) -> dict[str, str]:
-    """Of what runs a network by a runtime, besides torch."""
+    """The versions of the libraries that a backend needs in addition to torch."""
     return {"openvino": load_openvino().__version__} if kind in (OPENVINO, QUANTISED) else {}
 
 
 def _machine() -> str:
-    """What a choice of runtime depends on, besides the network."""
+    """What the choice of a backend depends on, in addition to the network."""
     openvino = load_openvino()
     processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
     return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, OpenVINO {openvino.__version__}"
 
 
-def _remembered() -> dict[str, str]:
+def _read_choices() -> dict[str, str]:
     try:
-        found = json.loads(REMEMBERED.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or half written by a process that was killed
-        found = {}
-    return found if isinstance(found, dict) else {}
+        choices = json.loads(CHOICES_FILE.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # missing, or damaged by a process that was killed while writing
+        choices = {}
+    return choices if isinstance(choices, dict) else {}
 
 
-def _remember(choices: dict[str, str]) -> None:
+def _write_choices(choices: dict[str, str]) -> None:
     try:
-        REMEMBERED.parent.mkdir(parents=True, exist_ok=True)
-        REMEMBERED.write_text(json.dumps(choices, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:  # a home that cannot be written to costs the next process a probe
-        log.debug("%s cannot be written: %s", REMEMBERED, error)
+        CHOICES_FILE.parent.mkdir(parents=True, exist_ok=True)
+        CHOICES_FILE.write_text(json.dumps(choices, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:  # the next process then times the backends again
+        log.debug("%s cannot be written: %s", CHOICES_FILE, error)

@@ -20,7 +20,7 @@ from brainmri.zoo.ood import OodDetector, read_ood_detector
 if TYPE_CHECKING:
     import torch
 
-    from brainmri.zoo.backends import Runner
+    from brainmri.zoo.backends import Backend
     from brainmri.zoo.hub_mixin import PretrainedNet
 
 EMBEDDED = Path(__file__).parents[1] / "weights"
@@ -41,7 +41,7 @@ class LoadedModel:
     entry: ModelEntry
     net: PretrainedNet
     device: torch.device
-    run: Runner
+    backend: Backend
     ood: OodDetector | None = None
 
 
@@ -215,7 +215,7 @@ def load(
         FileNotFoundError: when the folder lacks a file.
         brainmri.zoo.hub.HubError: when the Hub has to be asked and does not give it.
     """
-    from brainmri.zoo.backends import AUTO, Runner
+    from brainmri.zoo.backends import AUTO, AutoBackend
     from brainmri.zoo.nets import create_network
 
     entry = read_entry(weights) if weights is not None else find_entry(source, revision)
@@ -224,8 +224,8 @@ def load(
     target = resolve_device(device)
     net.requires_grad_(False).to(target)
     ood = read_ood_detector(entry)
-    run = Runner(entry, net, target, ood, runtime or os.environ.get(RUNTIME, AUTO))
-    return LoadedModel(entry=entry, net=net, device=target, run=run, ood=ood)
+    backend = AutoBackend(entry, net, target, ood, runtime or os.environ.get(RUNTIME, AUTO))
+    return LoadedModel(entry=entry, net=net, device=target, backend=backend, ood=ood)
 
 
 def split_roles(model: LoadedModel) -> tuple[LoadedModel | None, LoadedModel | None]:

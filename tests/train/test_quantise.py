@@ -1,4 +1,4 @@
-"""Quantising an entry: what is written, what it costs, and what is refused."""
+"""Quantising an entry: the files, the measured differences, and the limits."""
 
 import json
 
@@ -31,19 +31,19 @@ def run(tmp_path_factory):
 
 
 def quantised(run, monkeypatch, limit: float) -> dict:
-    monkeypatch.setattr(quantise, "write_card", lambda entry: None)  # of what was not measured there is no card
-    monkeypatch.setattr(quantise, "DICE_LOST", limit)
+    monkeypatch.setattr(quantise, "write_card", lambda entry: None)  # an entry without metrics has no card
+    monkeypatch.setattr(quantise, "MAX_DICE_LOST", limit)
     return quantise.main(["run", "--data", str(run / "data"), "--validated", str(run / "run"), "--into", str(run)])
 
 
-def test_what_costs_too_much_is_not_written(run, monkeypatch):
+def test_a_network_that_loses_too_much_is_not_written(run, monkeypatch):
     with pytest.raises(SystemExit, match="run stays in float32"):
         quantised(run, monkeypatch, limit=-1.0)
     assert not (run / "run" / INT8).exists()
     assert not read_entry(run / "run").int8
 
 
-def test_an_entry_gets_its_integers_and_loses_them_with_its_weights(run, monkeypatch):
+def test_an_entry_gets_an_8_bit_network_and_loses_it_with_its_weights(run, monkeypatch):
     measured = quantised(run, monkeypatch, limit=1.0)
     assert measured["patients"] == 1
     assert abs(measured["dice_lost"]) <= measured["dice_changed_at_most"] + 1e-9
@@ -57,7 +57,7 @@ def test_an_entry_gets_its_integers_and_loses_them_with_its_weights(run, monkeyp
 
     plain, other = (brainmri.load(run / "run", device="cpu", runtime=kind) for kind in ("torch", QUANTISED))
     views = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    gap = (plain.run(views).mask.sigmoid() - other.run(views).mask.sigmoid()).abs().mean()
+    gap = (plain.backend(views).mask.sigmoid() - other.backend(views).mask.sigmoid()).abs().mean()
     assert 0 < gap < 0.05
 
     config = json.loads((run / "run" / "config.json").read_text())
@@ -66,7 +66,7 @@ def test_an_entry_gets_its_integers_and_loses_them_with_its_weights(run, monkeyp
     assert not (run / "run" / INT8).exists()
 
 
-def test_what_leads_to_an_output_is_found():
+def test_ancestors_of_an_output():
     from brainmri.zoo.backends import load_openvino
 
     class Forked(torch.nn.Module):
@@ -75,10 +75,10 @@ def test_what_leads_to_an_output_is_found():
 
     graph = load_openvino().convert_model(Forked(), example_input=torch.zeros(2))
     kinds = {node.get_friendly_name(): node.get_type_name() for node in graph.get_ops()}
-    assert {kinds[name] for name in quantise.leading_to(graph.outputs[1:])} == {"Cos", "Sin"}
+    assert {kinds[name] for name in quantise.ancestors(graph.outputs[1:])} == {"Cos", "Sin"}
 
 
-def test_what_it_costs_is_told():
+def test_the_differences_are_summarised():
     found = quantise.summarise([(0.9, 0.89), (0.8, 0.82)], [(True, 2.0, 1.0), (False, -2.0, 1.5), (True, 3.0, 4.0)])
     assert found["dice_lost"] == pytest.approx(-0.005)
     assert found["dice_changed_at_most"] == pytest.approx(0.02)

@@ -65,9 +65,9 @@ def test_runs_that_learnt_apart_answer_together(tmp_path):
     ensemble.main([str(one), str(two), "--out", str(pair)])
     together, *members = (load(folder, device="cpu", runtime="torch") for folder in (pair, one, two))
     views = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    answers = [member.run(views) for member in members]
+    answers = [member.backend(views) for member in members]
     assert not torch.equal(answers[0].mask, answers[1].mask)
-    found = together.run(views)
+    found = together.backend(views)
     masks = [answer.mask.sigmoid() for answer in answers]
     assert torch.allclose(found.mask.sigmoid(), (masks[0] + masks[1]) / 2, atol=1e-6)
     assert torch.allclose(found.verdict, (answers[0].verdict + answers[1].verdict) / 2, atol=1e-6)

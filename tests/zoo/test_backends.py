@@ -1,4 +1,4 @@
-"""By what a network is run: all runtimes agree, the fastest is found and remembered, and what cannot be had says so."""
+"""Inference backends: they agree, the fastest is chosen and remembered, and an unavailable one is reported."""
 
 import json
 import math
@@ -15,21 +15,21 @@ import brainmri
 from brainmri.analysis.selfcheck import check
 from brainmri.bench import PublicUNet, chart
 from brainmri.zoo import backends
-from brainmri.zoo.backends import COMPILED, HALF, OPENVINO, PATIENCE, QUANTISED, TORCH
+from brainmri.zoo.backends import COMPILED, HALF, OPENVINO, QUANTISED, TORCH, WARMUP_VIEWS
 from brainmri.zoo.entry import INT8, INT8_WEIGHTS, count_parameters
 from train.benchmarks import cpu_runtimes
 from train.phantoms import phantom_volume
 
 ENTRIES = [entry.name for entry in brainmri.list_models()]
-IN_INTEGERS = [entry.name for entry in brainmri.list_models() if entry.int8]
+QUANTISED_ENTRIES = [entry.name for entry in brainmri.list_models() if entry.int8]
 TOLERANCE = 1e-3  # of a probability, between torch and OpenVINO in float32
-ROUNDING = 0.02  # of a probability on average, in 8 bits
+ROUNDING = 0.02  # mean difference of a probability, with 8-bit weights
 
 
 @pytest.fixture(autouse=True)
 def remembered(tmp_path, monkeypatch):
-    """Choices are remembered for this test alone, and nothing in the environment makes them."""
-    monkeypatch.setattr(backends, "REMEMBERED", tmp_path / "runtimes.json")
+    """Use a choices file of this test, and no environment variable."""
+    monkeypatch.setattr(backends, "CHOICES_FILE", tmp_path / "runtimes.json")
     monkeypatch.delenv("BRAINMRI_RUNTIME", raising=False)
     return tmp_path / "runtimes.json"
 
@@ -42,10 +42,10 @@ def views_for(model):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_openvino_says_what_torch_says(name):
+def test_openvino_gives_the_outputs_of_torch(name):
     plain, other = (brainmri.load(name, device="cpu", runtime=kind) for kind in (TORCH, OPENVINO))
     views = views_for(plain)
-    expected, found = plain.run(views), other.run(views)
+    expected, found = plain.backend(views), other.backend(views)
     for head in ("mask", "verdict"):
         if getattr(expected, head) is not None:
             gap = (getattr(expected, head).sigmoid() - getattr(found, head).sigmoid()).abs().max()
@@ -55,31 +55,31 @@ def test_openvino_says_what_torch_says(name):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_sixteen_bits_pass_the_self_check(name):
+def test_half_precision_passes_the_self_check(name):
     """What a GPU runs, in bfloat16 on the CPU."""
     model = brainmri.load(name, device="cpu", runtime=HALF)
     found = check(model)
     assert found.well, found.sentence
     assert "on cpu by half" in found.sentence
-    assert all(answer is None or answer.dtype == torch.float32 for answer in model.run(views_for(model)[:1]))
+    assert all(answer is None or answer.dtype == torch.float32 for answer in model.backend(views_for(model)[:1]))
 
 
-@pytest.mark.parametrize("name", IN_INTEGERS)
-def test_integers_are_near_float32(name):
+@pytest.mark.parametrize("name", QUANTISED_ENTRIES)
+def test_8_bit_outputs_are_near_float32(name):
     plain, other = (brainmri.load(name, device="cpu", runtime=kind) for kind in (TORCH, QUANTISED))
     views = views_for(plain)
-    expected, found = plain.run(views), other.run(views)
+    expected, found = plain.backend(views), other.backend(views)
     if expected.mask is not None:
         assert (expected.mask.sigmoid() - found.mask.sigmoid()).abs().mean() < ROUNDING
-        if expected.verdict is not None:  # what leads to verdict and gate is not quantised
+        if expected.verdict is not None:  # the layers behind the verdict and the features are not quantised
             torch.testing.assert_close(found.verdict, expected.verdict, rtol=1e-3, atol=1e-3)
             torch.testing.assert_close(found.features, expected.features, rtol=1e-3, atol=1e-3)
     else:
         assert (expected.verdict.sigmoid() - found.verdict.sigmoid()).abs().mean() < ROUNDING
 
 
-@pytest.mark.parametrize("name", IN_INTEGERS)
-def test_integers_pass_the_self_check(name):
+@pytest.mark.parametrize("name", QUANTISED_ENTRIES)
+def test_8_bit_weights_pass_the_self_check(name):
     found = check(brainmri.load(name, device="cpu", runtime=QUANTISED))
     assert found.well, found.sentence
     assert "on cpu by int8 answers as stored" in found.sentence
@@ -87,97 +87,97 @@ def test_integers_pass_the_self_check(name):
 
 BY_TORCH_COMPILE = """
 import torch
-from brainmri.zoo.backends import Served, by_torch_compile, in_half
+from brainmri.zoo.backends import InferenceModule, compiled_forward, half_forward
 from tests.support.tiny_network import TinyNet
 torch.manual_seed(0)
 net = TinyNet()  # compiles in seconds
-served, cpu = Served(net, net.tasks).eval(), torch.device("cpu")
-run, views = by_torch_compile(served, 32, cpu), torch.randn(6, 3, 32, 32)
+served, cpu = InferenceModule(net, net.tasks).eval(), torch.device("cpu")
+run, views = compiled_forward(served, 32, cpu), torch.randn(6, 3, 32, 32)
 for part in (views, views[:1]):
-    for expected, found in zip(in_half(served, cpu)(part), run(part), strict=True):
+    for expected, found in zip(half_forward(served, cpu)(part), run(part), strict=True):
         assert found.dtype is torch.float32
         assert (expected.sigmoid() - found.sigmoid()).abs().max() < 0.01
 net(views.requires_grad_()).mask.sum().backward()  # as an explanation does, beside it
-print("alike")
+print("equal")
 """
 
 
-def in_another_process(folder, **environment):
-    """What a GPU runs by "compiled", on the CPU and in a process of its own, which keeps the compiler out of this one."""
+def run_compiled_in_subprocess(folder, **environment):
+    """Run the "compiled" backend on the CPU, in its own process, so that the compiler stays out of this one."""
     return subprocess.run(
         [sys.executable, "-c", BY_TORCH_COMPILE], capture_output=True, text=True, timeout=300, check=False,
         env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder)} | environment,
     )  # fmt: skip
 
 
-def test_what_torch_compile_makes_says_the_same(tmp_path):
+def test_torch_compile_gives_the_same_outputs(tmp_path):
     if not shutil.which("g++"):
         pytest.skip("torch.compile needs a C++ compiler")
-    done = in_another_process(tmp_path)
-    assert done.stdout.strip() == "alike", done.stderr
+    done = run_compiled_in_subprocess(tmp_path)
+    assert done.stdout.strip() == "equal", done.stderr
 
 
-def test_a_machine_without_a_compiler_is_told_so(tmp_path):
-    told = in_another_process(tmp_path, CXX="no-such-compiler").stderr.splitlines()[-1]
-    assert told.startswith("ValueError: the runtime 'compiled' needs torch.compile, which does not work here (")
+def test_a_missing_compiler_is_reported(tmp_path):
+    error = run_compiled_in_subprocess(tmp_path, CXX="no-such-compiler").stderr.splitlines()[-1]
+    assert error.startswith("ValueError: the runtime 'compiled' needs torch.compile, which does not work here (")
 
 
-def test_a_runtime_that_computes_something_else_is_not_taken(monkeypatch, caplog):
+def test_a_backend_with_different_outputs_is_not_chosen(monkeypatch, caplog):
     def upside_down(graph):
-        return lambda views: [-answer for answer in astray.run.served(views)]
+        return lambda views: [-answer for answer in drifting.backend.module(views)]
 
-    astray = brainmri.load("resunet-lgg", device="cpu")
-    monkeypatch.setattr(backends, "by_openvino", upside_down)
-    monkeypatch.setattr(backends, "PROBE", 0.01)
-    astray.run.select_fastest()
-    assert astray.run.kind not in (OPENVINO, QUANTISED)  # but torch, in 16 bits on CPUs that are fast in them
-    assert "computes something else on this machine" in caplog.text
+    drifting = brainmri.load("resunet-lgg", device="cpu")
+    monkeypatch.setattr(backends, "openvino_forward", upside_down)
+    monkeypatch.setattr(backends, "TIMING_SECONDS", 0.01)
+    drifting.backend.select_fastest()
+    assert drifting.backend.kind not in (OPENVINO, QUANTISED)  # but torch, or half precision on CPUs with fast bfloat16
+    assert "gives different outputs on this machine" in caplog.text
 
 
-def test_auto_begins_in_torch_and_goes_over_to_the_fastest(remembered):
+def test_auto_starts_in_torch_and_switches_to_the_fastest(remembered):
     model = brainmri.load("effunet-lgg", device="cpu")
     views = views_for(model)
-    before = model.run(views)
-    assert model.run.kind == TORCH
+    before = model.backend(views)
+    assert model.backend.kind == TORCH
     assert not remembered.exists()
-    for _ in range(PATIENCE // len(views) + 1):
-        model.run(views)
+    for _ in range(WARMUP_VIEWS // len(views) + 1):
+        model.backend(views)
     (choice,) = json.loads(remembered.read_text()).values()
-    assert choice == model.run.kind
-    assert (model.run(views).mask.sigmoid() - before.mask.sigmoid()).abs().mean() < ROUNDING
+    assert choice == model.backend.kind
+    assert (model.backend(views).mask.sigmoid() - before.mask.sigmoid()).abs().mean() < ROUNDING
 
 
-def test_a_choice_is_remembered_by_the_next_process(remembered, monkeypatch):
-    brainmri.load("resunet-lgg", device="cpu").run.select_fastest()
+def test_the_next_process_remembers_a_choice(remembered, monkeypatch):
+    brainmri.load("resunet-lgg", device="cpu").backend.select_fastest()
     (key,) = json.loads(remembered.read_text())
     remembered.write_text(json.dumps({key: TORCH}))
 
     def never(*_):
-        raise AssertionError("it was timed again")
+        raise AssertionError("the backends were timed again")
 
-    monkeypatch.setattr(backends, "seconds_a_run", never)
+    monkeypatch.setattr(backends, "median_seconds", never)
     again = brainmri.load("resunet-lgg", device="cpu")
-    again.run.select_fastest()
-    assert again.run.kind == TORCH
+    again.backend.select_fastest()
+    assert again.backend.kind == TORCH
 
 
 @pytest.mark.parametrize("content", ["{", "[1]"])
-def test_a_damaged_memory_costs_a_probe_and_no_more(remembered, content):
+def test_a_damaged_choices_file_is_written_again(remembered, content):
     remembered.write_text(content)
     model = brainmri.load("resunet-lgg", device="cpu")
-    model.run.select_fastest()
-    assert model.run.kind in json.loads(remembered.read_text()).values()
+    model.backend.select_fastest()
+    assert model.backend.kind in json.loads(remembered.read_text()).values()
 
 
-def test_a_home_that_cannot_be_written_to_is_no_failure(tmp_path, monkeypatch):
+def test_an_unwritable_choices_file_is_no_failure(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(backends, "REMEMBERED", tmp_path / "file" / "runtimes.json")
+    monkeypatch.setattr(backends, "CHOICES_FILE", tmp_path / "file" / "runtimes.json")
     model = brainmri.load("resunet-lgg", device="cpu")
-    model.run.select_fastest()
-    assert model.run(views_for(model)).mask is not None
+    model.backend.select_fastest()
+    assert model.backend(views_for(model)).mask is not None
 
 
-def test_the_same_weights_at_another_size_are_another_graph(tmp_path):
+def test_another_size_gets_its_own_cached_graph(tmp_path):
     smaller = tmp_path / "smaller"
     shutil.copytree(brainmri.load("resunet-lgg", device="cpu").entry.folder, smaller)
     config = json.loads((smaller / "config.json").read_text())
@@ -186,63 +186,63 @@ def test_the_same_weights_at_another_size_are_another_graph(tmp_path):
     for source in ("resunet-lgg", smaller):
         model = brainmri.load(source, device="cpu", runtime=OPENVINO)
         views = views_for(model)
-        assert model.run(views).mask.shape == (len(views), 1, *views.shape[2:])
+        assert model.backend(views).mask.shape == (len(views), 1, *views.shape[2:])
 
 
-def test_the_environment_chooses(monkeypatch):
+def test_the_environment_variable_sets_the_runtime(monkeypatch):
     monkeypatch.setenv("BRAINMRI_RUNTIME", OPENVINO)
-    assert brainmri.load("resunet-lgg", device="cpu").run.kind == OPENVINO
+    assert brainmri.load("resunet-lgg", device="cpu").backend.kind == OPENVINO
     monkeypatch.setenv("BRAINMRI_RUNTIME", "abacus")
     with pytest.raises(ValueError, match="unknown runtime 'abacus'; choose from auto, torch, half, compiled, openvino, int8"):
         brainmri.load("resunet-lgg", device="cpu")
 
 
-def test_what_cannot_be_had_says_so(tmp_path):
+def test_an_unavailable_runtime_is_refused(tmp_path):
     folder = tmp_path / "entry"
     shutil.copytree(brainmri.load("resunet-lgg", device="cpu").entry.folder, folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"int8": {}}))
-    with pytest.raises(ValueError, match="resunet-lgg brings no weights in 8 bits"):
+    with pytest.raises(ValueError, match="resunet-lgg has no 8-bit weights"):
         brainmri.load(folder, device="cpu", runtime=QUANTISED)
-    with pytest.raises(ValueError, match="is for CPUs"):
+    with pytest.raises(ValueError, match="expected a CPU for the runtime 'openvino', got meta"):
         brainmri.load(folder, device="meta", runtime=OPENVINO)
-    with pytest.raises(ValueError, match="is for CUDA"):
+    with pytest.raises(ValueError, match="expected CUDA for the runtime 'compiled', got cpu"):
         brainmri.load(folder, device="cpu", runtime=COMPILED)
 
 
 @pytest.mark.parametrize("file", [INT8, INT8_WEIGHTS])
-@pytest.mark.parametrize("name", IN_INTEGERS[:1])
-def test_exchanged_integers_are_refused(tmp_path, name, file):
+@pytest.mark.parametrize("name", QUANTISED_ENTRIES[:1])
+def test_exchanged_8_bit_weights_are_refused(tmp_path, name, file):
     folder = tmp_path / "entry"
     shutil.copytree(brainmri.load(name, device="cpu").entry.folder, folder)
     (folder / file).write_bytes((folder / file).read_bytes()[:-1] + b"!")
-    with pytest.raises(ValueError, match=f"{file} is not the one its config.json names"):
+    with pytest.raises(ValueError, match=f"{file} with the SHA-256 in its config.json"):
         brainmri.load(folder, device="cpu", runtime=QUANTISED)
 
 
-@pytest.mark.parametrize("name", IN_INTEGERS[:1])
-def test_exchanged_integers_leave_auto_in_torch(tmp_path, caplog, name):
+@pytest.mark.parametrize("name", QUANTISED_ENTRIES[:1])
+def test_with_exchanged_8_bit_weights_auto_stays_in_torch(tmp_path, caplog, name):
     folder = tmp_path / "entry"
     shutil.copytree(brainmri.load(name, device="cpu").entry.folder, folder)
     (folder / INT8_WEIGHTS).write_bytes(b"!")
     model = brainmri.load(folder, device="cpu")
-    model.run.select_fastest()
-    assert model.run.kind == TORCH
+    model.backend.select_fastest()
+    assert model.backend.kind == TORCH
     assert f"{name} stays in torch" in caplog.text
-    assert model.run(views_for(model)).mask is not None
+    assert model.backend(views_for(model)).mask is not None
 
 
-def test_threads_do_not_get_each_others_answers():
+def test_threads_get_their_own_outputs():
     model = brainmri.load("resunet-lgg", device="cpu", runtime=OPENVINO)
     views = views_for(model)
-    expected = [model.run(view[None]).mask for view in views]
+    expected = [model.backend(view[None]).mask for view in views]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda number: model.run(views[number % len(views)][None]).mask, range(60)))
+        found = list(pool.map(lambda number: model.backend(views[number % len(views)][None]).mask, range(60)))
     assert all(torch.equal(one, expected[number % len(views)]) for number, one in enumerate(found))
 
 
-def test_nothing_is_reported_to_anybody():
-    """OpenVINO reports its use on being imported, unless the package that does it is missing."""
+def test_openvino_sends_no_telemetry():
+    """OpenVINO reports its import, unless its telemetry package is missing."""
     program = """
 import sys
 from brainmri.zoo.backends import load_openvino
@@ -291,7 +291,7 @@ def test_the_benchmark_compares_every_runtime(tmp_path, monkeypatch, capsys):
 
 def test_cpu_backends_are_compared_with_plain_torch(monkeypatch):
     def two(model, views, threads):
-        net = model.run.served
+        net = model.backend.module
         return {cpu_runtimes.PLAIN: net, "upside down": lambda views: tuple(-answer for answer in net(views))}
 
     monkeypatch.setattr(cpu_runtimes, "cpu_backends", two)

@@ -20,7 +20,7 @@ from brainmri.bench import EAGER as PLAIN
 from brainmri.bench import in_turns
 from brainmri.io.reading import read_slice
 from brainmri.report.metric_tables import markdown_table
-from brainmri.zoo.backends import as_graph, by_openvino, in_half
+from brainmri.zoo.backends import half_forward, openvino_forward, to_openvino
 from brainmri.zoo.registry import LoadedModel, load
 
 Forward = Callable[[Tensor], Any]  # (B, 3, S, S) to outputs
@@ -44,18 +44,18 @@ def by_onnxruntime(net: nn.Module, views: Tensor, names: list[str], threads: int
 
 def cpu_backends(model: LoadedModel, views: Tensor, threads: int) -> dict[str, Forward]:
     """A network's forward pass in each backend, by name."""
-    net = model.run.served
+    net = model.backend.module
     forwards: dict[str, Forward] = {
         PLAIN: net,
         "channels last": lambda views: net(views.to(memory_format=torch.channels_last)),
         "batch norm folded (torch.jit.freeze)": torch.jit.freeze(torch.jit.trace(net, views)),
-        "bfloat16": in_half(net, model.device),
+        "bfloat16": half_forward(net, model.device),
         "torch.compile": torch.compile(net),
         "onnxruntime": by_onnxruntime(net, views, net.names, threads),
-        "OpenVINO": by_openvino(as_graph(net, model.entry.preprocess.size)),
+        "OpenVINO": openvino_forward(to_openvino(net, model.entry.preprocess.size)),
     }
     if model.entry.int8:
-        forwards["OpenVINO, 8 bits as shipped"] = model.run.prepare("int8")
+        forwards["OpenVINO, 8 bits as shipped"] = model.backend.prepare("int8")
     return forwards
 
 

@@ -1,4 +1,4 @@
-"""Measure weights on patients: python -m train.evaluation.evaluate --data DIR [--patients FILE] --out report.json [--segmenter NAME] …
+"""Measure weights on patients: python -m train.evaluation.evaluate --data DIR --out report.json [--segmenter NAME] …
 
 A model is a zoo name, a run folder or OWNER/NAME on the Hub. Everything is measured on the images' own grid, with the
 preprocessing and prediction of the page. The report has the figures by the ids of `brainmri.zoo.metrics`.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from monai.transforms import KeepLargestConnectedComponent
+from monai.transforms.post.array import KeepLargestConnectedComponent
 from tqdm import tqdm
 
 from brainmri.analysis.findings import REVIEW, TUMOUR
@@ -68,9 +68,9 @@ TVERSKY_BATCH = 16
 def paper_tversky(predictions: list[SlicePrediction]) -> float:
     """The paper's soft Tversky index, pooled over each 16 slices with tumour; the mean over these batches."""
     batches = [predictions[start : start + TVERSKY_BATCH] for start in range(0, len(predictions), TVERSKY_BATCH)]
-    maps = [np.stack([np.asarray(one.map) for one in batch]) for batch in batches]
-    masks = [np.stack([one.annotation for one in batch]) for batch in batches]
-    return float(np.mean([tversky_index(*pair) for pair in zip(maps, masks, strict=True)]))
+    maps = [torch.from_numpy(np.stack([np.asarray(one.map) for one in batch])) for batch in batches]
+    masks = [torch.from_numpy(np.stack([one.annotation for one in batch])) for batch in batches]
+    return mean([tversky_index(*pair) for pair in zip(maps, masks, strict=True)])
 
 
 def public_unet_dice(predicted: np.ndarray, true: np.ndarray) -> float:
@@ -205,7 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"note: {name} was trained on {count} of these {len(cases)} patients, so its figures are too good")
     figures = evaluate(cases, segmenter, classifier, tuple(options.variants))
     report = {
-        role: identity(model.entry, role) | {"device": model.device.type, "runtime": model.run.kind}
+        role: identity(model.entry, role) | {"device": model.device.type, "runtime": model.backend.kind}
         for role, model in (("segmenter", segmenter), ("classifier", classifier))
     } | {
         "patients": sorted(cases),

@@ -1,11 +1,11 @@
-"""Quantise an entry's network for CPUs and measure what that costs: python -m train.release.quantise NAME --data DIR --validated RUN…
+"""Quantise an entry's network for CPUs and measure it: python -m train.release.quantise NAME --data DIR --validated RUN…
 
-Post-training quantisation to 8-bit integers (NNCF), its ranges from slices of the network's own training patients. Where a
-network draws masks, whatever leads to the verdict and to the gate's features stays in float32, so that both answer as before,
-and the rest is quantised: the decoder with its dense convolutions. Each validated run is quantised so and measured on its
-validation patients against itself in float32. Where that costs more than the limits below, or the self-check drifts, nothing is
-written; else `int8.xml` and `int8.bin` are put beside the entry's weights, and what they cost goes into `config.json` and the
-card. Run it after `train.ood.fit`.
+Post-training quantisation to 8-bit integers (NNCF), with ranges from slices of the network's own training patients. In a
+network with masks, all layers that the verdict and the out-of-distribution features depend on stay in float32, so that these do
+not change; the rest, the decoder with its dense convolutions, is quantised. Each validated run is quantised in the same way and
+compared with its float32 network on its validation patients. If that costs more than the limits below, or the self-check
+drifts, nothing is written. Otherwise `int8.xml` and `int8.bin` are written beside the entry's weights, and the differences into
+`config.json` and the card. Run this after `train.ood.fit`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from brainmri.analysis.selfcheck import TOLERANCE, drift
 from brainmri.io.pixels import FLAIR, to_unit
-from brainmri.zoo.backends import TORCH, Fixed, as_graph, by_openvino, load_openvino
+from brainmri.zoo.backends import TORCH, Backend, load_openvino, openvino_forward, to_openvino
 from brainmri.zoo.entry import CONFIG, INT8, INT8_WEIGHTS, SPLIT, ModelEntry, file_sha256, read_entry
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load, split_roles
 from train.datasets import Slice
@@ -32,25 +32,25 @@ from train.evaluation.metrics import auc, dice
 from train.evaluation.predictions import predict_case
 from train.release.card import write_card
 
-OF_EACH = 4  # slices of a training patient, from the middle of the head
-FLAIR_ALONE = 3  # every third of them as FLAIR alone
-DICE_LOST, AUC_LOST = 0.002, 0.001  # at most
+SLICES_PER_PATIENT = 4  # from the middle of the head
+FLAIR_ONLY_EVERY = 3  # every third slice as FLAIR only
+MAX_DICE_LOST, MAX_AUC_LOST = 0.002, 0.001
 
 
-def typical_views(model: LoadedModel, patients: Iterable[list[Slice]]) -> Tensor:
-    """(n, 3, S, S) normalised: some slices of patients."""
+def calibration_slices(model: LoadedModel, patients: Iterable[list[Slice]]) -> Tensor:
+    """(n, 3, S, S) normalised: some slices of each patient, for the ranges of activations."""
     preprocess, placed = model.entry.preprocess, []
     for slices in patients:
-        for place in np.linspace(0.35, 0.65, OF_EACH):
+        for place in np.linspace(0.35, 0.65, SLICES_PER_PATIENT):
             pixels = to_unit(slices[int(place * len(slices))].read_image())
-            if len(placed) % FLAIR_ALONE == 0:
+            if len(placed) % FLAIR_ONLY_EVERY == 0:
                 pixels = np.repeat(pixels[..., FLAIR : FLAIR + 1], 3, axis=-1)
             placed.append(preprocess(pixels)[0])
     return preprocess.normalise(torch.stack(placed))
 
 
-def leading_to(outputs: Iterable) -> set[str]:
-    """The names of all operations that outputs of a graph depend on."""
+def ancestors(outputs: Iterable) -> set[str]:
+    """The names of all operations that these outputs of an OpenVINO graph depend on."""
     nodes, found = [output.get_node() for output in outputs], {}
     while nodes:
         node = nodes.pop()
@@ -60,26 +60,30 @@ def leading_to(outputs: Iterable) -> set[str]:
     return {name for name, kind in found.items() if kind not in ("Constant", "Parameter", "Result")}
 
 
-def quantised(model: LoadedModel, views: Tensor):
-    """A network's graph in 8 bits, but for what the module's docstring leaves in float32."""
+def quantise(model: LoadedModel, views: Tensor):
+    """The network's OpenVINO graph in 8 bits, without the layers that stay in float32 (see the module's docstring)."""
     import nncf
 
-    graph, names = as_graph(model.run.served, model.entry.preprocess.size), model.run.served.names
-    kept = leading_to(graph.outputs[1:]) if "mask" in names else set()
+    graph, names = to_openvino(model.backend.module, model.entry.preprocess.size), model.backend.module.names
+    kept = ancestors(graph.outputs[1:]) if "mask" in names else set()
     return nncf.quantize(
         graph, nncf.Dataset([view[None].numpy() for view in views]), subset_size=len(views),
         ignored_scope=nncf.IgnoredScope(names=sorted(kept)),
     )  # fmt: skip
 
 
-def run_by(model: LoadedModel, graph) -> LoadedModel:
-    """The same entry, its network run as a graph."""
-    return replace(model, run=Fixed(model.run.served, "graph", by_openvino(graph)))
+def with_graph(model: LoadedModel, graph) -> LoadedModel:
+    """The same entry with its network run as an OpenVINO graph."""
+    return replace(model, backend=Backend(model.backend.module, "graph", openvino_forward(graph)))
 
 
-def cost(model: LoadedModel, graph, cases: list[list[Slice]]) -> tuple[list[tuple], list[tuple]]:
-    """Volumetric Dice of each patient in float32 and in 8 bits; of each slice whether there is tumour, and both logits."""
-    both = [run_by(model, each) for each in (as_graph(model.run.served, model.entry.preprocess.size), graph)]
+def compare(model: LoadedModel, graph, cases: list[list[Slice]]) -> tuple[list[tuple], list[tuple]]:
+    """The network in float32 and in 8 bits on patients.
+
+    Returns:
+        For each patient both volumetric Dice; for each slice whether a tumour is annotated, and both logits.
+    """
+    both = [with_graph(model, each) for each in (to_openvino(model.backend.module, model.entry.preprocess.size), graph)]
     volumes, logits = [], []
     for slices in tqdm(cases, desc=model.entry.folder.name, unit="patient"):
         pair = [predict_case(slices, *split_roles(each)) for each in both]
@@ -88,12 +92,12 @@ def cost(model: LoadedModel, graph, cases: list[list[Slice]]) -> tuple[list[tupl
             threshold = model.entry.mask_threshold
             volumes.append(tuple(dice(np.stack([np.asarray(row.map) for row in rows]) > threshold, truth) for rows in pair))
         if pair[0][0].logit is not None:
-            logits += [(ours.tumour, ours.logit, theirs.logit) for ours, theirs in zip(*pair, strict=True)]
+            logits += [(full.tumour, full.logit, small.logit) for full, small in zip(*pair, strict=True)]
     return volumes, logits
 
 
 def summarise(volumes: list[tuple], logits: list[tuple]) -> dict[str, float]:
-    """What 8 bits cost: the mean of Dice and the AUC lost, and how far single patients and slices are from float32."""
+    """Mean Dice and AUC lost by quantisation, and the differences for single patients and slices."""
     found = {}
     if volumes:
         lost = -np.diff(np.array(volumes))[:, 0]
@@ -106,7 +110,7 @@ def summarise(volumes: list[tuple], logits: list[tuple]) -> dict[str, float]:
 
 
 def write(folder: Path, graph, measured: dict[str, float]) -> ModelEntry:
-    """Put a graph beside an entry's weights, and what it costs into its `config.json` and its card."""
+    """Write a graph beside an entry's weights, and its differences from float32 into `config.json` and the card."""
     load_openvino().save_model(graph, folder / INT8, compress_to_fp16=False)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config["int8"] = {"files": {name: file_sha256(folder / name) for name in (INT8, INT8_WEIGHTS)}, "measured": measured}
@@ -117,7 +121,7 @@ def write(folder: Path, graph, measured: dict[str, float]) -> ModelEntry:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Quantise, measure, write; returns what it costs."""
+    """Quantise, measure, write; returns the differences from float32."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the entry")
     parser.add_argument("--data", type=Path, required=True)
@@ -129,19 +133,21 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     for folder in options.validated:
         split = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
         model = load(folder, device="cpu", runtime=TORCH)
-        graph = quantised(model, typical_views(model, [cases[case] for case in split["train"]]))
-        found = cost(model, graph, [cases[case] for case in split["validation"]])
+        graph = quantise(model, calibration_slices(model, [cases[case] for case in split["train"]]))
+        found = compare(model, graph, [cases[case] for case in split["validation"]])
         volumes, logits = volumes + found[0], logits + found[1]
     measured = summarise(volumes, logits)
     print(json.dumps(measured, indent=2))
-    if measured.get("dice_lost", 0) > DICE_LOST or measured.get("auc_lost", 0) > AUC_LOST:
-        raise SystemExit(f"that is more than a Dice of {DICE_LOST} or an AUC of {AUC_LOST}; {options.name} stays in float32")
+    if measured.get("dice_lost", 0) > MAX_DICE_LOST or measured.get("auc_lost", 0) > MAX_AUC_LOST:
+        raise SystemExit(
+            f"expected at most {MAX_DICE_LOST} of Dice and {MAX_AUC_LOST} of AUC lost, got more; {options.name} stays in float32"
+        )
     folder = options.into / options.name
     split = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
     model = load(options.name, weights=folder, device="cpu", runtime=TORCH)
-    graph = quantised(model, typical_views(model, [cases[case] for case in split["train"]]))
-    if (gap := drift(run_by(model, graph)) or 0) > TOLERANCE:
-        raise SystemExit(f"its self-check drifts by {gap:.3f}, more than {TOLERANCE}; {options.name} stays in float32")
+    graph = quantise(model, calibration_slices(model, [cases[case] for case in split["train"]]))
+    if (gap := drift(with_graph(model, graph)) or 0) > TOLERANCE:
+        raise SystemExit(f"expected a self-check within {TOLERANCE}, got {gap:.3f}; {options.name} stays in float32")
     entry = write(folder, graph, measured)
     size = sum((entry.folder / name).stat().st_size for name in (INT8, INT8_WEIGHTS))
     print(f"wrote {INT8} and {INT8_WEIGHTS} of {entry.name}, {size / 1e6:.1f} MB")
