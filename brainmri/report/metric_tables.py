@@ -1,6 +1,7 @@
 """An entry's measured figures as Markdown tables and a diagram, for its card and for the page.
 
-The figures are those of `metrics["variants"]` in `config.json`, by the ids of `brainmri.zoo.metrics`; the tables print the labels.
+The figures are those of `metrics["variants"]` in `config.json`, by the ids of `brainmri.zoo.metrics`; the tables print the
+labels.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def reliability_table(variants: dict[str, dict]) -> str:
 def reliability_svg(entry: ModelEntry, variant: str, background: str = "none") -> Markup:
     """The reliability diagram: the share of slices with a tumour over the predicted probability.
 
-    The larger a dot, the more slices; whiskers are 95% intervals; the review band is shaded. Lines and text take the text's colour.
+    The larger a dot, the more slices; whiskers are 95% intervals; the review band is shaded. Lines and text take the text's
+    colour.
 
     Args:
         entry: with the variant's bins, as `train.evaluation.metrics.reliability` gives them.
@@ -134,8 +136,8 @@ def failure_tables(variants: dict[str, dict]) -> str:
         parts += [_worst_table(first["worst"]), _study_table(variants)]
         if runs := first["studies"].get(TUMOUR_FREE_RUNS):
             parts.append(
-                f"Tumour-free runs: {MIN_LENGTH} or more neighbouring slices that show a head, {MIN_DISTANCE} or more slices from "
-                f"any annotated one, judged as a study of their own; {runs['slices']} slices of {runs['patients']} patients. "
+                f"Tumour-free runs: {MIN_LENGTH} or more neighbouring slices that show a head, {MIN_DISTANCE} or more slices "
+                f"from any annotated one, judged as a study; {runs['slices']} slices of {runs['patients']} patients. "
                 "These patients have a tumour elsewhere, and a run is shorter than a study: a healthy head has more slices to "
                 "raise a false alarm in."
             )

@@ -85,8 +85,8 @@ def fit_rules(patients: list[list[SlicePrediction]], rules: Rules, fused: bool) 
         rules: whose settings for the mask are kept.
         fused: whether the mask and the verdict are one entry's.
     """
-    tumour = np.concatenate([[one.tumour for one in predictions] for predictions in patients])
-    logits = np.concatenate([[one.logit for one in predictions] for predictions in patients])
+    tumour = np.array([one.tumour for predictions in patients for one in predictions])
+    logits = np.array([one.logit for predictions in patients for one in predictions])
     fitted = replace(rules, temperature=fit_temperature(logits, tumour), fusion={})
     fitted = replace(fitted, review=choose_review_band(fitted.probability(logits, None, "slice"), tumour))
     if fused:
@@ -96,7 +96,7 @@ def fit_rules(patients: list[list[SlicePrediction]], rules: Rules, fused: bool) 
 
 
 def _fit_fusion(patients: list[list[SlicePrediction]], tumour: np.ndarray, rules: Rules, mode: str, sigma: float) -> Rules:
-    """The rules with a fusion for one mode: a logistic regression on logit and evidence, and a review band for its probability."""
+    """The rules with a fusion for one mode: a logistic regression on logit and evidence, and a review band."""
     stacked = [stack(predictions) for predictions in patients]
     numbers = np.concatenate(
         [np.stack([along_head(np.asarray(values), sigma) for values in (one.logits, one.evidence)], axis=1) for one in stacked]
@@ -106,7 +106,7 @@ def _fit_fusion(patients: list[list[SlicePrediction]], tumour: np.ndarray, rules
     fusion = Fusion(logit=logit, evidence=weight, bias=bias, review=(0.5, 0.5), neighbours=sigma)
     fitted = replace(rules, fusion=rules.fusion | {mode: fusion})
     judged = [judge(one, fitted, mode) for one in stacked]
-    shares = np.concatenate([[one.grid_share for one in predictions] for predictions in patients])
+    shares = np.array([one.grid_share for predictions in patients for one in predictions])
     areas = np.concatenate([one.masks.sum(axis=(1, 2)) for one in judged]) * shares
     probability = np.concatenate([one.probabilities for one in judged])
     review = choose_review_band(probability, tumour, areas >= MIN_AREA)

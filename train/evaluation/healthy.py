@@ -1,4 +1,4 @@
-"""False alarms on brains without tumour: python -m train.evaluation.healthy --out report.json [--segmenter NAME] [--classifier NAME]
+"""False alarms on brains without tumour: python -m train.evaluation.healthy --out report.json [--segmenter NAME] …
 
 Every patient of the dataset has a tumour, so this uses other images, without a download: synthetic heads drawn around the average
 brain that nilearn ships, that average itself, and one person's scan that nibabel ships. None of them is a clinical FLAIR of a
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def sources(heads: int) -> Iterator[tuple[str, np.ndarray]]:
     yield "one person (nibabel example4d), T2* EPI given for FLAIR, no skull", person_as_epi()
 
 
-def measure(pipe: Pipeline, heads: Iterator[tuple[str, np.ndarray]]) -> dict:
+def measure(pipe: Pipeline, heads: Iterable[tuple[str, np.ndarray]]) -> dict:
     """Verdicts on heads without tumour: each slice alone, and each head as a study.
 
     Args:
@@ -160,8 +160,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     pipe = Pipeline(options.segmenter, options.classifier, device=options.device)
     report = {
-        "protocol": "each slice is judged alone, and the slices of each head together as a study; thresholds and review bands are "
-        "the entries' own; a mask of any size is a false alarm",
+        "protocol": "each slice is judged alone, and the slices of each head together as a study; thresholds and review bands "
+        "are the entries' own; a mask of any size is a false alarm",
         "segmenter": identity(pipe.segmenter.entry, "segmenter"),
         "classifier": identity(pipe.classifier.entry, "classifier"),
         "sources": measure(pipe, tqdm(sources(options.heads), desc="heads", total=2 * options.heads + 3, unit="head")),

@@ -111,7 +111,7 @@ def reliability(patients: Sequence[np.ndarray], bins: int = BINS) -> list[dict]:
         For each bin its `range`, the number of `slices`, their mean `probability`, the share with `tumour` and the `interval_95`
         of that share over patients, where they differ.
     """
-    counts = np.stack([binned(*patient.T, bins) for patient in patients])  # (patients, 3, bins)
+    counts = np.stack([binned(patient[:, 0], patient[:, 1], bins) for patient in patients])  # (patients, 3, bins)
     held = np.flatnonzero(counts[:, 0].sum(axis=0)).tolist()
     return [{"range": [number / bins, (number + 1) / bins], **_bin(counts[:, :, number])} for number in held]
 

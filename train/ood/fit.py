@@ -196,12 +196,15 @@ def fit(network: Network) -> dict[str, np.ndarray]:
 def choose_thresholds(samples: list[tuple[OodDetector, Samples]]) -> dict[str, float]:
     """The scores that `DISTANCE_SHARE` and `ORIENTATION_SHARE` of real slices exceed.
 
-    Each slice is scored by a detector that was not fitted on its patient. Quantiles of the training slices would be too low, since
-    slices in the fit are nearer. Distances are relative to the median training slice, which differs less between networks than a
+    Each slice is scored by a detector that was not fitted on its patient. Quantiles of the training slices would be too low,
+    since slices in the fit are nearer. Distances are relative to the median training slice, which differs less between networks than a
     high quantile does; so one fold's scores also hold for another fold's detector and for one fitted on all patients. The report
     has each fold's own thresholds, to check that.
     """
-    scores = [(ood.distance(some.features[~some.decided]), ood.orientation_log_odds(some.features[~some.decided])) for ood, some in samples]
+    scores = [
+        (ood.distance(some.features[~some.decided]), ood.orientation_log_odds(some.features[~some.decided]))
+        for ood, some in samples
+    ]
     distance, odds = (np.concatenate(values) for values in zip(*scores, strict=True))
     return {
         "distance_threshold": round(float(np.quantile(distance, 1 - DISTANCE_SHARE)), 3),
@@ -231,7 +234,8 @@ def cross_fitted(folds: list[Network], tensors: list[dict]) -> dict:
         rejects among its validation patients, with the thresholds of the other folds (a single fold's, its own).
     """
     detectors = [
-        OodDetector.from_tensors(t, distance_threshold=np.inf, orientation_threshold=np.inf, feature_spec=FEATURES) for t in tensors
+        OodDetector.from_tensors(t, distance_threshold=np.inf, orientation_threshold=np.inf, feature_spec=FEATURES)
+        for t in tensors
     ]
     samples = [(ood, some) for ood, fold in zip(detectors, folds, strict=True) for some in fold.real]
     real: list[tuple[str, bool]] = []

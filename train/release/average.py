@@ -1,8 +1,8 @@
-"""Average the weights of runs that went on from the same weights: python -m train.release.average --out RUN RUN RUN…
+"""Average the weights of runs that started from the same weights: python -m train.release.average --out RUN RUN RUN…
 
-Networks tuned from one start, by other seeds say, lie in one basin: the mean of their weights answers about as the mean of their
-answers would, at the price of one network, and depends less on the luck of a run ("model soups", Wortsman et al. 2022). The means
-and variances of batch norm are averaged too.
+Networks fine-tuned from the same weights, for example with different seeds, lie in one basin of the loss. The mean of their
+weights performs about as well as their ensemble at the cost of one network, and depends less on the seed ("model soups",
+Wortsman et al. 2022). Batch-norm means and variances are averaged too.
 """
 
 from __future__ import annotations
@@ -19,26 +19,29 @@ from brainmri.zoo.registry import LoadedModel, load
 
 
 def check_alike(runs: list[LoadedModel], splits: list[dict]) -> None:
-    """Whether the runs are of one network, trained on the same patients: SystemExit with the reason, when not."""
+    """SystemExit with the reason unless the runs have one network and were trained on the same patients."""
     first, *others = runs
     for run, split in zip(others, splits[1:], strict=True):
         for what in ("net", "arguments", "preprocess"):
             if getattr(run.entry, what) != getattr(first.entry, what):
-                raise SystemExit(f"{run.entry.folder} and {first.entry.folder} differ in {what}; they have no mean")
+                raise SystemExit(
+                    f"expected runs of one network, but {run.entry.folder} and {first.entry.folder} differ in {what}"
+                )
         if split != splits[0]:
             raise SystemExit(
-                f"{run.entry.folder} was trained on other patients than {first.entry.folder}; give runs of one fold, or of --all"
+                f"expected runs trained on the same patients, but {run.entry.folder} and {first.entry.folder} differ; "
+                "give runs of one fold, or of --all"
             )
 
 
 def check_one_start(runs: list[LoadedModel]) -> None:
-    """Whether the runs' weights may be averaged: SystemExit with the reason, when not."""
+    """SystemExit with the reason unless the runs' last stages started from the same weights."""
     first, *others = runs
     for run in others:
         if run.entry.training["stages"][:-1] != first.entry.training["stages"][:-1]:
             raise SystemExit(
-                f"{run.entry.folder} and {first.entry.folder} did not start from the same weights; "
-                "the mean of what was learnt apart is no network: give runs with one --start"
+                f"expected runs that started from the same weights, got {run.entry.folder} and {first.entry.folder}; "
+                "give runs with the same --start"
             )
 
 
@@ -49,7 +52,7 @@ def open_runs(folders: list[Path]) -> tuple[list[LoadedModel], list[dict]]:
 
 
 def average(folders: list[Path], out: Path) -> ModelEntry:
-    """Write the mean of the runs' weights as a run of its own, whose last stages are theirs and this."""
+    """Write the mean of the runs' weights as a run, whose record ends with their last stages and this one."""
     runs, splits = open_runs(folders)
     check_alike(runs, splits)
     check_one_start(runs)
@@ -60,7 +63,7 @@ def average(folders: list[Path], out: Path) -> ModelEntry:
     stages = [run.entry.training["stages"] for run in runs]
     command = " ".join(["python -m train.release.average --out RUN", *["RUN"] * len(runs)])
     stage = {"command": command, "samples": 0, "patients": stages[0][-1]["patients"], "averages": len(runs)}
-    config = new_config(  # afresh: what was measured and fitted of a run says nothing of the mean
+    config = new_config(  # without metrics and calibration, which were those of a single run
         name=first.name, net=first.net, tasks=first.tasks, arguments=first.arguments, preprocess=first.preprocess,
         summary=first.summary, flips=first.flips,
         training=first.training | {"stages": [*stages[0][:-1], *(each[-1] for each in stages), stage]},
@@ -74,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="run folder to write")
     options = parser.parse_args(arguments)
     if len(options.runs) < 2:
-        parser.error("one run came; a mean takes two or more")
+        parser.error("expected two or more runs, got one")
     entry = average(options.runs, options.out)
     print(f"{entry.name}: the mean of {len(options.runs)} runs in {entry.folder}")
 

@@ -1,8 +1,9 @@
-"""Let networks that learnt apart answer together: python -m train.release.ensemble --out RUN RUN RUN…
+"""Combine independently trained networks into an ensemble: python -m train.release.ensemble --out RUN RUN RUN…
 
-Networks trained from different beginnings err differently, so that the mean of their probabilities errs less than either does
-(Lakshminarayanan et al. 2017); unlike the mean of weights (`train.release.average`) it takes the time of all of them. So slices are not
-looked at mirrored too: two networks then take the time of one that does. The first one's encoder is also what a gate looks at.
+Networks trained from different initial weights make different errors, so the mean of their probabilities is more accurate than
+each of them (Lakshminarayanan et al. 2017). Unlike the mean of weights (`train.release.average`), it takes the time of all
+networks. So the ensemble does not average over the mirrored slice: two networks without it take the time of one with it. The
+out-of-distribution detector uses the first network's encoder.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from brainmri.zoo.entry import ModelEntry, new_config, save_entry
 from brainmri.zoo.nets.effunet import EffUNetEnsemble
 from train.release.average import check_alike, open_runs
 
-NAME, SUMMARY = "effunet-pair-lgg", "Two U-Nets on EfficientNet-lite2, with verdict heads, that answer together"
+NAME, SUMMARY = "effunet-pair-lgg", "Two U-Nets on EfficientNet-lite2, with verdict heads, as an ensemble"
 
 
 def unite(folders: list[Path], out: Path) -> ModelEntry:
-    """Write runs of one network as a run of their ensemble, whose stages are theirs, one run's after another's, and this."""
+    """Write the ensemble of the runs' networks as a run, whose record has all their stages, run by run, and this one."""
     runs, splits = open_runs(folders)
     check_alike(runs, splits)
     first = runs[0].entry
     if first.net != "EffUNet":
-        raise SystemExit(f"an ensemble is made of EffUNets; {first.folder} holds a {first.net}")
+        raise SystemExit(f"expected runs of EffUNet, got {first.net} in {first.folder}")
     net = EffUNetEnsemble(len(runs), **first.arguments).eval()
     for member, run in zip(net.members, runs, strict=True):
         member.load_state_dict(run.net.state_dict())
@@ -34,7 +35,7 @@ def unite(folders: list[Path], out: Path) -> ModelEntry:
     stage["unites"] = list(accumulate(map(len, stages)))
     config = new_config(
         name=NAME, net="EffUNetEnsemble", tasks=first.tasks, arguments={"members": len(runs), **first.arguments},
-        preprocess=first.preprocess, summary=SUMMARY, flips=False,  # the mirrored views would add nothing; see EXPERIMENTS.md
+        preprocess=first.preprocess, summary=SUMMARY, flips=False,  # mirrored slices would add nothing; see EXPERIMENTS.md
         training=first.training | {"stages": [*chain(*stages), stage]},
     )  # fmt: skip
     return save_entry(out, net, config, splits[0])
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="run folder to write")
     options = parser.parse_args(arguments)
     if len(options.runs) < 2:
-        parser.error("one run came; an ensemble takes two or more")
+        parser.error("expected two or more runs, got one")
     entry = unite(options.runs, options.out)
     print(f"{entry.name}: {len(options.runs)} networks, {entry.parameters:,} parameters in {entry.folder}")
 

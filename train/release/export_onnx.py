@@ -1,7 +1,7 @@
 """Export entries to ONNX, for programs without torch: python -m train.release.export_onnx NAME… [--weights DIR]
 
-The graph takes placed slices in [0, 1] and normalises them itself; out come probabilities, so that numpy is all it takes. The
-mirrored view is not averaged in.
+The graph takes cropped and scaled slices in [0, 1], normalises them itself and returns probabilities, so that the caller needs
+only numpy. It does not average over the mirrored slice.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ TOLERANCE = 1e-4  # of a probability, between torch and onnxruntime
 
 
 class Probabilities(nn.Module):
-    """An entry's network between its own normalisation and its probabilities."""
+    """An entry's network with its normalisation before it and its calibration after it."""
 
     def __init__(self, model: LoadedModel) -> None:
         super().__init__()
         self.net, self.entry = model.net, model.entry
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, S, S) in [0, 1] to mask (B, 1, S, S) and tumour (B,) probabilities, whichever the network gives."""
+        """(B, 3, S, S) in [0, 1] to the probabilities of the mask (B, 1, S, S) and of tumour (B,), those of its tasks."""
         normal = self.entry.preprocess.normalise(image)
         logits, verdict = self.net(normal)
-        masks = () if logits is None else (logits.sigmoid(),)
-        if verdict is None:
-            return masks
-        logit = verdict[:, 1] - verdict[:, 0]
+        mask = None if logits is None else logits.sigmoid()
         fusion = self.entry.fusion.get("slice")
-        if fusion is None:
-            return (*masks, (logit / self.entry.temperature).sigmoid())
-        evidence = masks[0].sum(dim=(1, 2, 3)).log1p()
-        return (*masks, (fusion.logit * logit + fusion.evidence * evidence + fusion.bias).sigmoid())
+        if verdict is None:
+            tumour = None
+        elif mask is None or fusion is None:
+            tumour = ((verdict[:, 1] - verdict[:, 0]) / self.entry.temperature).sigmoid()
+        else:
+            evidence = mask.sum(dim=(1, 2, 3)).log1p()
+            tumour = (fusion.logit * (verdict[:, 1] - verdict[:, 0]) + fusion.evidence * evidence + fusion.bias).sigmoid()
+        return tuple(probabilities for probabilities in (mask, tumour) if probabilities is not None)
 
 
 def export(model: LoadedModel) -> Path:
-    """Write `model.onnx` into the entry's folder and mention it in its card.
+    """Write `model.onnx` into the entry's folder and render its card.
 
     Raises:
         RuntimeError: when onnxruntime's probabilities differ from torch's by more than the tolerance.
@@ -60,14 +61,16 @@ def export(model: LoadedModel) -> Path:
         net, (image,), input_names=["image"], output_names=names, dynamo=True,
         dynamic_shapes={"image": {0: torch.export.Dim("batch")}}, verbose=False,
     )  # fmt: skip
-    ClearMetadataAndDocStringPass()(program.model)  # the exporter's traces name folders of the machine it ran on
+    if program is None:
+        raise RuntimeError(f"{entry.name}: torch's exporter returned nothing")
+    ClearMetadataAndDocStringPass()(program.model)  # without the exporter's stack traces, which hold local paths
     program.save(path, external_data=False)
     session = onnxruntime.InferenceSession(path)
     with torch.inference_mode():
-        for name, ours, theirs in zip(names, net(image), session.run(None, {"image": image.numpy()}), strict=True):
-            if (gap := float(np.abs(ours.numpy() - theirs).max())) > TOLERANCE:
+        for name, expected, result in zip(names, net(image), session.run(None, {"image": image.numpy()}), strict=True):
+            if (gap := float(np.abs(expected.numpy() - result).max())) > TOLERANCE:
                 path.unlink()
-                raise RuntimeError(f"{entry.name}: {name} differs by {gap:.2g} between torch and onnxruntime")
+                raise RuntimeError(f"{entry.name}: expected {name} within {TOLERANCE} of torch, got a difference of {gap:.2g}")
     write_card(entry)
     return path
 

@@ -1,7 +1,7 @@
 """Publish entries of the zoo: python -m train.release.publish NAME… --owner OWNER [--private] [--dry-run]
 
-Each entry's folder becomes the repo OWNER/NAME as it lies there, in one commit, tagged with the package's version. The
-commits are then pinned in `brainmri/weights/hub.json`, from which `brainmri.load` and the Space take them.
+Each entry's folder becomes the repo OWNER/NAME in one commit, tagged with the package's version. The commits are then pinned in
+`brainmri/weights/hub.json`, where `brainmri.load` and the Space find them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from brainmri._version import __version__
 from brainmri.zoo.entry import CARD, CONFIG, DIAGRAM, ONNX, SPLIT, ModelEntry, file_sha256, read_entry
@@ -25,7 +25,7 @@ def entry_files(entry: ModelEntry) -> dict[str, Path]:
     """The files of an entry's repo, checked against each other.
 
     Raises:
-        ValueError: when a file is missing, one is not that of the configuration, or the card not that of the entry.
+        ValueError: when a file is missing, does not match the configuration, or the card does not match the entry.
     """
     layout = (CONFIG, SPLIT, CARD, DIAGRAM, ONNX, *entry.hashes)
     files = {name: entry.folder / name for name in layout if (entry.folder / name).is_file()}
@@ -35,8 +35,10 @@ def entry_files(entry: ModelEntry) -> dict[str, Path]:
         if file_sha256(files[name]) != sha256:
             raise ValueError(f"{entry.name}: {name} does not have the SHA-256 that {CONFIG} names")
     if not entry.metrics:
-        raise ValueError(f"{entry.name} was not measured; train.release.release measures it")
-    shown = {(r.dataset_config, r.metric_name): r.metric_value for r in ModelCard.load(files[CARD]).data.eval_results or []}
+        raise ValueError(f"{entry.name} was not measured; run train.release.release first")
+    data = ModelCard.load(files[CARD]).data
+    results = (data.eval_results if isinstance(data, ModelCardData) else None) or []
+    shown = {(result.dataset_config, result.metric_name): result.metric_value for result in results}
     figures = {(VARIANTS[variant], label(metric)): value for (variant, metric), value in measured(entry).items()}
     if lacking := [name for name, value in figures.items() if shown.get(name) != value]:
         raise ValueError(
@@ -50,7 +52,7 @@ def entry_files(entry: ModelEntry) -> dict[str, Path]:
 
 
 def report(done: Published, sizes: dict[str, int], dry_run: bool) -> str:
-    """What was done, in a few lines."""
+    """A summary in a few lines."""
     verb = "would upload" if dry_run else "uploaded"
     lines = [f"{done.repo}: " + (f"commit {done.commit}" if done.commit else "no commit yet")]
     lines += [f"  {verb} {path} ({sizes[path] / 1e6:.2f} MB)" for path in done.sent]
@@ -65,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="+", metavar="NAME", help="entries to publish")
     parser.add_argument("--owner", required=True, help="user or organisation on the Hub")
     parser.add_argument("--private", action="store_true", help="create the repos private")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done")
     parser.add_argument("--weights", type=Path, default=EMBEDDED, help="folder of entries; the commits are pinned in it")
     options = parser.parse_args(arguments)
     pins_path = options.weights / PINS
@@ -76,14 +78,14 @@ def main(arguments: list[str] | None = None) -> int:
             entry = read_entry(options.weights / name)
             files = entry_files(entry)
             done = publish(
-                f"{options.owner}/{name}", files, tag=f"v{__version__}", private=options.private, dry_run=options.dry_run
+                f"{options.owner}/{name}", {**files}, tag=f"v{__version__}", private=options.private, dry_run=options.dry_run
             )
         except (HubError, ValueError, FileNotFoundError) as error:
             print(f"{name} was not published: {error}", file=sys.stderr)
             failed = True
             continue
         print(report(done, {path: file.stat().st_size for path, file in files.items()}, options.dry_run))
-        if not options.dry_run:  # pinned one by one, so that a later failure loses nothing
+        if not options.dry_run:  # one by one, so that a later failure loses nothing
             pins[name] = {"repo": done.repo, "revision": done.commit, "sha256": entry.sha256, "files": list(entry.hashes)}
             pins_path.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return 1 if failed else 0

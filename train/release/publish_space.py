@@ -1,7 +1,7 @@
-"""Publish the demo as a Gradio Space: python -m train.release.publish_space --owner OWNER [--name brainmri] [--private] [--dry-run]
+"""Publish the demo as a Gradio Space: python -m train.release.publish_space --owner OWNER [--name NAME] [--private] [--dry-run]
 
-The Space gets the page and the package without weights; its front matter preloads the published entries from the Hub at
-the commits pinned by `train.release.publish`, so a new release of the weights is a new commit of the Space.
+The Space holds the page and the package without weights. Its front matter preloads the published entries from the Hub at the
+commits pinned by `train.release.publish`, so a new release of the weights needs a new commit of the Space.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def space_files(pins: Path) -> dict[str, Path | bytes]:
         pins: the `hub.json` that `train.release.publish` wrote.
 
     Raises:
-        ValueError: when the default entry was not published: the Space could not start.
+        ValueError: when the default entry was not published, since the Space could not start.
     """
     pinned = json.loads(pins.read_text(encoding="utf-8")) if pins.is_file() else {}
     if DEFAULT not in pinned:
@@ -50,9 +50,9 @@ def space_files(pins: Path) -> dict[str, Path | bytes]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--owner", required=True, help="user or organisation on the Hub")
-    parser.add_argument("--name", default="brainmri", help="of the Space")
+    parser.add_argument("--name", default="brainmri", help="name of the Space")
     parser.add_argument("--private", action="store_true", help="create the Space private")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done")
     parser.add_argument("--pins", type=Path, default=EMBEDDED / PINS, help="the commits, as train.release.publish wrote them")
     options = parser.parse_args(arguments)
     try:
