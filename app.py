@@ -26,18 +26,21 @@ from brainmri.ui import cache, logs
 from brainmri.ui.blocks import Page
 from brainmri.ui.common import ASSETS
 from brainmri.ui.compare_tab import compare_tab
-from brainmri.ui.decoding import decoders
-from brainmri.ui.guard import MAX_UPLOAD, Guard, guard_fetching
-from brainmri.ui.inference import ZERO_GPU, offer, starting
+from brainmri.ui.decoding import decoder_pool
+from brainmri.ui.guard import MAX_UPLOAD, RequestGuard, install_public_transport
+from brainmri.ui.inference import ZERO_GPU, models_loading, set_available_models
 from brainmri.ui.models_tab import models_tab
-from brainmri.ui.service import health_route, service_endpoints, start
+from brainmri.ui.service import health_route, load_models, service_endpoints
 from brainmri.ui.slice_tab import slice_tab
 from brainmri.ui.study_tab import study_tab
 from brainmri.zoo.hub import HubError
 
-SWEEP, KEEP = 5 * 60, 25 * 60  # seconds between sweeps of the temporary files, and the age at which a sweep deletes them
-QUEUE = 32
-FINISH = 60  # seconds that a server which is told to end gives to what is at work
+CLEANUP_INTERVAL, MAX_FILE_AGE = (
+    5 * 60,
+    25 * 60,
+)  # seconds between sweeps of the temporary files, and the age at which a sweep deletes them
+QUEUE_SIZE = 32
+DRAIN_SECONDS = 60  # seconds that a server which is told to end gives to what is at work
 
 INTRO = """
 # Brain MRI: tumour or not, and where
@@ -60,7 +63,7 @@ are the patient's.
 
 **Your data.** What you upload is processed on the machine that serves this page and sent nowhere else; nothing is collected and
 no run is recorded. Names, numbers and dates in DICOM headers are not read. The upload and the results lie in temporary files
-there, reachable by whoever has their long address, and are deleted within {(SWEEP + KEEP) // 60} minutes. Please upload nothing
+there, reachable by whoever has their long address, and are deleted within {(CLEANUP_INTERVAL + MAX_FILE_AGE) // 60} minutes. Please upload nothing
 that names a patient. A DICOM segmentation references its images by their UIDs and carries no patient's name or number, so an
 archive files it beside the study, not in it.
 """
@@ -72,9 +75,9 @@ def build(models: list[str] | None = None) -> Page:
     Args:
         models: folders or OWNER/NAME on the Hub to offer beside the zoo.
     """
-    offer(models or [])
-    decoders()
-    guard_fetching()
+    set_available_models(models or [])
+    decoder_pool()
+    install_public_transport()
     with Page(title="Brain MRI demo", analytics_enabled=False) as page:
         gr.Markdown(INTRO, elem_id="intro")
         with gr.Tabs(elem_id="tabs"):
@@ -89,7 +92,7 @@ def build(models: list[str] | None = None) -> Page:
         with gr.Accordion("About, limits and your data", open=False):
             gr.Markdown(ABOUT)
         service_endpoints()
-    return page.queue(max_size=QUEUE)
+    return page.queue(max_size=QUEUE_SIZE)
 
 
 def launch_options() -> dict:
@@ -115,7 +118,7 @@ def launch_options() -> dict:
         "ssr_mode": False,
         "mcp_server": True,
         "state_session_capacity": 100,  # a session holds nothing of its visitor, but memory
-        "app_kwargs": {"middleware": [Middleware(Guard)], "routes": [Route("/health", health_route)]},
+        "app_kwargs": {"middleware": [Middleware(RequestGuard)], "routes": [Route("/health", health_route)]},
     }
 
 
@@ -134,19 +137,19 @@ def serve(page: Page, folder: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     if ZERO_GPU:
-        start()
+        load_models()
     else:
-        starting.set()
+        models_loading.set()
     page.launch(**launch_options(), prevent_thread_lock=True)
-    if starting.is_set():
-        start()
+    if models_loading.is_set():
+        load_models()
     examples = {path for block in page.blocks.values() for path in block.keep_in_cache}
     swept = time.monotonic()
     while not ended.wait(1):  # by the second, since Windows tells of Ctrl-C between waits alone
-        if time.monotonic() > swept + SWEEP:
-            cache.sweep(folder, KEEP, examples)
+        if time.monotonic() > swept + CLEANUP_INTERVAL:
+            cache.delete_expired(folder, MAX_FILE_AGE, examples)
             swept = time.monotonic()
-    page.finish(FINISH)
+    page.drain(DRAIN_SECONDS)
     page.close()
 
 
@@ -159,7 +162,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         logs.configure()
-        folder = cache.claim()
+        folder = cache.create_cache()
         page = build(options.models)
         serve(page, folder)
     except (ValueError, FileNotFoundError, HubError) as error:

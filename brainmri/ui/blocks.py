@@ -10,20 +10,20 @@ import time
 import gradio as gr
 from gradio.utils import get_function_description
 
-from brainmri.ui.logs import causes, new_request
+from brainmri.ui.logs import error_chain, start_request
 
-SORRY = "Something went wrong on our side, and it was logged. Please try again, or try another input."
+INTERNAL_ERROR = "Something went wrong on our side, and it was logged. Please try again, or try another input."
 DISK_FULL = "The server's disk is full, so the results could not be written. Please try again later."
-CLOSING = "The page is being restarted. Please try again in a minute."
+RESTARTING = "The page is being restarted. Please try again in a minute."
 
-DELIVERY = 1.0  # seconds for the last answers to reach those who asked
+DELIVERY_SECONDS = 1.0  # seconds for the last answers to reach those who asked
 
 log = logging.getLogger(__name__)
 
 
 def disk_is_full(error: BaseException) -> bool:
     """Whether that is why something could not be written, whatever was made of the error on its way here."""
-    return any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) for e in causes(error))
+    return any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) for e in error_chain(error))
 
 
 class Page(gr.Blocks):
@@ -31,16 +31,16 @@ class Page(gr.Blocks):
 
     def __init__(self, *arguments, **options) -> None:
         super().__init__(*arguments, **options)
-        self.at_work, self.closing = 0, False
+        self.active_requests, self.closing = 0, False
 
-    def finish(self, seconds: float) -> bool:
+    def drain(self, seconds: float) -> bool:
         """Turn new requests away and wait for those at work to be answered; False where they took longer."""
         self.closing = True
         until = time.monotonic() + seconds
-        while self.at_work and time.monotonic() < until:
+        while self.active_requests and time.monotonic() < until:
             time.sleep(0.05)
-        time.sleep(DELIVERY)
-        return not self.at_work
+        time.sleep(DELIVERY_SECONDS)
+        return not self.active_requests
 
     async def process_api(self, block_fn, *arguments, **options) -> dict:
         """Answer a request and log its kind, outcome, duration and sizes; what was not expected becomes a short apology.
@@ -51,11 +51,11 @@ class Page(gr.Blocks):
         event = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
         public = event.api_visibility == "public"
         kind = f"/{event.api_name}" if public else f"{getattr(event.fn, '__module__', '').rpartition('.')[2]}.{event.name}"
-        sizes, began, outcome, failure = new_request(), time.perf_counter(), "answered", None
-        self.at_work += 1
+        sizes, began, outcome, failure = start_request(), time.perf_counter(), "answered", None
+        self.active_requests += 1
         try:
             if self.closing:
-                raise gr.Error(CLOSING, duration=15, print_exception=False)
+                raise gr.Error(RESTARTING, duration=15, print_exception=False)
             return await super().process_api(event, *arguments, **options)
         except gr.Error as refusal:
             outcome = "refused"
@@ -66,14 +66,14 @@ class Page(gr.Blocks):
             raise
         except Exception as error:
             outcome, failure = "failed", error
-            raise gr.Error(DISK_FULL if disk_is_full(error) else SORRY, duration=15, print_exception=False) from error
+            raise gr.Error(DISK_FULL if disk_is_full(error) else INTERNAL_ERROR, duration=15, print_exception=False) from error
         finally:
-            self.at_work -= 1
+            self.active_requests -= 1
             measured = {"seconds": round(time.perf_counter() - began, 3), **sizes}
-            told = ", ".join(f"{name} {number}" for name, number in measured.items())
+            summary = ", ".join(f"{name} {number}" for name, number in measured.items())
             level = logging.ERROR if failure else logging.INFO if event.queue or outcome != "answered" else logging.DEBUG
             fields = {"kind": kind, "outcome": outcome, **measured}
-            log.log(level, "%s %s: %s", kind, outcome, told, exc_info=failure, extra={"fields": fields})
+            log.log(level, "%s %s: %s", kind, outcome, summary, exc_info=failure, extra={"fields": fields})
 
     def get_api_info(self, *arguments, **options) -> dict:
         """Gradio's, where each parameter and each returned value is described as in the docstring of the endpoint's function."""

@@ -15,7 +15,7 @@ VARIABLE = "GRADIO_TEMP_DIR"
 HOME = "brainmri-page"
 
 
-def claim() -> Path:
+def create_cache() -> Path:
     """Have Gradio keep its files in a folder of this process's own, which is removed at the end of it.
 
     What a killed one left behind is removed here. The folder lies in GRADIO_TEMP_DIR, or where the system has its temporary
@@ -25,7 +25,7 @@ def claim() -> Path:
     own = home / str(os.getpid())
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     for left in home.iterdir():
-        if left == own or not _alive(left.name):
+        if left == own or not _is_running(left.name):
             shutil.rmtree(left, ignore_errors=True)
     own.mkdir(mode=0o700)
     os.environ[VARIABLE] = str(own)
@@ -33,7 +33,7 @@ def claim() -> Path:
     return own
 
 
-def sweep(folder: Path, age: float, spared: Container[str] = ()) -> None:
+def delete_expired(folder: Path, age: float, keep: Container[str] = ()) -> None:
     """Delete every file that came into a folder longer ago than `age` seconds, and every folder that has been empty as long.
 
     Gradio's own sweep knows only the files of its components, not all that was uploaded or written here.
@@ -50,11 +50,11 @@ def sweep(folder: Path, age: float, spared: Container[str] = ()) -> None:
                     continue
                 if path.is_dir():
                     path.rmdir()
-                elif str(path) not in spared:
+                elif str(path) not in keep:
                     path.unlink()
 
 
-def _alive(name: str) -> bool:
+def _is_running(name: str) -> bool:
     """Whether a process of that number runs here; what is not a number is nobody's."""
     try:
         os.kill(int(name), 0)

@@ -13,15 +13,15 @@ import gradio as gr
 
 from brainmri.analysis.findings import percent
 from brainmri.report.html import STATES
-from brainmri.ui.inference import offered, starting
+from brainmri.ui.inference import available_models, models_loading
 from brainmri.zoo.registry import DEFAULT
 
 ASSETS = Path(__file__).parents[2] / "assets"
 GPU = {"concurrency_limit": 1, "concurrency_id": "gpu"}
 PRIVATE = {"api_visibility": "private", "queue": False}
-GONE = "What was uploaded is no longer here, since it is kept for a short time only. Please upload it again."
+UPLOAD_EXPIRED = "What was uploaded is no longer here, since it is kept for a short time only. Please upload it again."
 # on a phone the results lie below the controls; the wait lets what takes the focus as it opens scroll first
-SHOW = """() => { setTimeout(() => {
+SCROLL_TO_RESULT = """() => { setTimeout(() => {
     const verdict = document.querySelector("#%s"), box = verdict.getBoundingClientRect();
     const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth";
     if (box.top < 0 || box.bottom > window.innerHeight) verdict.scrollIntoView({behavior, block: "start"});
@@ -29,21 +29,21 @@ SHOW = """() => { setTimeout(() => {
 
 
 @contextmanager
-def told(title: str) -> Iterator[None]:
+def errors_as_messages(title: str) -> Iterator[None]:
     """Expected errors become messages under a title; the others are left to `blocks.Page`."""
-    if starting.is_set():
+    if models_loading.is_set():
         gr.Info("The networks are still being loaded; this first answer takes some seconds longer.")
     try:
         yield
     except gr.Error:
         raise
     except FileNotFoundError as error:
-        raise gr.Error(GONE, title=title, duration=15, print_exception=False) from error
+        raise gr.Error(UPLOAD_EXPIRED, title=title, duration=15, print_exception=False) from error
     except ValueError as error:
         raise gr.Error(escape(str(error)), title=title, duration=15, print_exception=False) from error
 
 
-def fresh_folder() -> Path:
+def make_output_folder() -> Path:
     """A folder of its own in Gradio's cache, from where files are served and swept."""
     cache = Path(gr.utils.get_upload_folder())
     cache.mkdir(parents=True, exist_ok=True)
@@ -77,33 +77,33 @@ def probability_scale(probability: float, review: list[float]) -> str:
   </div>"""
 
 
-def empty(words: str) -> str:
+def empty_state(words: str) -> str:
     """What stands in the verdict's place before there is one."""
     return f'<div class="verdict empty">{words}</div>'
 
 
-def labels(task: str | None = None) -> list[tuple[str, str]]:
+def model_choices(task: str | None = None) -> list[tuple[str, str]]:
     """The offered models, those that do a task, as choices: what to call each, and the name to ask for it by."""
     return [
         (entry.name if name == entry.name else f"{entry.name} ({name})", name)
-        for name, entry in offered.items()
+        for name, entry in available_models.items()
         if task is None or task in entry.tasks
     ]
 
 
 def model_fields() -> tuple[gr.Dropdown, gr.Dropdown, gr.Slider]:
     """Segmenter, classifier and mask threshold in an accordion."""
-    segmenters, classifiers = labels("segmentation"), labels("classification")
+    segmenters, classifiers = model_choices("segmentation"), model_choices("classification")
     with gr.Accordion("Models and mask threshold", open=False):
         segmenter = gr.Dropdown(segmenters, value=DEFAULT, label="Segmenter", info="Draws the mask.")
         classifier = gr.Dropdown(classifiers, value=DEFAULT, label="Classifier", info="Gives the verdict.")
         threshold = gr.Slider(
-            0.05, 0.95, offered[DEFAULT].mask_threshold, step=0.05, label="Mask threshold",
+            0.05, 0.95, available_models[DEFAULT].mask_threshold, step=0.05, label="Mask threshold",
             info="Lower outlines more, higher only what is surest. The verdict's probability does not depend on it.",
         )  # fmt: skip
     return segmenter, classifier, threshold
 
 
-def own_threshold() -> gr.Number:
+def threshold_input() -> gr.Number:
     """The endpoints' threshold, which programs may leave out."""
     return gr.Number(None, minimum=0.05, maximum=0.95, label="Mask threshold", visible=False)

@@ -10,13 +10,13 @@ from brainmri.analysis.compare import Opinion, disagreement, overlap
 from brainmri.analysis.findings import percent
 from brainmri.io.reading import SUFFIXES
 from brainmri.report.render import heat_picture, overlay_picture
-from brainmri.ui.common import ASSETS, GPU, PRIVATE, empty, told
+from brainmri.ui.common import ASSETS, GPU, PRIVATE, empty_state, errors_as_messages
 from brainmri.ui.decoding import read_slice
-from brainmri.ui.inference import ask_several, offered
-from brainmri.ui.logs import note_scan, note_upload
+from brainmri.ui.inference import available_models, compare_models
+from brainmri.ui.logs import record_scan_size, record_upload_size
 
 EXAMPLE = ASSETS / "examples" / "small-lesion.png"
-EMPTY = empty("Upload a slice or choose the example; the models' answers appear here.")
+EMPTY = empty_state("Upload a slice or choose the example; the models' answers appear here.")
 
 
 def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
@@ -32,11 +32,11 @@ def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
     """
     if not image:
         raise gr.Error("No slice came; upload one or choose the example.", duration=15, print_exception=False)
-    with told("This slice was refused"):
-        note_upload([image])
+    with errors_as_messages("This slice was refused"):
+        record_upload_size([image])
         scan = read_slice(image)
-        note_scan(scan)
-        opinions = ask_several(scan, models or list(offered))
+        record_scan_size(scan)
+        opinions = compare_models(scan, models or list(available_models))
         return _record(opinions), _pictures(opinions, scan.pixels)
 
 
@@ -56,7 +56,7 @@ def _pictures(opinions: list[Opinion], pixels) -> list[tuple]:
 def analyse(image: str | None, models: list[str]) -> tuple:
     """`compare` for the page: a table and the pictures."""
     if image is None:
-        return blank()
+        return clear()
     if not models:
         raise gr.Error("No model is chosen; choose at least one.", duration=15, print_exception=False)
     record, pictures = compare(image, models)
@@ -80,7 +80,7 @@ def table_html(record: dict) -> str:
     return f"<div class='model'><div class='table' role='group' aria-label='Answers' tabindex='0'>{table}</div>{words}</div>"
 
 
-def blank() -> tuple:
+def clear() -> tuple:
     """The tab's outputs before any analysis."""
     return EMPTY, gr.Gallery(None, visible=False)
 
@@ -93,7 +93,7 @@ def compare_tab() -> None:
             example = gr.Button(
                 "Example: a small synthetic lesion", size="sm", visible=EXAMPLE.is_file(), elem_id="compare-example"
             )
-            models = gr.CheckboxGroup(list(offered), value=list(offered), label="Models")
+            models = gr.CheckboxGroup(list(available_models), value=list(available_models), label="Models")
             button = gr.Button("Compare", variant="primary", size="lg")
         with gr.Column(scale=6, min_width=320):
             answers = gr.HTML(EMPTY, elem_id="answers", elem_classes="verdict-box", padding=False)
@@ -107,8 +107,8 @@ def compare_tab() -> None:
     chosen = example.click(lambda: str(EXAMPLE), None, upload, show_progress="hidden", **PRIVATE)
     runs = [gr.on([button.click, upload.upload], **run), chosen.then(**run)]
     for analysis in runs:
-        analysis.failure(blank, None, outputs, **PRIVATE)
-    upload.clear(blank, None, outputs, cancels=runs, **PRIVATE)
+        analysis.failure(clear, None, outputs, **PRIVATE)
+    upload.clear(clear, None, outputs, cancels=runs, **PRIVATE)
 
     record, endpoint = gr.JSON(visible=False), gr.Button(visible=False)
     endpoint.click(compare, [upload, models], [record, pictures], api_name="compare", **GPU)

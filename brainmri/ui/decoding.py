@@ -19,7 +19,7 @@ from brainmri.io.limits import ACCEPTED_STUDIES, UnreadableImage
 from brainmri.io.reading import ACCEPTED
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import Candidate
-from brainmri.ui.worker import scan_of
+from brainmri.ui.worker import scan_from_record
 
 ROOT = Path(__file__).parents[2]
 SLICE_SECONDS, STUDY_SECONDS, START_SECONDS = 20, 60, 120
@@ -28,7 +28,7 @@ WORKERS = 2
 REQUESTS = 200  # after which a worker is replaced, and with it whatever leaked
 
 
-class Lost(Exception):
+class WorkerDied(Exception):
     """A worker did not answer: it was ended for its time, or crashed."""
 
 
@@ -47,12 +47,12 @@ class Worker:
         command = [sys.executable, "-P", "-m", "brainmri.ui.worker", str(memory)]
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.answered = -1  # it says once that it is ready
-        self.late = threading.Event()
+        self.timed_out = threading.Event()
 
     @property
     def fit(self) -> bool:
         """Whether it can take a request, and is not due to be replaced."""
-        return self.answered < REQUESTS and not self.late.is_set() and self.process.poll() is None
+        return self.answered < REQUESTS and not self.timed_out.is_set() and self.process.poll() is None
 
     def ask(self, seconds: float, **request) -> tuple[dict, np.ndarray | None]:
         """`worker.answer`, within so many seconds of when it was ready.
@@ -65,9 +65,9 @@ class Worker:
                 self._exchange(None, START_SECONDS)
             return self._exchange({**request, "seconds": seconds}, seconds)
         except (OSError, EOFError, ValueError) as error:
-            why = f"it took more than {seconds:g} seconds" if self.late.is_set() else "it made the reader crash"
+            why = f"it took more than {seconds:g} seconds" if self.timed_out.is_set() else "it made the reader crash"
             self.end()
-            raise Lost(why) from error
+            raise WorkerDied(why) from error
         except BaseException:
             self.end()  # or what was left unread would be the next visitor's answer
             raise
@@ -90,7 +90,7 @@ class Worker:
         return record, pixels
 
     def _time_out(self) -> None:
-        self.late.set()
+        self.timed_out.set()
         self.process.kill()
 
     def end(self) -> None:
@@ -102,7 +102,7 @@ class Worker:
         self.process.stdout.close()
 
 
-class Decoders:
+class DecoderPool:
     """A few workers, each serving one request at a time; who comes when all are busy waits.
 
     Args:
@@ -128,13 +128,13 @@ class Decoders:
         worker = self.idle.get()
         try:
             if not worker.fit:  # it died with nothing to do
-                worker = self._replaced(worker)
+                worker = self._replace(worker)
             record, pixels = worker.ask(seconds, **request)
-        except Lost as lost:
+        except WorkerDied as lost:
             raise UnreadableImage(f"{name}: {lost}, and reading was given up. Accepted: {accepted}.") from lost
         finally:
             with contextlib.suppress(OSError):  # what cannot be started now may be for the next request
-                worker = worker if worker.fit else self._replaced(worker)
+                worker = worker if worker.fit else self._replace(worker)
             self.idle.put(worker)
         if "missing" in record:
             raise FileNotFoundError(record["missing"])
@@ -148,7 +148,7 @@ class Decoders:
         return record, pixels
 
     @staticmethod
-    def _replaced(worker: Worker) -> Worker:
+    def _replace(worker: Worker) -> Worker:
         worker.end()
         return Worker(worker.memory)
 
@@ -159,29 +159,29 @@ class Decoders:
 
 
 @lru_cache(maxsize=1)
-def decoders() -> Decoders:
+def decoder_pool() -> DecoderPool:
     """The page's own, started when they are first asked for."""
-    return Decoders()
+    return DecoderPool()
 
 
 def read_slice(path: str) -> Scan:
     """`brainmri.io.reading.read_slice` of a file."""
-    record, pixels = decoders().ask(Path(path).name, ACCEPTED, SLICE_SECONDS, call="read_slice", source=path)
-    return scan_of(record["scan"], pixels)
+    record, pixels = decoder_pool().ask(Path(path).name, ACCEPTED, SLICE_SECONDS, call="read_slice", source=path)
+    return scan_from_record(record["scan"], pixels)
 
 
 def read_study(paths: Sequence[str], assign: Mapping[int, int | None] | None = None) -> Scan:
     """`brainmri.io.reading.read_study` of files."""
     pairs = None if assign is None else list(assign.items())
-    record, pixels = _of_study(call="read_study", source=list(paths), assign=pairs)
-    return scan_of(record["scan"], pixels)
+    record, pixels = _request_study(call="read_study", source=list(paths), assign=pairs)
+    return scan_from_record(record["scan"], pixels)
 
 
 def list_sequences(paths: Sequence[str]) -> tuple[Candidate, ...]:
     """`brainmri.io.reading.list_sequences` of files."""
-    record, _ = _of_study(call="list_sequences", source=list(paths))
+    record, _ = _request_study(call="list_sequences", source=list(paths))
     return tuple(Candidate(**candidate) for candidate in record["candidates"])
 
 
-def _of_study(**request) -> tuple[dict, np.ndarray | None]:
-    return decoders().ask("study", ACCEPTED_STUDIES, STUDY_SECONDS, **request)
+def _request_study(**request) -> tuple[dict, np.ndarray | None]:
+    return decoder_pool().ask("study", ACCEPTED_STUDIES, STUDY_SECONDS, **request)

@@ -25,12 +25,12 @@ MAX_UPLOAD = 512 * 2**20  # bytes of one file
 MAX_UPLOADS = MAX_STUDY_BYTES + 2**24  # bytes of one upload of several files, with what the form adds
 MAX_REQUEST = 2 * MAX_BYTES  # bytes of any other request; a slice may come in it as a data: URL
 FETCH_SECONDS = 60
-FILE = re.compile("/gradio_api/file[=/](?P<path>.*)", re.DOTALL)
+FILE_ROUTE = re.compile("/gradio_api/file[=/](?P<path>.*)", re.DOTALL)
 # an upload or a result that a browser is made to open has no scripts, no origin and nothing to fetch
-INERT = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; sandbox"
+FILE_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; sandbox"
 
 
-class Guard:
+class RequestGuard:
     """ASGI middleware around all of Gradio's routes."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -39,7 +39,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        file = FILE.match(scope["path"])
+        file = FILE_ROUTE.match(scope["path"])
         if file and file["path"].startswith(
             ("http:", "https:")
         ):  # Gradio would relay it, as this server's own and with whatever type it says
@@ -63,7 +63,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
                 if file:
-                    headers["Content-Security-Policy"] = INERT
+                    headers["Content-Security-Policy"] = FILE_POLICY
             await send(message)
 
         try:
@@ -74,7 +74,7 @@ class Guard:
             await PlainTextResponse(DISK_FULL, 507)(scope, receive, send)  # of an upload; nothing of an answer was sent yet
 
 
-class Refused(Exception):
+class FetchRefused(Exception):
     """An address that is not fetched from."""
 
 
@@ -91,11 +91,11 @@ class PublicTransport(httpx.AsyncBaseTransport):
         request.headers["Accept-Encoding"] = "identity"
         response = await AsyncSecureTransport(address).handle_async_request(request)
         if "content-encoding" in response.headers:
-            raise Refused("a packed answer came")
-        return httpx.Response(response.status_code, headers=response.headers, stream=Bounded(response.stream))
+            raise FetchRefused("a packed answer came")
+        return httpx.Response(response.status_code, headers=response.headers, stream=LimitedStream(response.stream))
 
 
-class Bounded(httpx.AsyncByteStream):
+class LimitedStream(httpx.AsyncByteStream):
     """A stream that ends by an error when it is too long, or takes too long."""
 
     def __init__(self, stream: httpx.AsyncByteStream) -> None:
@@ -105,7 +105,7 @@ class Bounded(httpx.AsyncByteStream):
         async for chunk in self.stream:
             self.left -= len(chunk)
             if self.left < 0 or time.monotonic() > self.until:
-                raise Refused(f"more than {MAX_UPLOAD // 2**20} MiB or {FETCH_SECONDS} seconds came")
+                raise FetchRefused(f"more than {MAX_UPLOAD // 2**20} MiB or {FETCH_SECONDS} seconds came")
             yield chunk
 
     async def aclose(self) -> None:
@@ -121,15 +121,15 @@ async def public_address(host: str) -> str:
     try:
         found = {entry[4][0] for entry in await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError as error:
-        raise Refused("an unknown host") from error
+        raise FetchRefused("an unknown host") from error
     for address in found:
         ip = ipaddress.ip_address(address.partition("%")[0])
         embeds = ip.version == 6 and (ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96"))  # an IPv4 address
         if not ip.is_global or ip.is_multicast or embeds:
-            raise Refused("a host that is not public")
+            raise FetchRefused("a host that is not public")
     return min(found)
 
 
-def guard_fetching() -> None:
+def install_public_transport() -> None:
     """Make Gradio fetch by `PublicTransport`; its own way reads all that comes into memory and takes 100.64.0.0/10 for public."""
     processing_utils.async_transport = PublicTransport()

@@ -30,33 +30,33 @@ if ZERO_GPU:
 log = logging.getLogger(__name__)
 
 # what a visitor may choose: the zoo, and what whoever runs the page added to it
-offered: dict[str, ModelEntry] = {}
+available_models: dict[str, ModelEntry] = {}
 # set while the page answers already and its networks are still being loaded
-starting = threading.Event()
-_one_at_a_time = threading.Lock()
+models_loading = threading.Event()
+_load_lock = threading.Lock()
 
 
-def offer(sources: list[str]) -> None:
+def set_available_models(sources: list[str]) -> None:
     """Offer the zoo, pulling what was published and is not at hand, and other entries: folders, OWNER/NAME on the Hub."""
-    offered.clear()
+    available_models.clear()
     for source in [*sorted({*embedded(), *pins()}), *sources]:
-        offered[source] = find_entry(source)
+        available_models[source] = find_entry(source)
 
 
-def network(name: str, device: str = "auto") -> LoadedModel:
+def get_model(name: str, device: str = "auto") -> LoadedModel:
     """A network that is offered, kept for the next request; nobody else's name makes the server load or fetch anything.
 
     On ZeroGPU it has to be loaded before the page is launched: what lies on CUDA then, the processes with a GPU find there.
     """
-    if name not in offered:
-        raise ValueError(f"unknown model {name!r}; choose from {', '.join(offered)}")
-    with _one_at_a_time:  # whoever comes while a network is loaded waits for it instead of loading it too
-        return _loaded(name, device)
+    if name not in available_models:
+        raise ValueError(f"unknown model {name!r}; choose from {', '.join(available_models)}")
+    with _load_lock:  # whoever comes while a network is loaded waits for it instead of loading it too
+        return _load_model(name, device)
 
 
 @cache
-def _loaded(name: str, device: str) -> LoadedModel:
-    return brainmri.load(name, weights=offered[name].folder, device=device)
+def _load_model(name: str, device: str) -> LoadedModel:
+    return brainmri.load(name, weights=available_models[name].folder, device=device)
 
 
 def retry_on_cpu_if_oom(work: Callable) -> Callable:
@@ -81,13 +81,13 @@ def retry_on_cpu_if_oom(work: Callable) -> Callable:
 
 
 @retry_on_cpu_if_oom
-def find_in_slice(scan: Scan, segmenter: str, classifier: str, threshold: float | None, device: str = "auto") -> Finding:
+def analyse_slice(scan: Scan, segmenter: str, classifier: str, threshold: float | None, device: str = "auto") -> Finding:
     """The finding of one slice."""
     return _pipeline(segmenter, classifier, threshold, device)(scan)
 
 
 @retry_on_cpu_if_oom
-def question_slice(
+def explain_slice(
     scan: Scan, segmenter: str, classifier: str, threshold: float | None, device: str = "auto"
 ) -> tuple[Explanation, Stability]:
     """Why the verdict on a slice is what it is, and how stable its outline."""
@@ -97,13 +97,13 @@ def question_slice(
 
 
 @retry_on_cpu_if_oom
-def ask_several(scan: Scan, names: list[str], device: str = "auto") -> list[Opinion]:
+def compare_models(scan: Scan, names: list[str], device: str = "auto") -> list[Opinion]:
     """What each of the models says of a slice."""
-    return compare({name: network(name, device) for name in names}, scan.pixels)
+    return compare({name: get_model(name, device) for name in names}, scan.pixels)
 
 
 @retry_on_cpu_if_oom
-def find_in_study(
+def analyse_study(
     scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Progress | None = None, device: str = "auto"
 ) -> Study:
     """The findings of a study; `progress` is told the slices done and their number."""
@@ -112,17 +112,17 @@ def find_in_study(
 
 def check(name: str) -> Check:
     """How a model answers the self-check on this machine."""
-    return selfcheck.check(network(name))
+    return selfcheck.check(get_model(name))
 
 
 def _pipeline(segmenter: str, classifier: str, threshold: float | None, device: str) -> Pipeline:
-    chosen = network(segmenter, device), network(classifier, device)
-    return Pipeline(*chosen, mask_threshold=threshold, ood_model=network(DEFAULT, device))
+    chosen = get_model(segmenter, device), get_model(classifier, device)
+    return Pipeline(*chosen, mask_threshold=threshold, ood_model=get_model(DEFAULT, device))
 
 
 if ZERO_GPU:
-    find_in_slice = spaces.GPU(duration=20)(find_in_slice)
-    question_slice = spaces.GPU(duration=30)(question_slice)
-    ask_several = spaces.GPU(duration=30)(ask_several)
-    find_in_study = spaces.GPU(duration=60)(find_in_study)
+    analyse_slice = spaces.GPU(duration=20)(analyse_slice)
+    explain_slice = spaces.GPU(duration=30)(explain_slice)
+    compare_models = spaces.GPU(duration=30)(compare_models)
+    analyse_study = spaces.GPU(duration=60)(analyse_study)
     check = spaces.GPU(duration=20)(check)

@@ -10,20 +10,20 @@ import gradio as gr
 from markdown_it import MarkdownIt
 
 from brainmri.report.metric_tables import failure_tables, figure_table, reliability_svg, reliability_table
-from brainmri.ui.common import GPU, PRIVATE, labels, told
-from brainmri.ui.inference import check, offered
+from brainmri.ui.common import GPU, PRIVATE, errors_as_messages, model_choices
+from brainmri.ui.inference import available_models, check
 from brainmri.zoo.entry import CARD, ModelEntry
 from brainmri.zoo.metrics import FAILURES, RELIABILITY, THREE_SEQUENCES, VARIANTS
 from brainmri.zoo.registry import DEFAULT
 
 log = logging.getLogger(__name__)
 
-LONGEST = 50_000  # characters of a card that are shown
+MAX_CARD_CHARS = 50_000  # characters of a card that are shown
 FRONT_MATTER = re.compile(r"\A---\r?\n.*?\r?\n---\r?\n", re.DOTALL)
-DOES = {("segmentation",): "mask", ("classification",): "verdict"}
-FAILS = """The same patients; groups and worst patients on three sequences, slice by slice. Tumours are grouped by their pixels
+TASK_LABELS = {("segmentation",): "mask", ("classification",): "verdict"}
+FAILURES_NOTE = """The same patients; groups and worst patients on three sequences, slice by slice. Tumours are grouped by their pixels
 over all slices, slices in order from the neck upwards. Slice Dice is over slices with tumour, the verdict by slice at 0.5."""
-RELIABLE = """Where the verdict says 80 %, four of five slices should show a tumour: the dots should lie on the dashed line. The
+RELIABILITY_NOTE = """Where the verdict says 80 %, four of five slices should show a tumour: the dots should lie on the dashed line. The
 larger a dot, the more slices; whiskers are 95 % intervals over patients, none where all agree; the review band is shaded."""
 
 
@@ -42,13 +42,13 @@ def safe_html(markdown: str, shift: int = 2) -> str:
             if child.type == "image":  # its words stay; a picture from elsewhere would tell on the visitor
                 child.type, child.content, child.children = "text", child.content and f"[{child.content}]", None
             elif child.type == "link_open":
-                child.attrs = _outwards(str(child.attrs["href"]))
+                child.attrs = _link_attributes(str(child.attrs["href"]))
     html = renderer.renderer.render(tokens, renderer.options, {})
     scrolls = '<div class="table" role="group" aria-label="Table" tabindex="0"><table>'  # by keyboard too, where it is narrow
     return html.replace("<table>", scrolls).replace("</table>", "</table></div>")
 
 
-def _outwards(address: str) -> dict:
+def _link_attributes(address: str) -> dict:
     """A link's attributes; none where it leads to a file beside the card or to an address that is not the web's."""
     web = address.startswith(("https://", "http://"))
     return {"href": address, "target": "_blank", "rel": "noopener noreferrer nofollow"} if web else {}
@@ -60,9 +60,9 @@ def card_html(entry: ModelEntry) -> str:
     if not path.is_file():
         return "<p>This entry has no card.</p>"
     with path.open(encoding="utf-8", errors="replace") as handle:
-        text = handle.read(LONGEST + 1)
-    cut = "\n\n*The rest of this card is too long to be shown.*" if len(text) > LONGEST else ""
-    body = safe_html(FRONT_MATTER.sub("", text[:LONGEST], count=1) + cut)
+        text = handle.read(MAX_CARD_CHARS + 1)
+    cut = "\n\n*The rest of this card is too long to be shown.*" if len(text) > MAX_CARD_CHARS else ""
+    body = safe_html(FRONT_MATTER.sub("", text[:MAX_CARD_CHARS], count=1) + cut)
     return f"<details class='card'><summary>The whole card</summary>{body}</details>"
 
 
@@ -82,11 +82,11 @@ def figures_html(entry: ModelEntry) -> str:
             f"<figure>{reliability_svg(entry, variant)}<figcaption>{VARIANTS[variant]}</figcaption></figure>" for variant in shown
         )
         numbers = f"<details><summary>The numbers</summary>{safe_html(reliability_table(variants))}</details>"
-        diagrams = f"<p>{RELIABLE}</p><div class='diagrams'>{figures}</div>{numbers}"
+        diagrams = f"<p>{RELIABILITY_NOTE}</p><div class='diagrams'>{figures}</div>{numbers}"
         parts.append(diagrams if shown else "<p>The reliability diagram was not stored with this entry.</p>")
     parts.append("<h3>Where it fails</h3>")
     if FAILURES in first:
-        parts += [f"<p>{FAILS}</p>", safe_html(failure_tables(variants))]
+        parts += [f"<p>{FAILURES_NOTE}</p>", safe_html(failure_tables(variants))]
     else:
         parts.append("<p>Where it fails was not stored with this entry.</p>")
     return "".join(parts)
@@ -94,7 +94,7 @@ def figures_html(entry: ModelEntry) -> str:
 
 def model_html(entry: ModelEntry) -> str:
     """What the page tells of one entry, which may be a stranger's: whatever it holds is escaped or checked."""
-    does = DOES.get(entry.tasks, "mask and verdict")
+    does = TASK_LABELS.get(entry.tasks, "mask and verdict")
     try:
         figures = figures_html(entry)
     except Exception:
@@ -105,9 +105,9 @@ def model_html(entry: ModelEntry) -> str:
 <p>{escape(entry.summary)}</p>{figures}{card_html(entry)}</article>"""
 
 
-def self_check(name: str) -> str:
+def run_selfcheck(name: str) -> str:
     """Whether a model computes on this machine what it did when it was released, in a sentence."""
-    with told("The check could not be made"):
+    with errors_as_messages("The check could not be made"):
         found = check(name)
     state, sign = ("well", "✓") if found.well else ("ill", "✗")
     return f"<p class='{state}'><span aria-hidden='true'>{sign}</span> {escape(found.sentence)}.</p>"
@@ -117,7 +117,7 @@ def models_tab() -> None:
     """The tab's components and events, in the Blocks at hand."""
     with gr.Row(equal_height=False, elem_classes="panes"):
         with gr.Column(scale=4, min_width=320):
-            chosen = gr.Dropdown(labels(), value=DEFAULT, label="Model")
+            chosen = gr.Dropdown(model_choices(), value=DEFAULT, label="Model")
             button = gr.Button("Check this machine", size="sm", elem_id="selfcheck")
         with gr.Column(scale=6, min_width=320):
             gr.Markdown(
@@ -125,6 +125,6 @@ def models_tab() -> None:
                 "stored when it was released."
             )
             answer = gr.HTML(elem_id="selfcheck-answer", elem_classes="verdict-box", padding=False)
-    shown = gr.HTML(model_html(offered[DEFAULT]), elem_id="model", elem_classes="verdict-box", padding=False)
-    chosen.input(lambda name: (model_html(offered[name]), None), chosen, [shown, answer], **PRIVATE)
-    button.click(self_check, chosen, answer, api_visibility="private", show_progress_on=answer, **GPU)
+    shown = gr.HTML(model_html(available_models[DEFAULT]), elem_id="model", elem_classes="verdict-box", padding=False)
+    chosen.input(lambda name: (model_html(available_models[name]), None), chosen, [shown, answer], **PRIVATE)
+    button.click(run_selfcheck, chosen, answer, api_visibility="private", show_progress_on=answer, **GPU)

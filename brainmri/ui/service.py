@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 
 import brainmri
 from brainmri.analysis.selfcheck import TOLERANCE, Check, check
-from brainmri.ui.inference import get_model, available_models, models_loading
+from brainmri.ui.inference import available_models, get_model, models_loading
 from brainmri.zoo.entry import ModelEntry
 from brainmri.zoo.metrics import ACCURACY, AUC, THREE_SEQUENCES, VOLUMETRIC_DICE
 from brainmri.zoo.registry import DEFAULT, describe, source
@@ -30,12 +30,12 @@ def models() -> list[dict]:
         models: for each its name (as endpoints take it), tasks, parameters, summary, metrics, licence, and whether it is default
     """
     return [
-        {**describe(entry), "name": name, "default": name == DEFAULT, "metrics": figures(entry)}
+        {**describe(entry), "name": name, "default": name == DEFAULT, "metrics": headline_metrics(entry)}
         for name, entry in available_models.items()
     ]
 
 
-def figures(entry: ModelEntry) -> dict | None:
+def headline_metrics(entry: ModelEntry) -> dict | None:
     """The measured figures in short, on all three sequences; None where nothing was measured."""
     if not entry.metrics:
         return None
@@ -45,7 +45,7 @@ def figures(entry: ModelEntry) -> dict | None:
 
 
 @cache
-def checked() -> Check:
+def default_selfcheck() -> Check:
     """How the default network answered the self-check when it was first asked."""
     return check(get_model(DEFAULT))
 
@@ -56,7 +56,7 @@ def health() -> dict:
     Returns:
         health: status (starting, ok or drifted), uptime in seconds, versions, device, models and where each is from, self-check
     """
-    found = None if models_loading.is_set() else checked()
+    found = None if models_loading.is_set() else default_selfcheck()
     return {
         "status": "models_loading" if found is None else "ok" if found.well else "drifted",
         "uptime_s": round(time.monotonic() - STARTED, 1),
@@ -78,7 +78,7 @@ def health_route(request: Request) -> JSONResponse:
     return JSONResponse(found, status_code=200 if found["status"] == "ok" else 503)
 
 
-def start() -> None:
+def load_models() -> None:
     """Load what is offered, check the default, and let each be run by what is fastest here; log where each came from.
 
     Raises:
@@ -88,7 +88,7 @@ def start() -> None:
         device, origin = get_model(name).device.type, source(entry)
         fields = {"model": entry.name, "source": origin, "device": device, "sha256": entry.sha256}
         log.info("loaded %s: %s, on %s", entry.name, origin, device, extra={"fields": fields})
-    found = checked()
+    found = default_selfcheck()
     models_loading.clear()
     log.log(
         logging.INFO if found.well else logging.ERROR, "self-check: %s", found.sentence, extra={"fields": {"drift": found.drift}}

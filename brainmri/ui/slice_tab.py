@@ -11,19 +11,19 @@ from brainmri.ui.common import (
     ASSETS,
     GPU,
     PRIVATE,
-    SHOW,
-    empty,
-    fresh_folder,
+    SCROLL_TO_RESULT,
+    empty_state,
+    errors_as_messages,
+    make_output_folder,
     model_fields,
-    own_threshold,
     probability_scale,
     safe_stem,
-    told,
+    threshold_input,
     verdict_html,
 )
 from brainmri.ui.decoding import read_slice
-from brainmri.ui.inference import find_in_slice, offered, question_slice
-from brainmri.ui.logs import note_scan, note_upload
+from brainmri.ui.inference import analyse_slice, available_models, explain_slice
+from brainmri.ui.logs import record_scan_size, record_upload_size
 from brainmri.zoo.registry import DEFAULT
 
 EXAMPLES = {
@@ -34,7 +34,7 @@ EXAMPLES = {
     "healthy-ventricles": "Healthy, ventricles",
     "healthy-high": "Healthy, high slice",
 }
-EMPTY = empty("Upload a slice or choose an example; the verdict appears here.")
+EMPTY = empty_state("Upload a slice or choose an example; the verdict appears here.")
 
 
 def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None) -> tuple:
@@ -55,32 +55,32 @@ def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, thr
     """
     if not image:
         raise gr.Error("No slice came; upload one or choose an example.", duration=15, print_exception=False)
-    with told("This slice was refused"):
-        note_upload([image])
+    with errors_as_messages("This slice was refused"):
+        record_upload_size([image])
         scan = read_slice(image)
-        note_scan(scan)
-        finding = find_in_slice(scan, segmenter, classifier, threshold)
-        files = write_slice(scan, finding, fresh_folder(), safe_stem(scan.name, "slice"))
+        record_scan_size(scan)
+        finding = analyse_slice(scan, segmenter, classifier, threshold)
+        files = write_slice(scan, finding, make_output_folder(), safe_stem(scan.name, "slice"))
         return finding.record(), gallery(scan.pixels, finding), *map(str, files)
 
 
 def analyse(image: str | None, segmenter: str, classifier: str, threshold: float) -> tuple:
     """`predict` for the page: the verdict in words, and the results shown."""
     if image is None:
-        return blank()
+        return clear()
     record, pictures, *files = predict(image, segmenter, classifier, threshold)
     return finding_html(record), gr.Column(visible=True), gr.Gallery(pictures, selected_index=0), *files, record, None, None
 
 
-def question(image: str | None, segmenter: str, classifier: str, threshold: float) -> tuple:
+def explain(image: str | None, segmenter: str, classifier: str, threshold: float) -> tuple:
     """Why the verdict is what it is, and whether the outline stands small changes; slower, so after the verdict."""
     if image is None:
         return None, None
-    with told("This slice was refused"):
-        note_upload([image])
+    with errors_as_messages("This slice was refused"):
+        record_upload_size([image])
         scan = read_slice(image)
-        note_scan(scan)
-        explanation, stability = question_slice(scan, segmenter, classifier, threshold)
+        record_scan_size(scan)
+        explanation, stability = explain_slice(scan, segmenter, classifier, threshold)
     pictures = [
         (heat_picture(scan.pixels, explanation.saliency), "What the verdict looked at"),
         (heat_picture(scan.pixels, stability.share), f"How often each pixel was outlined in {stability.runs} tries"),
@@ -88,7 +88,7 @@ def question(image: str | None, segmenter: str, classifier: str, threshold: floa
     return f"{explanation.sentence} {stability.sentence}", pictures
 
 
-def blank() -> tuple:
+def clear() -> tuple:
     """The tab's outputs before any analysis."""
     return EMPTY, gr.Column(visible=False), None, None, None, None, None, None, None
 
@@ -146,18 +146,18 @@ def slice_tab() -> None:
     inputs, outputs = [upload, segmenter, classifier, threshold], [verdict, results, pictures, *files, record, why, reasons]
     run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", **GPU}
     chosen = samples.select(pick, None, [upload, samples], show_progress="hidden", **PRIVATE)
-    switched = segmenter.input(lambda name: offered[name].mask_threshold, segmenter, threshold, **PRIVATE)
+    switched = segmenter.input(lambda name: available_models[name].mask_threshold, segmenter, threshold, **PRIVATE)
     runs = [
         gr.on([button.click, upload.upload, classifier.input, threshold.release], trigger_mode="always_last", **run),
         chosen.then(**run),
         switched.then(**run),
     ]
     for analysis in runs:
-        analysis.failure(blank, None, outputs, **PRIVATE)  # nothing of an earlier slice stays beside a refused one
-        analysis.success(None, None, None, js=SHOW % "verdict", **PRIVATE)
-        analysis.success(question, inputs, [why, reasons], api_visibility="private", show_progress_on=why, **GPU)
-    upload.clear(blank, None, outputs, cancels=runs, **PRIVATE)
+        analysis.failure(clear, None, outputs, **PRIVATE)  # nothing of an earlier slice stays beside a refused one
+        analysis.success(None, None, None, js=SCROLL_TO_RESULT % "verdict", **PRIVATE)
+        analysis.success(explain, inputs, [why, reasons], api_visibility="private", show_progress_on=why, **GPU)
+    upload.clear(clear, None, outputs, cancels=runs, **PRIVATE)
 
     # the endpoint for programs: the same function without the page's dressing
-    own, endpoint = own_threshold(), gr.Button(visible=False)
+    own, endpoint = threshold_input(), gr.Button(visible=False)
     endpoint.click(predict, [upload, segmenter, classifier, own], [record, pictures, *files], api_name="predict", **GPU)

@@ -18,25 +18,27 @@ from brainmri.ui.common import (
     ASSETS,
     GPU,
     PRIVATE,
-    SHOW,
-    empty,
-    fresh_folder,
+    SCROLL_TO_RESULT,
+    empty_state,
+    errors_as_messages,
+    make_output_folder,
     model_fields,
-    own_threshold,
     safe_stem,
-    told,
+    threshold_input,
     verdict_html,
 )
 from brainmri.ui.decoding import list_sequences, read_study
-from brainmri.ui.inference import ZERO_GPU, find_in_study, offered
-from brainmri.ui.logs import note_scan, note_upload
+from brainmri.ui.inference import ZERO_GPU, analyse_study, available_models
+from brainmri.ui.logs import record_scan_size, record_upload_size
 from brainmri.zoo.registry import DEFAULT
 
 EXAMPLE = ASSETS / "examples" / "study-flair.nii.gz"
 CHANNELS = (FLAIR, PRE, POST)  # in the order of the fields
 ABSENT = -1  # of the fields of the T1 sequences, which may be left out
-EMPTY = empty("Upload a study or choose the example; the verdict appears here.")
-ASK = empty("It cannot be told which of these is the FLAIR. Please choose it in the fields beside, then press <b>Analyse</b>.")
+EMPTY = empty_state("Upload a study or choose the example; the verdict appears here.")
+ASK = empty_state(
+    "It cannot be told which of these is the FLAIR. Please choose it in the fields beside, then press <b>Analyse</b>."
+)
 MOUNT = """
 const mount = () => element.querySelectorAll(".study-viewer").forEach(mountStudyViewer);
 mount();
@@ -66,38 +68,38 @@ def study(
     """
     if not files:
         raise gr.Error("No study came; upload one or choose the example.", duration=15, print_exception=False)
-    with told("This study was refused"):
+    with errors_as_messages("This study was refused"):
         scan, found = _analyse(files, segmenter, classifier, threshold, (flair, pre, post), progress)
-        packed, report, record = _write(scan, found)
+        packed, report, record = _write_files(scan, found)
         return record, packed, report
 
 
 def _analyse(files, segmenter, classifier, threshold, chosen, progress) -> tuple[Scan, Study]:
     progress((0, None), desc="Reading")
     assign = None if chosen[0] is None else dict(zip(CHANNELS, (None if n == ABSENT else n for n in chosen), strict=True))
-    note_upload(files)
+    record_upload_size(files)
     scan = read_study(files, assign)
-    note_scan(scan)
+    record_scan_size(scan)
 
     def slices(done: int, total: int) -> None:
         progress((done, total), desc="Analysing", unit="slices")
 
     # ZeroGPU runs the analysis in another process, from where no progress can be told
-    return scan, find_in_study(scan, segmenter, classifier, threshold, None if ZERO_GPU else slices)
+    return scan, analyse_study(scan, segmenter, classifier, threshold, None if ZERO_GPU else slices)
 
 
-def _write(scan: Scan, found: Study) -> tuple[str, str, dict]:
+def _write_files(scan: Scan, found: Study) -> tuple[str, str, dict]:
     """Everything in one zip, the report, and the record as it was written: with what could not be written, and why."""
-    folder = fresh_folder() / safe_stem(scan.name, "study")
+    folder = make_output_folder() / safe_stem(scan.name, "study")
     files = write_study(scan, found, folder)
     return str(pack(files, folder.with_suffix(".zip"))), str(files[0]), json.loads(files[-1].read_text(encoding="utf-8"))
 
 
-def ask(files: list[str] | None) -> tuple:
+def detect_sequences(files: list[str] | None) -> tuple:
     """What was uploaded, for the fields of the sequences: shown where there is something to choose."""
     if not files:
-        return blank_fields()
-    with told("This study was refused"):
+        return clear_sequences()
+    with errors_as_messages("This study was refused"):
         candidates = list_sequences(files)
     choices = [(candidate.label, index) for index, candidate in enumerate(candidates)]
     told_as = {candidate.channel: index for index, candidate in enumerate(candidates)}
@@ -109,7 +111,7 @@ def ask(files: list[str] | None) -> tuple:
     return gr.Column(visible=bool(choices)), *fields
 
 
-def blank_fields() -> tuple:
+def clear_sequences() -> tuple:
     return gr.Column(visible=False), *(gr.Dropdown([], value=None) for _ in CHANNELS)
 
 
@@ -119,12 +121,12 @@ def analyse(
 ) -> tuple:  # fmt: skip
     """`study` for the page: the verdict in words, the viewer, and the results shown."""
     if not files:
-        return blank()
-    with told("This study was refused"):
+        return clear()
+    with errors_as_messages("This study was refused"):
         if flair is None and list_sequences(files):  # there is something to choose, and it was not
-            return ASK, *blank()[1:]
+            return ASK, *clear()[1:]
         scan, found = _analyse(files, segmenter, classifier, threshold, (flair, pre, post), progress)
-        packed, report, record = _write(scan, found)
+        packed, report, record = _write_files(scan, found)
         verdict = verdict_html(found.verdict, [found.reason, summary(found)], record["warnings"])
         overlays = Markup("<details><summary>Overlays</summary>{}</details>").format(
             montage_html(montage_picture(scan.pixels, found))
@@ -133,7 +135,7 @@ def analyse(
         return verdict, gr.Column(visible=True), shown, packed, report, record
 
 
-def blank() -> tuple:
+def clear() -> tuple:
     """The tab's outputs before any analysis."""
     return EMPTY, gr.Column(visible=False), None, None, None, None
 
@@ -167,21 +169,21 @@ def study_tab() -> None:
 
     inputs, outputs = [upload, segmenter, classifier, threshold, *fields], [verdict, results, viewer, *files, record]
     run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", "show_progress_on": verdict, **GPU}
-    told_fields = {"fn": ask, "inputs": upload, "outputs": [asked, *fields], "show_progress": "hidden", **PRIVATE}
+    told_fields = {"fn": detect_sequences, "inputs": upload, "outputs": [asked, *fields], "show_progress": "hidden", **PRIVATE}
     chosen = example.click(lambda: [str(EXAMPLE)], None, upload, show_progress="hidden", **PRIVATE).then(**told_fields)
     uploaded = upload.upload(**told_fields)
-    switched = segmenter.input(lambda name: offered[name].mask_threshold, segmenter, threshold, **PRIVATE)
+    switched = segmenter.input(lambda name: available_models[name].mask_threshold, segmenter, threshold, **PRIVATE)
     runs = [
         gr.on([button.click, classifier.input, threshold.release], trigger_mode="always_last", **run),
         *(event.success(**run) for event in (chosen, uploaded)),
         switched.then(**run),
     ]
     for analysis in (*runs, chosen, uploaded):
-        analysis.failure(blank, None, outputs, **PRIVATE)  # nothing of an earlier study stays beside a refused one
+        analysis.failure(clear, None, outputs, **PRIVATE)  # nothing of an earlier study stays beside a refused one
     for analysis in runs:
-        analysis.success(None, None, None, js=SHOW % "study-verdict", **PRIVATE)
-    upload.clear(blank, None, outputs, cancels=runs, **PRIVATE).then(blank_fields, None, [asked, *fields], **PRIVATE)
+        analysis.success(None, None, None, js=SCROLL_TO_RESULT % "study-verdict", **PRIVATE)
+    upload.clear(clear, None, outputs, cancels=runs, **PRIVATE).then(clear_sequences, None, [asked, *fields], **PRIVATE)
 
-    own, endpoint = own_threshold(), gr.Button(visible=False)
+    own, endpoint = threshold_input(), gr.Button(visible=False)
     numbers = [gr.Number(None, precision=0, minimum=0, label=SEQUENCES[channel], visible=False) for channel in CHANNELS]
     endpoint.click(study, [upload, segmenter, classifier, own, *numbers], [record, *files], api_name="study", **GPU)

@@ -31,16 +31,16 @@ from brainmri.io.scan import Geometry, Instance, Scan
 READERS = {"read_slice": read_slice, "read_study": read_study, "list_sequences": list_sequences}
 
 
-def scan_record(scan: Scan) -> dict:
-    """A scan but for its pixels as JSON can hold it; `scan_of` is the way back."""
-    return json.loads(json.dumps(asdict(replace(scan, pixels=None)), default=_plain))
+def record_from_scan(scan: Scan) -> dict:
+    """A scan but for its pixels as JSON can hold it; `scan_from_record` is the way back."""
+    return json.loads(json.dumps(asdict(replace(scan, pixels=None)), default=_to_json))
 
 
-def _plain(value: np.ndarray | Path) -> list | str:
+def _to_json(value: np.ndarray | Path) -> list | str:
     return value.tolist() if isinstance(value, np.ndarray) else str(value)
 
 
-def scan_of(record: dict, pixels: np.ndarray) -> Scan:
+def scan_from_record(record: dict, pixels: np.ndarray) -> Scan:
     """The scan of a record, equal to the one that was read in every field."""
     geometry = record["geometry"]
     if geometry is not None:
@@ -72,16 +72,16 @@ def answer(call: str, source: str | list[str], assign: list | None = None) -> tu
         if call == "list_sequences":
             return {"candidates": [asdict(candidate) for candidate in list_sequences(source)]}, None
         scan = read_slice(source) if call == "read_slice" else read_study(source, None if assign is None else dict(assign))
-        return {"scan": scan_record(scan), "shape": scan.pixels.shape}, scan.pixels
+        return {"scan": record_from_scan(scan), "shape": scan.pixels.shape}, scan.pixels
     except FileNotFoundError as error:
         return {"missing": str(error)}, None
     except (UnreadableImage, MemoryError) as error:
-        return {"exhausted": True} if _for_memory(error) else {"refused": str(error)}, None
+        return {"exhausted": True} if _is_out_of_memory(error) else {"refused": str(error)}, None
     except Exception:
         return {"failed": traceback.format_exc()}, None
 
 
-def _for_memory(error: BaseException | None) -> bool:
+def _is_out_of_memory(error: BaseException | None) -> bool:
     """Whether memory was what failed, at whatever depth a reader caught it."""
     while error is not None and not isinstance(error, MemoryError):
         error = error.__context__

@@ -18,8 +18,8 @@ import numpy as np
 
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.writers import write_nifti, write_segmentation
-from brainmri.ui.decoding import Lost, Worker
-from brainmri.ui.worker import scan_of
+from brainmri.ui.decoding import Worker, WorkerDied
+from brainmri.ui.worker import scan_from_record
 from tests.support.mutants import KINDS, SUFFIX, mutant
 
 SECONDS, CLOCK, MEMORY = 10, 60, 2**30
@@ -43,7 +43,7 @@ def broken_promise(record: dict, pixels: np.ndarray, folder: Path) -> str | None
         return f"pixels of shape {pixels.shape}"
     if not (pixels.min() >= 0 and pixels.max() <= 1):  # false for NaN as well
         return f"pixels from {pixels.min()} to {pixels.max()}"
-    geometry = scan_of(record, pixels).geometry
+    geometry = scan_from_record(record, pixels).geometry
     if geometry is None:
         return None
     if geometry.axial_shape != pixels.shape[:3]:
@@ -96,7 +96,7 @@ class Fuzzer:
         before = computed(self.worker)
         try:
             record, pixels = self.worker.ask(CLOCK, call=call, source=str(path))
-        except Lost as lost:
+        except WorkerDied as lost:
             return str(lost)
         if "failed" in record:
             return record["failed"].strip().splitlines()[-1]

@@ -34,7 +34,7 @@ from tests.support.serving import ROOT, served
 EXAMPLES = ROOT / "assets" / "examples"
 STUDY_SLICES = 8
 KEEP, SWEEP = 90, 5  # seconds; the page's own times are minutes, too long to watch
-SERVE = f"import app; app.KEEP, app.SWEEP = {KEEP}, {SWEEP}; app.main()"
+SERVE = f"import app; app.MAX_FILE_AGE, app.CLEANUP_INTERVAL = {KEEP}, {SWEEP}; app.main()"
 
 
 @dataclass

@@ -294,7 +294,7 @@ def test_the_log_tells_what_was_asked_and_nothing_of_who_asked(logged, tmp_path)
 
 
 def test_words_and_traces_of_others_stay_out_of_the_log():
-    from brainmri.ui.logs import JsonLine, Words
+    from brainmri.ui.logs import JsonFormatter, TextFormatter
 
     name = "".join(["Plan", "ted"])  # lines of code are in a trace
 
@@ -307,11 +307,11 @@ def test_words_and_traces_of_others_stay_out_of_the_log():
         except ValueError:
             return logging.LogRecord(logger, logging.ERROR, __file__, 1, "it is %s", (name,), sys.exc_info())
 
-    others = Words().format(record("pydicom.dataset"))
+    others = TextFormatter().format(record("pydicom.dataset"))
     assert name not in others
     assert re.search(r"pydicom\.dataset at test_api:1\n.*\n.*\nFileNotFoundError\n.*\n.*\nValueError$", others)
-    assert f"it is {name}" in Words().format(record("brainmri.ui"))
-    assert json.loads(JsonLine().format(record("brainmri.ui")))["trace"][-1] == "ValueError"
+    assert f"it is {name}" in TextFormatter().format(record("brainmri.ui"))
+    assert json.loads(JsonFormatter().format(record("brainmri.ui")))["trace"][-1] == "ValueError"
 
 
 # --- ZeroGPU --------------------------------------------------------------------------------------------------------------
@@ -321,11 +321,11 @@ import app, spaces, torch
 from brainmri.ui import inference, service
 from spaces.zero.decorator import decorated_cache
 app.build()
-service.start()
-assert {model.device.type for model in map(inference.network, inference.offered)} == {"cuda"}
-assert {p.device.type for name in inference.offered for p in inference.network(name).net.parameters()} == {"cuda"}
-assert {f.__name__ for f in decorated_cache} == {"find_in_slice", "question_slice", "ask_several", "find_in_study", "check"}
-print(service.checked().drift < 0.02)
+service.load_models()
+assert {model.device.type for model in map(inference.get_model, inference.available_models)} == {"cuda"}
+assert {p.device.type for name in inference.available_models for p in inference.get_model(name).net.parameters()} == {"cuda"}
+assert {f.__name__ for f in decorated_cache} == {"analyse_slice", "explain_slice", "compare_models", "analyse_study", "check"}
+print(service.default_selfcheck().drift < 0.02)
 """
 
 
@@ -343,12 +343,12 @@ def test_on_zero_gpu_everything_lies_on_cuda_before_the_launch():
 
 def test_what_goes_to_another_process_and_back_can(page_url):
     from brainmri.io.reading import read_slice, read_study
-    from brainmri.ui.inference import ask_several, find_in_slice, question_slice
+    from brainmri.ui.inference import analyse_slice, compare_models, explain_slice
     from brainmri.zoo.registry import DEFAULT
 
     scan, default = read_slice(EXAMPLE), DEFAULT
-    sent = scan, read_study(STUDY), find_in_slice(scan, default, default, None), ask_several(scan, [default])
-    things = (*sent, question_slice(scan, default, default, None))
+    sent = scan, read_study(STUDY), analyse_slice(scan, default, default, None), compare_models(scan, [default])
+    things = (*sent, explain_slice(scan, default, default, None))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
         back = list(other.map(copy.copy, things))
     assert [type(thing) for thing in back] == [type(thing) for thing in things]

@@ -24,7 +24,7 @@ from brainmri.io import reading
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.writers import write_nifti, write_segmentation
 from brainmri.ui import decoding
-from brainmri.ui.decoding import Decoders
+from brainmri.ui.decoding import DecoderPool
 from tests.support.phantom import PHANTOM, images, nifti, save, zip_of
 
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
@@ -33,21 +33,21 @@ SLICE = str(EXAMPLES / "large-lesion.png")
 
 @pytest.fixture(scope="module")
 def pool():
-    decoders = Decoders(workers=2)
-    yield decoders
-    decoders.close()
+    decoder_pool = DecoderPool(workers=2)
+    yield decoder_pool
+    decoder_pool.close()
 
 
 @pytest.fixture
 def through(pool, monkeypatch):
     """The page's readers, in workers of these tests' own that have started."""
-    monkeypatch.setattr(decoding, "decoders", lambda: pool)
+    monkeypatch.setattr(decoding, "decoder_pool", lambda: pool)
     for _ in workers(pool):
         decoding.read_slice(SLICE)  # they take turns
     return decoding
 
 
-def workers(pool: Decoders) -> list[int]:
+def workers(pool: DecoderPool) -> list[int]:
     """Process numbers of those that are idle."""
     return [worker.process.pid for worker in pool.idle.queue]
 
@@ -132,7 +132,7 @@ def test_who_takes_too_long_is_told_and_the_next_one_served(through, pool, monke
     with pytest.raises(UnreadableImage, match=r"study: it took more than 0\.25 seconds, .* Accepted: slices named"):
         through.read_study([SLICE])
     monkeypatch.undo()
-    monkeypatch.setattr(decoding, "decoders", lambda: pool)
+    monkeypatch.setattr(decoding, "decoder_pool", lambda: pool)
     assert not set(workers(pool)) & set(stopped)
     assert [through.read_slice(SLICE).pixels.shape for _ in stopped] == [(256, 256, 3)] * len(stopped)
 
@@ -161,13 +161,13 @@ def test_a_worker_that_died_before_it_was_asked_is_told_as_a_crash():
     worker.ask(20, call="read_slice", source=SLICE)
     worker.process.kill()
     worker.process.wait()
-    with pytest.raises(decoding.Lost, match="crash"):
+    with pytest.raises(decoding.WorkerDied, match="crash"):
         worker.ask(20, call="read_slice", source=SLICE)
 
 
 def test_too_much_memory_is_told_and_the_next_one_served(tmp_path, monkeypatch):
-    small = Decoders(workers=1, memory=2**29)
-    monkeypatch.setattr(decoding, "decoders", lambda: small)
+    small = DecoderPool(workers=1, memory=2**29)
+    monkeypatch.setattr(decoding, "decoder_pool", lambda: small)
     volume = np.zeros((320, 320, 256), np.uint8)
     volume[100] = 9
     path = tmp_path / "flair.nii"
@@ -225,11 +225,11 @@ def test_a_visitor_of_the_page_whose_upload_hangs_is_told_and_may_try_again(page
     for _ in range(decoding.WORKERS):
         decoding.read_slice(SLICE)  # so that all have started
     monkeypatch.setattr(decoding, "SLICE_SECONDS", 1)
-    for pid in workers(decoding.decoders()):
+    for pid in workers(decoding.decoder_pool()):
         os.kill(pid, signal.SIGSTOP)
     with pytest.raises(AppError, match=r"large-lesion\.png: it took more than 1 seconds.*Accepted: PNG, JPEG"):
         client.predict(handle_file(SLICE), api_name="/predict")
-    for pid in workers(decoding.decoders()):
+    for pid in workers(decoding.decoder_pool()):
         os.kill(pid, signal.SIGCONT)
     monkeypatch.undo()
     assert client.predict(handle_file(SLICE), api_name="/predict")[0]["width"] == 256

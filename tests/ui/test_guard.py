@@ -112,7 +112,7 @@ def test_a_file_that_was_not_uploaded_is_neither_read_nor_served(web, path):
     "host", ["localhost", "10.1.2.3", "169.254.169.254", "100.64.0.1", "::1", "fd00::1", "64:ff9b::a00:1", "224.0.0.1"]
 )
 def test_hosts_that_are_not_public(host):
-    with pytest.raises(guard.Refused, match="not public"):
+    with pytest.raises(guard.FetchRefused, match="not public"):
         asyncio.run(guard.public_address(host))
 
 
@@ -121,9 +121,9 @@ def test_gradio_fetches_from_public_hosts_alone_and_no_more_than_may_be_uploaded
         return asyncio.run(processing_utils.async_ssrf_protected_get(f"http://{host}:{port}/slice.png")).content
 
     port, asked = secret
-    with pytest.raises(guard.Refused, match="not public"):
+    with pytest.raises(guard.FetchRefused, match="not public"):
         fetch("127.0.0.1")
-    with pytest.raises(guard.Refused, match="unknown host"):
+    with pytest.raises(guard.FetchRefused, match="unknown host"):
         fetch("no-such-host.invalid")
     assert asyncio.run(guard.public_address("93.184.215.14")) == "93.184.215.14"
     assert asked == []
@@ -135,11 +135,11 @@ def test_gradio_fetches_from_public_hosts_alone_and_no_more_than_may_be_uploaded
     assert fetch("public.example") == b"secret"
     assert b"Host: public.example" in asked.pop()
     monkeypatch.setattr(guard, "MAX_UPLOAD", 5)
-    with pytest.raises(guard.Refused, match="more than 0 MiB"):
+    with pytest.raises(guard.FetchRefused, match="more than 0 MiB"):
         fetch("public.example")
     monkeypatch.setattr(guard, "MAX_UPLOAD", 6)
     monkeypatch.setattr(guard, "FETCH_SECONDS", -1)
-    with pytest.raises(guard.Refused, match="-1 seconds"):
+    with pytest.raises(guard.FetchRefused, match="-1 seconds"):
         fetch("public.example")
     asked.clear()
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from brainmri.report.metric_tables import reliability_svg, reliability_table
-from brainmri.ui.inference import offer, offered
-from brainmri.ui.models_tab import LONGEST, card_html, model_html, safe_html, self_check
+from brainmri.ui.inference import available_models, set_available_models
+from brainmri.ui.models_tab import MAX_CARD_CHARS, card_html, model_html, run_selfcheck, safe_html
 from brainmri.zoo.entry import CARD, CONFIG, read_entry
 from brainmri.zoo.metrics import RELIABILITY, THREE_SEQUENCES, WHOLE_STUDY, label
 from brainmri.zoo.registry import DEFAULT, EMBEDDED, embedded
 from train.evaluation.metrics import reliability
 
 HARMLESS = set("a blockquote br code em h3 h4 h5 h6 hr li ol p pre strong table tbody td th thead tr ul".split())
-OURS = set("article circle details div figcaption figure g h2 path rect small summary svg text title".split())
+PACKAGE = set("article circle details div figcaption figure g h2 path rect small summary svg text title".split())
 
 
 class Tags(HTMLParser):
@@ -103,8 +103,8 @@ def test_nothing_of_a_strangers_card_runs_or_fetches(entry):
 
 
 def test_a_card_that_never_ends_is_cut(entry):
-    html = card_html(entry(card="word " * LONGEST))
-    assert len(html) < LONGEST + 1000
+    html = card_html(entry(card="word " * MAX_CARD_CHARS))
+    assert len(html) < MAX_CARD_CHARS + 1000
     assert "too long to be shown" in html
 
 
@@ -130,14 +130,14 @@ def test_an_entry_without_a_card_or_measures_says_so(entry):
 def test_metrics_of_another_layout_are_not_shown(metrics, entry):
     html = model_html(entry(name="<script>", summary="<img src=x>", metrics=metrics))
     assert "not of this layout" in html
-    assert {tag for tag, _ in Tags(html).found} <= HARMLESS | OURS
+    assert {tag for tag, _ in Tags(html).found} <= HARMLESS | PACKAGE
 
 
 def test_names_of_figures_are_escaped(entry):
     figures = {"patients": 1, "slices": 3, "<img src=x onerror=alert(1)>": {"value": 0.5}}
     html = model_html(entry(card="", metrics={"protocol": "<script>", "variants": {THREE_SEQUENCES: figures}}))
     assert "0.500" in html
-    assert {tag for tag, _ in Tags(html).found} <= HARMLESS | OURS
+    assert {tag for tag, _ in Tags(html).found} <= HARMLESS | PACKAGE
 
 
 @pytest.mark.parametrize("name", embedded())
@@ -183,10 +183,10 @@ def test_the_diagrams_have_their_numbers_beside_them(with_bins):
 
 
 def test_the_check_is_a_sentence(entry, monkeypatch):
-    offer([])
+    set_available_models([])
     computed = rf"<p class='well'>.* {DEFAULT} on \w+ by \w+ answers as stored, within [\d.e-]+\.</p>"
-    assert re.fullmatch(computed, self_check(DEFAULT))
+    assert re.fullmatch(computed, run_selfcheck(DEFAULT))
     stored = json.loads((EMBEDDED / DEFAULT / CONFIG).read_text(encoding="utf-8"))["selfcheck"]
     drifted = entry(selfcheck=stored | {"probability": stored["probability"] - 0.5})
-    monkeypatch.setitem(offered, str(drifted.folder), drifted)
-    assert re.search(r"class='ill'.*drifted by 0\.5\d* from its stored answer", self_check(str(drifted.folder)))
+    monkeypatch.setitem(available_models, str(drifted.folder), drifted)
+    assert re.search(r"class='ill'.*drifted by 0\.5\d* from its stored answer", run_selfcheck(str(drifted.folder)))

@@ -69,10 +69,10 @@ def test_the_threshold_is_the_segmenters_own_unless_given(client):
 
 @pytest.mark.parametrize("name", ["/etc", "../weights", "owner/model"])
 def test_a_visitor_cannot_make_the_server_load_what_it_does_not_offer(name, client, page_url):
-    from brainmri.ui.inference import network
+    from brainmri.ui.inference import get_model
 
     with pytest.raises(ValueError, match=r"unknown model .*; choose from effunet-lgg"):
-        network(name)
+        get_model(name)
     with pytest.raises(AppError, match="not in the list of choices"):
         client.predict(handle_file(EXAMPLES / "large-lesion.png"), segmenter=name, api_name="/predict")
 

@@ -17,7 +17,7 @@ from gradio_client.utils import Status
 
 from brainmri.io.reading import read_slice
 from brainmri.ui import inference
-from brainmri.ui.cache import sweep
+from brainmri.ui.cache import delete_expired
 from brainmri.zoo.registry import DEFAULT
 from tests.support.serving import ROOT, served
 
@@ -82,9 +82,9 @@ def test_a_server_killed_or_told_to_end_or_out_of_disk_loses_nothing_and_keeps_n
 
 
 def test_an_accelerator_without_memory_hands_over_to_the_cpu():
-    inference.offer([])
-    scan, model = read_slice(SLICE), inference.network(DEFAULT)
-    expected = inference.find_in_slice(scan, DEFAULT, DEFAULT, None)
+    inference.set_available_models([])
+    scan, model = read_slice(SLICE), inference.get_model(DEFAULT)
+    expected = inference.analyse_slice(scan, DEFAULT, DEFAULT, None)
 
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
@@ -93,9 +93,9 @@ def test_an_accelerator_without_memory_hands_over_to_the_cpu():
     try:
         with pytest.raises(torch.OutOfMemoryError):
             model.net(torch.zeros(1, 3, 64, 64, device=model.device))
-        found = inference.find_in_slice(scan, DEFAULT, DEFAULT, None)
+        found = inference.analyse_slice(scan, DEFAULT, DEFAULT, None)
         assert (
-            inference.find_in_study(replace(scan, pixels=scan.pixels[None]), DEFAULT, DEFAULT, None).provenance["device"] == "cpu"
+            inference.analyse_study(replace(scan, pixels=scan.pixels[None]), DEFAULT, DEFAULT, None).provenance["device"] == "cpu"
         )
     finally:
         hook.remove()
@@ -105,7 +105,7 @@ def test_an_accelerator_without_memory_hands_over_to_the_cpu():
 
 def test_other_failures_are_not_taken_for_a_full_accelerator():
     with pytest.raises(ValueError, match="unknown model"):
-        inference.find_in_slice(read_slice(SLICE), "nobody's", DEFAULT, None)
+        inference.analyse_slice(read_slice(SLICE), "nobody's", DEFAULT, None)
 
 
 def test_a_sweep_takes_what_is_old_and_spares_what_it_should(tmp_path):
@@ -113,9 +113,9 @@ def test_a_sweep_takes_what_is_old_and_spares_what_it_should(tmp_path):
     for path in (upload, example):
         path.parent.mkdir()
         shutil.copy2(SLICE, path)  # as Gradio copies: with the original's age
-    sweep(tmp_path, 3600)
+    delete_expired(tmp_path, 3600)
     assert upload.is_file()
     for _ in range(2):  # a folder is as old as the last change in it
         time.sleep(0.05)
-        sweep(tmp_path, 0.01, {str(example)})
+        delete_expired(tmp_path, 0.01, {str(example)})
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["example", "kept.png"]

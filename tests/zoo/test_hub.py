@@ -330,7 +330,8 @@ with torch.inference_mode():
 known = brainmri.load("resunet-lgg", device="cpu").entry
 described = ("name", "summary", "preprocess", "flips", "mask_threshold", "mask_neighbours", "training")
 assert all(getattr(mine.entry, field) == getattr(known, field) for field in described), mine.entry
-assert mine.entry.metrics == mine.entry.selfcheck == mine.entry.int8 == {}, mine.entry
+assert mine.entry.metrics == mine.entry.selfcheck == {}, mine.entry
+assert mine.entry.int8 is None, mine.entry
 fresh = ResUNet(in_channels=3)
 fresh.push_to_hub("owner/fresh")
 print(brainmri.load("owner/fresh", device="cpu").entry.tasks)
@@ -353,7 +354,7 @@ def test_somebody_elses_weights_show_up_everywhere(published, client, tmp_path):
     done = client("-m", "brainmri", "predict", str(sample), "--out", str(out), "--segmenter", str(tmp_path / "tuned"))
     assert done.returncode == 0, done.stderr
     sources = [str(tmp_path / "tuned"), "owner/resunet-lgg"]
-    page = client("-c", f"import app; app.build({sources!r}); from brainmri.ui.inference import offered; print(list(offered))")
+    page = client("-c", f"import app; app.build({sources!r}); from brainmri.ui.inference import available_models; print(list(available_models))")
     assert page.returncode == 0, page.stderr
     assert "owner/resunet-lgg" in page.stdout
     refused = client("app.py", "--models", str(tmp_path))
@@ -376,7 +377,7 @@ def test_the_space_starts_from_the_pinned_commits(published, hub, client, tmp_pa
     pinned = json.loads(pins.read_text())
     preload = ModelCard.load(space / "README.md", ignore_metadata_errors=True).data.to_dict()["preload_from_hub"]
     assert {line.split()[0]: line.split()[2] for line in preload} == {p["repo"]: p["revision"] for p in pinned.values()}
-    program = "import app; from brainmri.ui import logs, service; logs.configure(); app.build(); service.start()"
+    program = "import app; from brainmri.ui import logs, service; logs.configure(); app.build(); service.load_models()"
     started = client("-c", program, cwd=space, HF_TOKEN=None)
     assert started.returncode == 0, started.stderr
     assert f"loaded {DEFAULT}: Hub cache, {pinned[DEFAULT]['repo']} at {pinned[DEFAULT]['revision']}, on" in started.stderr
