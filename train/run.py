@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from brainmri.zoo.entry import SPLIT, ModelEntry, new_config, save_entry
+from brainmri.zoo.entry import ModelEntry, Training, TrainingStage, new_config, read_split, save_entry
 from brainmri.zoo.hub_mixin import PretrainedNet
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import LoadedModel, find_entry, load
@@ -60,7 +59,7 @@ def load_unleaked(folder: Path, split: Split, device: torch.device) -> LoadedMod
     Raises:
         ValueError: when it was trained on a validation patient of this run, whose metrics would be too good.
     """
-    trained_on = json.loads((find_entry(folder).folder / SPLIT).read_text(encoding="utf-8"))["train"]
+    trained_on = read_split(find_entry(folder).folder)["train"]
     if leaked := set(trained_on) & set(split.validation):
         raise ValueError(
             f"the weights in {folder} were trained on {len(leaked)} of this run's validation patients "
@@ -74,9 +73,9 @@ def start_from(net: nn.Module, folder: Path, split: Split) -> None:
     net.load_state_dict(load_unleaked(folder, split, torch.device("cpu")).net.state_dict())
 
 
-def earlier_stages(folder: Path) -> list[dict]:
+def earlier_stages(folder: Path) -> tuple[TrainingStage, ...]:
     """The training stages behind the weights that a run starts from, in order."""
-    return find_entry(folder).training["stages"]
+    return find_entry(folder).training.stages
 
 
 def save_run(
@@ -89,24 +88,23 @@ def save_run(
         command: the training module and its arguments, as they are recorded.
         arguments: the arguments of the network's class.
     """
-    stage = {
-        "command": " ".join(["python", "-m", *without_paths(command)]),
-        "samples": options.epochs * options.samples,
-        "patients": len(split.train),
-    }
-    if teacher := vars(options).get("teacher"):
-        entry = find_entry(teacher)
-        stage["teacher"] = f"{entry.name}, SHA-256 {entry.sha256[:12]}"
-    if world_size() > 1:
-        stage["processes"] = world_size()
+    teacher = find_entry(options.teacher) if vars(options).get("teacher") else None
+    stage = TrainingStage(
+        command=tuple(without_paths(command)),
+        samples=options.epochs * options.samples,
+        patients=len(split.train),
+        teacher=f"{teacher.name}, SHA-256 {teacher.sha256[:12]}" if teacher else None,
+        processes=world_size() if world_size() > 1 else None,
+    )
+    training = Training(
+        dataset=DATASETS[options.dataset].reference,
+        stages=(*(earlier_stages(options.start) if options.start else ()), stage),
+        torch=torch.__version__.split("+")[0],
+    )
     config = new_config(
         name=name, net=type(net).__name__, tasks=net.tasks, arguments=arguments, preprocess=preprocess,
         summary=summary, flips=flips,
-        training={
-            "dataset": DATASETS[options.dataset].reference,
-            "stages": [*(earlier_stages(options.start) if options.start else []), stage],
-            "torch": torch.__version__.split("+")[0],
-        },
+        training=training.config(),
     )  # fmt: skip
     return save_entry(
         options.out, net, config, {"train": split.train, "validation": split.validation, "held_out": sorted(split.held_out)}

@@ -236,6 +236,7 @@ class Pipeline:
 
     def provenance(self, scan: Scan) -> dict:
         """What a finding on the scan would be made of."""
+        ood_config = self.ood_model.entry.ood
         return {
             "input": {"sha256": scan.sha256},
             "segmenter": {"name": self.segmenter.entry.name, "sha256": self.segmenter.entry.sha256},
@@ -243,7 +244,7 @@ class Pipeline:
             "mask_threshold": self.mask_threshold,
             "review_band": list(self.rules.band(_mode(scan))),
             "calibration": self.rules.config(_mode(scan)),
-            "ood": self.ood_model.ood and {"name": self.ood_model.entry.name, **self.ood_model.entry.ood},
+            "ood": ood_config and {"name": self.ood_model.entry.name, **ood_config.config()},
             "device": self.segmenter.device.type,
             "runtime": self.segmenter.backend.kind,
             "versions": {

@@ -169,7 +169,7 @@ class AutoBackend(Backend):
     def _cached_graph(self):
         """The network as an OpenVINO graph, cached beside the choices because the conversion takes seconds."""
         openvino, size = load_openvino(), self.entry.preprocess.size
-        ood_sha256 = self.entry.ood.get("sha256", "")  # the graph computes the detector's features too
+        ood_sha256 = self.entry.ood.sha256 if self.entry.ood else ""  # the graph computes the detector's features too
         key = [self.entry.sha256[:16], ood_sha256[:8], *self.module.names]
         key += [str(size), __version__, openvino.__version__.split("-")[0]]
         path = CHOICES_FILE.parent / f"{'-'.join(key)}.xml"

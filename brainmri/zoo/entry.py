@@ -1,8 +1,8 @@
-"""The layout of an entry of the zoo: one folder, on disk here or a repo on the Hub, read and written by these functions alone.
+"""The layout of a model folder, on disk or as a repo on the Hub; only this module reads and writes its files.
 
-`config.json` (how to build the net, preprocessing, labels, thresholds, calibration, measured metrics),
-`model.safetensors`, `split.json` (patients per role), `README.md` (the model card), with it `reliability.svg` where there is a
-verdict, and, where they were made, `model.onnx`, `ood.safetensors` (see `brainmri.zoo.ood`), and `int8.xml` with `int8.bin`, the
+`config.json` describes the model: network, preprocessing, labels, thresholds, calibration, training, measured metrics.
+`model.safetensors` has the weights, `split.json` the patients by role, `README.md` the model card with `reliability.svg` if there
+is a verdict. Optional: `model.onnx`, `ood.safetensors` (see `brainmri.zoo.ood`), and `int8.xml` with `int8.bin`, the 8-bit
 network for CPUs (see `brainmri.zoo.backends`).
 """
 
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +24,137 @@ if TYPE_CHECKING:
     from torch import nn
 
 CONFIG, WEIGHTS, SPLIT, CARD, ONNX = "config.json", "model.safetensors", "split.json", "README.md", "model.onnx"
-DIAGRAM = "reliability.svg"  # the card shows it
+DIAGRAM = "reliability.svg"  # shown in the card
 OOD = "ood.safetensors"
 INT8, INT8_WEIGHTS = "int8.xml", "int8.bin"
 TASKS = ("segmentation", "classification")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSpec:
+    """Which maps of `forward_features` the detector uses, by index: 0 is the image, 1 to 5 are maps at 1/2 to 1/32 of its size.
+
+    Attributes:
+        means, deviations: maps whose channel means and standard deviations over the slice make up the distance features.
+        parts: maps whose channel means over a grid of parts of the slice (`ood.GRID`) make up the orientation features.
+    """
+
+    means: tuple[int, ...] = ()
+    deviations: tuple[int, ...] = ()
+    parts: tuple[int, ...] = ()
+
+    def config(self) -> dict:
+        """What `config.json` stores."""
+        return {name: list(indices) for name, indices in asdict(self).items()}
+
+    def distance_size(self, channels: Sequence[int]) -> int:
+        """The number of distance features D, given the `feature_channels` of a network."""
+        return sum(channels[index] for index in (*self.means, *self.deviations))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OodConfig:
+    """The out-of-distribution detector (`brainmri.zoo.ood`).
+
+    Attributes:
+        sha256: of `ood.safetensors`.
+        distance_threshold, orientation_threshold: a slice above either one is out of distribution.
+        feature_spec: what the detector's features are computed from.
+    """
+
+    sha256: str
+    distance_threshold: float
+    orientation_threshold: float
+    feature_spec: FeatureSpec
+
+    def config(self) -> dict:
+        """What `config.json` stores."""
+        return {
+            "sha256": self.sha256,
+            "distance_threshold": self.distance_threshold,
+            "orientation_threshold": self.orientation_threshold,
+            "feature_spec": self.feature_spec.config(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantisedInfo:
+    """The 8-bit network.
+
+    Attributes:
+        files: SHA-256 of `int8.xml` and `int8.bin`, by file name.
+        measured: how far its metrics are from those in float32 (`train.release.quantise`).
+    """
+
+    files: dict[str, str]
+    measured: dict[str, float]
+
+    def config(self) -> dict:
+        """What `config.json` stores."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStage:
+    """One run of a training command.
+
+    Attributes:
+        command: the module and its arguments, with placeholders for folders.
+        samples: slices drawn.
+        patients: patients trained on.
+        teacher: name and hash of the entry it learned from.
+        processes: the number of processes, if more than one.
+        averages: the number of preceding stages whose weights it averages.
+        unites: the last stages, counted from 1, of the networks that it joins in an ensemble.
+    """
+
+    command: tuple[str, ...]
+    samples: int
+    patients: int
+    teacher: str | None = None
+    processes: int | None = None
+    averages: int | None = None
+    unites: tuple[int, ...] = ()
+
+    @property
+    def command_line(self) -> str:
+        """The command as it is typed."""
+        return " ".join(["python", "-m", *self.command])
+
+    @property
+    def options(self) -> list[tuple[str, ...]]:
+        """The module with its positional arguments, then each option with its values."""
+        groups: list[list[str]] = [[]]
+        for argument in self.command:
+            if argument.startswith("--"):
+                groups.append([])
+            groups[-1].append(argument)
+        return [tuple(group) for group in groups]
+
+    def config(self) -> dict:
+        """What `config.json` stores."""
+        stored = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in stored.items() if value not in (None, [])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How the weights were trained.
+
+    Attributes:
+        dataset: its name, source and licence; None if unknown.
+        stages: in order.
+        torch: the version of torch; None if unknown.
+    """
+
+    dataset: str | None = None
+    stages: tuple[TrainingStage, ...] = ()
+    torch: str | None = None
+
+    def config(self) -> dict:
+        """What `config.json` stores."""
+        stored = {"dataset": self.dataset, "stages": [stage.config() for stage in self.stages], "torch": self.torch}
+        return {name: value for name, value in stored.items() if value not in (None, [])}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,30 +162,28 @@ class ModelEntry:
     """Everything known about a set of weights.
 
     Attributes:
-        name: of the entry, and of its Hub repo.
+        name: the name of the entry and of its Hub repo.
+        summary: one line about it.
         tasks: "segmentation", "classification" or both.
-        net: the network's class, one of `brainmri.zoo.nets.NETWORKS`, with `arguments` for its constructor.
-        preprocess: what the network was trained behind.
-        labels: of the verdict's outputs, in order; empty without a verdict.
-        temperature: divides the verdict's logits before the softmax (Guo et al. 2017), fitted on validation patients.
+        net: the network's class, one of `brainmri.zoo.nets.NETWORKS`.
+        arguments: the arguments of its constructor.
+        preprocess: the preprocessing it was trained with.
+        labels: the classes of the verdict, in order; empty without a verdict.
+        temperature: divides the verdict's logits before the softmax (Guo et al. 2017); fitted on validation patients.
         mask_threshold: on the probability map, in (0, 1).
         mask_neighbours: `Rules.mask_neighbours`, for studies.
         review: [low, high] band of the tumour probability in which the verdict is "review".
-        fusion: for "slice" and "study", how the entry's own verdict and mask become one probability, which then replaces
-            temperature and band; empty where that was not fitted.
-        flips: average the prediction with that of the left-right mirrored slice.
-        parameters: trainable parameters and batch-norm statistics, counted.
+        fusion: for "slice" and "study", how verdict and mask become one probability, which then replaces temperature and band;
+            empty if it was not fitted.
+        flips: average the prediction with that for the left-right mirrored slice.
+        parameters: the number of trainable parameters and batch-norm statistics.
         sha256: of `model.safetensors`.
-        selfcheck: what `selfcheck.answer` gave when the entry was released; empty where it was not asked.
-        gate: `sha256` of `ood.safetensors`, above what (`distance_threshold`, `orientation_threshold`) a slice is questioned, and what the gate looks at
-            (`feature_spec`; all of it `brainmri.zoo.ood`); empty for an entry without one.
-        int8: SHA-256 of `int8.xml` and `int8.bin` by their names (`files`), and what they cost (`measured`); empty for an entry
-            without them.
-        training: the dataset with its licence, and `stages`: command, slices drawn, patients, and teacher, number of
-            processes, number of earlier stages that it `averages` and numbers of those whose networks it `unites`, if any, of
-            each run in order.
+        selfcheck: the output of `selfcheck.answer` at release; empty if it was not computed.
+        ood: the out-of-distribution detector; None without one.
+        int8: the 8-bit network; None without one.
+        training: dataset and training stages.
         metrics: measured figures with their protocol, by the ids of `brainmri.zoo.metrics`.
-        folder: where the entry lies.
+        folder: where the entry is stored.
     """
 
     name: str
@@ -75,17 +202,18 @@ class ModelEntry:
     parameters: int
     sha256: str
     selfcheck: dict
-    ood: dict
-    int8: dict
-    training: dict
+    ood: OodConfig | None
+    int8: QuantisedInfo | None
+    training: Training
     metrics: dict
     folder: Path
 
     @property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of every file that `config.json` vouches for, by its name."""
-        ood = {OOD: self.ood["sha256"]} if self.ood else {}
-        return {WEIGHTS: self.sha256} | ood | {name: self.int8["files"][name] for name in (INT8, INT8_WEIGHTS) if self.int8}
+        """SHA-256 of every file whose hash `config.json` lists, by file name."""
+        ood = {OOD: self.ood.sha256} if self.ood else {}
+        int8 = {name: self.int8.files[name] for name in (INT8, INT8_WEIGHTS)} if self.int8 else {}
+        return {WEIGHTS: self.sha256} | ood | int8
 
 
 def file_sha256(path: Path) -> str:
@@ -100,19 +228,42 @@ def count_parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters()) + statistics
 
 
+def read_config(folder: str | Path) -> dict:
+    """An entry's `config.json` as a dictionary, to be changed and passed to `save_entry` or `update_config`."""
+    return json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+
+
+def update_config(folder: str | Path, **fields) -> ModelEntry:
+    """Replace fields of an entry's `config.json`."""
+    _write_json(Path(folder) / CONFIG, read_config(folder) | fields)
+    return read_entry(folder)
+
+
+def read_split(folder: str | Path) -> dict:
+    """An entry's `split.json`: lists of patients by role (train, validation, held_out, …)."""
+    return json.loads((Path(folder) / SPLIT).read_text(encoding="utf-8"))
+
+
+def _write_json(path: Path, content: dict) -> None:
+    """Write a file in one step, so that no reader finds half of it."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
 def read_entry(folder: str | Path) -> ModelEntry:
-    """Read an entry's `config.json`; the weights stay untouched.
+    """Read an entry's `config.json`, without its weights.
 
     Raises:
-        FileNotFoundError: when the folder or one of the two needed files is missing.
-        ValueError: when the configuration is not of this layout.
+        FileNotFoundError: if the folder or one of the two required files is missing.
+        ValueError: if the configuration does not have this layout.
     """
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is not a model folder: {name} is missing")
+            raise FileNotFoundError(f"expected a model folder, got {folder}: {name} is missing")
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_config(folder)
         entry = ModelEntry(
             name=str(config["name"]),
             summary=str(config["summary"]),
@@ -124,33 +275,52 @@ def read_entry(folder: str | Path) -> ModelEntry:
             temperature=float(config["temperature"]),
             mask_threshold=float(config["mask_threshold"]),
             mask_neighbours=float(config.get("mask_neighbours", 0.0)),
-            review=tuple(config["review"]),
+            review=_pair(config["review"]),
             fusion={mode: _read_fusion(fusion) for mode, fusion in config.get("fusion", {}).items()},
             flips=bool(config["flips"]),
             parameters=int(config["parameters"]),
             sha256=config["sha256"],
             selfcheck=config.get("selfcheck", {}),
-            ood=config.get("ood", {}),
-            int8=config.get("int8", {}),
-            training=config["training"],
+            ood=_read_ood(config["ood"]) if config.get("ood") else None,
+            int8=QuantisedInfo(**config["int8"]) if config.get("int8") else None,
+            training=_read_training(config["training"]),
             metrics=config["metrics"],
             folder=folder,
         )
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / CONFIG} is not a model configuration of this layout: {error!r}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"expected a model configuration of this layout, got {folder / CONFIG}: {error!r}") from error
     if entry.net not in NETWORKS or not entry.tasks or set(entry.tasks) - set(TASKS):
         raise ValueError(
-            f"{folder / CONFIG} names net {entry.net!r} for {entry.tasks}; known are {', '.join(NETWORKS)} for {', '.join(TASKS)}"
+            f"expected a net of {', '.join(NETWORKS)} and tasks of {', '.join(TASKS)}, "
+            f"got {entry.net!r} and {entry.tasks} in {folder / CONFIG}"
         )
     return entry
 
 
+def _read_ood(config: dict) -> OodConfig:
+    spec = FeatureSpec(**{name: tuple(indices) for name, indices in config["feature_spec"].items()})
+    return OodConfig(**config | {"feature_spec": spec})
+
+
+def _read_training(config: dict) -> Training:
+    stages = [
+        TrainingStage(**stage | {"command": tuple(stage["command"]), "unites": tuple(stage.get("unites", ()))})
+        for stage in config.get("stages", ())
+    ]
+    return Training(**config | {"stages": tuple(stages)})
+
+
 def _read_fusion(config: dict) -> Fusion:
-    return Fusion(**config | {"review": tuple(config["review"])})
+    return Fusion(**config | {"review": _pair(config["review"])})
+
+
+def _pair(values: list) -> tuple[float, float]:
+    low, high = values
+    return float(low), float(high)
 
 
 def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, preprocess: Preprocess, **known) -> dict:
-    """Every field that `save_entry` wants, of a network that was neither calibrated nor measured; `known` fields replace them."""
+    """The `config.json` of a network without calibration and metrics, for `save_entry`; `known` replaces fields."""
     return {
         "name": name,
         "summary": net,
@@ -174,13 +344,13 @@ def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, 
 
 
 def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, half: bool = False) -> ModelEntry:
-    """Write a network and what is known about it as an entry; the count and the hash are filled in.
+    """Write a network and its description as an entry, with the number of parameters and the hash.
 
-    What was made of other weights that lay there before, a gate and a quantised network, is taken away, and so is an export,
-    which holds the calibration too.
+    A detector and an 8-bit network of other weights in the same folder are removed. An ONNX export is always removed, because it
+    includes the calibration.
 
     Args:
-        config: every field of `config.json` but `parameters` and `sha256`.
+        config: every field of `config.json` except `parameters` and `sha256`.
         split: patients by role.
         half: store floating-point tensors in float16; they are loaded as float32.
     """
@@ -195,29 +365,30 @@ def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, ha
     }
     save_file(tensors, folder / WEIGHTS)
     sha256 = file_sha256(folder / WEIGHTS)
-    before = json.loads((folder / CONFIG).read_text(encoding="utf-8")) if (folder / CONFIG).is_file() else {}
+    before = read_config(folder) if (folder / CONFIG).is_file() else {}
     kept = {key: before.get(key, {}) if before.get("sha256") == sha256 else {} for key in ("ood", "int8")}
     for key, names in {"export": [ONNX], "ood": [OOD], "int8": [INT8, INT8_WEIGHTS]}.items():
         for name in names if not kept.get(key) else ():
             (folder / name).unlink(missing_ok=True)
     config = config | kept | {"parameters": count_parameters(net), "sha256": sha256}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / SPLIT).write_text(json.dumps(split, indent=2) + "\n", encoding="utf-8")
+    _write_json(folder / CONFIG, config)
+    _write_json(folder / SPLIT, split)
     return read_entry(folder)
 
 
 def load_weights(net: nn.Module, entry: ModelEntry) -> None:
-    """Fill a network with an entry's weights: strictly, as float32, in eval mode.
+    """Load an entry's weights into a network: strictly, as float32, in eval mode.
 
     Raises:
-        ValueError: when the file's hash is not the one in `config.json`, or its tensors don't fit the network.
+        ValueError: if the file's hash is not the one in `config.json`, or its tensors don't fit the network.
     """
     from safetensors.torch import load_file
 
     path = entry.folder / WEIGHTS
     if (found := file_sha256(path)) != entry.sha256:
         raise ValueError(
-            f"{path} has SHA-256 {found}, but its config.json says {entry.sha256}; the file is damaged or was exchanged"
+            f"expected {path} with the SHA-256 in its config.json, {entry.sha256}, got {found}: "
+            "the file is damaged or was exchanged; download the entry again"
         )
     try:
         net.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in load_file(path).items()}, strict=True)
@@ -227,16 +398,21 @@ def load_weights(net: nn.Module, entry: ModelEntry) -> None:
 
 
 def rules_of(segmenter: ModelEntry | None, classifier: ModelEntry | None, mask_threshold: float | None = None) -> Rules:
-    """The rules that two entries, one entry twice, or one of a kind bring along.
+    """The decision rules of a segmenter and a classifier, which may be the same entry; one of them may be None.
 
     Args:
         mask_threshold: instead of the segmenter's own.
+
+    Raises:
+        ValueError: without either entry.
     """
-    own = segmenter or classifier
+    mask_entry, verdict_entry = segmenter or classifier, classifier or segmenter
+    if mask_entry is None or verdict_entry is None:
+        raise ValueError("expected a segmenter, a classifier or both, got neither")
     return Rules(
-        mask_threshold=own.mask_threshold if mask_threshold is None else mask_threshold,
-        temperature=(classifier or own).temperature,
-        review=(classifier or own).review,
+        mask_threshold=mask_entry.mask_threshold if mask_threshold is None else mask_threshold,
+        temperature=verdict_entry.temperature,
+        review=verdict_entry.review,
         fusion=classifier.fusion if classifier is not None and classifier is segmenter else {},
-        mask_neighbours=own.mask_neighbours,
+        mask_neighbours=mask_entry.mask_neighbours,
     )

@@ -9,14 +9,13 @@ image, and the colours of a colour map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from brainmri.zoo.entry import OOD, ModelEntry, file_sha256
+from brainmri.zoo.entry import OOD, FeatureSpec, ModelEntry, file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,24 +35,6 @@ GRID = 3  # the orientation features are means over GRID x GRID parts of the sli
 
 # tensor name in ood.safetensors to field of `OodDetector`
 _TENSORS = {"mean": "mean", "whiten": "whitening", "ways": "orientation_weights", "bias": "orientation_bias"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureSpec:
-    """Which maps of `forward_features` the detector uses, by index: 0 is the image, 1 to 5 are maps at 1/2 to 1/32 of its size.
-
-    Attributes:
-        means, deviations: maps whose channel means and standard deviations over the slice make up the distance features.
-        parts: maps whose channel means over `GRID` x `GRID` parts of the slice make up the orientation features.
-    """
-
-    means: tuple[int, ...] = ()
-    deviations: tuple[int, ...] = ()
-    parts: tuple[int, ...] = ()
-
-    def distance_size(self, channels: Sequence[int]) -> int:
-        """The number of distance features D, given the `feature_channels` of a network."""
-        return sum(channels[index] for index in (*self.means, *self.deviations))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,14 +187,14 @@ def read_ood_detector(entry: ModelEntry) -> OodDetector | None:
     path = entry.folder / OOD
     if not path.is_file():
         raise FileNotFoundError(f"expected {OOD} in {entry.folder}, got none; download the entry again")
-    if (found := file_sha256(path)) != entry.ood["sha256"]:
+    if (found := file_sha256(path)) != entry.ood.sha256:
         raise ValueError(
-            f"expected {path} with the SHA-256 in its config.json, {entry.ood['sha256']}, got {found}: "
+            f"expected {path} with the SHA-256 in its config.json, {entry.ood.sha256}, got {found}: "
             "the file is damaged or was exchanged; download the entry again"
         )
     return OodDetector.from_tensors(
         load_file(path),
-        distance_threshold=float(entry.ood["distance_threshold"]),
-        orientation_threshold=float(entry.ood["orientation_threshold"]),
-        feature_spec=FeatureSpec(**{name: tuple(indices) for name, indices in entry.ood["feature_spec"].items()}),
+        distance_threshold=entry.ood.distance_threshold,
+        orientation_threshold=entry.ood.orientation_threshold,
+        feature_spec=entry.ood.feature_spec,
     )

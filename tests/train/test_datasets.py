@@ -120,4 +120,4 @@ def test_another_dataset_is_one_file_and_one_line(tmp_path, monkeypatch):
     split = json.loads((out / "split.json").read_text())
     assert split["held_out"] == ["patient-3"]
     assert sorted(split["train"] + split["validation"]) == ["patient-1", "patient-2"]
-    assert load(out, device="cpu").entry.training["dataset"] == "Phantoms in NumPy files (this test), CC0 1.0"
+    assert load(out, device="cpu").entry.training.dataset == "Phantoms in NumPy files (this test), CC0 1.0"

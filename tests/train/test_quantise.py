@@ -48,8 +48,8 @@ def test_an_entry_gets_an_8_bit_network_and_loses_it_with_its_weights(run, monke
     assert measured["patients"] == 1
     assert abs(measured["dice_lost"]) <= measured["dice_changed_at_most"] + 1e-9
     entry = read_entry(run / "run")
-    assert entry.int8["measured"] == measured
-    assert {name: file_sha256(run / "run" / name) for name in (INT8, INT8_WEIGHTS)} == entry.int8["files"]
+    assert entry.int8.measured == measured
+    assert {name: file_sha256(run / "run" / name) for name in (INT8, INT8_WEIGHTS)} == entry.int8.files
     assert set(entry.hashes) == {"model.safetensors", INT8, INT8_WEIGHTS}
     text = (run / "run" / INT8).read_text(encoding="utf-8")
     assert "FakeQuantize" in text

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from brainmri.report.metric_tables import failure_tables, reliability_table
-from brainmri.zoo.entry import DIAGRAM, read_entry
+from brainmri.zoo.entry import DIAGRAM, Training, TrainingStage, read_entry
 from brainmri.zoo.metrics import RELIABILITY, THREE_SEQUENCES, VARIANTS
 from brainmri.zoo.registry import load
 from train import crossvalidate, segmenter
@@ -37,15 +37,11 @@ def test_runs_from_one_start_are_averaged(tmp_path):
         assert torch.allclose(both[name].float(), (left[name].float() + right[name].float()) / 2, atol=1e-6), name
     config = json.loads((mean / "config.json").read_text())
     assert (config["mask_threshold"], config["metrics"]) == (0.5, {})  # nobody has measured the mean yet
-    stages = config["training"]["stages"]
+    stages = read_entry(mean).training.stages
     assert "mean of the weights of the 2 stages before" in describe_stage(stages[-1])
-    assert [re.findall(r"--seed (\d)", stage["command"]) for stage in stages] == [[], ["1"], ["2"], []]
-    assert stages[-1] == {
-        "command": "python -m train.release.average --out RUN RUN RUN",
-        "samples": 0,
-        "patients": 1,
-        "averages": 2,
-    }
+    assert [re.findall(r"--seed (\d)", stage.command_line) for stage in stages] == [[], ["1"], ["2"], []]
+    command = ("train.release.average", *"--out RUN RUN RUN".split())
+    assert stages[-1] == TrainingStage(command=command, samples=0, patients=1, averages=2)
     assert (mean / "split.json").read_text() == (one / "split.json").read_text()
 
     segmenter.main([*SMOKE, "--out", str(alone)])
@@ -74,10 +70,10 @@ def test_runs_that_learnt_apart_answer_together(tmp_path):
     assert together.entry.parameters == sum(member.entry.parameters for member in members)
     assert not together.entry.flips
     assert (pair / "split.json").read_text() == (one / "split.json").read_text()
-    stages = together.entry.training["stages"]
-    assert stages[:2] == [member.entry.training["stages"][0] for member in members]
-    united = {"command": "python -m train.release.ensemble --out RUN RUN RUN", "samples": 0, "patients": 1, "unites": [1, 2]}
-    assert stages[2:] == [united]
+    stages = together.entry.training.stages
+    assert stages[:2] == tuple(member.entry.training.stages[0] for member in members)
+    united = TrainingStage(command=("train.release.ensemble", *"--out RUN RUN RUN".split()), samples=0, patients=1, unites=(1, 2))
+    assert stages[2:] == (united,)
     assert "the networks of stages 1 and 2" in describe_stage(united)
 
     small = tmp_path / "small"
@@ -104,8 +100,8 @@ def test_a_recipe_is_the_same_for_other_patients_and_on_another_machine():
     entry = load("resunet-lgg", device="cpu").entry
 
     def told(command):
-        stage = {"command": f"python -m train.segmenter --data DIR {command}", "samples": 8}
-        return recipe(replace(entry, training=entry.training | {"stages": [stage]}))
+        stage = TrainingStage(command=("train.segmenter", "--data", "DIR", *command.split()), samples=8, patients=1)
+        return recipe(replace(entry, training=Training(stages=(stage,))))
 
     one = told("--fold 0 --lr 3e-3 --precision float32 --workers 0 --out RUN")
     assert told("--all --out RUN --lr 3e-3 --precision bfloat16 --workers 4 --device cuda --on-device --resume") == one
@@ -163,11 +159,11 @@ def test_a_cross_validation_measures_every_patient_once(tmp_path):
     segmenter.main([*everything, "--out", str(tmp_path / "all")])
     further = [*command[:-1], str(tmp_path / "cv-2"), "--start", str(tmp_path / "cv")]
     runs = crossvalidate.main(further)
-    assert [len(read_entry(run).training["stages"]) for run in runs] == [2, 2]
+    assert [len(read_entry(run).training.stages) for run in runs] == [2, 2]
     teaching = ["segmenter", *SMOKE, "--data", str(data), "--folds", "2", "--teacher", str(tmp_path / "cv")]
     for student in crossvalidate.main([*teaching, "--out", str(tmp_path / "taught")]):
-        (stage,) = read_entry(student).training["stages"]
-        assert stage["teacher"].endswith(read_entry(tmp_path / "cv" / student.name).sha256[:12])
+        (stage,) = read_entry(student).training.stages
+        assert stage.teacher.endswith(read_entry(tmp_path / "cv" / student.name).sha256[:12])
     last = tmp_path / "all-2"
     segmenter.main([*everything, "--start", str(tmp_path / "all"), "--out", str(last)])
     entry = release(last, runs, data, tmp_path / "zoo", half=False)

@@ -41,7 +41,7 @@ def test_smoke(command, extra, name, tmp_path):
     split = json.loads((out / "split.json").read_text())
     assert not set(split["train"]) & set(split["validation"])
     assert len(split["held_out"]) == 20
-    assert model.entry.training["stages"][0]["samples"] == 32
+    assert model.entry.training.stages[0].samples == 32
 
 
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch):
@@ -96,8 +96,8 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path):
     segmenter.main([*SMOKE, "--out", str(second), "--start", str(first), "--lr", "1e-9", "--all"])
     one, two = (load_file(folder / "model.safetensors") for folder in (first, second))
     assert torch.allclose(one["head.weight"], two["head.weight"], atol=1e-5)
-    stages = load("resunet-lgg", weights=second, device="cpu").entry.training["stages"]
-    assert [stage["patients"] for stage in stages] == [1, 2]
+    stages = load("resunet-lgg", weights=second, device="cpu").entry.training.stages
+    assert [stage.patients for stage in stages] == [1, 2]
     assert json.loads((second / "split.json").read_text())["validation"] == []
 
 
@@ -118,10 +118,10 @@ def test_a_segmenter_learns_from_a_teachers_masks(tmp_path):
         with (folder / "history.csv").open() as handle:
             losses.append(next(csv.DictReader(handle))["train loss"])
     assert losses[0] != losses[1]  # same start and slices, different targets
-    stage = load("resunet-lgg", weights=student, device="cpu").entry.training["stages"][0]
-    assert stage["teacher"].startswith("effunet-lgg, SHA-256 ")
-    assert "--teacher TEACHER" in stage["command"]
-    assert str(tmp_path) not in stage["command"]
+    stage = load("resunet-lgg", weights=student, device="cpu").entry.training.stages[0]
+    assert stage.teacher.startswith("effunet-lgg, SHA-256 ")
+    assert "--teacher TEACHER" in stage.command_line
+    assert str(tmp_path) not in stage.command_line
     with pytest.raises(ValueError, match="trained on 1 of this run's validation patients"):
         segmenter.main([*SMOKE, "--teacher", str(teacher), "--fold", "1", "--out", str(tmp_path / "leaks")])
     with pytest.raises(SystemExit, match="expected a teacher with a mask, got resnet50-lgg"):
@@ -135,8 +135,8 @@ def test_a_classifier_learns_from_a_teachers_masks_and_verdicts(tmp_path):
     classifier.main([*SMOKE, "--out", str(baseline)])
     losses = [(folder / "history.csv").read_text().splitlines()[1].split(",")[1] for folder in (student, baseline)]
     assert losses[0] != losses[1]  # same start and slices, different targets
-    stage = load("resnet50-lgg", weights=student, device="cpu").entry.training["stages"][0]
-    assert stage["teacher"].startswith("effunet-lgg, SHA-256 ")
+    stage = load("resnet50-lgg", weights=student, device="cpu").entry.training.stages[0]
+    assert stage.teacher.startswith("effunet-lgg, SHA-256 ")
     weights = Path(brainmri.__file__).parent / "weights"
     with pytest.raises(SystemExit, match="does segmentation only"):
         classifier.main([*SMOKE, "--teacher", str(weights / "resunet-lgg"), "--out", str(tmp_path / "other")])

@@ -19,9 +19,9 @@ from brainmri.analysis.findings import decide_study
 from brainmri.io.reading import read_slice, read_study
 from brainmri.io.scan import Scan
 from brainmri.zoo import ood
-from brainmri.zoo.entry import CARD, CONFIG, INT8, INT8_WEIGHTS, OOD, SPLIT, new_config, read_entry, save_entry
+from brainmri.zoo.entry import CARD, CONFIG, INT8, INT8_WEIGHTS, OOD, SPLIT, FeatureSpec, new_config, read_entry, save_entry
 from brainmri.zoo.nets import EffUNet, EffUNetEnsemble
-from brainmri.zoo.ood import FeatureSpec, OodDetector, check_pixels
+from brainmri.zoo.ood import OodDetector, check_pixels
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import DEFAULT
 from train.datasets.lgg import find_slices
@@ -73,7 +73,7 @@ def test_rotated_and_coloured_examples_are_for_review(pipe, path):
 def test_the_record_has_score_and_thresholds(pipe):
     record = json.loads(json.dumps(pipe(data.astronaut()).record()))
     thresholds = record["provenance"]["ood"]
-    assert thresholds == {"name": DEFAULT, **pipe.ood_model.entry.ood}
+    assert thresholds == {"name": DEFAULT, **pipe.ood_model.entry.ood.config()}
     assert record["ood"]["out_of_distribution"]
     assert record["ood"]["distance"] > thresholds["distance_threshold"]
 
@@ -166,7 +166,7 @@ def test_a_detector_of_another_entry_is_refused(copy):
 def test_new_weights_remove_the_old_detector(copy):
     config = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
     entry = save_entry(copy, EffUNetEnsemble(**config["arguments"]), config, {"train": [], "validation": []})
-    assert entry.ood == {}
+    assert entry.ood is None
     assert not (copy / OOD).exists()
     assert brainmri.load("mine", weights=copy, device="cpu").ood is None
 

@@ -8,7 +8,18 @@ import pytest
 import torch
 
 import brainmri
-from brainmri.zoo.entry import CARD, CONFIG, SPLIT, WEIGHTS, count_parameters, file_sha256, read_entry, save_entry
+from brainmri.zoo.entry import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    Training,
+    TrainingStage,
+    count_parameters,
+    file_sha256,
+    read_entry,
+    read_split,
+    save_entry,
+)
 from brainmri.zoo.metrics import DECIDED_ACCURACY, REVIEW_SHARE, THREE_SEQUENCES, VOLUMETRIC_DICE
 from brainmri.zoo.nets import create_network
 from brainmri.zoo.registry import DEFAULT
@@ -63,10 +74,10 @@ def test_its_weights_are_finite_and_not_the_initial_ones(entry):
 
 
 def test_its_split_is_honest(entry):
-    split = json.loads((entry.folder / SPLIT).read_text())
+    split = read_split(entry.folder)
     assert not (set(split["train"]) | set(split["validation"]) | set(split["validated_on"])) & HELD_OUT
     assert set(split["held_out"]) == HELD_OUT
-    stages = [stage["patients"] for stage in entry.training["stages"]]
+    stages = [stage.patients for stage in entry.training.stages]
     if by_slice(entry):  # patients on both sides, which it says
         train, test = (set(split["slices"][role]) for role in ("train", "test"))
         assert not train & test
@@ -119,8 +130,8 @@ def test_a_share_of_nothing_is_no_figure_of_the_hubs():
     ],
 )
 def test_a_card_says_what_the_released_weights_have_to_do_with_the_measured(patients, measured, said):
-    stages = [{"patients": number} for number in patients]
-    made_up = replace(ENTRIES["resunet-lgg"], training={"stages": stages}, metrics={"stages": measured})
+    stages = tuple(TrainingStage(command=(), samples=0, patients=number) for number in patients)
+    made_up = replace(ENTRIES["resunet-lgg"], training=Training(stages=stages), metrics={"stages": measured})
     assert said in released_weights(made_up)
 
 

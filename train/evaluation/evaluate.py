@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from brainmri.analysis.findings import REVIEW, TUMOUR
 from brainmri.report.metric_tables import failure_tables
-from brainmri.zoo.entry import SPLIT
+from brainmri.zoo.entry import read_split
 from brainmri.zoo.metrics import (
     ACCURACY,
     AUC,
@@ -222,7 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def trained_on(model: LoadedModel) -> list[str]:
     """The patients whose slices the weights were trained on, from the entry's `split.json`."""
-    return json.loads((model.entry.folder / SPLIT).read_text(encoding="utf-8"))["train"]
+    return read_split(model.entry.folder)["train"]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ from brainmri.analysis.pipeline import encoder_features, with_head
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.io.reading import read_study
 from brainmri.report.metric_tables import markdown_table
-from brainmri.zoo.entry import CONFIG, INT8, INT8_WEIGHTS, OOD, SPLIT, file_sha256, read_entry
-from brainmri.zoo.ood import FeatureSpec, OodDetector, check_pixels
+from brainmri.zoo.entry import INT8, INT8_WEIGHTS, OOD, FeatureSpec, OodConfig, file_sha256, read_entry, read_split, update_config
+from brainmri.zoo.ood import OodDetector, check_pixels
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load
 from train.datasets.lgg import find_slices
@@ -114,7 +114,7 @@ class Network:
 
 def open_network(source: str | Path, folder: Path) -> Network:
     """An entry or a run, with the patients of its `split.json`."""
-    split = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
+    split = read_split(folder)
     model = load(source, weights=folder, device="cpu")
     return Network(model=model, train=frozenset(split["train"]), validation=frozenset(split["validation"]))
 
@@ -197,9 +197,9 @@ def choose_thresholds(samples: list[tuple[OodDetector, Samples]]) -> dict[str, f
     """The scores that `DISTANCE_SHARE` and `ORIENTATION_SHARE` of real slices exceed.
 
     Each slice is scored by a detector that was not fitted on its patient. Quantiles of the training slices would be too low,
-    since slices in the fit are nearer. Distances are relative to the median training slice, which differs less between networks than a
-    high quantile does; so one fold's scores also hold for another fold's detector and for one fitted on all patients. The report
-    has each fold's own thresholds, to check that.
+    since slices in the fit are nearer. Distances are relative to the median training slice, which differs less between networks
+    than a high quantile does; so one fold's scores also hold for another fold's detector and for one fitted on all patients.
+    The report has each fold's own thresholds, to check that.
     """
     scores = [
         (ood.distance(some.features[~some.decided]), ood.orientation_log_odds(some.features[~some.decided]))
@@ -279,15 +279,15 @@ def write_ood_detector(folder: Path, tensors: dict[str, np.ndarray], thresholds:
     A quantised network that gives other features is removed.
     """
     save_file(tensors, folder / OOD)
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    feature_spec = {name: list(numbers) for name, numbers in asdict(FEATURES).items()}
-    if config["ood"].get("feature_spec") != feature_spec:
-        config["int8"] = {}
+    before = read_entry(folder)
+    int8 = before.int8
+    if before.ood is None or before.ood.feature_spec != FEATURES:
+        int8 = None
         for name in (INT8, INT8_WEIGHTS):
             (folder / name).unlink(missing_ok=True)
-    config["ood"] = {"sha256": file_sha256(folder / OOD), **thresholds, "feature_spec": feature_spec}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    if (entry := read_entry(folder)).metrics:  # its card describes the quantised network
+    ood = OodConfig(sha256=file_sha256(folder / OOD), feature_spec=FEATURES, **thresholds)
+    entry = update_config(folder, ood=ood.config(), int8=int8.config() if int8 else {})
+    if entry.metrics:  # its card describes the quantised network
         write_card(entry)
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from brainmri.zoo.backends import TORCH
-from brainmri.zoo.entry import CONFIG, SPLIT, WEIGHTS, new_config, save_entry
+from brainmri.zoo.entry import CONFIG, SPLIT, WEIGHTS, Training, TrainingStage, new_config, save_entry
 from brainmri.zoo.hub_mixin import PretrainedNet
 from brainmri.zoo.metrics import ACCURACY, SLICE_DICE, THREE_SEQUENCES, TVERSKY
 from brainmri.zoo.nets.resnet import ResNet50Classifier
@@ -253,7 +253,7 @@ def describe_run(options: argparse.Namespace, split: SliceSplit, role: tuple[Sli
         epochs: the number of epochs trained.
     """
     return {
-        "command": options.command,
+        "command": " ".join(["python", "-m", *options.command]),
         "epoch": epoch,
         "epochs": epochs,
         "training_slices": len(split.train),
@@ -278,11 +278,11 @@ def describe_entry(
         name=name, net=type(net).__name__, tasks=net.tasks, preprocess=preprocess,
         summary=f"{what} with the paper's protocol at {preprocess.size} x {preprocess.size}, split by slice: its figures say "
         "nothing about new patients",
-        training={
-            "dataset": LGG.reference,
-            "stages": [{"command": options.command, "samples": samples, "patients": len(patients)}],
-            "torch": torch.__version__.split("+")[0],
-        },
+        training=Training(
+            dataset=LGG.reference,
+            stages=(TrainingStage(command=options.command, samples=samples, patients=len(patients)),),
+            torch=torch.__version__.split("+")[0],
+        ).config(),
         **others,
     )  # fmt: skip
     return config, {
@@ -309,7 +309,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"expected --out outside the repository, got {options.out}; choose another folder, because Figure 3 shows patients "
             "and must not be committed"
         )
-    options.command = " ".join(["python", "-m", *without_paths(["train.paper.reproduce", *arguments])])
+    options.command = tuple(without_paths(["train.paper.reproduce", *arguments]))
     options.out.mkdir(parents=True, exist_ok=True)
     if options.smoke:
         options.epochs, options.size, options.base = options.epochs or 2, 64, "none"

@@ -8,13 +8,13 @@ Wortsman et al. 2022). Batch-norm means and variances are averaged too.
 from __future__ import annotations
 
 import argparse
-import json
+from dataclasses import replace
 from pathlib import Path
 
 from torch.optim.swa_utils import AveragedModel
 
 from brainmri.zoo.backends import TORCH
-from brainmri.zoo.entry import SPLIT, ModelEntry, new_config, save_entry
+from brainmri.zoo.entry import ModelEntry, TrainingStage, new_config, read_split, save_entry
 from brainmri.zoo.registry import LoadedModel, load
 
 
@@ -38,7 +38,7 @@ def check_one_start(runs: list[LoadedModel]) -> None:
     """SystemExit with the reason unless the runs' last stages started from the same weights."""
     first, *others = runs
     for run in others:
-        if run.entry.training["stages"][:-1] != first.entry.training["stages"][:-1]:
+        if run.entry.training.stages[:-1] != first.entry.training.stages[:-1]:
             raise SystemExit(
                 f"expected runs that started from the same weights, got {run.entry.folder} and {first.entry.folder}; "
                 "give runs with the same --start"
@@ -48,7 +48,7 @@ def check_one_start(runs: list[LoadedModel]) -> None:
 def open_runs(folders: list[Path]) -> tuple[list[LoadedModel], list[dict]]:
     """The runs and their splits."""
     runs = [load(folder, device="cpu", runtime=TORCH) for folder in folders]
-    return runs, [json.loads((run.entry.folder / SPLIT).read_text(encoding="utf-8")) for run in runs]
+    return runs, [read_split(run.entry.folder) for run in runs]
 
 
 def average(folders: list[Path], out: Path) -> ModelEntry:
@@ -60,13 +60,13 @@ def average(folders: list[Path], out: Path) -> ModelEntry:
     for run in runs:
         mean.update_parameters(run.net)
     first = runs[0].entry
-    stages = [run.entry.training["stages"] for run in runs]
-    command = " ".join(["python -m train.release.average --out RUN", *["RUN"] * len(runs)])
-    stage = {"command": command, "samples": 0, "patients": stages[0][-1]["patients"], "averages": len(runs)}
+    stages = [run.entry.training.stages for run in runs]
+    command = ("train.release.average", "--out", "RUN", *["RUN"] * len(runs))
+    stage = TrainingStage(command=command, samples=0, patients=stages[0][-1].patients, averages=len(runs))
     config = new_config(  # without metrics and calibration, which were those of a single run
         name=first.name, net=first.net, tasks=first.tasks, arguments=first.arguments, preprocess=first.preprocess,
         summary=first.summary, flips=first.flips,
-        training=first.training | {"stages": [*stages[0][:-1], *(each[-1] for each in stages), stage]},
+        training=replace(first.training, stages=(*stages[0][:-1], *(each[-1] for each in stages), stage)).config(),
     )  # fmt: skip
     return save_entry(out, mean.module, config, splits[0])
 

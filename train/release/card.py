@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from brainmri.report.metric_tables import failure_tables, figure_table, reliability_svg, reliability_table
-from brainmri.zoo.entry import CARD, DIAGRAM, ONNX, SPLIT, ModelEntry
+from brainmri.zoo.entry import CARD, DIAGRAM, ONNX, ModelEntry, TrainingStage, read_split
 from brainmri.zoo.metrics import (
     ACCURACY,
     AUC,
@@ -126,7 +125,7 @@ def model_card(entry: ModelEntry) -> str:
         healthy_table=healthy_table(healthy) if healthy else "",
         onnx_example=numpy_example(entry) if (entry.folder / ONNX).is_file() else "",
         int8_cost=int8_cost(entry),
-        stages=[describe_stage(stage) for stage in entry.training["stages"]],
+        stages=[describe_stage(stage) for stage in entry.training.stages],
         settings=settings(entry),
         fusions=fusions(entry),
     )
@@ -172,14 +171,14 @@ def comparisons(entry: ModelEntry) -> list[str]:
     return sentences
 
 
-def describe_stage(stage: dict) -> str:
+def describe_stage(stage: TrainingStage) -> str:
     """A training stage: its command, and in brackets its data and teacher, or what it does with earlier stages."""
-    if runs := stage.get("averages"):
-        return f"`{stage['command']}` (mean of the weights of the {runs} stages before, which started from the same weights)"
-    if ends := stage.get("unites"):
-        return f"`{stage['command']}` (ensemble of the networks of stages {' and '.join(map(str, ends))})"
-    data = f"{stage['samples']:,} slices sampled from {stage['patients']} patients"
-    return f"`{stage['command']}` ({data}{'; teacher: ' + stage['teacher'] if 'teacher' in stage else ''})"
+    if runs := stage.averages:
+        return f"`{stage.command_line}` (mean of the weights of the {runs} stages before, which started from the same weights)"
+    if ends := stage.unites:
+        return f"`{stage.command_line}` (ensemble of the networks of stages {' and '.join(map(str, ends))})"
+    data = f"{stage.samples:,} slices sampled from {stage.patients} patients"
+    return f"`{stage.command_line}` ({data}{'; teacher: ' + stage.teacher if stage.teacher else ''})"
 
 
 def settings(entry: ModelEntry) -> str:
@@ -209,7 +208,7 @@ def fusions(entry: ModelEntry) -> list[str]:
 
 def split_of(entry: ModelEntry) -> dict:
     """The entry's `split.json`."""
-    return json.loads((entry.folder / SPLIT).read_text(encoding="utf-8"))
+    return read_split(entry.folder)
 
 
 def by_slice(entry: ModelEntry) -> bool:
@@ -222,7 +221,7 @@ def released_weights(entry: ModelEntry) -> str:
     split = split_of(entry)
     if by_slice(entry) or not set(split["train"]) & set(split["validated_on"]):
         return "The released weights are the measured ones."
-    patients, stages = [stage["patients"] for stage in entry.training["stages"]], entry.metrics["stages"]
+    patients, stages = [stage.patients for stage in entry.training.stages], entry.metrics["stages"]
     earlier = patients.index(max(patients))  # stages without the patients measured on
     if earlier == stages:
         return (
@@ -238,7 +237,7 @@ def int8_cost(entry: ModelEntry) -> str:
     """How far the quantised network's figures are from float32; empty without one."""
     if not entry.int8:
         return ""
-    found, costs = entry.int8["measured"], []
+    found, costs = entry.int8.measured, []
     if "dice_lost" in found:
         costs.append(
             f"mean volumetric Dice {-found['dice_lost']:+.4f} over {found['patients']} validation patients, at most "

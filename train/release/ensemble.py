@@ -9,10 +9,11 @@ out-of-distribution detector uses the first network's encoder.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from itertools import accumulate, chain
 from pathlib import Path
 
-from brainmri.zoo.entry import ModelEntry, new_config, save_entry
+from brainmri.zoo.entry import ModelEntry, TrainingStage, new_config, save_entry
 from brainmri.zoo.nets.effunet import EffUNetEnsemble
 from train.release.average import check_alike, open_runs
 
@@ -29,14 +30,14 @@ def unite(folders: list[Path], out: Path) -> ModelEntry:
     net = EffUNetEnsemble(len(runs), **first.arguments).eval()
     for member, run in zip(net.members, runs, strict=True):
         member.load_state_dict(run.net.state_dict())
-    stages = [run.entry.training["stages"] for run in runs]
-    command = " ".join(["python -m train.release.ensemble --out RUN", *["RUN"] * len(runs)])
-    stage = {"command": command, "samples": 0, "patients": stages[0][-1]["patients"]}
-    stage["unites"] = list(accumulate(map(len, stages)))
+    stages = [run.entry.training.stages for run in runs]
+    command = ("train.release.ensemble", "--out", "RUN", *["RUN"] * len(runs))
+    last_stages = tuple(accumulate(map(len, stages)))
+    stage = TrainingStage(command=command, samples=0, patients=stages[0][-1].patients, unites=last_stages)
     config = new_config(
         name=NAME, net="EffUNetEnsemble", tasks=first.tasks, arguments={"members": len(runs), **first.arguments},
         preprocess=first.preprocess, summary=SUMMARY, flips=False,  # mirrored slices would add nothing; see EXPERIMENTS.md
-        training=first.training | {"stages": [*chain(*stages), stage]},
+        training=replace(first.training, stages=(*chain(*stages), stage)).config(),
     )  # fmt: skip
     return save_entry(out, net, config, splits[0])
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from brainmri.analysis.selfcheck import TOLERANCE, drift
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.zoo.backends import TORCH, Backend, load_openvino, openvino_forward, to_openvino
-from brainmri.zoo.entry import CONFIG, INT8, INT8_WEIGHTS, SPLIT, ModelEntry, file_sha256, read_entry
+from brainmri.zoo.entry import INT8, INT8_WEIGHTS, ModelEntry, QuantisedInfo, file_sha256, read_split, update_config
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load, split_roles
 from train.datasets import Slice
 from train.datasets.lgg import find_slices
@@ -112,10 +112,8 @@ def summarise(volumes: list[tuple], logits: list[tuple]) -> dict[str, float]:
 def write(folder: Path, graph, measured: dict[str, float]) -> ModelEntry:
     """Write a graph beside an entry's weights, and its differences from float32 into `config.json` and the card."""
     load_openvino().save_model(graph, folder / INT8, compress_to_fp16=False)
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    config["int8"] = {"files": {name: file_sha256(folder / name) for name in (INT8, INT8_WEIGHTS)}, "measured": measured}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    entry = read_entry(folder)
+    info = QuantisedInfo(files={name: file_sha256(folder / name) for name in (INT8, INT8_WEIGHTS)}, measured=measured)
+    entry = update_config(folder, int8=info.config())
     write_card(entry)
     return entry
 
@@ -131,7 +129,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     cases = find_slices(options.data)
     volumes, logits = [], []
     for folder in options.validated:
-        split = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
+        split = read_split(folder)
         model = load(folder, device="cpu", runtime=TORCH)
         graph = quantise(model, calibration_slices(model, [cases[case] for case in split["train"]]))
         found = compare(model, graph, [cases[case] for case in split["validation"]])
@@ -143,7 +141,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
             f"expected at most {MAX_DICE_LOST} of Dice and {MAX_AUC_LOST} of AUC lost, got more; {options.name} stays in float32"
         )
     folder = options.into / options.name
-    split = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
+    split = read_split(folder)
     model = load(options.name, weights=folder, device="cpu", runtime=TORCH)
     graph = quantise(model, calibration_slices(model, [cases[case] for case in split["train"]]))
     if (gap := drift(with_graph(model, graph)) or 0) > TOLERANCE:

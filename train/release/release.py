@@ -23,7 +23,7 @@ from tqdm import tqdm
 from brainmri.analysis.selfcheck import answer
 from brainmri.zoo.backends import TORCH
 from brainmri.zoo.calibration import Rules
-from brainmri.zoo.entry import CONFIG, SPLIT, ModelEntry, read_entry, rules_of, save_entry
+from brainmri.zoo.entry import ModelEntry, read_config, read_entry, read_split, rules_of, save_entry, update_config
 from brainmri.zoo.metrics import SLICE_VARIANTS, THREE_SEQUENCES, VARIANTS, WHOLE_STUDY
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load, split_roles
 from train.datasets.lgg import find_slices
@@ -37,19 +37,19 @@ from train.release.card import write_card
 OUT_OF_FOLD = "out-of-fold"  # in a validated run's folder: its outputs for its validation patients
 
 
-def recipe(entry: ModelEntry) -> list[tuple[frozenset[str], int]]:
+def recipe(entry: ModelEntry) -> list[tuple[frozenset[tuple[str, ...]], int]]:
     """The training stages of an entry's weights, as options and number of slices, without the options that choose patients or
     depend on the machine (a CPU without bfloat16 uses float32)."""
-    which = re.compile(r"folds? \d+|all|resume|(precision|device|workers) \S+|on-device")
+    which = re.compile(r"--(folds? \d+|all|resume|(precision|device|workers) \S+|on-device)")
     return [
-        (frozenset(part for part in stage["command"].split(" --") if not which.fullmatch(part)), stage["samples"])
-        for stage in entry.training["stages"]
+        (frozenset(option for option in stage.options if not which.fullmatch(" ".join(option))), stage.samples)
+        for stage in entry.training.stages
     ]
 
 
 def teachers(entry: ModelEntry) -> list[str]:
     """The names of the entries that were teachers of an entry's weights."""
-    return sorted({stage["teacher"].partition(",")[0] for stage in entry.training["stages"] if "teacher" in stage})
+    return sorted({stage.teacher.partition(",")[0] for stage in entry.training.stages if stage.teacher})
 
 
 def check(released: ModelEntry, folds: list[ModelEntry], splits: list[dict]) -> None:
@@ -91,34 +91,28 @@ def attach_healthy(folder: Path, report: dict) -> ModelEntry:
             f"expected a report on brains without tumour made with {folder} as it is now, got one with other weights, thresholds "
             f"or calibration; run python -m train.evaluation.healthy on {folder} and release again with the new report"
         )
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    config["metrics"]["healthy"] = report
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    entry = read_entry(folder)
+    entry = update_config(folder, metrics=entry.metrics | {"healthy": report})
     write_card(entry)
     return entry
 
 
 def store_answer(folder: Path) -> ModelEntry:
     """Store an entry's output for the self-check slice in its configuration, for comparison on other machines."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    config["selfcheck"] = answer(load(folder.name, weights=folder, device="cpu", runtime=TORCH))
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return read_entry(folder)
+    return update_config(folder, selfcheck=answer(load(folder.name, weights=folder, device="cpu", runtime=TORCH)))
 
 
 def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool) -> ModelEntry:
     """Measure the validated runs on their validation patients, and write the run's weights with those figures under `into`."""
     trained = load(run, device="cpu")
     folds = [load(folder, runtime=TORCH) for folder in validated]  # float32, which may not be a CPU's fastest runtime
-    splits = [json.loads((folder / SPLIT).read_text(encoding="utf-8")) for folder in validated]
+    splits = [read_split(folder) for folder in validated]
     check(trained.entry, [model.entry for model in folds], splits)
     rules, figures = measure(folds, [split["validation"] for split in splits], data)
     for variant, found in figures.items():
         print(summary(variant, found))
 
-    config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
-    roles = json.loads((run / SPLIT).read_text(encoding="utf-8"))
+    config = read_config(run)
+    roles = read_split(run)
     config |= {
         "mask_threshold": rules.mask_threshold,
         "mask_neighbours": rules.mask_neighbours,
@@ -127,7 +121,7 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
         "fusion": {mode: fusion.config() for mode, fusion in rules.fusion.items()},
         "metrics": {
             "protocol": describe_protocol(trained.entry, folds[0].entry, splits),
-            "stages": len(folds[0].entry.training["stages"]),  # of the measured weights
+            "stages": len(folds[0].entry.training.stages),  # of the measured weights
             "machine": f"{platform.machine()} {folds[0].device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}",
             "variants": figures,
         },
