@@ -1,9 +1,9 @@
-"""The web page; its tabs are in `brainmri.ui`.
+"""The web page. Its tabs are in `brainmri.ui`.
 
     python app.py [--models DIR_OR_REPO…]        # http://127.0.0.1:7860, or the port in GRADIO_SERVER_PORT
 
-Nothing of a request outlives it but the files it offers for download: the only state is what models are offered, and their
-networks.
+No request leaves anything behind except the files it offers for download. The only state is the list of available models and
+their loaded networks.
 """
 
 from __future__ import annotations
@@ -38,42 +38,43 @@ from brainmri.zoo.hub import HubError
 CLEANUP_INTERVAL, MAX_FILE_AGE = (
     5 * 60,
     25 * 60,
-)  # seconds between sweeps of the temporary files, and the age at which a sweep deletes them
+)  # seconds
 QUEUE_SIZE = 32
-DRAIN_SECONDS = 60  # seconds that a server which is told to end gives to what is at work
+DRAIN_SECONDS = 60  # to finish running requests after a stop signal
 
 INTRO = """
-# Brain MRI: tumour or not, and where
-Give it an axial brain MR slice or a whole study. It says whether there is a lower-grade glioma and outlines it; where verdict and
-outline disagree, it asks for a human. **A research demo, not a medical device: not for diagnosis.**
+# Brain MRI tumour detection
+Upload an axial brain MRI slice or a whole study. The models detect lower-grade gliomas and outline them. Unclear cases are
+flagged for review. **Research demo, not a medical device. Do not use it for diagnosis.**
 """
 ABOUT = f"""
-**Limits.** Trained on lower-grade gliomas of adults (TCGA-LGG, axial slices; pre-contrast T1, FLAIR and post-contrast T1 as red,
-green and blue). Other tumours, other sequences, children and post-operative scans were not seen in training, and
-the answer on them means little. A healthy-looking answer does not rule a tumour out.
+**Limits.** The models were trained on lower-grade gliomas in adults (TCGA-LGG): axial slices with pre-contrast T1, FLAIR and
+post-contrast T1 in the red, green and blue channels. Results are unreliable for other tumours, other sequences, children and
+post-operative scans. A *no tumour* result does not rule out a tumour.
 
-**Input.** One slice: {ACCEPTED}. A greyscale picture is taken for FLAIR. A study: {escape(ACCEPTED_STUDIES)}.
+**Input.** Slice: {ACCEPTED}. A greyscale image is treated as FLAIR. Study: {escape(ACCEPTED_STUDIES)}.
 
-**Probability.** Calibrated on patients whom the networks had not seen (Models tab). Inside the review band (hatched on the
-scale), or when verdict and mask disagree, the answer is *please review*. A study shows a tumour when two neighbouring slices do.
-What does not look like an axial brain MR slice, nose up, gets *please review* with that reason and is not counted in a study.
+**Probability.** Calibrated on patients not used for training (see the Models tab). The verdict is *please review* when the
+probability lies in the review band (hatched on the scale) or when verdict and mask disagree. A study is positive when two
+neighbouring slices are. An image that does not look like an upright axial brain MRI slice is flagged for review, and is left
+out of a study's verdict.
 
-**Measures.** Volumes and diameters are the mask's, in millimetres only where the files tell how large a voxel is. Left and right
-are the patient's.
+**Measurements.** Volumes and diameters are computed from the mask, in mL and mm only if the files give the voxel size. Left and
+right are the patient's.
 
-**Your data.** What you upload is processed on the machine that serves this page and sent nowhere else; nothing is collected and
-no run is recorded. Names, numbers and dates in DICOM headers are not read. The upload and the results lie in temporary files
-there, reachable by whoever has their long address, and are deleted within {(CLEANUP_INTERVAL + MAX_FILE_AGE) // 60} minutes. Please upload nothing
-that names a patient. A DICOM segmentation references its images by their UIDs and carries no patient's name or number, so an
-archive files it beside the study, not in it.
+**Your data.** Uploads are processed on the server that hosts this page and are not sent anywhere else. Nothing is collected, and
+no run is recorded. Patient names, IDs and dates in DICOM headers are not read. Uploads and results are stored in temporary files
+and deleted within {(CLEANUP_INTERVAL + MAX_FILE_AGE) // 60} minutes. Until then, anyone who has a file's full address can open
+it. Please do not upload anything that identifies a patient. A DICOM segmentation references its images by UID and holds no
+patient name or ID, so an archive stores it beside the study, not in it.
 """
 
 
 def build(models: list[str] | None = None) -> Page:
-    """The page, not launched yet.
+    """Build the page without launching it.
 
     Args:
-        models: folders or OWNER/NAME on the Hub to offer beside the zoo.
+        models: local folders or Hub repos (OWNER/NAME) to offer in addition to the zoo.
     """
     set_available_models(models or [])
     decoder_pool()
@@ -96,12 +97,12 @@ def build(models: list[str] | None = None) -> Page:
 
 
 def launch_options() -> dict:
-    """How the page is served, wherever it is served."""
+    """Options for `Page.launch`, the same at home, on a Space and in tests."""
     theme = gr.themes.Default(
         primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="lg",
-        font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"),  # none fetched from elsewhere
+        font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"),  # system fonts, nothing is fetched
     ).set(
-        # white on the lighter teal of the default is hard to read, and so are its light grey and teal on white
+        # darker than the default theme, for enough contrast
         button_primary_background_fill="*primary_700", button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover="*primary_800", button_primary_background_fill_hover_dark="*primary_600",
         body_text_color_subdued="*neutral_600", block_info_text_color="*neutral_600", link_text_color="*secondary_700",
@@ -117,21 +118,22 @@ def launch_options() -> dict:
         "enable_monitoring": False,
         "ssr_mode": False,
         "mcp_server": True,
-        "state_session_capacity": 100,  # a session holds nothing of its visitor, but memory
+        "state_session_capacity": 100,  # sessions hold no visitor data, only memory
         "app_kwargs": {"middleware": [Middleware(RequestGuard)], "routes": [Route("/health", health_route)]},
     }
 
 
 def serve(page: Page, folder: Path) -> None:
-    """Serve until SIGINT or SIGTERM; what is at work then is finished first, and its answers are delivered.
+    """Serve until SIGINT or SIGTERM, then finish the running requests and stop.
 
-    The page answers at once; its networks are loaded meanwhile, but on ZeroGPU, where they have to be there before.
+    The networks are loaded while the page already answers. On ZeroGPU they are loaded before the launch.
 
     Args:
-        folder: of the page's temporary files, which are swept.
+        page: the page to launch.
+        folder: the page's temporary files; expired ones are deleted.
 
     Raises:
-        ValueError: for weights that are damaged or do not fit their net.
+        ValueError: if weights are damaged or do not fit their network.
     """
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -145,7 +147,7 @@ def serve(page: Page, folder: Path) -> None:
         load_models()
     examples = {path for block in page.blocks.values() for path in block.keep_in_cache}
     swept = time.monotonic()
-    while not ended.wait(1):  # by the second, since Windows tells of Ctrl-C between waits alone
+    while not ended.wait(1):  # short waits, since Windows handles Ctrl-C only between them
         if time.monotonic() > swept + CLEANUP_INTERVAL:
             cache.delete_expired(folder, MAX_FILE_AGE, examples)
             swept = time.monotonic()
@@ -154,10 +156,14 @@ def serve(page: Page, folder: Path) -> None:
 
 
 def main() -> None:
-    """Load and check what is offered, and serve the page."""
-    parser = argparse.ArgumentParser(description="The demo's page. Research demo, not a medical device.")
+    """Load and check the models, and serve the page."""
+    parser = argparse.ArgumentParser(description="Serve the web demo. Research demo, not a medical device.")
     parser.add_argument(
-        "--models", nargs="*", default=[], metavar="DIR_OR_REPO", help="more entries: folders, OWNER/NAME on the Hub"
+        "--models",
+        nargs="*",
+        default=[],
+        metavar="DIR_OR_REPO",
+        help="additional models: local folders or Hub repos (OWNER/NAME)",
     )
     options = parser.parse_args()
     try:

@@ -1,1 +1,1 @@
-"""The page's parts; nothing outside knows them but `app.py`, and nothing else of the package imports gradio."""
+"""The web page: tabs, decoding workers, request guard, logs. Only this package imports gradio."""

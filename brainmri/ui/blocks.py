@@ -1,4 +1,4 @@
-"""Gradio's page with this house's manners: requests leave a line in the log, endpoints are documented by their docstrings."""
+"""`gr.Blocks` that logs every request, hides internal errors, and documents endpoints by their docstrings."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from gradio.utils import get_function_description
 
 from brainmri.ui.logs import error_chain, start_request
 
-INTERNAL_ERROR = "Something went wrong on our side, and it was logged. Please try again, or try another input."
-DISK_FULL = "The server's disk is full, so the results could not be written. Please try again later."
-RESTARTING = "The page is being restarted. Please try again in a minute."
+INTERNAL_ERROR = "Something went wrong on our side. The error was logged. Please try again or use another input."
+DISK_FULL = "The server's disk is full. Please try again later."
+RESTARTING = "The server is being restarted. Please try again in a minute."
 
-DELIVERY_SECONDS = 1.0  # seconds for the last answers to reach those who asked
+DELIVERY_SECONDS = 1.0  # for the last responses to reach their clients
 
 log = logging.getLogger(__name__)
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether that is why something could not be written, whatever was made of the error on its way here."""
+    """Whether an error, or any error that caused it, is a full disk."""
     return any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) for e in error_chain(error))
 
 
 class Page(gr.Blocks):
-    """Where every request passes, a visitor's or a program's."""
+    """The Blocks that handle every request, from the page and from the API."""
 
     def __init__(self, *arguments, **options) -> None:
         super().__init__(*arguments, **options)
         self.active_requests, self.closing = 0, False
 
     def drain(self, seconds: float) -> bool:
-        """Turn new requests away and wait for those at work to be answered; False where they took longer."""
+        """Refuse new requests and wait for running ones; return False if they take longer than `seconds`."""
         self.closing = True
         until = time.monotonic() + seconds
         while self.active_requests and time.monotonic() < until:
@@ -43,10 +43,10 @@ class Page(gr.Blocks):
         return not self.active_requests
 
     async def process_api(self, block_fn, *arguments, **options) -> dict:
-        """Answer a request and log its kind, outcome, duration and sizes; what was not expected becomes a short apology.
+        """Handle a request and log its kind, outcome, duration and sizes. Unexpected errors become a generic message.
 
         Raises:
-            gr.Error: when the request is refused or fails. Gradio prints none of them: its own quote what came.
+            gr.Error: when the request is refused or fails. Gradio does not print it, as its own messages quote the input.
         """
         event = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
         public = event.api_visibility == "public"
@@ -76,7 +76,7 @@ class Page(gr.Blocks):
             log.log(level, "%s %s: %s", kind, outcome, summary, exc_info=failure, extra={"fields": fields})
 
     def get_api_info(self, *arguments, **options) -> dict:
-        """Gradio's, where each parameter and each returned value is described as in the docstring of the endpoint's function."""
+        """Gradio's API info, with parameters and return values described by the endpoint function's docstring."""
         info = super().get_api_info(*arguments, **options)
         for event in self.fns.values():
             if endpoint := info["named_endpoints"].get(f"/{event.api_name}"):

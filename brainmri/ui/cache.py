@@ -1,4 +1,4 @@
-"""Where the page keeps uploads and results until they are swept: a folder of this process's own."""
+"""The folder that holds this process's uploads and results until they expire."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ HOME = "brainmri-page"
 
 
 def create_cache() -> Path:
-    """Have Gradio keep its files in a folder of this process's own, which is removed at the end of it.
+    """Create a cache folder for this process, point Gradio to it, and remove it at exit.
 
-    What a killed one left behind is removed here. The folder lies in GRADIO_TEMP_DIR, or where the system has its temporary
-    files, and must be claimed before the page is built.
+    Folders of processes that were killed are removed too. The folder lies in GRADIO_TEMP_DIR or in the system's folder for
+    temporary files. Call this before the page is built.
     """
     home = Path(os.environ.get(VARIABLE) or tempfile.gettempdir()) / HOME
     own = home / str(os.getpid())
@@ -34,19 +34,21 @@ def create_cache() -> Path:
 
 
 def delete_expired(folder: Path, age: float, keep: Container[str] = ()) -> None:
-    """Delete every file that came into a folder longer ago than `age` seconds, and every folder that has been empty as long.
+    """Delete every file older than `age` seconds, and every folder that has been empty for as long.
 
-    Gradio's own sweep knows only the files of its components, not all that was uploaded or written here.
+    Gradio's own cleanup covers only the files of its components, not every upload and result.
 
     Args:
-        spared: paths that stay.
+        folder: searched recursively.
+        age: seconds since a file was written here.
+        keep: paths that are never deleted.
     """
     oldest = time.time() - age
-    for parent, folders, files in os.walk(folder, topdown=False):  # which minds nothing that is gone meanwhile
+    for parent, folders, files in os.walk(folder, topdown=False):  # ignores files that vanish meanwhile
         for name in (*files, *folders):
             path = Path(parent, name)
-            with contextlib.suppress(OSError):  # gone, or a folder with something in it
-                if path.lstat().st_ctime > oldest:  # a copy keeps its original's time of modification
+            with contextlib.suppress(OSError):  # already gone, or a folder that is not empty
+                if path.lstat().st_ctime > oldest:  # ctime, since a copy keeps the original's mtime
                     continue
                 if path.is_dir():
                     path.rmdir()
@@ -55,7 +57,7 @@ def delete_expired(folder: Path, age: float, keep: Container[str] = ()) -> None:
 
 
 def _is_running(name: str) -> bool:
-    """Whether a process of that number runs here; what is not a number is nobody's."""
+    """Whether `name` is the id of a running process."""
     try:
         os.kill(int(name), 0)
     except PermissionError:

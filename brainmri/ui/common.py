@@ -1,4 +1,4 @@
-"""What the tabs share: refusals as messages, files for download, the verdict as it is shown, the model fields."""
+"""Helpers shared by the tabs: error messages, output files, the verdict box, the model fields."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from brainmri.zoo.registry import DEFAULT
 ASSETS = Path(__file__).parents[2] / "assets"
 GPU = {"concurrency_limit": 1, "concurrency_id": "gpu"}
 PRIVATE = {"api_visibility": "private", "queue": False}
-UPLOAD_EXPIRED = "What was uploaded is no longer here, since it is kept for a short time only. Please upload it again."
-# on a phone the results lie below the controls; the wait lets what takes the focus as it opens scroll first
+UPLOAD_EXPIRED = "The upload has expired. Please upload it again."
+# on a phone the results are below the controls; the delay lets components that take focus scroll first
 SCROLL_TO_RESULT = """() => { setTimeout(() => {
     const verdict = document.querySelector("#%s"), box = verdict.getBoundingClientRect();
     const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth";
@@ -30,9 +30,9 @@ SCROLL_TO_RESULT = """() => { setTimeout(() => {
 
 @contextmanager
 def errors_as_messages(title: str) -> Iterator[None]:
-    """Expected errors become messages under a title; the others are left to `blocks.Page`."""
+    """Show expected errors as messages under a title; `blocks.Page` handles the others."""
     if models_loading.is_set():
-        gr.Info("The networks are still being loaded; this first answer takes some seconds longer.")
+        gr.Info("The models are still loading. The first result takes a few seconds longer.")
     try:
         yield
     except gr.Error:
@@ -44,20 +44,20 @@ def errors_as_messages(title: str) -> Iterator[None]:
 
 
 def make_output_folder() -> Path:
-    """A folder of its own in Gradio's cache, from where files are served and swept."""
+    """Create a new folder in Gradio's cache, where files are served from and deleted when they expire."""
     cache = Path(gr.utils.get_upload_folder())
     cache.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=cache))
 
 
 def safe_stem(name: str, otherwise: str) -> str:
-    """A file name's stem that every file system takes."""
+    """A file name's stem reduced to characters that every file system accepts."""
     stem = Path(name).name.removesuffix(".gz").rsplit(".", 1)[0]
     return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:80].strip("._") or otherwise
 
 
 def verdict_html(verdict: str, sentences: list[str], warnings: list[str], scale: str = "") -> str:
-    """The verdict in a box of its colour; the sentences and warnings are escaped here."""
+    """The verdict box. Sentences and warnings are escaped."""
     state, sign, words = STATES[verdict]
     return f"""
 <section class="verdict {state}">
@@ -67,7 +67,7 @@ def verdict_html(verdict: str, sentences: list[str], warnings: list[str], scale:
 
 
 def probability_scale(probability: float, review: list[float]) -> str:
-    """A probability in words and on a scale on which the review band is hatched."""
+    """A probability as text and on a scale with the review band hatched."""
     low, high = (100 * edge for edge in review)
     band, needle = f"left:{low:.2f}%;width:{high - low:.2f}%", f"left:{100 * probability:.2f}%"
     return f"""
@@ -78,12 +78,12 @@ def probability_scale(probability: float, review: list[float]) -> str:
 
 
 def empty_state(words: str) -> str:
-    """What stands in the verdict's place before there is one."""
+    """The placeholder shown before there is a result."""
     return f'<div class="verdict empty">{words}</div>'
 
 
 def model_choices(task: str | None = None) -> list[tuple[str, str]]:
-    """The offered models, those that do a task, as choices: what to call each, and the name to ask for it by."""
+    """Dropdown choices (label, name) of the available models, optionally only those for one task."""
     return [
         (entry.name if name == entry.name else f"{entry.name} ({name})", name)
         for name, entry in available_models.items()
@@ -92,18 +92,18 @@ def model_choices(task: str | None = None) -> list[tuple[str, str]]:
 
 
 def model_fields() -> tuple[gr.Dropdown, gr.Dropdown, gr.Slider]:
-    """Segmenter, classifier and mask threshold in an accordion."""
+    """An accordion with segmenter, classifier and mask threshold."""
     segmenters, classifiers = model_choices("segmentation"), model_choices("classification")
     with gr.Accordion("Models and mask threshold", open=False):
         segmenter = gr.Dropdown(segmenters, value=DEFAULT, label="Segmenter", info="Draws the mask.")
-        classifier = gr.Dropdown(classifiers, value=DEFAULT, label="Classifier", info="Gives the verdict.")
+        classifier = gr.Dropdown(classifiers, value=DEFAULT, label="Classifier", info="Predicts the verdict.")
         threshold = gr.Slider(
             0.05, 0.95, available_models[DEFAULT].mask_threshold, step=0.05, label="Mask threshold",
-            info="Lower outlines more, higher only what is surest. The verdict's probability does not depend on it.",
+            info="Lower values outline more. The probability of tumour does not depend on it.",
         )  # fmt: skip
     return segmenter, classifier, threshold
 
 
 def threshold_input() -> gr.Number:
-    """The endpoints' threshold, which programs may leave out."""
+    """The optional threshold of the API endpoints."""
     return gr.Number(None, minimum=0.05, maximum=0.95, label="Mask threshold", visible=False)

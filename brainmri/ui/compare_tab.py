@@ -1,4 +1,4 @@
-"""One slice through several models: their masks, verdicts and times side by side; and the endpoint `/compare`."""
+"""The Compare tab and the endpoint `/compare`: one slice, several models, results side by side."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from brainmri.ui.inference import available_models, compare_models
 from brainmri.ui.logs import record_scan_size, record_upload_size
 
 EXAMPLE = ASSETS / "examples" / "small-lesion.png"
-EMPTY = empty_state("Upload a slice or choose the example; the models' answers appear here.")
+EMPTY = empty_state("Upload a slice or pick the example to compare models.")
 
 
 def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
-    """Ask several models about one axial brain MR slice and compare their answers. A research demo, not for diagnosis.
+    """Compare several models on one axial brain MRI slice. Research demo, not for diagnosis.
 
     Args:
-        image: the slice, a PNG, JPEG or TIFF file; red is pre-contrast T1, green FLAIR, blue post-contrast T1; grey is FLAIR
-        models: names of the models; all that are offered when left out
+        image: slice as PNG, JPEG or TIFF; red = pre-contrast T1, green = FLAIR, blue = post-contrast T1; greyscale = FLAIR
+        models: names of the models; default: all available models
 
     Returns:
-        record: for each model its probability of tumour, outlined area and seconds; and the masks' mean overlap (Dice)
-        pictures: an overlay for each mask, and where the masks disagree
+        record: probability of tumour, outlined area and seconds for each model; mean Dice between the masks
+        pictures: an overlay for each mask, and a map of where the masks disagree
     """
     if not image:
-        raise gr.Error("No slice came; upload one or choose the example.", duration=15, print_exception=False)
-    with errors_as_messages("This slice was refused"):
+        raise gr.Error("Please upload a slice or pick the example.", duration=15, print_exception=False)
+    with errors_as_messages("Could not analyse this slice"):
         record_upload_size([image])
         scan = read_slice(image)
         record_scan_size(scan)
@@ -54,17 +54,17 @@ def _pictures(opinions: list[Opinion], pixels) -> list[tuple]:
 
 
 def analyse(image: str | None, models: list[str]) -> tuple:
-    """`compare` for the page: a table and the pictures."""
+    """Run `compare` for the page; return a table and the pictures."""
     if image is None:
         return clear()
     if not models:
-        raise gr.Error("No model is chosen; choose at least one.", duration=15, print_exception=False)
+        raise gr.Error("Please select at least one model.", duration=15, print_exception=False)
     record, pictures = compare(image, models)
     return table_html(record), gr.Gallery(pictures, visible=bool(pictures))
 
 
 def table_html(record: dict) -> str:
-    """What each model says, a row each."""
+    """A table with one row for each model."""
 
     def row(model: dict) -> str:
         probability = "-" if model["probability"] is None else percent(model["probability"])
@@ -72,7 +72,7 @@ def table_html(record: dict) -> str:
         cells = "".join(f"<td>{cell}</td>" for cell in (probability, area, f"{1000 * model['seconds']:.0f} ms"))
         return f"<tr><th scope='row'>{escape(model['name'])}</th>{cells}</tr>"
 
-    heads = "".join(f"<th scope='col'>{head}</th>" for head in ("model", "probability of tumour", "outlined", "time"))
+    heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Model", "Probability of tumour", "Outlined area", "Time"))
     agreed = record["mean_dice_between_masks"]
     words = "" if agreed is None else f"<p>The masks overlap with a mean Dice of {agreed:.2f}.</p>"
     rows = "".join(row(model) for model in record["models"])
@@ -86,12 +86,12 @@ def clear() -> tuple:
 
 
 def compare_tab() -> None:
-    """The tab's components and events, in the Blocks at hand."""
+    """Add the tab's components and events to the current Blocks."""
     with gr.Row(equal_height=False, elem_classes="panes"):
         with gr.Column(scale=4, min_width=320):
             upload = gr.File(label="Slice (PNG, JPEG or TIFF)", file_types=list(SUFFIXES), type="filepath", height=130)
             example = gr.Button(
-                "Example: a small synthetic lesion", size="sm", visible=EXAMPLE.is_file(), elem_id="compare-example"
+                "Example: small synthetic lesion", size="sm", visible=EXAMPLE.is_file(), elem_id="compare-example"
             )
             models = gr.CheckboxGroup(list(available_models), value=list(available_models), label="Models")
             button = gr.Button("Compare", variant="primary", size="lg")

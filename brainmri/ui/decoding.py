@@ -1,4 +1,4 @@
-"""The readers of `brainmri.io.reading`, as the page calls them: in worker processes, within limits of time and memory."""
+"""The readers of `brainmri.io.reading`, run in worker processes with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -23,53 +23,56 @@ from brainmri.ui.worker import scan_from_record
 
 ROOT = Path(__file__).parents[2]
 SLICE_SECONDS, STUDY_SECONDS, START_SECONDS = 20, 60, 120
-MEMORY = 4 * 2**30  # bytes of a worker's address space; the largest NIfTI files within the readers' limits take 3
+MEMORY = 4 * 2**30  # bytes of address space per worker; the largest accepted NIfTI files need 3 GiB
 WORKERS = 2
-REQUESTS = 200  # after which a worker is replaced, and with it whatever leaked
+REQUESTS = 200  # a worker is replaced after this many, in case it leaks
 
 
 class WorkerDied(Exception):
-    """A worker did not answer: it was ended for its time, or crashed."""
+    """A worker crashed or was killed because it took too long."""
 
 
 class Worker:
     """One worker process.
 
     Args:
-        memory: bytes of address space that it may take, where the system can limit them.
+        memory: limit of its address space in bytes, where the system supports limits.
     """
 
     def __init__(self, memory: int = MEMORY) -> None:
         self.memory = memory
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        # no more threads for linear algebra, which no reader does much of: their stacks would count as memory
+        # one thread for linear algebra, since the stacks of threads count as memory
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         command = [sys.executable, "-P", "-m", "brainmri.ui.worker", str(memory)]
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.answered = -1  # it says once that it is ready
+        self.answered = -1  # the first response says that it is ready
         self.timed_out = threading.Event()
 
     @property
     def fit(self) -> bool:
-        """Whether it can take a request, and is not due to be replaced."""
+        """Whether it is running and not due to be replaced."""
         return self.answered < REQUESTS and not self.timed_out.is_set() and self.process.poll() is None
 
     def ask(self, seconds: float, **request) -> tuple[dict, np.ndarray | None]:
-        """`worker.answer`, within so many seconds of when it was ready.
+        """Call `worker.handle` in the process, with a time limit that starts when the worker is ready.
+
+        Returns:
+            The record and, for a scan, its pixels.
 
         Raises:
-            Lost: when it does not come; the worker is ended.
+            WorkerDied: if it crashes or takes too long; the worker is stopped.
         """
         try:
             if self.answered < 0:
                 self._exchange(None, START_SECONDS)
             return self._exchange({**request, "seconds": seconds}, seconds)
         except (OSError, EOFError, ValueError) as error:
-            why = f"it took more than {seconds:g} seconds" if self.timed_out.is_set() else "it made the reader crash"
+            why = f"reading took more than {seconds:g} seconds" if self.timed_out.is_set() else "the reader crashed"
             self.end()
             raise WorkerDied(why) from error
         except BaseException:
-            self.end()  # or what was left unread would be the next visitor's answer
+            self.end()  # an unread response would go to the next visitor
             raise
 
     def _exchange(self, request: dict | None, seconds: float) -> tuple[dict, np.ndarray | None]:
@@ -94,20 +97,20 @@ class Worker:
         self.process.kill()
 
     def end(self) -> None:
-        """End it, whatever it does."""
+        """Kill the process."""
         self.process.kill()
         self.process.wait()
-        with contextlib.suppress(OSError):  # closing sends what could not be sent before
+        with contextlib.suppress(OSError):  # closing flushes what could not be sent
             self.process.stdin.close()
         self.process.stdout.close()
 
 
 class DecoderPool:
-    """A few workers, each serving one request at a time; who comes when all are busy waits.
+    """A pool of workers. Each handles one request at a time; requests wait while all are busy.
 
     Args:
-        workers: how many.
-        memory: bytes of address space for each.
+        workers: number of processes.
+        memory: limit of the address space of each, in bytes.
     """
 
     def __init__(self, workers: int = WORKERS, memory: int = MEMORY) -> None:
@@ -116,24 +119,26 @@ class DecoderPool:
             self.idle.put(Worker(memory))
 
     def ask(self, name: str, accepted: str, seconds: float, **request) -> tuple[dict, np.ndarray | None]:
-        """`worker.answer`, its refusals raised.
+        """Call `worker.handle` in a worker and raise the error it reports.
 
         Args:
-            name: of what is read, for messages.
-            accepted: what is, for messages.
+            name: of the input, for messages.
+            accepted: the accepted formats, for messages.
+            seconds: time limit.
 
         Raises:
-            FileNotFoundError, UnreadableImage: as the reader does, and when it takes too much time or memory or crashes.
+            FileNotFoundError: if a file does not exist.
+            UnreadableImage: if the reader refuses the input, crashes, or needs too much time or memory.
         """
         worker = self.idle.get()
         try:
-            if not worker.fit:  # it died with nothing to do
+            if not worker.fit:  # it died while idle
                 worker = self._replace(worker)
             record, pixels = worker.ask(seconds, **request)
         except WorkerDied as lost:
-            raise UnreadableImage(f"{name}: {lost}, and reading was given up. Accepted: {accepted}.") from lost
+            raise UnreadableImage(f"{name}: {lost}. Accepted: {accepted}.") from lost
         finally:
-            with contextlib.suppress(OSError):  # what cannot be started now may be for the next request
+            with contextlib.suppress(OSError):  # the next request tries again to start it
                 worker = worker if worker.fit else self._replace(worker)
             self.idle.put(worker)
         if "missing" in record:
@@ -141,8 +146,8 @@ class DecoderPool:
         if "refused" in record:
             raise UnreadableImage(record["refused"])
         if "exhausted" in record:
-            took = f"it took more than {worker.memory / 2**30:g} GiB of memory"
-            raise UnreadableImage(f"{name}: {took}, and reading was given up. Accepted: {accepted}.")
+            took = f"reading took more than {worker.memory / 2**30:g} GiB of memory"
+            raise UnreadableImage(f"{name}: {took}. Accepted: {accepted}.")
         if "failed" in record:
             raise RuntimeError(f"a reader failed:\n{record['failed']}")
         return record, pixels
@@ -153,32 +158,32 @@ class DecoderPool:
         return Worker(worker.memory)
 
     def close(self) -> None:
-        """End the workers that are idle."""
+        """Stop the idle workers."""
         while not self.idle.empty():
             self.idle.get().end()
 
 
 @lru_cache(maxsize=1)
 def decoder_pool() -> DecoderPool:
-    """The page's own, started when they are first asked for."""
+    """The page's pool, started on first use."""
     return DecoderPool()
 
 
 def read_slice(path: str) -> Scan:
-    """`brainmri.io.reading.read_slice` of a file."""
+    """Call `brainmri.io.reading.read_slice` in a worker."""
     record, pixels = decoder_pool().ask(Path(path).name, ACCEPTED, SLICE_SECONDS, call="read_slice", source=path)
     return scan_from_record(record["scan"], pixels)
 
 
 def read_study(paths: Sequence[str], assign: Mapping[int, int | None] | None = None) -> Scan:
-    """`brainmri.io.reading.read_study` of files."""
+    """Call `brainmri.io.reading.read_study` in a worker."""
     pairs = None if assign is None else list(assign.items())
     record, pixels = _request_study(call="read_study", source=list(paths), assign=pairs)
     return scan_from_record(record["scan"], pixels)
 
 
 def list_sequences(paths: Sequence[str]) -> tuple[Candidate, ...]:
-    """`brainmri.io.reading.list_sequences` of files."""
+    """Call `brainmri.io.reading.list_sequences` in a worker."""
     record, _ = _request_study(call="list_sequences", source=list(paths))
     return tuple(Candidate(**candidate) for candidate in record["candidates"])
 

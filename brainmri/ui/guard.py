@@ -1,4 +1,4 @@
-"""What Gradio would let through: endless bodies, fetching whatever for whomever, files that a browser runs."""
+"""Protection that Gradio lacks: limits on request bodies, fetches from public hosts only, files that browsers never run."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from brainmri.io.reading import MAX_BYTES
 from brainmri.ui.blocks import DISK_FULL, disk_is_full
 
 MAX_UPLOAD = 512 * 2**20  # bytes of one file
-MAX_UPLOADS = MAX_STUDY_BYTES + 2**24  # bytes of one upload of several files, with what the form adds
-MAX_REQUEST = 2 * MAX_BYTES  # bytes of any other request; a slice may come in it as a data: URL
+MAX_UPLOADS = MAX_STUDY_BYTES + 2**24  # bytes of an upload of several files, including the form
+MAX_REQUEST = 2 * MAX_BYTES  # bytes of any other request, which may hold a slice as a data: URL
 FETCH_SECONDS = 60
 FILE_ROUTE = re.compile("/gradio_api/file[=/](?P<path>.*)", re.DOTALL)
-# an upload or a result that a browser is made to open has no scripts, no origin and nothing to fetch
+# a file opened in a browser runs no scripts, has no origin and fetches nothing
 FILE_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; sandbox"
 
 
 class RequestGuard:
-    """ASGI middleware around all of Gradio's routes."""
+    """ASGI middleware that limits request bodies and sets security headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -40,12 +40,10 @@ class RequestGuard:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         file = FILE_ROUTE.match(scope["path"])
-        if file and file["path"].startswith(
-            ("http:", "https:")
-        ):  # Gradio would relay it, as this server's own and with whatever type it says
-            return await PlainTextResponse("Files of other servers are not served.", 403)(scope, receive, send)
+        if file and file["path"].startswith(("http:", "https:")):  # Gradio would proxy it
+            return await PlainTextResponse("Remote files are not served.", 403)(scope, receive, send)
         most = MAX_UPLOADS if scope["path"].endswith("/gradio_api/upload") else MAX_REQUEST
-        too_much = f"More than {most // 2**20} MiB came in one request."
+        too_much = f"Request too large: the limit is {most // 2**20} MiB."
         if int(Headers(scope=scope).get("content-length", 0)) > most:
             return await PlainTextResponse(too_much, 413)(scope, receive, send)
         came = 0
@@ -71,32 +69,32 @@ class RequestGuard:
         except Exception as error:
             if not disk_is_full(error):
                 raise
-            await PlainTextResponse(DISK_FULL, 507)(scope, receive, send)  # of an upload; nothing of an answer was sent yet
+            await PlainTextResponse(DISK_FULL, 507)(scope, receive, send)  # an upload; no response was sent yet
 
 
 class FetchRefused(Exception):
-    """An address that is not fetched from."""
+    """An input URL that must not be fetched."""
 
 
 class PublicTransport(httpx.AsyncBaseTransport):
-    """How Gradio fetches an input that is given as an address: from public hosts alone, as much as may be uploaded."""
+    """HTTP transport for inputs given as URLs: public hosts only, up to the upload limit."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer, its body bounded in bytes and time.
+        """Send a request and limit the response's body in bytes and time.
 
         Raises:
-            Refused: for a host that is not public, or an answer that is packed.
+            FetchRefused: if the host is not public or the response is compressed.
         """
         address = await public_address(request.url.host)
         request.headers["Accept-Encoding"] = "identity"
         response = await AsyncSecureTransport(address).handle_async_request(request)
         if "content-encoding" in response.headers:
-            raise FetchRefused("a packed answer came")
+            raise FetchRefused("the response is compressed")
         return httpx.Response(response.status_code, headers=response.headers, stream=LimitedStream(response.stream))
 
 
 class LimitedStream(httpx.AsyncByteStream):
-    """A stream that ends by an error when it is too long, or takes too long."""
+    """A stream that raises `FetchRefused` when it is too long or takes too long."""
 
     def __init__(self, stream: httpx.AsyncByteStream) -> None:
         self.stream, self.left, self.until = stream, MAX_UPLOAD, time.monotonic() + FETCH_SECONDS
@@ -105,7 +103,7 @@ class LimitedStream(httpx.AsyncByteStream):
         async for chunk in self.stream:
             self.left -= len(chunk)
             if self.left < 0 or time.monotonic() > self.until:
-                raise FetchRefused(f"more than {MAX_UPLOAD // 2**20} MiB or {FETCH_SECONDS} seconds came")
+                raise FetchRefused(f"the response exceeds {MAX_UPLOAD // 2**20} MiB or {FETCH_SECONDS} seconds")
             yield chunk
 
     async def aclose(self) -> None:
@@ -113,23 +111,23 @@ class LimitedStream(httpx.AsyncByteStream):
 
 
 async def public_address(host: str) -> str:
-    """The address of a host, which is then connected to and no other, so that a name cannot change its mind.
+    """Resolve a host to the address to connect to, so that a second DNS lookup cannot change it.
 
     Raises:
-        Refused: when any of its addresses is not of the public internet.
+        FetchRefused: if the host is unknown or any of its addresses is not public.
     """
     try:
         found = {entry[4][0] for entry in await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError as error:
-        raise FetchRefused("an unknown host") from error
+        raise FetchRefused("unknown host") from error
     for address in found:
         ip = ipaddress.ip_address(address.partition("%")[0])
-        embeds = ip.version == 6 and (ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96"))  # an IPv4 address
+        embeds = ip.version == 6 and (ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96"))  # embedded IPv4
         if not ip.is_global or ip.is_multicast or embeds:
-            raise FetchRefused("a host that is not public")
+            raise FetchRefused("the host is not public")
     return min(found)
 
 
 def install_public_transport() -> None:
-    """Make Gradio fetch by `PublicTransport`; its own way reads all that comes into memory and takes 100.64.0.0/10 for public."""
+    """Make Gradio fetch with `PublicTransport`; its own transport has no size limit and treats 100.64.0.0/10 as public."""
     processing_utils.async_transport = PublicTransport()

@@ -1,4 +1,4 @@
-"""What the page may run: the models it offers, their networks kept warm, and the part that needs an accelerator."""
+"""The available models, their loaded networks, and the functions that need an accelerator."""
 
 from __future__ import annotations
 
@@ -23,34 +23,37 @@ from brainmri.io.scan import Scan
 from brainmri.zoo.entry import ModelEntry
 from brainmri.zoo.registry import DEFAULT, LoadedModel, embedded, find_entry, pins
 
-ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # as the package below reads it
+ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # parsed as `spaces` does
 if ZERO_GPU:
-    import spaces  # wants to be there before anything touches CUDA, which imports do not
+    import spaces  # must be imported before CUDA is initialised
 
 log = logging.getLogger(__name__)
 
-# what a visitor may choose: the zoo, and what whoever runs the page added to it
+# the zoo, and models added with --models
 available_models: dict[str, ModelEntry] = {}
-# set while the page answers already and its networks are still being loaded
+# set while the page is up and its networks are still loading
 models_loading = threading.Event()
 _load_lock = threading.Lock()
 
 
 def set_available_models(sources: list[str]) -> None:
-    """Offer the zoo, pulling what was published and is not at hand, and other entries: folders, OWNER/NAME on the Hub."""
+    """Make the zoo and `sources` (local folders, Hub repos) available; published entries are downloaded if missing."""
     available_models.clear()
     for source in [*sorted({*embedded(), *pins()}), *sources]:
         available_models[source] = find_entry(source)
 
 
 def get_model(name: str, device: str = "auto") -> LoadedModel:
-    """A network that is offered, kept for the next request; nobody else's name makes the server load or fetch anything.
+    """An available model, loaded once and kept.
 
-    On ZeroGPU it has to be loaded before the page is launched: what lies on CUDA then, the processes with a GPU find there.
+    On ZeroGPU, models must be loaded before the page is launched; the processes with a GPU inherit them.
+
+    Raises:
+        ValueError: if `name` is not available; nothing is loaded or downloaded then.
     """
     if name not in available_models:
         raise ValueError(f"unknown model {name!r}; choose from {', '.join(available_models)}")
-    with _load_lock:  # whoever comes while a network is loaded waits for it instead of loading it too
+    with _load_lock:  # load once; others wait
         return _load_model(name, device)
 
 
@@ -60,29 +63,29 @@ def _load_model(name: str, device: str) -> LoadedModel:
 
 
 def retry_on_cpu_if_oom(work: Callable) -> Callable:
-    """The same work, done again on the CPU when the accelerator's memory is full."""
+    """Decorator: run a function again on the CPU when the accelerator is out of memory."""
 
     @wraps(work)
     def done(*arguments):
         try:
             return work(*arguments)
-        except RuntimeError as error:  # CUDA has a type of its own for it, Apple's has not
+        except RuntimeError as error:  # CUDA has its own error type, MPS has not
             if "out of memory" not in str(error):
                 raise
-            log.warning("the accelerator's memory is full: this request is answered by the CPU")
-        gc.collect()  # what the failed attempt left, now that no traceback holds it
+            log.warning("accelerator out of memory; running this request on the CPU")
+        gc.collect()  # free the failed attempt, which no traceback holds now
         torch.cuda.empty_cache()
         return work(*arguments, device="cpu")
 
     return done
 
 
-# names go in rather than networks, since ZeroGPU runs these in another process
+# these take names, not networks, since ZeroGPU runs them in another process
 
 
 @retry_on_cpu_if_oom
 def analyse_slice(scan: Scan, segmenter: str, classifier: str, threshold: float | None, device: str = "auto") -> Finding:
-    """The finding of one slice."""
+    """Analyse one slice."""
     return _pipeline(segmenter, classifier, threshold, device)(scan)
 
 
@@ -90,7 +93,7 @@ def analyse_slice(scan: Scan, segmenter: str, classifier: str, threshold: float 
 def explain_slice(
     scan: Scan, segmenter: str, classifier: str, threshold: float | None, device: str = "auto"
 ) -> tuple[Explanation, Stability]:
-    """Why the verdict on a slice is what it is, and how stable its outline."""
+    """Explain the verdict on a slice and test how stable its outline is."""
     pipe = _pipeline(segmenter, classifier, threshold, device)
     mask = pipe(scan).mask
     return explain(pipe.classifier, scan.pixels, mask), stability(pipe.segmenter, scan.pixels, pipe.mask_threshold)
@@ -98,7 +101,7 @@ def explain_slice(
 
 @retry_on_cpu_if_oom
 def compare_models(scan: Scan, names: list[str], device: str = "auto") -> list[Opinion]:
-    """What each of the models says of a slice."""
+    """Run several models on a slice."""
     return compare({name: get_model(name, device) for name in names}, scan.pixels)
 
 
@@ -106,12 +109,12 @@ def compare_models(scan: Scan, names: list[str], device: str = "auto") -> list[O
 def analyse_study(
     scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Progress | None = None, device: str = "auto"
 ) -> Study:
-    """The findings of a study; `progress` is told the slices done and their number."""
+    """Analyse a study; `progress` is called with the slices done and their number."""
     return _pipeline(segmenter, classifier, threshold, device).study(scan, progress)
 
 
 def check(name: str) -> Check:
-    """How a model answers the self-check on this machine."""
+    """Verify a model's output on this machine."""
     return selfcheck.check(get_model(name))
 
 

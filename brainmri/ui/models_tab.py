@@ -1,4 +1,4 @@
-"""What is known of each model: figures, reliability, where it fails, its card; and whether it computes here what it should."""
+"""The Models tab: metrics, reliability diagrams, failure cases and model card of each model, and the self-check."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from brainmri.zoo.registry import DEFAULT
 
 log = logging.getLogger(__name__)
 
-MAX_CARD_CHARS = 50_000  # characters of a card that are shown
+MAX_CARD_CHARS = 50_000  # longer cards are cut
 FRONT_MATTER = re.compile(r"\A---\r?\n.*?\r?\n---\r?\n", re.DOTALL)
 TASK_LABELS = {("segmentation",): "mask", ("classification",): "verdict"}
-FAILURES_NOTE = """The same patients; groups and worst patients on three sequences, slice by slice. Tumours are grouped by their pixels
-over all slices, slices in order from the neck upwards. Slice Dice is over slices with tumour, the verdict by slice at 0.5."""
-RELIABILITY_NOTE = """Where the verdict says 80 %, four of five slices should show a tumour: the dots should lie on the dashed line. The
-larger a dot, the more slices; whiskers are 95 % intervals over patients, none where all agree; the review band is shaded."""
+FAILURES_NOTE = """The same patients. Groups and worst patients: three sequences, slice by slice. Tumours are grouped by their
+number of pixels, slices by their position from the neck upwards. Slice Dice is the mean over slices with tumour; the verdict
+threshold is 0.5."""
+RELIABILITY_NOTE = """If the probability is 80%, four out of five slices should show a tumour: the dots should lie on the
+dashed line. Larger dots stand for more slices. Whiskers are 95% confidence intervals over patients; the review band is shaded."""
 
 
 def safe_html(markdown: str, shift: int = 2) -> str:
-    """Markdown to HTML that is safe from whomever it comes: no raw HTML, no pictures, links to the web alone.
+    """Render untrusted Markdown as safe HTML: no raw HTML, no images, links to http and https only.
 
     Args:
-        shift: levels by which headings are lowered, to fit under the page's own.
+        markdown: the text.
+        shift: number of levels to lower headings by, to fit under the page's own.
     """
     renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = renderer.parse(markdown)
@@ -39,91 +41,88 @@ def safe_html(markdown: str, shift: int = 2) -> str:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + shift)}"
         for child in token.children or ():
-            if child.type == "image":  # its words stay; a picture from elsewhere would tell on the visitor
+            if child.type == "image":  # keep its text; a remote image would expose the visitor
                 child.type, child.content, child.children = "text", child.content and f"[{child.content}]", None
             elif child.type == "link_open":
                 child.attrs = _link_attributes(str(child.attrs["href"]))
     html = renderer.renderer.render(tokens, renderer.options, {})
-    scrolls = '<div class="table" role="group" aria-label="Table" tabindex="0"><table>'  # by keyboard too, where it is narrow
+    scrolls = '<div class="table" role="group" aria-label="Table" tabindex="0"><table>'  # scrollable by keyboard
     return html.replace("<table>", scrolls).replace("</table>", "</table></div>")
 
 
 def _link_attributes(address: str) -> dict:
-    """A link's attributes; none where it leads to a file beside the card or to an address that is not the web's."""
+    """A link's attributes; none for local files and other schemes than http and https."""
     web = address.startswith(("https://", "http://"))
     return {"href": address, "target": "_blank", "rel": "noopener noreferrer nofollow"} if web else {}
 
 
 def card_html(entry: ModelEntry) -> str:
-    """The entry's card without its front matter, folded up."""
+    """The model card without its front matter, collapsed."""
     path = entry.folder / CARD
     if not path.is_file():
-        return "<p>This entry has no card.</p>"
+        return "<p>This model has no card.</p>"
     with path.open(encoding="utf-8", errors="replace") as handle:
         text = handle.read(MAX_CARD_CHARS + 1)
-    cut = "\n\n*The rest of this card is too long to be shown.*" if len(text) > MAX_CARD_CHARS else ""
+    cut = "\n\n*The model card is too long; the rest is not shown.*" if len(text) > MAX_CARD_CHARS else ""
     body = safe_html(FRONT_MATTER.sub("", text[:MAX_CARD_CHARS], count=1) + cut)
-    return f"<details class='card'><summary>The whole card</summary>{body}</details>"
+    return f"<details class='card'><summary>Model card</summary>{body}</details>"
 
 
 def figures_html(entry: ModelEntry) -> str:
-    """Its figures, reliability diagrams and failures, as far as they were measured and stored."""
+    """Metrics, reliability diagrams and failure cases, if stored with the entry."""
     if not entry.metrics:
-        return "<p>Not measured.</p>"
+        return "<p>No metrics available.</p>"
     variants = entry.metrics["variants"]
     first = variants[THREE_SEQUENCES]
     counts = f"{first['patients']:,} patients, {first['slices']:,} slices"
-    protocol = f"<p>{counts}: {escape(entry.metrics['protocol'])}. In brackets 95 % intervals over patients.</p>"
+    protocol = f"<p>{counts}: {escape(entry.metrics['protocol'])}. Brackets: 95% confidence intervals over patients.</p>"
     parts = [protocol, safe_html(figure_table(variants))]
     if "classification" in entry.tasks:
-        parts.append("<h3>Can its probabilities be believed?</h3>")
+        parts.append("<h3>Calibration</h3>")
         shown = [variant for variant in VARIANTS if RELIABILITY in variants.get(variant, {})]
         figures = "".join(
             f"<figure>{reliability_svg(entry, variant)}<figcaption>{VARIANTS[variant]}</figcaption></figure>" for variant in shown
         )
-        numbers = f"<details><summary>The numbers</summary>{safe_html(reliability_table(variants))}</details>"
+        numbers = f"<details><summary>Table</summary>{safe_html(reliability_table(variants))}</details>"
         diagrams = f"<p>{RELIABILITY_NOTE}</p><div class='diagrams'>{figures}</div>{numbers}"
-        parts.append(diagrams if shown else "<p>The reliability diagram was not stored with this entry.</p>")
-    parts.append("<h3>Where it fails</h3>")
+        parts.append(diagrams if shown else "<p>No reliability diagram available.</p>")
+    parts.append("<h3>Failure cases</h3>")
     if FAILURES in first:
         parts += [f"<p>{FAILURES_NOTE}</p>", safe_html(failure_tables(variants))]
     else:
-        parts.append("<p>Where it fails was not stored with this entry.</p>")
+        parts.append("<p>No failure analysis available.</p>")
     return "".join(parts)
 
 
 def model_html(entry: ModelEntry) -> str:
-    """What the page tells of one entry, which may be a stranger's: whatever it holds is escaped or checked."""
+    """The page's description of one entry. Entries are untrusted: everything is escaped or checked."""
     does = TASK_LABELS.get(entry.tasks, "mask and verdict")
     try:
         figures = figures_html(entry)
     except Exception:
-        log.exception("the figures of %s cannot be shown", entry.folder)
-        figures = "<p>Its measured figures are not of this layout, so they are not shown.</p>"
+        log.exception("cannot show the metrics of %s", entry.folder)
+        figures = "<p>The metrics have an unknown format and are not shown.</p>"
     return f"""
 <article class="model"><h2>{escape(entry.name)} <small>{does} · {entry.parameters:,} parameters</small></h2>
 <p>{escape(entry.summary)}</p>{figures}{card_html(entry)}</article>"""
 
 
 def run_selfcheck(name: str) -> str:
-    """Whether a model computes on this machine what it did when it was released, in a sentence."""
-    with errors_as_messages("The check could not be made"):
+    """Verify a model's output on this machine against the stored one; return a sentence."""
+    with errors_as_messages("Could not verify this model"):
         found = check(name)
-    state, sign = ("well", "✓") if found.well else ("ill", "✗")
+    state, sign = ("passed", "✓") if found.well else ("failed", "✗")
     return f"<p class='{state}'><span aria-hidden='true'>{sign}</span> {escape(found.sentence)}.</p>"
 
 
 def models_tab() -> None:
-    """The tab's components and events, in the Blocks at hand."""
+    """Add the tab's components and events to the current Blocks."""
     with gr.Row(equal_height=False, elem_classes="panes"):
         with gr.Column(scale=4, min_width=320):
             chosen = gr.Dropdown(model_choices(), value=DEFAULT, label="Model")
-            button = gr.Button("Check this machine", size="sm", elem_id="selfcheck")
+            button = gr.Button("Verify on this machine", size="sm", elem_id="selfcheck")
         with gr.Column(scale=6, min_width=320):
-            gr.Markdown(
-                "The check asks the model about a bundled synthetic slice, here and now, and compares with the answer that was "
-                "stored when it was released."
-            )
+            gr.Markdown("Runs the model on a bundled synthetic slice and compares the output with the one stored at release.")
             answer = gr.HTML(elem_id="selfcheck-answer", elem_classes="verdict-box", padding=False)
     shown = gr.HTML(model_html(available_models[DEFAULT]), elem_id="model", elem_classes="verdict-box", padding=False)
     chosen.input(lambda name: (model_html(available_models[name]), None), chosen, [shown, answer], **PRIVATE)

@@ -1,4 +1,4 @@
-"""What the server says of itself: which models it offers, and whether it is well."""
+"""The server's own endpoints, `/models` and `/health`, and loading the models at start."""
 
 import logging
 import platform
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 def models() -> list[dict]:
-    """List the models on offer: what each does, how large it is, how well it was measured to work and under which licence it is.
+    """List the available models with their tasks, size, metrics and licence.
 
     Returns:
-        models: for each its name (as endpoints take it), tasks, parameters, summary, metrics, licence, and whether it is default
+        models: name (as the endpoints take it), tasks, parameters, summary, metrics, licence and whether it is the default
     """
     return [
         {**describe(entry), "name": name, "default": name == DEFAULT, "metrics": headline_metrics(entry)}
@@ -36,7 +36,7 @@ def models() -> list[dict]:
 
 
 def headline_metrics(entry: ModelEntry) -> dict | None:
-    """The measured figures in short, on all three sequences; None where nothing was measured."""
+    """The main metrics on three sequences; None if nothing was measured."""
     if not entry.metrics:
         return None
     measured = entry.metrics["variants"].get(THREE_SEQUENCES, {})
@@ -46,19 +46,19 @@ def headline_metrics(entry: ModelEntry) -> dict | None:
 
 @cache
 def default_selfcheck() -> Check:
-    """How the default network answered the self-check when it was first asked."""
+    """The self-check of the default model, run once."""
     return check(get_model(DEFAULT))
 
 
 def health() -> dict:
-    """Say whether the server is well: does it compute what it should, with which versions, on which device, since when?
+    """Report the server's health: self-check, versions, device, models and uptime.
 
     Returns:
-        health: status (starting, ok or drifted), uptime in seconds, versions, device, models and where each is from, self-check
+        health: status (starting, ok or drifted), uptime in seconds, versions, device, models with their sources, self-check
     """
     found = None if models_loading.is_set() else default_selfcheck()
     return {
-        "status": "models_loading" if found is None else "ok" if found.well else "drifted",
+        "status": "starting" if found is None else "ok" if found.well else "drifted",
         "uptime_s": round(time.monotonic() - STARTED, 1),
         "versions": {
             "brainmri": brainmri.__version__,
@@ -73,16 +73,16 @@ def health() -> dict:
 
 
 def health_route(request: Request) -> JSONResponse:
-    """`health` as a plain GET; 503 while the networks are being loaded, and where the self-check drifted."""
+    """`health` as a plain GET; 503 while the models are loading and if the self-check drifted."""
     found = health()
     return JSONResponse(found, status_code=200 if found["status"] == "ok" else 503)
 
 
 def load_models() -> None:
-    """Load what is offered, check the default, and let each be run by what is fastest here; log where each came from.
+    """Load the available models, run the self-check of the default, and select each model's fastest backend.
 
     Raises:
-        ValueError: for weights that are damaged or do not fit their net.
+        ValueError: if weights are damaged or do not fit their network.
     """
     for name, entry in available_models.items():
         device, origin = get_model(name).device.type, source(entry)
@@ -98,6 +98,6 @@ def load_models() -> None:
 
 
 def service_endpoints() -> None:
-    """`/models` and `/health` for programs, in the Blocks at hand."""
+    """Add the endpoints `/models` and `/health` to the current Blocks."""
     gr.api(models, api_name="models", queue=False)
     gr.api(health, api_name="health", queue=False)

@@ -1,4 +1,4 @@
-"""One slice: upload, verdict, gallery, downloads; and the endpoint `/predict`."""
+"""The Slice tab and the endpoint `/predict`: upload, verdict, gallery, downloads."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ EXAMPLES = {
     "healthy-ventricles": "Healthy, ventricles",
     "healthy-high": "Healthy, high slice",
 }
-EMPTY = empty_state("Upload a slice or choose an example; the verdict appears here.")
+EMPTY = empty_state("Upload a slice or pick an example to see the verdict.")
 
 
 def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None) -> tuple:
-    """Look for a lower-grade glioma in one axial brain MR slice: verdict, mask, overlay. A research demo, not for diagnosis.
+    """Detect and outline a lower-grade glioma in one axial brain MRI slice. Research demo, not for diagnosis.
 
     Args:
-        image: the slice, a PNG, JPEG or TIFF file; red is pre-contrast T1, green FLAIR, blue post-contrast T1; grey is FLAIR
+        image: slice as PNG, JPEG or TIFF; red = pre-contrast T1, green = FLAIR, blue = post-contrast T1; greyscale = FLAIR
         segmenter: name of the model that draws the mask
-        classifier: name of the model that gives the verdict
-        threshold: of the mask, on the probability map, 0.05 to 0.95; the segmenter's own when left out
+        classifier: name of the model that predicts the verdict
+        threshold: mask threshold on the probability map, 0.05 to 0.95; default: the segmenter's own
 
     Returns:
         record: verdict (tumour, no tumour or review) with its reason, probability, outlined area, warnings and provenance
-        pictures: captioned views of the slice, the mask and the probability map
-        mask: PNG of the slice's size, 255 where tumour is outlined, else 0
-        overlay: PNG, the outline on the slice
-        finding: JSON file of the record
+        pictures: images of the slice, the mask and the probability map, with captions
+        mask: PNG of the slice's size, 255 inside the outline, else 0
+        overlay: PNG of the slice with the outline
+        finding: the record as a JSON file
     """
     if not image:
-        raise gr.Error("No slice came; upload one or choose an example.", duration=15, print_exception=False)
-    with errors_as_messages("This slice was refused"):
+        raise gr.Error("Please upload a slice or pick an example.", duration=15, print_exception=False)
+    with errors_as_messages("Could not analyse this slice"):
         record_upload_size([image])
         scan = read_slice(image)
         record_scan_size(scan)
@@ -65,7 +65,7 @@ def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, thr
 
 
 def analyse(image: str | None, segmenter: str, classifier: str, threshold: float) -> tuple:
-    """`predict` for the page: the verdict in words, and the results shown."""
+    """Run `predict` for the page and show the results."""
     if image is None:
         return clear()
     record, pictures, *files = predict(image, segmenter, classifier, threshold)
@@ -73,30 +73,30 @@ def analyse(image: str | None, segmenter: str, classifier: str, threshold: float
 
 
 def explain(image: str | None, segmenter: str, classifier: str, threshold: float) -> tuple:
-    """Why the verdict is what it is, and whether the outline stands small changes; slower, so after the verdict."""
+    """Explain the verdict and test the outline's stability. This is slower, so it runs after the verdict."""
     if image is None:
         return None, None
-    with errors_as_messages("This slice was refused"):
+    with errors_as_messages("Could not analyse this slice"):
         record_upload_size([image])
         scan = read_slice(image)
         record_scan_size(scan)
         explanation, stability = explain_slice(scan, segmenter, classifier, threshold)
     pictures = [
-        (heat_picture(scan.pixels, explanation.saliency), "What the verdict looked at"),
-        (heat_picture(scan.pixels, stability.share), f"How often each pixel was outlined in {stability.runs} tries"),
+        (heat_picture(scan.pixels, explanation.saliency), "Evidence map (class activation)"),
+        (heat_picture(scan.pixels, stability.share), f"Stability: how often each pixel is outlined in {stability.runs} runs"),
     ]
     return f"{explanation.sentence} {stability.sentence}", pictures
 
 
 def clear() -> tuple:
-    """The tab's outputs before any analysis."""
+    """Reset the tab's outputs."""
     return EMPTY, gr.Column(visible=False), None, None, None, None, None, None, None
 
 
 def finding_html(record: dict) -> str:
-    """The verdict as the page shows it, from `Finding.record()`."""
+    """The verdict box for a `Finding.record()`."""
     area, pixels = record["area_px"], record["height"] * record["width"]
-    outlined = f"{area:,} of {pixels:,} pixels ({100 * area / pixels:.1f} %)" if area else "nothing"
+    outlined = f"{area:,} of {pixels:,} pixels ({100 * area / pixels:.1f}%)" if area else "nothing"
     out_of_distribution = (
         record["ood"] and record["ood"]["out_of_distribution"]
     )  # a probability of tumour in what is no brain would mislead
@@ -105,7 +105,7 @@ def finding_html(record: dict) -> str:
 
 
 def slice_tab() -> None:
-    """The tab's components and events, in the Blocks at hand."""
+    """Add the tab's components and events to the current Blocks."""
     examples = {ASSETS / "examples" / f"{stem}.png": label for stem, label in EXAMPLES.items()}
     examples = {path: label for path, label in examples.items() if path.is_file()}
     paths = [str(path) for path in examples]
@@ -116,7 +116,7 @@ def slice_tab() -> None:
     with gr.Row(equal_height=False, elem_classes="panes", elem_id="panes"):
         with gr.Column(scale=4, min_width=320):
             upload = gr.File(label="Slice (PNG, JPEG or TIFF)", file_types=list(SUFFIXES), type="filepath", height=130)
-            gr.Markdown("Or choose an example. All are **synthetic**, of no patient.", visible=bool(paths))
+            gr.Markdown("Or pick an example. All examples are **synthetic**, not from patients.", visible=bool(paths))
             samples = gr.Gallery(
                 list(zip(paths, examples.values(), strict=True)), show_label=False, columns=3, object_fit="contain",
                 height="auto", allow_preview=False, interactive=False, buttons=[], format="png",
@@ -134,7 +134,7 @@ def slice_tab() -> None:
                 with gr.Row(elem_id="downloads", elem_classes="downloads"):
                     names = ("Mask", "Overlay", "Finding")
                     files = [gr.DownloadButton(f"↓ {name}", size="md", min_width=90) for name in names]
-                with gr.Accordion("Why, and how stable", open=True):
+                with gr.Accordion("Explanation and stability", open=True):
                     why = gr.Markdown(elem_id="why", min_height=40)
                     reasons = gr.Gallery(
                         show_label=False, columns=2, object_fit="contain", height="auto", format="png", buttons=["fullscreen"],
@@ -153,11 +153,10 @@ def slice_tab() -> None:
         switched.then(**run),
     ]
     for analysis in runs:
-        analysis.failure(clear, None, outputs, **PRIVATE)  # nothing of an earlier slice stays beside a refused one
+        analysis.failure(clear, None, outputs, **PRIVATE)  # show no earlier result beside a refused slice
         analysis.success(None, None, None, js=SCROLL_TO_RESULT % "verdict", **PRIVATE)
         analysis.success(explain, inputs, [why, reasons], api_visibility="private", show_progress_on=why, **GPU)
     upload.clear(clear, None, outputs, cancels=runs, **PRIVATE)
 
-    # the endpoint for programs: the same function without the page's dressing
     own, endpoint = threshold_input(), gr.Button(visible=False)
     endpoint.click(predict, [upload, segmenter, classifier, own], [record, pictures, *files], api_name="predict", **GPU)

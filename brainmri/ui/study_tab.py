@@ -1,4 +1,4 @@
-"""A whole study: upload, which sequence is which, verdict, viewer, measured lesions, downloads; and the endpoint `/study`."""
+"""The Study tab and the endpoint `/study`: upload, choice of sequences, verdict, viewer, lesions, downloads."""
 
 from __future__ import annotations
 
@@ -34,11 +34,9 @@ from brainmri.zoo.registry import DEFAULT
 
 EXAMPLE = ASSETS / "examples" / "study-flair.nii.gz"
 CHANNELS = (FLAIR, PRE, POST)  # in the order of the fields
-ABSENT = -1  # of the fields of the T1 sequences, which may be left out
-EMPTY = empty_state("Upload a study or choose the example; the verdict appears here.")
-ASK = empty_state(
-    "It cannot be told which of these is the FLAIR. Please choose it in the fields beside, then press <b>Analyse</b>."
-)
+ABSENT = -1  # value of a T1 field without a sequence
+EMPTY = empty_state("Upload a study or pick the example to see the verdict.")
+ASK = empty_state("Cannot tell which sequence is the FLAIR. Please select it, then press <b>Analyse</b>.")
 MOUNT = """
 const mount = () => element.querySelectorAll(".study-viewer").forEach(mountStudyViewer);
 mount();
@@ -50,25 +48,25 @@ def study(
     files: list[str], segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None,
     flair: int | None = None, pre: int | None = None, post: int | None = None, progress=gr.Progress(),
 ) -> tuple:  # fmt: skip
-    """Look for a lower-grade glioma in a brain MR study: verdict, lesions, masks, report. A research demo, not for diagnosis.
+    """Detect and outline lower-grade gliomas in a brain MRI study, with a report. Research demo, not for diagnosis.
 
     Args:
         files: a zip, NIfTI volumes, DICOM files, a multi-page TIFF, or slices named <case>_<number>
         segmenter: name of the model that draws the mask
-        classifier: name of the model that gives the verdict
-        threshold: of the mask, on the probability map, 0.05 to 0.95; the segmenter's own when left out
-        flair: which of the volumes or series is the FLAIR, counted from 0; told by names and descriptions when left out
-        pre: which is the pre-contrast T1; only looked at when flair is given
-        post: which is the post-contrast T1; only looked at when flair is given
+        classifier: name of the model that predicts the verdict
+        threshold: mask threshold on the probability map, 0.05 to 0.95; default: the segmenter's own
+        flair: index of the FLAIR among the volumes or series, from 0; default: detected from names and descriptions
+        pre: index of the pre-contrast T1; used only if flair is given
+        post: index of the post-contrast T1; used only if flair is given
 
     Returns:
         record: verdict (tumour, no tumour or review) with its reason, lesions, a row for each slice, warnings and provenance
-        everything: zip with report, masks, table, montage and record
-        report: HTML with slices to flip through; fetches nothing
+        everything: zip of report, masks, table, montage and record
+        report: self-contained HTML report with a slice viewer
     """
     if not files:
-        raise gr.Error("No study came; upload one or choose the example.", duration=15, print_exception=False)
-    with errors_as_messages("This study was refused"):
+        raise gr.Error("Please upload a study or pick the example.", duration=15, print_exception=False)
+    with errors_as_messages("Could not analyse this study"):
         scan, found = _analyse(files, segmenter, classifier, threshold, (flair, pre, post), progress)
         packed, report, record = _write_files(scan, found)
         return record, packed, report
@@ -84,28 +82,28 @@ def _analyse(files, segmenter, classifier, threshold, chosen, progress) -> tuple
     def slices(done: int, total: int) -> None:
         progress((done, total), desc="Analysing", unit="slices")
 
-    # ZeroGPU runs the analysis in another process, from where no progress can be told
+    # on ZeroGPU the analysis runs in another process and cannot report progress
     return scan, analyse_study(scan, segmenter, classifier, threshold, None if ZERO_GPU else slices)
 
 
 def _write_files(scan: Scan, found: Study) -> tuple[str, str, dict]:
-    """Everything in one zip, the report, and the record as it was written: with what could not be written, and why."""
+    """Write the zip and the report; return their paths and the written record, which has the warnings of writing."""
     folder = make_output_folder() / safe_stem(scan.name, "study")
     files = write_study(scan, found, folder)
     return str(pack(files, folder.with_suffix(".zip"))), str(files[0]), json.loads(files[-1].read_text(encoding="utf-8"))
 
 
 def detect_sequences(files: list[str] | None) -> tuple:
-    """What was uploaded, for the fields of the sequences: shown where there is something to choose."""
+    """Fill the sequence fields with the uploaded volumes or series; show them if there is a choice."""
     if not files:
         return clear_sequences()
-    with errors_as_messages("This study was refused"):
+    with errors_as_messages("Could not analyse this study"):
         candidates = list_sequences(files)
     choices = [(candidate.label, index) for index, candidate in enumerate(candidates)]
-    told_as = {candidate.channel: index for index, candidate in enumerate(candidates)}
-    absent = {FLAIR: [], PRE: [("not there", ABSENT)], POST: [("not there", ABSENT)]}
+    detected = {candidate.channel: index for index, candidate in enumerate(candidates)}
+    absent = {FLAIR: [], PRE: [("none", ABSENT)], POST: [("none", ABSENT)]}
     fields = [
-        gr.Dropdown([*absent[channel], *choices], value=told_as.get(channel, None if channel == FLAIR else ABSENT))
+        gr.Dropdown([*absent[channel], *choices], value=detected.get(channel, None if channel == FLAIR else ABSENT))
         for channel in CHANNELS
     ]
     return gr.Column(visible=bool(choices)), *fields
@@ -119,11 +117,11 @@ def analyse(
     files: list[str] | None, segmenter: str, classifier: str, threshold: float, flair: int | None, pre: int | None,
     post: int | None, progress=gr.Progress(),
 ) -> tuple:  # fmt: skip
-    """`study` for the page: the verdict in words, the viewer, and the results shown."""
+    """Run `study` for the page and show the results."""
     if not files:
         return clear()
-    with errors_as_messages("This study was refused"):
-        if flair is None and list_sequences(files):  # there is something to choose, and it was not
+    with errors_as_messages("Could not analyse this study"):
+        if flair is None and list_sequences(files):  # the user has to choose
             return ASK, *clear()[1:]
         scan, found = _analyse(files, segmenter, classifier, threshold, (flair, pre, post), progress)
         packed, report, record = _write_files(scan, found)
@@ -136,12 +134,12 @@ def analyse(
 
 
 def clear() -> tuple:
-    """The tab's outputs before any analysis."""
+    """Reset the tab's outputs."""
     return EMPTY, gr.Column(visible=False), None, None, None, None
 
 
 def study_tab() -> None:
-    """The tab's components and events, in the Blocks at hand."""
+    """Add the tab's components and events to the current Blocks."""
     with gr.Row(equal_height=False, elem_classes="panes"):
         with gr.Column(scale=4, min_width=320):
             upload = gr.File(
@@ -151,9 +149,7 @@ def study_tab() -> None:
                 height=150,
                 elem_id="study-upload",
             )
-            example = gr.Button(
-                "Example: a synthetic FLAIR volume", size="sm", visible=EXAMPLE.is_file(), elem_id="study-example"
-            )
+            example = gr.Button("Example: synthetic FLAIR volume", size="sm", visible=EXAMPLE.is_file(), elem_id="study-example")
             with gr.Column(visible=False, elem_id="sequences") as asked:
                 fields = [gr.Dropdown([], label=SEQUENCES[channel], interactive=True) for channel in CHANNELS]
             segmenter, classifier, threshold = model_fields()
@@ -163,7 +159,7 @@ def study_tab() -> None:
             with gr.Column(visible=False) as results:
                 viewer = gr.HTML(js_on_load=viewer_script() + MOUNT, elem_id="study-viewer", padding=False)
                 with gr.Row(elem_classes="downloads", elem_id="study-downloads"):
-                    files = [gr.DownloadButton(f"↓ {name}", size="md", min_width=90) for name in ("Everything (zip)", "Report")]
+                    files = [gr.DownloadButton(f"↓ {name}", size="md", min_width=90) for name in ("All files (zip)", "Report")]
                 with gr.Accordion("Record and provenance", open=False):
                     record = gr.JSON(label="Study", show_label=False)
 
@@ -179,7 +175,7 @@ def study_tab() -> None:
         switched.then(**run),
     ]
     for analysis in (*runs, chosen, uploaded):
-        analysis.failure(clear, None, outputs, **PRIVATE)  # nothing of an earlier study stays beside a refused one
+        analysis.failure(clear, None, outputs, **PRIVATE)  # show no earlier result beside a refused study
     for analysis in runs:
         analysis.success(None, None, None, js=SCROLL_TO_RESULT % "study-verdict", **PRIVATE)
     upload.clear(clear, None, outputs, cancels=runs, **PRIVATE).then(clear_sequences, None, [asked, *fields], **PRIVATE)

@@ -1,9 +1,9 @@
-"""The process in which the page decodes uploads, so that none of them can hang or crash the server.
+"""The process that decodes uploads, so that none can hang or crash the server.
 
-    python -m brainmri.ui.worker BYTES      # of memory that it may take
+    python -m brainmri.ui.worker BYTES      # memory limit
 
-Answers a request at a time until its input ends: a line of JSON in, a line of JSON out, and after that of a scan its pixels, raw
-float32. Nothing is pickled; torch and gradio are not imported.
+Handles one request at a time until its input ends: a line of JSON in, a line of JSON out, followed by a scan's pixels as raw
+float32. Nothing is pickled. torch and gradio are not imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import BinaryIO
 
-import nibabel  # noqa: F401  the readers' own late imports, made before the first request
+import nibabel  # noqa: F401  imported lazily by the readers; loaded before the first request
 import numpy as np
 import pydicom.pixels  # noqa: F401
 
@@ -32,7 +32,7 @@ READERS = {"read_slice": read_slice, "read_study": read_study, "list_sequences":
 
 
 def record_from_scan(scan: Scan) -> dict:
-    """A scan but for its pixels as JSON can hold it; `scan_from_record` is the way back."""
+    """A scan without its pixels as JSON types; `scan_from_record` is the inverse."""
     return json.loads(json.dumps(asdict(replace(scan, pixels=None)), default=_to_json))
 
 
@@ -41,7 +41,7 @@ def _to_json(value: np.ndarray | Path) -> list | str:
 
 
 def scan_from_record(record: dict, pixels: np.ndarray) -> Scan:
-    """The scan of a record, equal to the one that was read in every field."""
+    """Rebuild the scan from its record and pixels."""
     geometry = record["geometry"]
     if geometry is not None:
         instances = tuple(Instance(**{**one, "path": Path(one["path"])}) for one in geometry["instances"])
@@ -52,7 +52,7 @@ def scan_from_record(record: dict, pixels: np.ndarray) -> Scan:
 
 
 def limit_memory(bytes_: int) -> None:
-    """As far as the system can: Linux can, elsewhere the time limit alone holds. No core is dumped, which would hold pixels."""
+    """Limit the address space where the system supports it (Linux). Disable core dumps, which would hold pixels."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -60,13 +60,16 @@ def limit_memory(bytes_: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (bytes_, bytes_))
 
 
-def answer(call: str, source: str | list[str], assign: list | None = None) -> tuple[dict, np.ndarray | None]:
-    """What a reader says, as a record, and a scan's pixels.
+def handle(call: str, source: str | list[str], assign: list | None = None) -> tuple[dict, np.ndarray | None]:
+    """Call a reader.
 
     Args:
         call: name of the reader.
-        source: what it takes.
-        assign: for `read_study`, the pairs of its mapping, which JSON could not key by numbers.
+        source: its file or files.
+        assign: for `read_study`, its mapping as pairs, since JSON has no integer keys.
+
+    Returns:
+        The result or the error as a record, and a scan's pixels.
     """
     try:
         if call == "list_sequences":
@@ -82,21 +85,21 @@ def answer(call: str, source: str | list[str], assign: list | None = None) -> tu
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether memory was what failed, at whatever depth a reader caught it."""
+    """Whether the error, or any error before it, is a MemoryError."""
     while error is not None and not isinstance(error, MemoryError):
         error = error.__context__
     return error is not None
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer until the requests end."""
+    """Handle requests until the input ends."""
     answers.write(b"{}\n")  # ready
     answers.flush()
     for line in requests:
         request = json.loads(line)
-        # whoever asked ends it in time; this is for a worker whose server was killed
+        # the server enforces the time limit; this is for a worker whose server was killed
         faulthandler.dump_traceback_later(2 * request.pop("seconds"), exit=True)
-        record, pixels = answer(**request)
+        record, pixels = handle(**request)
         answers.write(json.dumps(record).encode() + b"\n")
         if pixels is not None:
             answers.write(memoryview(np.ascontiguousarray(pixels)).cast("B"))
@@ -106,10 +109,10 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def main() -> None:
     limit_memory(int(sys.argv[1]))
-    logging.disable()  # what libraries say of a file may quote it; what a reader has to say is in its answer
+    logging.disable()  # messages of libraries may quote the file
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a decoder prints is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of decoders must not mix with responses
     with contextlib.suppress(BrokenPipeError):
         serve(sys.stdin.buffer, answers)
 

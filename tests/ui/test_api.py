@@ -153,7 +153,7 @@ def test_the_endpoints_are_mcp_tools_and_nothing_else_is(page_url):
     tools, answer, refusal = asyncio.run(talk())
     assert [tool.name for tool in tools] == ENDPOINTS
     predict = tools[0]
-    assert predict.description.startswith("Look for a lower-grade glioma in one axial brain MR slice")
+    assert predict.description.startswith("Detect and outline a lower-grade glioma in one axial brain MRI slice")
     assert "Returns: record: verdict (tumour, no tumour or review)" in predict.description
     assert predict.inputSchema["required"] == ["image"]
     segmenters = ["effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg", "resunet-lgg", "resunet-paper"]
@@ -271,7 +271,7 @@ def test_the_log_tells_what_was_asked_and_nothing_of_who_asked(logged, tmp_path)
         (uploaded,) = httpx.post(url + "gradio_api/upload", files={"files": file}).json()
     shutil.rmtree(Path(uploaded).parent)  # as after its time is over
     assert "Please upload it again." in ask(uploaded)
-    assert "it was logged" in ask("/srv/Planted^Patient.png")
+    assert "error was logged" in ask("/srv/Planted^Patient.png")
     assert httpx.get(url + "gradio_api/file=/srv/Planted^Patient.png").status_code in (403, 404)
 
     lines = [json.loads(line) for line in stop()]

@@ -1,0 +1,41 @@
+"""Fixtures of the browser tests."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.support.browsing import ARGUMENTS, CHROMIUM, visiting
+
+AXE = "4.14.1"  # of axe-core
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser, page_url):
+    with visiting(browser, page_url) as visit:
+        yield visit
+
+
+@pytest.fixture(scope="session")
+def axe(pytestconfig) -> str:
+    """The source of axe-core, installed by npm once and kept in pytest's cache."""
+    folder = pytestconfig.cache.mkdir(f"axe-core-{AXE}")
+    script = folder / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.is_file():
+        if not (npm := shutil.which("npm")):
+            pytest.skip("needs npm, which brings axe-core (apt install npm)")
+        command = [npm, "install", "--prefix", folder, "--ignore-scripts", "--no-audit", "--no-fund", f"axe-core@{AXE}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        if done.returncode:
+            pytest.skip(f"npm could not install axe-core {AXE}: {done.stderr.strip()[-200:]}")
+    return script.read_text(encoding="utf-8")
