@@ -1,19 +1,19 @@
-"""What several test modules share."""
+"""Settings and fixtures of the whole test suite."""
 
 import os
 import tempfile
 
 import pytest
 
-# the suite runs in two processes, and torch would take every core for each of them and for each server they start
+# the suite runs in two processes; by default, torch would use all cores in each of them and in each server they start
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# nor should every process time the runtimes again; test_runtime does without this
+# no process benchmarks the backends at its start; tests/zoo/test_backends.py removes this
 os.environ.setdefault("BRAINMRI_RUNTIME", "torch")
 
 
 @pytest.fixture(scope="session")
 def page_url():
-    """The real page on a free port, launched with the options it is served with."""
+    """URL of the real page on a free port, launched with the options of `app.py`."""
     with tempfile.TemporaryDirectory() as cache, pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", cache)
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")

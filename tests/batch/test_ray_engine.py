@@ -20,6 +20,8 @@ import torch
 from brainmri.__main__ import main
 from brainmri.batch.ray_engine import ATTEMPTS, _Actor, shares
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "assets" / "examples"
 STUDIES = [f"study-{number}" for number in range(8)]

@@ -15,6 +15,8 @@ from brainmri.io.scan import Scan
 from tests.support import mutants
 from tests.support.fuzz import fuzz
 
+pytestmark = pytest.mark.slow
+
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=40)
 KINDS = arrays.scalar_dtypes() | st.just(np.dtype(object)) | st.just(np.dtype("U3"))
 BEGINNINGS = (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0")

@@ -16,6 +16,8 @@ from brainmri.zoo.nets import EffUNet
 from train import classifier, segmenter
 from train.distributed import sync_batch_norm
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SMOKE = ["--smoke", "--precision", "float32", "--device", "cpu"]
 EXACT = ["--frozen", "--dropout", "0"]  # without batch-norm training and dropout, only rounding can differ

@@ -15,6 +15,8 @@ from train.datasets.lgg import find_slices
 from train.phantoms import write_phantom_dataset
 from train.release import quantise
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

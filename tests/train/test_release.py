@@ -20,6 +20,8 @@ from train.release.card import describe_stage
 from train.release.publish import entry_files
 from train.release.release import OUT_OF_FOLD, recipe, release
 
+pytestmark = pytest.mark.slow
+
 SMOKE = ["--smoke", "--precision", "float32"]
 
 

@@ -17,6 +17,8 @@ from train.loop import choose_precision
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
 
+pytestmark = pytest.mark.slow
+
 SMOKE = ["--smoke", "--precision", "float32"]
 
 

@@ -26,6 +26,8 @@ from gradio_client.utils import QueueError, Status
 import brainmri
 from tests.support import phantom
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "assets" / "examples" / "large-lesion.png"
 STUDY = ROOT / "assets" / "examples" / "study-flair.nii.gz"

@@ -27,6 +27,8 @@ from brainmri.ui import decoding
 from brainmri.ui.decoding import DecoderPool
 from tests.support.phantom import PHANTOM, images, nifti, save, zip_of
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
 SLICE = str(EXAMPLES / "large-lesion.png")
 

@@ -16,6 +16,8 @@ from PIL import Image
 
 from brainmri.ui import guard
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "assets" / "examples" / "large-lesion.png"
 SCRIPT = b"<html><script>alert(document.domain)</script></html>"
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(document.domain)'/>"

@@ -16,6 +16,8 @@ from skimage import data
 
 import brainmri
 
+pytestmark = pytest.mark.slow
+
 STUDY = Path(__file__).parents[2] / "assets" / "examples" / "study-flair.nii.gz"
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
 

@@ -21,6 +21,8 @@ from brainmri.ui.cache import delete_expired
 from brainmri.zoo.registry import DEFAULT
 from tests.support.serving import ROOT, served
 
+pytestmark = pytest.mark.slow
+
 SLICE = ROOT / "assets" / "examples" / "large-lesion.png"
 STUDY = ROOT / "assets" / "examples" / "study-flair.nii.gz"
 
