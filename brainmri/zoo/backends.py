@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from huggingface_hub.constants import HF_HOME
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from brainmri._version import __version__
 from brainmri.zoo.entry import INT8, ModelEntry, file_sha256
@@ -279,7 +280,7 @@ def load_openvino():
 def to_openvino(module: InferenceModule, size: int):
     """A network as an OpenVINO graph, for any number of views (V, 3, size, size)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # values that depend on the size are constants here
+        warnings.simplefilter("ignore", TracerWarning)  # values that depend on the size are constants here
         return load_openvino().convert_model(module, example_input=torch.zeros(2, 3, size, size), input=[(-1, 3, size, size)])
 
 

@@ -299,19 +299,19 @@ def read_entry(folder: str | Path) -> ModelEntry:
 
 def _read_ood(config: dict) -> OodConfig:
     spec = FeatureSpec(**{name: tuple(indices) for name, indices in config["feature_spec"].items()})
-    return OodConfig(**config | {"feature_spec": spec})
+    return OodConfig(**{**config, "feature_spec": spec})
 
 
 def _read_training(config: dict) -> Training:
-    stages = [
-        TrainingStage(**stage | {"command": tuple(stage["command"]), "unites": tuple(stage.get("unites", ()))})
+    stages = tuple(
+        TrainingStage(**{**stage, "command": tuple(stage["command"]), "unites": tuple(stage.get("unites", ()))})
         for stage in config.get("stages", ())
-    ]
-    return Training(**config | {"stages": tuple(stages)})
+    )
+    return Training(**{**config, "stages": stages})
 
 
 def _read_fusion(config: dict) -> Fusion:
-    return Fusion(**config | {"review": _pair(config["review"])})
+    return Fusion(**{**config, "review": _pair(config["review"])})
 
 
 def _pair(values: list) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""The only room that talks to the Hugging Face Hub: an entry's files from a repo, whole and checked, and a folder to a repo.
+"""Download entries from the Hugging Face Hub and publish them; no other module uses the Hub.
 
 Everything goes through the public `huggingface_hub` client, its cache and its environment (`HF_HOME`, `HF_TOKEN`,
-`HF_HUB_OFFLINE`, `HF_ENDPOINT`). What goes wrong comes out as a `HubError` whose message is one sentence.
+`HF_HUB_OFFLINE`, `HF_ENDPOINT`). Failures are raised as `HubError`, with a message of one sentence.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from pathlib import Path
 from brainmri.zoo.entry import CARD, CONFIG, SPLIT, WEIGHTS, file_sha256, read_entry
 
 LOGIN = "`hf auth login` or HF_TOKEN"
-ATTEMPTS = 2  # a file that arrives broken is fetched once more, then refused
+ATTEMPTS = 2  # a damaged download is repeated once, then refused
 
 
 class HubError(RuntimeError):
-    """A repo could not be read or written; the message says why in one sentence."""
+    """A repo cannot be read or written."""
 
 
 class HubUnreachable(HubError):
-    """The Hub did not answer and nothing usable lies in the local cache."""
+    """The Hub does not answer, and the local cache has no copy."""
 
 
 def fetch(repo: str, revision: str | None = None, token: str | None = None, cached_only: bool = False) -> Path:
-    """Download what is missing of an entry and check it; all its files are of one commit.
+    """Download the missing files of an entry and check all of them; they are from one commit.
 
     Args:
         repo: "owner/name".
-        revision: branch, tag or commit; the main branch when None. A full commit that is cached needs no network.
-        token: for private and gated repos; the one that `hf auth login` or `HF_TOKEN` gave when None.
-        cached_only: don't ask the Hub.
+        revision: branch, tag or commit; None for the main branch. A cached full commit needs no connection.
+        token: for private and gated repos; None for the token of `hf auth login` or `HF_TOKEN`.
+        cached_only: use only the local cache.
 
     Returns:
         The folder in the local cache.
 
     Raises:
-        HubUnreachable: when neither the Hub nor the cache has it.
-        HubError: when the repo is missing, closed, not in this layout, or broken twice in a row.
+        HubUnreachable: if the Hub does not answer and the cache has no copy.
+        HubError: if the repo is missing or closed, does not have this layout, or is damaged twice in a row.
     """
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -48,7 +48,7 @@ def fetch(repo: str, revision: str | None = None, token: str | None = None, cach
     config = get(CONFIG, revision)
     commit = config.parent.name
     get(WEIGHTS, commit)
-    for name in (SPLIT, CARD):  # good to have; somebody else's repo may lack them
+    for name in (SPLIT, CARD):  # optional: other people's repos may lack them
         try:
             get(name, commit)
         except HubError as error:
@@ -65,7 +65,7 @@ def fetch(repo: str, revision: str | None = None, token: str | None = None, cach
 
 
 def cached(folder: Path) -> tuple[str, str] | None:
-    """OWNER/NAME and commit of a folder that `fetch` gave; None for any other."""
+    """OWNER/NAME and commit of a folder in the local cache; None for any other folder."""
     repo = folder.parents[1].name
     if folder.parent.name != "snapshots" or not repo.startswith("models--"):
         return None
@@ -73,28 +73,28 @@ def cached(folder: Path) -> tuple[str, str] | None:
 
 
 def _download(repo: str, name: str, revision: str | None, token: str | None, cached_only: bool) -> Path:
-    """One file, compared with the hash under which the Hub keeps it."""
+    """Download one file and check it against its hash on the Hub."""
     from huggingface_hub import hf_hub_download
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
             path = Path(hf_hub_download(repo, name, revision=revision, token=token, local_files_only=cached_only))
         except Exception as error:
-            if attempt < ATTEMPTS and _passing(error):
+            if attempt < ATTEMPTS and _is_transient(error):
                 continue
-            raise _explained(error, repo, name, revision) from error
+            raise _explain_download_error(error, repo, name, revision) from error
         if _intact(path):
             return path
-        # nobody may find it in the cache again
+        # remove it from the cache
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         if cached_only:
             raise HubUnreachable(f"the cached {name} of {repo} is damaged and was removed")
-    raise HubError(f"{repo}: {name} came damaged {ATTEMPTS} times in a row and was thrown away; try again later")
+    raise HubError(f"{repo}: {name} was damaged in {ATTEMPTS} downloads in a row and was removed; try again later")
 
 
 def _intact(path: Path) -> bool:
-    """Whether a cached file has the content its name in the cache promises: SHA-256 if large, Git's blob hash otherwise."""
+    """Whether a cached file matches its name in the cache: its SHA-256 if it is large, else its Git blob hash."""
     name = path.resolve().name
     if len(name) == 64:
         return file_sha256(path) == name
@@ -102,21 +102,21 @@ def _intact(path: Path) -> bool:
 
 
 def git_blob_hash(content: bytes) -> str:
-    """Hex SHA-1 under which Git, hence the Hub, keeps a small file."""
+    """The hex SHA-1 of a small file in Git and on the Hub."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def _passing(error: Exception) -> bool:
-    """Whether asking again may help: a broken transfer or a server in trouble, not a refusal."""
+def _is_transient(error: Exception) -> bool:
+    """Whether a retry may help: a broken transfer or a server error, but not a refusal."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500 or error.response.status_code in (408, 429)
-    return isinstance(error, OSError) and not isinstance(error, LocalEntryNotFoundError)  # the client has retried the latter
+    return isinstance(error, OSError) and not isinstance(error, LocalEntryNotFoundError)  # the client already retried the latter
 
 
-def _explained(error: Exception, repo: str, name: str, revision: str | None) -> HubError:
-    """The client's error as one sentence that says what to do."""
+def _explain_download_error(error: Exception, repo: str, name: str, revision: str | None) -> HubError:
+    """The client's error as one sentence with advice."""
     from huggingface_hub import errors
 
     what = f"{name} of {repo}" + (f" at {revision}" if revision else "")
@@ -130,7 +130,7 @@ def _explained(error: Exception, repo: str, name: str, revision: str | None) -> 
         case errors.RemoteEntryNotFoundError():
             return HubError(f"{repo} is not a model of this layout: {name} is missing")
         case errors.HFValidationError():
-            return HubError(f"{repo!r} is no name of a Hub repo; OWNER/NAME is accepted")
+            return HubError(f"expected OWNER/NAME, got {repo!r}")
         case errors.LocalEntryNotFoundError() if isinstance(error.__cause__, errors.HfHubHTTPError):
             return HubUnreachable(
                 f"the Hub answered {error.__cause__.response.status_code} for {what}, and it is not in the local cache"
@@ -140,20 +140,21 @@ def _explained(error: Exception, repo: str, name: str, revision: str | None) -> 
         case errors.HfHubHTTPError():
             status = error.response.status_code
             if status in (401, 403):
-                return HubError(f"the Hub refused {what} (status {status}); a token that may read it is needed: {LOGIN}")
+                return HubError(f"the Hub refused {what} (status {status}); use a token with read access: {LOGIN}")
             return HubUnreachable(f"the Hub answered {status} for {what}; try again later")
     return HubUnreachable(f"{what} could not be downloaded ({type(error).__name__}: {str(error).splitlines()[0]})")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What a publication did.
+    """The result of `publish`.
 
     Attributes:
-        commit: 40-hex commit that the repo's main branch is at now; None after a dry run of a new or changed repo.
+        repo: "owner/name".
+        commit: the 40-hex commit of the repo's main branch; None after a dry run with changes.
         sent: files uploaded, or to be uploaded after a dry run.
-        kept: files that were there already, byte for byte.
-        removed: files that the repo had beside these.
+        kept: files that the repo already had, byte for byte.
+        removed: other files that the repo had.
     """
 
     repo: str
@@ -172,20 +173,22 @@ def publish(
     private: bool = False,
     dry_run: bool = False,
 ) -> Published:
-    """Make a repo hold exactly these files, in one commit, uploading only what it lacks.
+    """Make a repo contain exactly these files, in one commit; upload only changed files.
 
     Args:
+        repo: "owner/name".
         files: content by path in the repo.
-        tag: for the commit. A tag stays where it is: changed files want a new one.
-        space: a Gradio Space rather than a model.
-        private: when the repo has to be created.
+        tag: of the commit. An existing tag is never moved: changed files need a new one.
+        space: publish a Gradio Space instead of a model.
+        private: create a private repo, if there is none yet.
         dry_run: change nothing.
 
     Raises:
-        HubError: when the Hub cannot be reached or refuses, or the tag stands at other files.
+        HubError: if the Hub cannot be reached or refuses, or the tag exists with other files.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.hf_api import RepoFile
 
     api = HfApi(library_name="brainmri")
     kind = "space" if space else "model"
@@ -193,20 +196,20 @@ def publish(
         if not dry_run:
             api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, space_sdk="gradio" if space else None)
         try:
-            there = {f.path: f.lfs.sha256 if f.lfs else f.blob_id
-                     for f in api.list_repo_tree(repo, recursive=True, repo_type=kind) if hasattr(f, "blob_id")}  # fmt: skip
+            tree = api.list_repo_tree(repo, recursive=True, repo_type=kind)
+            existing = {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in tree if isinstance(f, RepoFile)}
             head = api.repo_info(repo, repo_type=kind).sha
             tags = {t.name: t.target_commit for t in api.list_repo_refs(repo, repo_type=kind).tags}
         except RepositoryNotFoundError:
             if not dry_run:
                 raise
-            there, head, tags = {}, None, {}
-        kept = tuple(sorted(path for path, content in files.items() if path in there and _same(content, there[path])))
+            existing, head, tags = {}, None, {}
+        kept = tuple(sorted(path for path, content in files.items() if path in existing and _same(content, existing[path])))
         sent = tuple(sorted(set(files) - set(kept)))
-        removed = tuple(sorted(set(there) - set(files) - {".gitattributes"}))
+        removed = tuple(sorted(set(existing) - set(files) - {".gitattributes"}))
         changed = bool(sent or removed)
         if tag in tags and (changed or tags[tag] != head):
-            raise HubError(f"{repo} has {tag} already, with other files: raise the version to publish these")
+            raise HubError(f"{repo} already has {tag} with other files; raise the version to publish these")
         if changed and not dry_run:
             operations = [CommitOperationAdd(path, files[path]) for path in sent]
             operations += [CommitOperationDelete(path) for path in removed]
@@ -216,26 +219,26 @@ def publish(
     except HubError:
         raise
     except Exception as error:
-        raise _unpublished(error, repo) from error
+        raise _explain_publish_error(error, repo) from error
     return Published(repo=repo, commit=None if changed and dry_run else head, sent=sent, kept=kept, removed=removed)
 
 
-def _same(content: Path | bytes, there: str) -> bool:
-    """Whether content has the hash under which the Hub keeps a file: 64 hex digits if large, 40 otherwise."""
+def _same(content: Path | bytes, digest: str) -> bool:
+    """Whether content has a hash of the Hub: 64 hex digits for a large file, 40 for a small one."""
     data = content.read_bytes() if isinstance(content, Path) else content
-    return there == (hashlib.sha256(data).hexdigest() if len(there) == 64 else git_blob_hash(data))
+    return digest == (hashlib.sha256(data).hexdigest() if len(digest) == 64 else git_blob_hash(data))
 
 
-def _unpublished(error: Exception, repo: str) -> HubError:
+def _explain_publish_error(error: Exception, repo: str) -> HubError:
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     if isinstance(error, LocalTokenNotFoundError):
-        return HubError(f"publishing {repo} needs a token that may write: {LOGIN}")
+        return HubError(f"publishing {repo} needs a token with write access: {LOGIN}")
     refusal = error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error  # as failed uploads are wrapped
     if isinstance(refusal, HfHubHTTPError):
         status = refusal.response.status_code
         if status in (401, 403):
-            return HubError(f"the Hub refused to publish {repo} (status {status}); a token that may write is needed: {LOGIN}")
-        return HubError(f"the Hub answered {status} while publishing {repo}; run it again, only what is missing is uploaded")
+            return HubError(f"the Hub refused to publish {repo} (status {status}); use a token with write access: {LOGIN}")
+        return HubError(f"the Hub answered {status} while publishing {repo}; run it again; only missing files are uploaded")
     first = str(error).splitlines()[0] if str(error) else ""
     return HubError(f"{repo} could not be published ({type(error).__name__}: {first}); run the command again")

@@ -1,15 +1,14 @@
-"""What makes every network of `brainmri.zoo.nets` loadable from the Hub, and pushable to it, without the rest of this package."""
+"""The base class of the networks in `brainmri.zoo.nets`, with `from_pretrained` and `push_to_hub`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from brainmri.zoo import hub
-from brainmri.zoo.entry import CONFIG, load_weights, new_config, read_entry, save_entry
+from brainmri.zoo.entry import load_weights, new_config, read_config, read_entry, save_entry
 from brainmri.zoo.nets.base import Network, Output
 from brainmri.zoo.preprocess import Preprocess
 
@@ -19,17 +18,16 @@ class PretrainedNet(
     PyTorchModelHubMixin,
     Network,
     library_name="brainmri",
-    license="cc-by-nc-sa-4.0",
     tags=["medical", "mri", "brain"],
 ):
-    """A network with `from_pretrained`, `save_pretrained` and `push_to_hub`, in this project's layout.
+    """A network with `from_pretrained`, `save_pretrained` and `push_to_hub`, in the layout of `brainmri.zoo.entry`.
 
-    `from_pretrained(FOLDER or "owner/name")` loads strictly, checks the hash and returns the network in eval mode. What
-    `push_to_hub` writes, `brainmri.load("owner/name")` reads: the description it came with, or a fresh one; figures
-    measured on other weights, and their answer to the self-check, are left out.
+    `from_pretrained(FOLDER or "owner/name")` loads strictly, checks the hash and returns the network in eval mode. `push_to_hub`
+    writes a repo that `brainmri.load("owner/name")` reads, with the description the network was loaded with, or a new one.
+    Changed weights lose their metrics and self-check. The card names no licence: the owner of the weights chooses it.
 
     Attributes:
-        tasks: what it does, for the entry it becomes.
+        tasks: "segmentation", "classification" or both.
     """
 
     tasks: tuple[str, ...] = ()
@@ -47,26 +45,30 @@ class PretrainedNet(
         cls, *, model_id, revision=None, cache_dir=None, force_download=False, local_files_only=False, token=None, **arguments
     ):
         if cache_dir is not None or force_download:
-            raise ValueError("cache_dir and force_download are not taken here: HF_HOME chooses the cache, and files are checked")
+            raise ValueError(
+                "expected neither cache_dir nor force_download; set HF_HOME to choose the cache, whose files are checked anyway"
+            )
         folder = Path(model_id) if Path(model_id).is_dir() else hub.fetch(model_id, revision, token, local_files_only)
         entry = read_entry(folder)
         if entry.net != cls.__name__:
-            raise ValueError(f"{model_id} holds a {entry.net}; load it by {entry.net}.from_pretrained or brainmri.load")
+            raise ValueError(
+                f"expected a {cls.__name__}, but {model_id} holds a {entry.net}; use {entry.net}.from_pretrained or brainmri.load"
+            )
         arguments = {**entry.arguments, **arguments}
         net = cls(**arguments)
         load_weights(net, entry)
-        description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        net._hub_mixin_config = description | {"arguments": arguments}  # the mixin kept the arguments alone
+        net._hub_mixin_config = read_config(folder) | {"arguments": arguments}  # the mixin stores only the arguments
         return net
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        config = dict(self._hub_mixin_config or {})
-        if "net" not in config:  # built by hand: what the mixin kept are the constructor's arguments
+        stored = self._hub_mixin_config
+        config: dict = dict(stored) if isinstance(stored, dict) else {}
+        if "net" not in config:  # not loaded by from_pretrained: the mixin stores the constructor's arguments
             config = new_config(
                 name=save_directory.name, net=type(self).__name__, tasks=self.tasks, arguments=config, preprocess=Preprocess()
             )
         before = config.get("sha256")
         entry = save_entry(save_directory, self, config, split={})
-        of_other_weights = {key: {} for key in ("metrics", "selfcheck") if config.get(key)}
-        if entry.sha256 != before and of_other_weights:
-            save_entry(save_directory, self, config | of_other_weights, split={})
+        outdated: dict = {key: {} for key in ("metrics", "selfcheck") if config.get(key)}
+        if entry.sha256 != before and outdated:
+            save_entry(save_directory, self, config | outdated, split={})

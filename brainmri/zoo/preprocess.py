@@ -1,8 +1,7 @@
-"""The one deterministic preprocessing, used by training, evaluation and serving alike, and its inverse.
+"""The deterministic preprocessing of training, evaluation and inference, and its inverse.
 
-`Preprocess` travels with the weights in `config.json`. Training inserts its augmentation between `place` and
-`normalise`; nothing here is random and nothing here is written twice. Plain torch rather than MONAI, whose random
-transforms do the augmentation: the geometry and its inverse stay explicit in one small record, and serving needs no MONAI.
+`Preprocess` is stored with the weights in `config.json`. Training inserts its augmentation between `place` and `normalise`. The
+module uses torch, not MONAI, so that inference does not need MONAI and the inverse needs only one small record, `Placement`.
 """
 
 from __future__ import annotations
@@ -12,41 +11,41 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:  # torch is imported where it works, so that reading the zoo takes a moment, not seconds
+if TYPE_CHECKING:  # torch is imported on use, so that the zoo can be listed quickly
     import torch
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where an image stands on the network's grid, all that `Preprocess.restore` needs.
+    """Where an image is on the network's grid; `Preprocess.restore` needs nothing else.
 
     The crop box is in pixels of the image, the placed box in pixels of the network's square grid.
     """
 
     image: tuple[int, int]  # H, W of the image
-    crop: tuple[int, int, int, int]  # top, left, height, width of what was cut out of the image
-    placed: tuple[int, int, int, int]  # top, left, height, width of where it went
+    crop: tuple[int, int, int, int]  # top, left, height, width of the crop
+    placed: tuple[int, int, int, int]  # top, left, height, width on the grid
 
 
 def head_box(unit: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0), smallest: float = 0.5) -> tuple[int, int, int, int]:
-    """The box around the head: what is brighter than the background, with a margin of 4 %.
+    """The bounding box of the head, with a margin of 4%.
 
-    Scaling the head rather than the field of view to the network's grid spends its pixels on the head, and makes
-    a tight crop and a wide field of view look alike. A row or column counts when over 3 % of it is foreground, so
-    speckle and a letter in a corner don't; an image without clear borders keeps its full frame.
+    Scaling the head to the network's grid, instead of the field of view, makes tight crops and wide fields of view look alike. A
+    row or column belongs to the head if over 3% of it is foreground, which excludes speckle and letters in a corner. An image
+    without clear borders keeps its full frame.
 
     Args:
         unit: (H, W, 3) float32 in [0, 1].
         spacing: between rows and between columns, in a common unit.
-        smallest: neither side shrinks below this share of the image's longer side (as far as the image goes), so
-            that the small cross-sections at the top of a head are not blown up.
+        smallest: the minimum of each side, as a share of the image's longer side and limited by the image, so that
+            small cross-sections at the top of a head are not enlarged.
 
     Returns:
         top, left, height, width in pixels.
     """
     height, width = unit.shape[:2]
-    mean = (unit[..., 0] + unit[..., 1] + unit[..., 2]) / 3  # over so short an axis numpy's mean takes ten times as long
+    mean = (unit[..., 0] + unit[..., 1] + unit[..., 2]) / 3  # numpy's mean over so short an axis takes ten times as long
     foreground = mean > 0.15 * np.percentile(mean, 99)
     longer = max(height * spacing[0], width * spacing[1])
     box = []
@@ -67,10 +66,9 @@ class Preprocess:
 
     Args:
         size: side of the network's square grid, a multiple of 32.
-        crop: cut the head out first (see `head_box`); else the whole frame is placed.
-        normalise: "slice" standardises each placed slice by the mean and population standard deviation over all its
-            pixels and channels, which serves a lone slice and a volume alike; "volume" takes them over the batch,
-            to measure what the choice costs.
+        crop: crop to the head first (see `head_box`); otherwise the whole frame is used.
+        normalise_over: "slice" standardises each placed slice by the mean and population standard deviation over all its pixels
+            and channels, which works for single slices and volumes; "volume" uses those of the batch, for comparison.
     """
 
     size: int = 160
@@ -79,20 +77,20 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if self.size % 32:
-            raise ValueError(f"size {self.size} is not a multiple of 32")
+            raise ValueError(f"expected a size that is a multiple of 32, got {self.size}")
         if self.normalise_over not in ("slice", "volume"):
-            raise ValueError(f"normalise_over is 'slice' or 'volume', not {self.normalise_over!r}")
+            raise ValueError(f"expected normalise_over to be 'slice' or 'volume', got {self.normalise_over!r}")
 
     def config(self) -> dict:
-        """What `config.json` keeps; `Preprocess(**config)` is the way back."""
+        """What `config.json` stores; `Preprocess(**config)` reads it."""
         return asdict(self)
 
     def placement(self, unit: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> Placement:
-        """Where `place` puts an image: proportions kept, centred, the longer side filling the grid.
+        """Where `place` puts an image: centred, with its aspect ratio, the longer side filling the grid.
 
         Args:
             unit: (H, W, 3) float32 in [0, 1].
-            spacing: between rows and between columns, in a common unit; the networks know square pixels only.
+            spacing: between rows and between columns, in a common unit; the networks expect square pixels.
         """
         top, left, tall, wide = head_box(unit, spacing) if self.crop else (0, 0, *unit.shape[:2])
         sides = tall * spacing[0], wide * spacing[1]
@@ -104,7 +102,7 @@ class Preprocess:
         )
 
     def place(self, channels: Tensor, placement: Placement) -> Tensor:
-        """Resize and pad with black; antialiased, so that a large upload does not alias.
+        """Resize with antialiasing and pad with black.
 
         Args:
             channels: (C, H, W) float32, an image in [0, 1] or a mask of zeros and ones.
@@ -132,24 +130,24 @@ class Preprocess:
     def __call__(
         self, unit: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0), device: str | torch.device = "cpu"
     ) -> tuple[Tensor, Placement]:
-        """(H, W, 3) float32 in [0, 1] to what `normalise` takes, (3, size, size) in [0, 1], and its placement.
+        """(H, W, 3) float32 in [0, 1] to the input of `normalise`, (3, size, size) in [0, 1], and its placement.
 
         Args:
             spacing: between rows and between columns, in a common unit.
-            device: what resizes, and keeps the result. A GPU does it while the CPU goes on to the next slice.
+            device: where the image is resized, and the result stays. A GPU works while the CPU prepares the next slice.
         """
         import torch
 
         placement = self.placement(unit, spacing)
         channels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(unit, 2, 0), dtype=np.float32))
-        if torch.device(device).type == "cuda" and torch.cuda.is_initialized():  # ZeroGPU's main process imitates one
-            channels = channels.pin_memory()  # from where the copy does not hold up the CPU
+        if torch.device(device).type == "cuda" and torch.cuda.is_initialized():  # ZeroGPU's main process only emulates CUDA
+            channels = channels.pin_memory()  # so that the copy does not block the CPU
         return self.place(channels.to(device, non_blocking=True), placement), placement
 
     def restore(self, probability: Tensor, placement: Placement) -> Tensor:
-        """Put a probability map back on the grid of the uploaded image.
+        """Put a probability map back on the grid of the image.
 
-        Resized before it is thresholded: resizing a mask loses thin structures.
+        Restore before thresholding: resizing a mask loses thin structures.
 
         Args:
             probability: (1, size, size) float in [0, 1], on the network's grid.

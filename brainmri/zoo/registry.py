@@ -1,7 +1,7 @@
-"""The zoo: which models there are, where each lies, and how to load one.
+"""The model zoo: list the models, find one, and load it.
 
-A name is looked for among the embedded copies (`brainmri/weights/`), then on the Hub at the commit pinned in
-`weights/hub.json`, whose files the local cache may hold already. A folder or an OWNER/NAME on the Hub stands for itself.
+A name stands for an embedded copy in `brainmri/weights/`, or else for a repo on the Hub at the commit in `weights/hub.json`,
+which may already be in the local cache. A model name can also be a local folder or OWNER/NAME on the Hub.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from brainmri.zoo.hub_mixin import PretrainedNet
 
 EMBEDDED = Path(__file__).parents[1] / "weights"
-PINS = "hub.json"  # beside the embedded entries: repo, 40-hex revision and weight SHA-256 of each published one
+PINS = "hub.json"  # the published entries: repo, 40-hex revision, SHA-256
 OWNER, RUNTIME = "BRAINMRI_HUB_OWNER", "BRAINMRI_RUNTIME"
 DEFAULT = "effunet-pair-lgg"
 
@@ -33,9 +33,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A network ready to predict: in eval mode, on its device, with its entry, and its gate where it has one.
+    """A network ready for inference.
 
-    `run` gives what is asked of the network by whatever runtime suits; `net` is the network itself, in torch.
+    Attributes:
+        entry: its description.
+        net: the network in torch, in eval mode, on the device.
+        device: where it is.
+        backend: runs the network, by torch or a faster backend.
+        ood: its out-of-distribution detector; None without one.
     """
 
     entry: ModelEntry
@@ -46,25 +51,25 @@ class LoadedModel:
 
 
 def embedded() -> dict[str, ModelEntry]:
-    """The entries that lie in this package, by name."""
+    """The entries in this package, by name."""
     entries = [read_entry(folder) for folder in sorted(EMBEDDED.iterdir()) if (folder / CONFIG).is_file()]
     return {entry.name: entry for entry in entries}
 
 
 def pins() -> dict[str, dict]:
-    """`repo`, `revision` (a commit), `sha256` of the weights and names of checked `files` of each published entry, by name."""
+    """For each published entry, by name: `repo`, `revision` (a commit), `sha256` of the weights, names of checked `files`."""
     path = EMBEDDED / PINS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def list_models(task: str | None = None) -> list[ModelEntry]:
-    """The entries at hand, by name: embedded, or published and in the local cache. Asks no network.
+    """The available entries, sorted by name: embedded, or published and in the local cache. Needs no connection.
 
     Args:
-        task: "segmentation" or "classification" to list only the entries that do it.
+        task: "segmentation" or "classification", to list only the entries with this task.
 
     Raises:
-        ValueError: for another task.
+        ValueError: for any other task.
     """
     if task is not None and task not in TASKS:
         raise ValueError(f"unknown task {task!r}; choose from {', '.join(TASKS)}")
@@ -78,15 +83,15 @@ def list_models(task: str | None = None) -> list[ModelEntry]:
 
 
 def find_entry(source: str | Path, revision: str | None = None) -> ModelEntry:
-    """The entry of a name, a folder in the layout, or an OWNER/NAME on the Hub, downloaded where it is not at hand.
+    """The entry for a name, a model folder, or OWNER/NAME on the Hub; downloaded if necessary.
 
-    `BRAINMRI_HUB_OWNER` takes names from that owner's repos instead, and `revision` from another commit, tag or
-    branch; where the Hub then cannot be reached, an embedded copy serves, and a warning says so.
+    With `BRAINMRI_HUB_OWNER`, names stand for that owner's repos; `revision` selects a commit, tag or branch. If the Hub cannot
+    be reached then, the embedded copy is used, with a warning.
 
     Raises:
-        ValueError: for an unknown name, listing those there are, or a folder that is not in the layout.
-        FileNotFoundError: when the folder lacks a file.
-        brainmri.zoo.hub.HubError: when the Hub has to be asked and does not give it.
+        ValueError: for an unknown name, or a folder without this layout.
+        FileNotFoundError: if the folder lacks a file.
+        brainmri.zoo.hub.HubError: if the Hub is needed and the download fails.
     """
     name = str(source)
     known = embedded()
@@ -102,10 +107,10 @@ def find_entry(source: str | Path, revision: str | None = None) -> ModelEntry:
         except hub.HubUnreachable as error:
             if name not in known:
                 raise
-            log.warning("%s; the embedded copy of %s serves instead", error, name)
+            log.warning("%s; the embedded copy of %s is used instead", error, name)
             return known[name]
     if revision:
-        raise ValueError(f"{name} was not published yet, so it has no revision {revision!r}; set {OWNER}, or give OWNER/NAME")
+        raise ValueError(f"{name} is not published, so it has no revision {revision!r}; set {OWNER}, or give OWNER/NAME")
     if name in known:
         return known[name]
     if name in published:
@@ -114,22 +119,22 @@ def find_entry(source: str | Path, revision: str | None = None) -> ModelEntry:
 
 
 def pull(name: str, revision: str | None = None) -> ModelEntry:
-    """An entry from the Hub, through the local cache: from `BRAINMRI_HUB_OWNER`'s repo where that is set, else as it was pinned.
+    """Download an entry from the Hub into the local cache: from `BRAINMRI_HUB_OWNER`'s repo if set, else at the pinned commit.
 
     Args:
         name: of an entry, or OWNER/NAME.
         revision: commit, tag or branch instead of the pinned commit.
 
     Raises:
-        ValueError: when it is not known from whom to pull.
-        brainmri.zoo.hub.HubError: when the Hub does not give it.
+        ValueError: if no owner is known for the name.
+        brainmri.zoo.hub.HubError: if the download fails.
     """
     if "/" in name:
         return read_entry(hub.fetch(name, revision))
     if owner := os.environ.get(OWNER):
         return read_entry(hub.fetch(f"{owner}/{name}", revision))
     if name not in (published := pins()):
-        raise ValueError(f"{name} was not published from here; set {OWNER}, or give OWNER/NAME")
+        raise ValueError(f"{name} is not published; set {OWNER}, or give OWNER/NAME")
     return read_entry(hub.fetch(published[name]["repo"], revision)) if revision else _pinned(name)
 
 
@@ -137,12 +142,12 @@ def _pinned(name: str, cached_only: bool = False) -> ModelEntry:
     pin = pins()[name]
     entry = read_entry(hub.fetch(pin["repo"], pin["revision"], cached_only=cached_only))
     if entry.sha256 != pin["sha256"]:
-        raise hub.HubError(f"{pin['repo']} at {pin['revision']} does not hold the weights that were published from here")
+        raise hub.HubError(f"{pin['repo']} at {pin['revision']} does not hold the published weights; the repo was changed")
     return entry
 
 
 def source(entry: ModelEntry) -> str:
-    """Where an entry came from, without a path: "embedded", "Hub cache, OWNER/NAME at COMMIT", or "folder"."""
+    """The origin of an entry, without a path: "embedded", "Hub cache, OWNER/NAME at COMMIT", or "folder"."""
     if entry.folder.parent == EMBEDDED:
         return "embedded"
     repo, commit = hub.cached(entry.folder) or (None, None)
@@ -150,15 +155,15 @@ def source(entry: ModelEntry) -> str:
 
 
 def licence(entry: ModelEntry) -> str | None:
-    """The weights' licence as their card names it, "cc-by-nc-sa-4.0"; None where it does not."""
+    """The licence that the entry's card names, for example "cc-by-nc-sa-4.0"; None if it names none."""
     from huggingface_hub import ModelCard
 
     card = entry.folder / CARD
-    return ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None
+    return getattr(ModelCard.load(card, ignore_metadata_errors=True).data, "license", None) if card.is_file() else None
 
 
 def describe(entry: ModelEntry) -> dict:
-    """An entry in short, ready for JSON."""
+    """A summary of an entry for JSON."""
     return {
         "name": entry.name,
         "summary": entry.summary,
@@ -173,10 +178,10 @@ def describe(entry: ModelEntry) -> dict:
 
 
 def resolve_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else MPS, else the CPU; any other torch device by its own name.
+    """A torch device by name; "auto" is CUDA if available, else MPS, else the CPU.
 
     Raises:
-        ValueError: when the device is unknown or not on this machine.
+        ValueError: if the device is unknown or not available on this machine.
     """
     import torch
 
@@ -188,7 +193,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device {name!r} is not to be had here ({str(error).splitlines()[0]}); try 'auto' or 'cpu'") from error
+        raise ValueError(f"device {name!r} is not available ({str(error).splitlines()[0]}); try 'auto' or 'cpu'") from error
     return device
 
 
@@ -199,21 +204,21 @@ def load(
     revision: str | None = None,
     runtime: str | None = None,
 ) -> LoadedModel:
-    """Load a network, strictly and in eval mode, its file checked by its hash.
+    """Load a network strictly, in eval mode, after checking the hash of its weights.
 
     Args:
-        source: name of an entry (see `list_models`), a folder in the entry layout, or OWNER/NAME on the Hub.
-        weights: a folder to load instead of what `source` names, for weights trained or kept elsewhere.
+        source: name of an entry (see `list_models`), a model folder, or OWNER/NAME on the Hub.
+        weights: a model folder to load instead of `source`.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         revision: commit, tag or branch on the Hub, instead of the pinned one.
-        runtime: "auto", "torch", "half", on CUDA "compiled", on a CPU "openvino" or "int8" (`brainmri.zoo.backends`); None takes the
-            environment's `BRAINMRI_RUNTIME`, or "auto".
+        runtime: the inference backend (`brainmri.zoo.backends`): "auto", "torch", "half", on CUDA also "compiled", on a CPU also
+            "openvino" and "int8"; None takes the environment variable `BRAINMRI_RUNTIME`, or "auto".
 
     Raises:
-        ValueError: for an unknown name, device or runtime, weights whose hash differs from their `config.json`, or that don't
-            fit the net, or a gate that is not theirs.
-        FileNotFoundError: when the folder lacks a file.
-        brainmri.zoo.hub.HubError: when the Hub has to be asked and does not give it.
+        ValueError: for an unknown name, device or runtime; for weights or a detector whose hash differs from `config.json`; and
+            for weights that don't fit the network.
+        FileNotFoundError: if the folder lacks a file.
+        brainmri.zoo.hub.HubError: if the Hub is needed and the download fails.
     """
     from brainmri.zoo.backends import AUTO, AutoBackend
     from brainmri.zoo.nets import create_network
@@ -229,5 +234,6 @@ def load(
 
 
 def split_roles(model: LoadedModel) -> tuple[LoadedModel | None, LoadedModel | None]:
-    """The model as segmenter and as classifier, None for what it does not do."""
-    return tuple(model if task in model.entry.tasks else None for task in ("segmentation", "classification"))
+    """The model as segmenter and as classifier; None for a task it does not have."""
+    tasks = model.entry.tasks
+    return model if "segmentation" in tasks else None, model if "classification" in tasks else None

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import brainmri
-from brainmri.zoo.calibration import Fusion, along_head, evidence, smooth_maps
+from brainmri.zoo.calibration import Fusion, smooth_across_slices, evidence, smooth_maps
 from brainmri.zoo.entry import CONFIG, OOD, WEIGHTS, read_entry
 from brainmri.zoo.registry import find_entry
 from train.phantoms import phantom_volume
@@ -34,7 +34,7 @@ def test_neighbours_are_heard():
     nothing = np.zeros(7)
     assert studied.probability(alone, nothing)[3] < 0.5
     assert studied.probability(together, nothing)[3] > 0.9
-    assert along_head(np.full(5, 3.0), 1.0) == pytest.approx(3.0)
+    assert smooth_across_slices(np.full(5, 3.0), 1.0) == pytest.approx(3.0)
 
 
 def test_maps_are_smoothed_as_logits():

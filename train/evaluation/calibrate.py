@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from brainmri.analysis.findings import MIN_AREA
 from brainmri.analysis.pipeline import judge
-from brainmri.zoo.calibration import Fusion, Rules, along_head, smooth_maps
+from brainmri.zoo.calibration import Fusion, Rules, smooth_across_slices, smooth_maps
 from train.evaluation.metrics import dice
 from train.evaluation.predictions import SlicePrediction, stack
 
@@ -99,7 +99,10 @@ def _fit_fusion(patients: list[list[SlicePrediction]], tumour: np.ndarray, rules
     """The rules with a fusion for one mode: a logistic regression on logit and evidence, and a review band."""
     stacked = [stack(predictions) for predictions in patients]
     numbers = np.concatenate(
-        [np.stack([along_head(np.asarray(values), sigma) for values in (one.logits, one.evidence)], axis=1) for one in stacked]
+        [
+            np.stack([smooth_across_slices(np.asarray(values), sigma) for values in (one.logits, one.evidence)], axis=1)
+            for one in stacked
+        ]
     )  # (slices, 2)
     regression = LogisticRegression(C=1e3).fit(numbers, tumour)  # all but unregularised
     (logit, weight), (bias,) = regression.coef_[0].tolist(), np.asarray(regression.intercept_).tolist()
