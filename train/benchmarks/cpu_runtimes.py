@@ -20,13 +20,13 @@ from brainmri.bench import EAGER as PLAIN
 from brainmri.bench import in_turns
 from brainmri.io.reading import read_slice
 from brainmri.report.metric_tables import markdown_table
-from brainmri.zoo.backends import half_forward, openvino_forward, to_openvino
+from brainmri.zoo.backends import QUANTISED, half_forward, openvino_forward, to_openvino
 from brainmri.zoo.registry import LoadedModel, load
 
 Forward = Callable[[Tensor], Any]  # (B, 3, S, S) to outputs
 
 
-def by_onnxruntime(net: nn.Module, views: Tensor, names: list[str], threads: int) -> Forward:
+def onnxruntime_forward(net: nn.Module, views: Tensor, names: list[str], threads: int) -> Forward:
     """The network exported to ONNX."""
     import onnxruntime
 
@@ -51,11 +51,11 @@ def cpu_backends(model: LoadedModel, views: Tensor, threads: int) -> dict[str, F
         "batch norm folded (torch.jit.freeze)": torch.jit.freeze(torch.jit.trace(net, views)),
         "bfloat16": half_forward(net, model.device),
         "torch.compile": torch.compile(net),
-        "onnxruntime": by_onnxruntime(net, views, net.names, threads),
+        "onnxruntime": onnxruntime_forward(net, views, net.names, threads),
         "OpenVINO": openvino_forward(to_openvino(net, model.entry.preprocess.size)),
     }
     if model.entry.int8:
-        forwards["OpenVINO, 8 bits as shipped"] = model.backend.prepare("int8")
+        forwards["OpenVINO, 8 bits as shipped"] = load(model.entry.folder, device="cpu", runtime=QUANTISED).backend.forward
     return forwards
 
 
