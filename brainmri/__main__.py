@@ -37,7 +37,7 @@ def predict(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     paths = [path for given in options.paths for path in inputs_in(given) if path.resolve() != options.out.resolve()]
     if not paths:
-        raise ValueError(f"nothing to analyse came, only {options.out}, the folder for the results")
+        raise ValueError(f"expected inputs, got only {options.out}, the folder for the results; add files or folders")
     inputs = dict(zip(output_stems(paths), paths, strict=True))
     networks = {"segmenter": options.segmenter, "classifier": options.classifier, "device": options.device}
     if options.engine == "ray":
@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     pulling.add_argument("--all", action="store_true", help="every entry of the zoo")
     pulling.add_argument("--revision", help="commit, tag or branch instead of the pinned commit")
     pulling.set_defaults(run=download)
-    checking = commands.add_parser("check", help="does this machine compute what it should?")
+    checking = commands.add_parser("check", help="verify model outputs on this machine")
     checking.add_argument("names", nargs="*", metavar="NAME", help="entry, folder or OWNER/NAME (default: the whole zoo)")
     checking.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     checking.set_defaults(run=check)

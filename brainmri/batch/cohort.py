@@ -104,7 +104,7 @@ def process(pipe: Pipeline, path: Path, out: Path, name: str) -> dict:
 
 
 def failed(name: str, problem: str, kind: str = "study") -> dict:
-    """The row of an input that came to nothing."""
+    """The row of an input that could not be processed."""
     return dict.fromkeys(COLUMNS) | {"input": name, "kind": kind, "status": "failed", "problem": problem}
 
 

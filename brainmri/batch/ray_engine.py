@@ -60,7 +60,7 @@ def on_ray(
 
     Raises:
         ValueError: when Ray is not installed, no cluster answers, it has no room for the actors, or an actor cannot start.
-        FileNotFoundError, brainmri.zoo.hub.HubError: when networks are not to be had.
+        FileNotFoundError, brainmri.zoo.hub.HubError: when networks are not available.
     """
     out = out.absolute()
     networks = networks | {role: _everywhere(networks[role]) for role in ("segmenter", "classifier")}

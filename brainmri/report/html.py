@@ -71,7 +71,7 @@ def summary(study: Study) -> str:
         return "Nothing is outlined."
     size = f"{study.volume_mm3 / 1000:.1f} mL" if study.measured else f"{int(study.mask.sum()):,} voxels"
     across = f"{max(study.diameters):.0f} {'mm' if study.measured else 'pixels'}"
-    unknown = "" if study.measured else " The files do not tell how large a voxel is, so there is no volume in mL."
+    unknown = "" if study.measured else " Voxel size unknown, so no volume in mL."
     return f"Outlined: {count(len(study.lesions), 'lesion')}, {size} together, at most {across} across in a slice.{unknown}"
 
 

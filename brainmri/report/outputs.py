@@ -37,12 +37,12 @@ def write_slice(scan: Scan, finding: Finding, folder: Path, stem: str) -> tuple[
 
 
 def write_study(scan: Scan, study: Study, folder: Path) -> list[Path]:
-    """Everything of a study, into a folder that is made where it is missing.
+    """Write all results of a study to a folder, which is created if missing.
 
     Where the files told their geometry: mask and probability map as NIfTI on the input's own grid; for DICOM, the mask as a
     DICOM segmentation too. Else the mask as a TIFF stack. Always the slices' table (CSV), a montage (PNG), a report (HTML)
     and the record (JSON). All are written out of sight and moved to their place one by one, the record last, so that a folder
-    with a record is complete, whenever and by whomever it was interrupted.
+    with a record is complete, even after an interruption.
 
     Returns:
         The files written, the report first.

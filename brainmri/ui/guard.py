@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator
+from typing import cast
 
 import httpx
 from gradio import processing_utils
@@ -46,13 +47,13 @@ class RequestGuard:
         too_much = f"Request too large: the limit is {most // 2**20} MiB."
         if int(Headers(scope=scope).get("content-length", 0)) > most:
             return await PlainTextResponse(too_much, 413)(scope, receive, send)
-        came = 0
+        received = 0
 
         async def counted() -> Message:
-            nonlocal came
+            nonlocal received
             message = await receive()
-            came += len(message.get("body", b""))
-            if came > most:
+            received += len(message.get("body", b""))
+            if received > most:
                 raise HTTPException(413, too_much)
             return message
 
@@ -87,7 +88,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
         """
         address = await public_address(request.url.host)
         request.headers["Accept-Encoding"] = "identity"
-        response = await AsyncSecureTransport(address).handle_async_request(request)
+        response = cast(httpx.Response, await AsyncSecureTransport(address).handle_async_request(request))
         if "content-encoding" in response.headers:
             raise FetchRefused("the response is compressed")
         return httpx.Response(response.status_code, headers=response.headers, stream=LimitedStream(response.stream))
@@ -120,12 +121,12 @@ async def public_address(host: str) -> str:
         found = {entry[4][0] for entry in await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError as error:
         raise FetchRefused("unknown host") from error
-    for address in found:
+    for address in map(str, found):
         ip = ipaddress.ip_address(address.partition("%")[0])
         embeds = ip.version == 6 and (ip.sixtofour or ip.teredo or ip in ipaddress.ip_network("64:ff9b::/96"))  # embedded IPv4
         if not ip.is_global or ip.is_multicast or embeds:
             raise FetchRefused("the host is not public")
-    return min(found)
+    return min(map(str, found))
 
 
 def install_public_transport() -> None:

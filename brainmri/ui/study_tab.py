@@ -74,7 +74,9 @@ def study(
 
 def _analyse(files, segmenter, classifier, threshold, chosen, progress) -> tuple[Scan, Study]:
     progress((0, None), desc="Reading")
-    assign = None if chosen[0] is None else dict(zip(CHANNELS, (None if n == ABSENT else n for n in chosen), strict=True))
+    assign: dict[int, int | None] | None = None
+    if chosen[0] is not None:
+        assign = {channel: None if n == ABSENT else n for channel, n in zip(CHANNELS, chosen, strict=True)}
     record_upload_size(files)
     scan = read_study(files, assign)
     record_scan_size(scan)
@@ -150,7 +152,7 @@ def study_tab() -> None:
                 elem_id="study-upload",
             )
             example = gr.Button("Example: synthetic FLAIR volume", size="sm", visible=EXAMPLE.is_file(), elem_id="study-example")
-            with gr.Column(visible=False, elem_id="sequences") as asked:
+            with gr.Column(visible=False, elem_id="sequences") as selection:
                 fields = [gr.Dropdown([], label=SEQUENCES[channel], interactive=True) for channel in CHANNELS]
             segmenter, classifier, threshold = model_fields()
             button = gr.Button("Analyse", variant="primary", size="lg")
@@ -165,9 +167,9 @@ def study_tab() -> None:
 
     inputs, outputs = [upload, segmenter, classifier, threshold, *fields], [verdict, results, viewer, *files, record]
     run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", "show_progress_on": verdict, **GPU}
-    told_fields = {"fn": detect_sequences, "inputs": upload, "outputs": [asked, *fields], "show_progress": "hidden", **PRIVATE}
-    chosen = example.click(lambda: [str(EXAMPLE)], None, upload, show_progress="hidden", **PRIVATE).then(**told_fields)
-    uploaded = upload.upload(**told_fields)
+    detection = {"fn": detect_sequences, "inputs": upload, "outputs": [selection, *fields], "show_progress": "hidden", **PRIVATE}
+    chosen = example.click(lambda: [str(EXAMPLE)], None, upload, show_progress="hidden", **PRIVATE).then(**detection)
+    uploaded = upload.upload(**detection)
     switched = segmenter.input(lambda name: available_models[name].mask_threshold, segmenter, threshold, **PRIVATE)
     runs = [
         gr.on([button.click, classifier.input, threshold.release], trigger_mode="always_last", **run),
@@ -178,7 +180,7 @@ def study_tab() -> None:
         analysis.failure(clear, None, outputs, **PRIVATE)  # show no earlier result beside a refused study
     for analysis in runs:
         analysis.success(None, None, None, js=SCROLL_TO_RESULT % "study-verdict", **PRIVATE)
-    upload.clear(clear, None, outputs, cancels=runs, **PRIVATE).then(clear_sequences, None, [asked, *fields], **PRIVATE)
+    upload.clear(clear, None, outputs, cancels=[*runs], **PRIVATE).then(clear_sequences, None, [selection, *fields], **PRIVATE)
 
     own, endpoint = threshold_input(), gr.Button(visible=False)
     numbers = [gr.Number(None, precision=0, minimum=0, label=SEQUENCES[channel], visible=False) for channel in CHANNELS]

@@ -1,4 +1,4 @@
-"""The readers' fuzzing in small; `python -m tests.fuzz` is the whole."""
+"""A short fuzzing run of the readers; `python -m tests.support.fuzz` is the long one."""
 
 import io
 

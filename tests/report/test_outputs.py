@@ -1,4 +1,4 @@
-"""A study's files: the same result from whatever it came in, on its own grid; the command line; nothing that names anybody."""
+"""The files of a study: the same result for every input format, on its own grid; the command line; no patient data."""
 
 import gzip
 import json
@@ -92,7 +92,7 @@ def pictures(folder: Path) -> Path:
     return folder
 
 
-# --- the same result from whatever it came in -----------------------------------------------------------------------------
+# --- the same result for every input format -------------------------------------------------------------------------------
 
 
 CONTAINERS = {

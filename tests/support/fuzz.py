@@ -1,4 +1,4 @@
-"""Feed spoilt files to the readers: python -m tests.fuzz --runs 1000 [--seed 0] [--minutes M] [--keep DIR]
+"""Feed damaged files to the readers: python -m tests.support.fuzz --runs 1000 [--seed 0] [--minutes M] [--keep DIR]
 
 Every mutant goes through the readers in a worker process, as an upload does. A finding is any answer but a scan, a list or a
 refusal, a crash, more than 10 s of computing or a minute by the clock, more than 1 GiB of memory, or a scan that breaks its
@@ -73,7 +73,7 @@ class Fuzzer:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed = folder, seed
         self.worker = Worker()
-        self.runs, self.read = Counter(), Counter()  # by kind: mutants, and scans that came of them
+        self.runs, self.read = Counter(), Counter()  # by kind: mutants, and scans read from them
 
     def make(self, run: int) -> tuple[str, bytes]:
         """The mutant of a number, and its kind."""
@@ -91,18 +91,18 @@ class Fuzzer:
 
     def _ask(self, call: str, path: Path, kind: str) -> str | None:
         if not self.worker.fit:
-            self.worker.end()
+            self.worker.stop()
             self.worker = Worker()
         before = computed(self.worker)
         try:
-            record, pixels = self.worker.ask(CLOCK, call=call, source=str(path))
+            record, pixels = self.worker.request(CLOCK, call=call, source=str(path))
         except WorkerDied as lost:
             return str(lost)
         if "failed" in record:
             return record["failed"].strip().splitlines()[-1]
         if "exhausted" in record or peak_memory(self.worker) > MEMORY:
-            self.worker.end()
-            return f"more than {MEMORY / 2**30:.0f} GiB of memory ({path.stat().st_size} bytes came)"
+            self.worker.stop()
+            return f"more than {MEMORY / 2**30:.0f} GiB of memory ({path.stat().st_size} bytes)"
         if (took := computed(self.worker) - before) > SECONDS:
             return f"it took {took:.0f} s"
         if pixels is not None:
@@ -127,7 +127,7 @@ def fuzz(runs: range, seed: int, minutes: float = np.inf, keep: Path | None = No
             for one in news:
                 print(one, flush=True)
             found += news
-        fuzzer.worker.end()
+        fuzzer.worker.stop()
     kinds = ", ".join(f"{count} {kind}" for kind, count in fuzzer.runs.items())
     scans = ", ".join(f"{count} {kind}" for kind, count in fuzzer.read.items())
     seconds = time.monotonic() - began

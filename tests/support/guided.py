@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of the readers: python -m tests.guided KIND [--runs 10000] [--seconds S] [--keep DIR] (Linux)
+"""Coverage-guided fuzzing of the readers: python -m tests.support.guided KIND [--runs 10000] [--seconds S] [--keep DIR] (Linux)
 
-libFuzzer, by way of atheris, changes real files of a kind (`tests.mutants`) and goes on with those that reach new code, ours or
+libFuzzer, by way of atheris, changes real files of a kind (`tests.support.mutants`) and goes on with those that reach new code, ours or
 that of the libraries which read them. It does so in this process, without the worker that an upload is decoded in. A finding is
 anything but a scan or a refusal, more than 10 s, or more than 1.5 GiB with what the process itself holds; the first one ends it,
-and its file is left in DIR. `tests.fuzz` is the one to count by: it asks more of each file, and feeds it as the page does.
+and its file is left in DIR. Use `tests.support.fuzz` for statistics: it checks more per file and feeds it as the page does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECONDS, MEMORY = 10, 1536
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=[kind for kind in KINDS if kind != "zip"])  # zips are made anew by each run of tests.fuzz
+    parser.add_argument("kind", choices=[kind for kind in KINDS if kind != "zip"])  # fuzz.py rebuilds zips
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--seconds", type=int, default=0, help="end sooner")
     parser.add_argument("--keep", type=Path, default=Path("."), help="folder for the file of what was found")

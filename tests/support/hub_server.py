@@ -38,7 +38,7 @@ INVERTED = bytes(255 - value for value in range(256))
 
 @dataclass(frozen=True)
 class Fault:
-    """An answer to spoil: the next `times` (None: all) of a method (None: any) whose path contains `path`.
+    """A fault to inject into responses: the next `times` (None: all) of a method (None: any) whose path contains `path`.
 
     All kinds but "status" spoil the body of an answer the Hub did work out: a commit whose answer is cut has happened.
     They let HEAD pass, which has no body, so that a truncated file's true size is known from it.
@@ -56,7 +56,7 @@ class Fault:
 
 
 class HubError(Exception):
-    """An error as the Hub answers it; the client chooses its exception by the X-Error-Code."""
+    """An error response of the Hub; the client chooses its exception by the X-Error-Code."""
 
     def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
         self.response = JSONResponse({"error": message}, status, {"X-Error-Message": message, **headers})
@@ -74,7 +74,7 @@ def is_large(path: str, size: int) -> bool:
 
 
 def etag(path: str, content: bytes) -> str:
-    """What the Hub knows a file's content by: the sha256 of a large file, the git sha1 of another."""
+    """The hash of a file's content on the Hub: the sha256 of a large file, the git sha1 of another."""
     return hashlib.sha256(content).hexdigest() if is_large(path, len(content)) else git_sha1(content)
 
 
@@ -197,7 +197,7 @@ class Hub:
                 return fault
         return None
 
-    # Who asks, and for what
+    # Authentication and lookup
 
     def user(self, request: Request) -> str | None:
         authorization = request.headers.get("authorization")
@@ -213,7 +213,7 @@ class Hub:
         return user
 
     def repo(self, request: Request) -> Repo:
-        """The repository in the path, for those who may know of it; the Hub does not tell a private from a missing one."""
+        """The repository in the path if the user may see it; for others a private repository is the same as a missing one."""
         user, repo = self.user(request), self.repos.get(key(request))
         if repo is None or (repo.private and user not in {repo.owner, *repo.readers}):
             raise HubError(401 if user is None else 404, "Repository not found", "RepoNotFound")
@@ -360,7 +360,7 @@ class Hub:
         return {"success": True, "commitOid": oid, "commitUrl": f"{request.base_url}{repo.key}/commit/{oid}"}
 
     async def file(self, request: Request, revision: str, path: str) -> Response:
-        """A file's content or the part of it asked for."""
+        """A file's content, or the requested range of it."""
         repo = self.repo(request)
         user = self.user(request)
         if repo.gated and user not in {repo.owner, *repo.readers}:
@@ -385,7 +385,7 @@ class Hub:
 
 
 class Spoiler:
-    """Middleware that notes every answer and applies the faults."""
+    """Middleware that records every response and applies the faults."""
 
     def __init__(self, app: ASGIApp, hub: Hub) -> None:
         self.app, self.hub = app, hub

@@ -1,8 +1,8 @@
-"""Many visitors at once: python -m tests.load [--visitors 50] [--seconds 120] [--studies 0.1] [--crowds 2]
+"""Many visitors at once: python -m tests.support.load [--visitors 50] [--seconds 120] [--studies 0.1] [--crowds 2]
 
 Serves the page in a process of its own and sends visitors, each with slices and studies of their own, over loopback. Every answer
 is compared with what was sent, so that one visitor's results in another's hands are seen. They come in several crowds with a rest
-after each, so that memory which only warms up is told from memory that leaks. Prints a table and exits with 1 if an answer was
+after each, to distinguish warm-up from a memory leak. Prints a table and exits with 1 if an answer was
 lost, mixed up, or failed otherwise than by a message that asks to come again.
 """
 

@@ -186,10 +186,10 @@ def _at(rng: Random, data: bytearray | bytes) -> int:
 
 
 def flip(rng: Random, data: bytes) -> bytes:
-    spoilt = bytearray(data)
+    damaged = bytearray(data)
     for _ in range(rng.integers(1, 9)):
-        spoilt[_at(rng, data)] ^= 1 << rng.integers(8)
-    return bytes(spoilt)
+        damaged[_at(rng, data)] ^= 1 << rng.integers(8)
+    return bytes(damaged)
 
 
 def cut(rng: Random, data: bytes) -> bytes:
@@ -246,7 +246,7 @@ def png_chunk(rng: Random, data: bytes) -> bytes:
     elif how == 2 and chosen[0] == b"IDAT":
         chosen[1] = zlib.compress(bytes(int(rng.choice((0, 1000, 10**7)))))
     elif chosen[1]:
-        chosen[1] = _spoilt(rng, chosen[1])
+        chosen[1] = _damaged(rng, chosen[1])
     return data[:8] + b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     )
@@ -324,7 +324,7 @@ def dicom_field(rng: Random, data: bytes) -> bytes:
 STRUCTURED = {"png": png_chunk, "tiff": tiff_tag, "nifti": nifti_field, "dicom": dicom_field}
 
 
-def _spoilt(rng: Random, data: bytes) -> bytes:
+def _damaged(rng: Random, data: bytes) -> bytes:
     return ANYWHERE[rng.integers(len(ANYWHERE))](rng, data) if data else data
 
 
@@ -339,7 +339,7 @@ NAMES = (
 
 
 def zip_of(rng: Random) -> bytes:
-    """Spoilt and sound files in a zip that may itself be hostile."""
+    """Damaged and intact files in a zip that may itself be hostile."""
     buffer = io.BytesIO()
     same = rng.random() < 0.5
     kind = str(rng.choice(KINDS[:-1]))
@@ -370,7 +370,7 @@ def zip_directory(rng: Random, data: bytes) -> bytes:
     at = data.find(signature, int(rng.integers(len(data))))
     at = data.find(signature) if at < 0 else at
     if at < 0:
-        return _spoilt(rng, data)
+        return _damaged(rng, data)
     width = int(rng.choice((2, 4)))
     start = at + int(rng.integers(4, 46 - width)) // 2 * 2
     odd = int(rng.choice((*ODD, 8, 9, 12, 14, 30, at))) % 256**width
@@ -386,14 +386,14 @@ def _seed(rng: Random, kind: str) -> bytes:
 
 
 def mutant(rng: Random, kind: str) -> bytes:
-    """A spoilt file of a kind; the same for the same state of the generator."""
+    """A damaged file of a kind; the same for the same state of the generator."""
     if kind == "zip":
         return zip_of(rng)
     data = _seed(rng, kind)
     if kind == "packed nifti":
         if rng.random() < 0.7:
             return gzip.compress(mutant(rng, "nifti"), 1)
-        return _spoilt(rng, data)
+        return _damaged(rng, data)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):  # more, and hardly one comes as far as its pixels
         if not data:
             break
@@ -403,5 +403,5 @@ def mutant(rng: Random, kind: str) -> bytes:
         elif draw < 0.6 and kind in STRUCTURED:
             data = STRUCTURED[kind](rng, data)
         else:
-            data = _spoilt(rng, data)
+            data = _damaged(rng, data)
     return data

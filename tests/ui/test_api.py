@@ -89,7 +89,7 @@ def test_health_is_a_plain_get_and_an_endpoint(client, page_url):
 # --- queue ----------------------------------------------------------------------------------------------------------------
 
 
-def test_who_waits_is_told_the_place_and_who_finds_the_queue_full_a_sentence(page_url):
+def test_the_queue_reports_the_position_and_a_full_queue_a_message(page_url):
     import app
 
     page = app.build()

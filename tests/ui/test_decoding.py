@@ -123,7 +123,7 @@ def test_refusals_are_the_readers_own(through, tmp_path):
         through.read_study([str(tmp_path / "notes.dat")])
 
 
-def test_who_takes_too_long_is_told_and_the_next_one_served(through, pool, monkeypatch):
+def test_a_timeout_is_reported_and_the_next_upload_is_decoded(through, pool, monkeypatch):
     stopped = workers(pool)
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
@@ -139,7 +139,7 @@ def test_who_takes_too_long_is_told_and_the_next_one_served(through, pool, monke
     assert [through.read_slice(SLICE).pixels.shape for _ in stopped] == [(256, 256, 3)] * len(stopped)
 
 
-def test_a_crash_is_told_and_the_next_one_served(through, pool):
+def test_a_crash_is_reported_and_the_next_upload_is_decoded(through, pool):
     stopped = [worker.process for worker in pool.idle.queue]
     for process in stopped:
         process.send_signal(signal.SIGSTOP)
@@ -158,16 +158,16 @@ def test_a_crash_is_told_and_the_next_one_served(through, pool):
     assert through.read_slice(SLICE).pixels.ndim == 3
 
 
-def test_a_worker_that_died_before_it_was_asked_is_told_as_a_crash():
+def test_a_worker_that_died_before_its_request_is_reported_as_a_crash():
     worker = decoding.Worker()
-    worker.ask(20, call="read_slice", source=SLICE)
+    worker.request(20, call="read_slice", source=SLICE)
     worker.process.kill()
     worker.process.wait()
     with pytest.raises(decoding.WorkerDied, match="crash"):
-        worker.ask(20, call="read_slice", source=SLICE)
+        worker.request(20, call="read_slice", source=SLICE)
 
 
-def test_too_much_memory_is_told_and_the_next_one_served(tmp_path, monkeypatch):
+def test_too_much_memory_is_reported_and_the_next_upload_is_decoded(tmp_path, monkeypatch):
     small = DecoderPool(workers=1, memory=2**29)
     monkeypatch.setattr(decoding, "decoder_pool", lambda: small)
     volume = np.zeros((320, 320, 256), np.uint8)
@@ -204,7 +204,7 @@ def test_a_worker_is_replaced_after_its_requests(through, pool, monkeypatch):
 def test_a_worker_ends_with_its_server():
     program = (
         "from brainmri.ui.decoding import Worker\n"
-        f"worker = Worker(); worker.ask(20, call='read_slice', source={SLICE!r})\n"
+        f"worker = Worker(); worker.request(20, call='read_slice', source={SLICE!r})\n"
         "print(worker.process.pid, flush=True); import os; os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=EXAMPLES.parents[1], check=False)
@@ -222,7 +222,7 @@ def test_a_worker_is_light():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=EXAMPLES.parents[1])
 
 
-def test_a_visitor_of_the_page_whose_upload_hangs_is_told_and_may_try_again(page_url, tmp_path, monkeypatch):
+def test_a_hanging_upload_gives_a_message_and_the_visitor_can_try_again(page_url, tmp_path, monkeypatch):
     client = Client(page_url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
     for _ in range(decoding.WORKERS):
         decoding.read_slice(SLICE)  # so that all have started

@@ -1,4 +1,4 @@
-"""The page's server among strangers: what they may fetch through it, what it serves back, and names that mean mischief."""
+"""The server against hostile requests: URLs it may fetch, files it serves back, and malicious file names."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""What the page tells of a model, its own or a stranger's: nothing of a stranger's runs, and what is stored is what is shown."""
+"""The Models tab: stored metrics are shown unchanged, and nothing in a third-party card is executed."""
 
 import json
 import re
@@ -169,7 +169,7 @@ def test_the_diagram_is_drawn_from_the_bins(with_bins):
     low, high = with_bins.review
     assert (float(band.get("x")), float(band.get("width"))) == pytest.approx((58 + 250 * low, 250 * (high - low)), abs=0.06)
     assert len(re.findall('stroke-width="2"', reliability_svg(with_bins, THREE_SEQUENCES))) == 3
-    assert 'stroke-width="2"' not in reliability_svg(with_bins, WHOLE_STUDY)  # one patient says nothing of the spread
+    assert 'stroke-width="2"' not in reliability_svg(with_bins, WHOLE_STUDY)  # one patient gives no spread
 
 
 def test_the_diagrams_have_their_numbers_beside_them(with_bins):

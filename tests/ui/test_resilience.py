@@ -1,4 +1,4 @@
-"""What becomes of requests when the server is told to end or killed, and when the disk or an accelerator is full."""
+"""Requests survive a server that is stopped or killed, a full disk and a full accelerator."""
 
 import resource
 import shutil
@@ -45,7 +45,7 @@ def own_folders(home: Path) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and limits of a running process, as Linux has them")
-def test_a_server_killed_or_told_to_end_or_out_of_disk_loses_nothing_and_keeps_nothing(tmp_path):
+def test_a_server_killed_or_stopped_or_out_of_disk_loses_nothing_and_keeps_nothing(tmp_path):
     with served(tmp_path) as (killed, url, _):
         at_work(visitor(url, tmp_path / "a"))
         killed.kill()

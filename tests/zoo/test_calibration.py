@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import brainmri
-from brainmri.zoo.calibration import Fusion, smooth_across_slices, evidence, smooth_maps
+from brainmri.zoo.calibration import Fusion, evidence, smooth_across_slices, smooth_maps
 from brainmri.zoo.entry import CONFIG, OOD, WEIGHTS, read_entry
 from brainmri.zoo.registry import find_entry
 from train.phantoms import phantom_volume
@@ -49,7 +49,7 @@ def test_maps_are_smoothed_as_logits():
 
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory):
-    """The default entry with a fusion of its own for lone slices and for studies."""
+    """The default entry with separate fusions for single slices and for studies."""
     source, folder = find_entry("effunet-lgg").folder, tmp_path_factory.mktemp("fused")
     config = json.loads((source / CONFIG).read_text())
     study = Fusion(logit=0.5, evidence=0.7, bias=-3.0, review=(0.45, 0.55), neighbours=1.0)
@@ -80,7 +80,7 @@ def test_the_pipeline_fuses_what_belongs_together(fused):
     assert study.provenance["calibration"]["neighbours"] == 1.0
     assert study.provenance["calibration"]["mask_neighbours"] == 0.5
     assert study.provenance["review_band"] == [0.45, 0.55]
-    assert np.abs(study.probability_map - plain.study(images).probability_map).max() > 0.01  # neighbours were heard
+    assert np.abs(study.probability_map - plain.study(images).probability_map).max() > 0.01  # smoothed across neighbours
     assert pipe.study(images[2:3]).findings[0].probability == pytest.approx(finding.probability, abs=1e-4)
     # another entry's mask was not there when the fusion was fitted
     other = brainmri.Pipeline("resunet-lgg", model, device="cpu")(images[2])
