@@ -1,4 +1,4 @@
-"""brainmri: a tumour verdict, a mask and an overlay for brain MR slices, and the model zoo behind them.
+"""brainmri: tumour verdict, mask and overlay for brain MR slices, with a model zoo.
 
     import brainmri
     pipe = brainmri.Pipeline()
@@ -30,7 +30,7 @@ _DEFERRED = {
 
 
 def __getattr__(name: str):
-    """Import what is asked for when it is first asked for, so that importing the package is quick, and so is listing the zoo."""
+    """Import public names on first use, so that importing the package and listing the zoo are quick."""
     if name in _DEFERRED:
         from importlib import import_module
 
