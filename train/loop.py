@@ -81,7 +81,7 @@ def plot_history(rows: list[dict], path: Path) -> None:
 
 def to_device(batch: dict, device: torch.device) -> dict[str, Tensor]:
     """The tensors of a batch of slices on the device."""
-    return {key: batch[key].to(device, non_blocking=True) for key in ("image", "mask", "tumour")}
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items() if isinstance(value, Tensor)}
 
 
 def make_loader(

@@ -1,0 +1,147 @@
+"""Training on many sources: the pictures' index, examples, shares of the sampler, and the command from folder to pipeline."""
+
+import csv
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import brainmri
+from brainmri.zoo.preprocess import Preprocess
+from train import generalist
+from train.datasets.lgg import find_slices
+from train.datasets.wider import COLUMNS, find_pictures, fold_of, read_picture
+from train.examples import (
+    KINDS,
+    SEQUENCES,
+    SOURCE_SHARE,
+    UNKNOWN,
+    SourceSampler,
+    UploadDataset,
+    patient_examples,
+    picture_examples,
+    single_sequence,
+)
+from train.phantoms import phantom_slice, write_phantom_dataset
+
+
+@pytest.fixture(scope="module")
+def wider(tmp_path_factory):
+    """A folder of pictures of every source: three kinds of tumour, heads without one, and a picture of no head."""
+    root = tmp_path_factory.mktemp("wider")
+    rows = []
+    for source, finding, label, sequence in [
+        ("figshare", "glioma", 1, "T1c"), ("figshare", "meningioma", 1, "T1c"), ("figshare", "pituitary", 1, "T1c"),
+        ("heads", "none known", 0, "T2"), ("alzheimer", "dementia or none", 0, "T1"),
+        ("open_ms", "multiple sclerosis", 0, "FLAIR"), ("headct", "not a brain MR slice", "", ""),
+    ]:  # fmt: skip
+        for number in range(4):
+            pixels, mask = phantom_slice(size=96, seed=number, lesion=(0.35, 0.45, 0.12) if label else None)
+            name = f"{source}-{finding[:4]}-{number}"
+            Image.fromarray(pixels[..., 1]).save(root / f"{name}.png")
+            if label:
+                Image.fromarray(mask.astype(np.uint8) * 255).save(root / f"{name}_mask.png")
+            mask_name = f"{name}_mask.png" if label else ""
+            rows.append((f"{name}.png", mask_name, source, f"{finding[:4]}{number}", label, finding, sequence, "axial"))
+    with (root / "index.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([COLUMNS, *rows])
+    return root
+
+
+def test_pictures_are_read_with_their_masks(wider):
+    pictures = find_pictures(wider)
+    assert len(pictures) == 28
+    pixels, mask = read_picture(pictures[0])
+    assert pixels.shape == mask.shape == (96, 96)
+    assert (pixels.dtype, mask.dtype) == (np.uint8, bool)
+    assert mask.any()
+    assert pictures[-1].tumour is None
+
+
+def test_a_bad_index_is_refused(wider, tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected an index"):
+        find_pictures(tmp_path)
+    (tmp_path / "index.csv").write_text("file,mask\na.png,\n")
+    with pytest.raises(ValueError, match="missing: set, group"):
+        find_pictures(tmp_path)
+    (tmp_path / "index.csv").write_text((wider / "index.csv").read_text())
+    with pytest.raises(FileNotFoundError, match="40 files that do not exist"):
+        find_pictures(tmp_path)
+
+
+def test_folds_divide_no_group_and_depend_on_its_name_only():
+    folds = [fold_of(f"figshare/block{n:03}", 5) for n in range(100)]
+    assert folds == [fold_of(f"figshare/block{n:03}", 5) for n in range(100)]
+    assert set(folds) == set(range(5))
+
+
+def test_a_patient_gives_axial_coronal_and_sagittal_examples(tmp_path):
+    write_phantom_dataset(tmp_path, patients=1, slices=20)
+    (slices,) = find_slices(tmp_path).values()
+    examples = patient_examples(slices)
+    assert Counter(e.plane for e in examples) == {0: 20, 1: 14, 2: 14}
+    for example in examples:
+        assert example.pixels.shape[:2] == example.mask.shape
+        assert example.tumour == int(example.mask.any())
+    one = single_sequence(next(e for e in examples if e.tumour), "T1c")
+    assert one.pixels.shape[2] == 1
+    assert (SEQUENCES[one.sequence], KINDS[one.kind]) == ("T1c", "glioma")
+
+
+def test_flair_takes_the_place_of_a_sequence_that_the_dataset_lacks(tmp_path):
+    write_phantom_dataset(tmp_path, patients=1, slices=4)
+    (slices,) = find_slices(tmp_path).values()
+    example = patient_examples(slices)[0]
+    example.pixels[..., 0] = example.pixels[..., 1]
+    one = single_sequence(example, "T1")
+    assert SEQUENCES[one.sequence] == "FLAIR"
+
+
+def test_items_are_on_the_grid_and_depend_on_their_seed_only(wider):
+    dataset = UploadDataset(picture_examples(wider), Preprocess(size=64))
+    for index in range(len(dataset)):
+        first, second = dataset[index, 5], dataset[index, 5]
+        assert first["image"].shape == (3, 64, 64)
+        assert first["mask"].shape == (1, 64, 64)
+        assert (first["image"] == second["image"]).all()
+        assert (first["image"][0] == first["image"][2]).all()  # one sequence in three channels
+        assert first["tumour"] in (0, 1, UNKNOWN)
+
+
+def test_sources_and_kinds_are_sampled_by_their_shares(wider):
+    examples = picture_examples(wider)
+    drawn = Counter((examples[i].source, examples[i].kind) for i, _ in SourceSampler(examples, 6000, seed=0))
+    present = {e.source for e in examples}
+    total = sum(SOURCE_SHARE[source] for source in present)
+    for source in present:
+        share = sum(count for (s, _), count in drawn.items() if s == source) / 6000
+        assert share == pytest.approx(SOURCE_SHARE[source] / total, abs=0.03)
+    assert drawn["figshare", KINDS.index("glioma")] > drawn["figshare", KINDS.index("meningioma")]
+
+
+def test_an_epoch_repeats_and_the_next_one_differs(wider):
+    sampler = SourceSampler(picture_examples(wider), 50, seed=1)
+    first = list(sampler)
+    assert first == list(sampler)
+    sampler.epoch = 1
+    assert first != list(sampler)
+
+
+@pytest.mark.slow
+def test_from_folders_to_a_model_the_pipeline_loads(wider, tmp_path, capsys):
+    out = tmp_path / "run"
+    generalist.main(["--wider", str(wider), "--out", str(out), "--encoder", "lite0", "--smoke"])
+    assert "effunet-lite0-any" in capsys.readouterr().out
+    with (out / "history.csv").open() as handle:
+        last = list(csv.DictReader(handle))[-1]
+    assert {"validation plane accuracy", "train mask loss"} <= set(last)
+    assert any(key.startswith("validation lgg FLAIR") for key in last)
+    finding = brainmri.Pipeline(str(out), device="cpu")(phantom_slice(size=96)[0])
+    assert finding.mask.shape == (96, 96)
+
+
+def test_options_that_do_nothing_here_are_refused(wider, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        generalist.parse(["--wider", str(wider), "--out", str(tmp_path), "--on-device"])
+    assert "use --workers" in capsys.readouterr().err
