@@ -20,6 +20,8 @@ from brainmri.zoo.registry import DEFAULT, EMBEDDED, PINS
 from tests.support.hub_server import Fault, Hub, serve
 from train.release.card import measured, numpy_example
 
+pytestmark = pytest.mark.hub
+
 ROOT = Path(__file__).parents[2]
 ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
 CLOSED = "http://127.0.0.1:9"  # nobody listens on the discard port
@@ -357,7 +359,9 @@ def test_somebody_elses_weights_show_up_everywhere(published, client, tmp_path):
     done = client("-m", "brainmri", "predict", str(sample), "--out", str(out), "--segmenter", str(tmp_path / "tuned"))
     assert done.returncode == 0, done.stderr
     sources = [str(tmp_path / "tuned"), "owner/resunet-lgg"]
-    program = f"import app; app.build({sources!r})\nfrom brainmri.ui.inference import available_models\nprint(list(available_models))"
+    program = (
+        f"import app; app.build({sources!r})\nfrom brainmri.ui.inference import available_models\nprint(list(available_models))"
+    )
     page = client("-c", program)
     assert page.returncode == 0, page.stderr
     assert "owner/resunet-lgg" in page.stdout
