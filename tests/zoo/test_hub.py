@@ -359,9 +359,7 @@ def test_somebody_elses_weights_show_up_everywhere(published, client, tmp_path):
     done = client("-m", "brainmri", "predict", str(sample), "--out", str(out), "--segmenter", str(tmp_path / "tuned"))
     assert done.returncode == 0, done.stderr
     sources = [str(tmp_path / "tuned"), "owner/resunet-lgg"]
-    program = (
-        f"import app; app.build({sources!r})\nfrom brainmri.ui.inference import available_models\nprint(list(available_models))"
-    )
+    program = f"import app; app.build({sources!r})\nfrom brainmri.ui import inference\nprint(list(inference.available_models))"
     page = client("-c", program)
     assert page.returncode == 0, page.stderr
     assert "owner/resunet-lgg" in page.stdout
