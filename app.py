@@ -16,6 +16,7 @@ from html import escape
 from pathlib import Path
 
 import gradio as gr
+from gradio import themes
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
@@ -98,7 +99,7 @@ def build(models: list[str] | None = None) -> Page:
 
 def launch_options() -> dict:
     """Options for `Page.launch`, the same at home, on a Space and in tests."""
-    theme = gr.themes.Default(
+    theme = themes.Default(
         primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="lg",
         font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"),  # system fonts, nothing is fetched
     ).set(

@@ -8,6 +8,7 @@ import logging
 import time
 
 import gradio as gr
+from gradio.data_classes import APIInfo
 from gradio.utils import get_function_description
 
 from brainmri.ui.logs import error_chain, start_request
@@ -75,11 +76,11 @@ class Page(gr.Blocks):
             fields = {"kind": kind, "outcome": outcome, **measured}
             log.log(level, "%s %s: %s", kind, outcome, summary, exc_info=failure, extra={"fields": fields})
 
-    def get_api_info(self, *arguments, **options) -> dict:
+    def get_api_info(self, *arguments, **options) -> APIInfo:
         """Gradio's API info, with parameters and return values described by the endpoint function's docstring."""
         info = super().get_api_info(*arguments, **options)
         for event in self.fns.values():
-            if endpoint := info["named_endpoints"].get(f"/{event.api_name}"):
+            if event.fn and (endpoint := info["named_endpoints"].get(f"/{event.api_name}")):
                 _, parameters, returns = get_function_description(event.fn)
                 for parameter in endpoint["parameters"]:
                     parameter["python_type"]["description"] = parameters[parameter["parameter_name"]]

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from brainmri.analysis.findings import percent
 from brainmri.report.html import STATES
@@ -45,7 +46,7 @@ def errors_as_messages(title: str) -> Iterator[None]:
 
 def make_output_folder() -> Path:
     """Create a new folder in Gradio's cache, where files are served from and deleted when they expire."""
-    cache = Path(gr.utils.get_upload_folder())
+    cache = Path(get_upload_folder())
     cache.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=cache))
 

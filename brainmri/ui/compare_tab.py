@@ -108,7 +108,7 @@ def compare_tab() -> None:
     runs = [gr.on([button.click, upload.upload], **run), chosen.then(**run)]
     for analysis in runs:
         analysis.failure(clear, None, outputs, **PRIVATE)
-    upload.clear(clear, None, outputs, cancels=runs, **PRIVATE)
+    upload.clear(clear, None, outputs, cancels=[*runs], **PRIVATE)
 
     record, endpoint = gr.JSON(visible=False), gr.Button(visible=False)
     endpoint.click(compare, [upload, models], [record, pictures], api_name="compare", **GPU)

@@ -11,7 +11,9 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -46,15 +48,16 @@ class Worker:
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         command = [sys.executable, "-P", "-m", "brainmri.ui.worker", str(memory)]
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.stdin, self.stdout = cast(BinaryIO, self.process.stdin), cast(BufferedReader, self.process.stdout)
         self.answered = -1  # the first response says that it is ready
         self.timed_out = threading.Event()
 
     @property
-    def fit(self) -> bool:
+    def usable(self) -> bool:
         """Whether it is running and not due to be replaced."""
         return self.answered < REQUESTS and not self.timed_out.is_set() and self.process.poll() is None
 
-    def ask(self, seconds: float, **request) -> tuple[dict, np.ndarray | None]:
+    def request(self, seconds: float, **request) -> tuple[dict, np.ndarray | None]:
         """Call `worker.handle` in the process, with a time limit that starts when the worker is ready.
 
         Returns:
@@ -69,10 +72,10 @@ class Worker:
             return self._exchange({**request, "seconds": seconds}, seconds)
         except (OSError, EOFError, ValueError) as error:
             why = f"reading took more than {seconds:g} seconds" if self.timed_out.is_set() else "the reader crashed"
-            self.end()
+            self.stop()
             raise WorkerDied(why) from error
         except BaseException:
-            self.end()  # an unread response would go to the next visitor
+            self.stop()  # an unread response would go to the next visitor
             raise
 
     def _exchange(self, request: dict | None, seconds: float) -> tuple[dict, np.ndarray | None]:
@@ -80,12 +83,12 @@ class Worker:
         timer.start()
         try:
             if request is not None:
-                self.process.stdin.write(json.dumps(request).encode() + b"\n")
-                self.process.stdin.flush()
-            record, pixels = json.loads(self.process.stdout.readline()), None
+                self.stdin.write(json.dumps(request).encode() + b"\n")
+                self.stdin.flush()
+            record, pixels = json.loads(self.stdout.readline()), None
             if "shape" in record:
                 pixels = np.empty(record["shape"], np.float32)
-                if self.process.stdout.readinto(memoryview(pixels).cast("B")) < pixels.nbytes:
+                if self.stdout.readinto(pixels.data.cast("B")) < pixels.nbytes:
                     raise EOFError
         finally:
             timer.cancel()
@@ -96,13 +99,13 @@ class Worker:
         self.timed_out.set()
         self.process.kill()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Kill the process."""
         self.process.kill()
         self.process.wait()
         with contextlib.suppress(OSError):  # closing flushes what could not be sent
-            self.process.stdin.close()
-        self.process.stdout.close()
+            self.stdin.close()
+        self.stdout.close()
 
 
 class DecoderPool:
@@ -118,7 +121,7 @@ class DecoderPool:
         for _ in range(workers):
             self.idle.put(Worker(memory))
 
-    def ask(self, name: str, accepted: str, seconds: float, **request) -> tuple[dict, np.ndarray | None]:
+    def request(self, name: str, accepted: str, seconds: float, **request) -> tuple[dict, np.ndarray | None]:
         """Call `worker.handle` in a worker and raise the error it reports.
 
         Args:
@@ -132,14 +135,14 @@ class DecoderPool:
         """
         worker = self.idle.get()
         try:
-            if not worker.fit:  # it died while idle
+            if not worker.usable:  # it died while idle
                 worker = self._replace(worker)
-            record, pixels = worker.ask(seconds, **request)
+            record, pixels = worker.request(seconds, **request)
         except WorkerDied as lost:
             raise UnreadableImage(f"{name}: {lost}. Accepted: {accepted}.") from lost
         finally:
             with contextlib.suppress(OSError):  # the next request tries again to start it
-                worker = worker if worker.fit else self._replace(worker)
+                worker = worker if worker.usable else self._replace(worker)
             self.idle.put(worker)
         if "missing" in record:
             raise FileNotFoundError(record["missing"])
@@ -154,13 +157,13 @@ class DecoderPool:
 
     @staticmethod
     def _replace(worker: Worker) -> Worker:
-        worker.end()
+        worker.stop()
         return Worker(worker.memory)
 
     def close(self) -> None:
         """Stop the idle workers."""
         while not self.idle.empty():
-            self.idle.get().end()
+            self.idle.get().stop()
 
 
 @lru_cache(maxsize=1)
@@ -171,15 +174,15 @@ def decoder_pool() -> DecoderPool:
 
 def read_slice(path: str) -> Scan:
     """Call `brainmri.io.reading.read_slice` in a worker."""
-    record, pixels = decoder_pool().ask(Path(path).name, ACCEPTED, SLICE_SECONDS, call="read_slice", source=path)
-    return scan_from_record(record["scan"], pixels)
+    record, pixels = decoder_pool().request(Path(path).name, ACCEPTED, SLICE_SECONDS, call="read_slice", source=path)
+    return scan_from_record(record["scan"], cast(np.ndarray, pixels))
 
 
 def read_study(paths: Sequence[str], assign: Mapping[int, int | None] | None = None) -> Scan:
     """Call `brainmri.io.reading.read_study` in a worker."""
     pairs = None if assign is None else list(assign.items())
     record, pixels = _request_study(call="read_study", source=list(paths), assign=pairs)
-    return scan_from_record(record["scan"], pixels)
+    return scan_from_record(record["scan"], cast(np.ndarray, pixels))
 
 
 def list_sequences(paths: Sequence[str]) -> tuple[Candidate, ...]:
@@ -189,4 +192,4 @@ def list_sequences(paths: Sequence[str]) -> tuple[Candidate, ...]:
 
 
 def _request_study(**request) -> tuple[dict, np.ndarray | None]:
-    return decoder_pool().ask("study", ACCEPTED_STUDIES, STUDY_SECONDS, **request)
+    return decoder_pool().request("study", ACCEPTED_STUDIES, STUDY_SECONDS, **request)

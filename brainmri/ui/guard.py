@@ -91,7 +91,9 @@ class PublicTransport(httpx.AsyncBaseTransport):
         response = cast(httpx.Response, await AsyncSecureTransport(address).handle_async_request(request))
         if "content-encoding" in response.headers:
             raise FetchRefused("the response is compressed")
-        return httpx.Response(response.status_code, headers=response.headers, stream=LimitedStream(response.stream))
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=LimitedStream(cast(httpx.AsyncByteStream, response.stream))
+        )
 
 
 class LimitedStream(httpx.AsyncByteStream):

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 MAX_CARD_CHARS = 50_000  # longer cards are cut
 FRONT_MATTER = re.compile(r"\A---\r?\n.*?\r?\n---\r?\n", re.DOTALL)
-TASK_LABELS = {("segmentation",): "mask", ("classification",): "verdict"}
+TASK_LABELS: dict[tuple[str, ...], str] = {("segmentation",): "mask", ("classification",): "verdict"}
 FAILURES_NOTE = """The same patients. Groups and worst patients: three sequences, slice by slice. Tumours are grouped by their
 number of pixels, slices by their position from the neck upwards. Slice Dice is the mean over slices with tumour; the verdict
 threshold is 0.5."""

@@ -7,6 +7,7 @@ from functools import cache
 
 import gradio as gr
 import torch
+from gradio.events import api
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -99,5 +100,5 @@ def load_models() -> None:
 
 def service_endpoints() -> None:
     """Add the endpoints `/models` and `/health` to the current Blocks."""
-    gr.api(models, api_name="models", queue=False)
-    gr.api(health, api_name="health", queue=False)
+    api(models, api_name="models", queue=False)
+    api(health, api_name="health", queue=False)

@@ -156,7 +156,7 @@ def slice_tab() -> None:
         analysis.failure(clear, None, outputs, **PRIVATE)  # show no earlier result beside a refused slice
         analysis.success(None, None, None, js=SCROLL_TO_RESULT % "verdict", **PRIVATE)
         analysis.success(explain, inputs, [why, reasons], api_visibility="private", show_progress_on=why, **GPU)
-    upload.clear(clear, None, outputs, cancels=runs, **PRIVATE)
+    upload.clear(clear, None, outputs, cancels=[*runs], **PRIVATE)
 
     own, endpoint = threshold_input(), gr.Button(visible=False)
     endpoint.click(predict, [upload, segmenter, classifier, own], [record, pictures, *files], api_name="predict", **GPU)

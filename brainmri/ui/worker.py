@@ -18,7 +18,7 @@ import traceback
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import nibabel  # noqa: F401  imported lazily by the readers; loaded before the first request
 import numpy as np
@@ -60,12 +60,12 @@ def limit_memory(bytes_: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (bytes_, bytes_))
 
 
-def handle(call: str, source: str | list[str], assign: list | None = None) -> tuple[dict, np.ndarray | None]:
+def handle(call: str, source: Any, assign: list | None = None) -> tuple[dict, np.ndarray | None]:
     """Call a reader.
 
     Args:
         call: name of the reader.
-        source: its file or files.
+        source: its file (str) or files (list of str).
         assign: for `read_study`, its mapping as pairs, since JSON has no integer keys.
 
     Returns:
@@ -102,7 +102,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         record, pixels = handle(**request)
         answers.write(json.dumps(record).encode() + b"\n")
         if pixels is not None:
-            answers.write(memoryview(np.ascontiguousarray(pixels)).cast("B"))
+            answers.write(np.ascontiguousarray(pixels).data.cast("B"))
         answers.flush()
         faulthandler.cancel_dump_traceback_later()
 
