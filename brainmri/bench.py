@@ -37,7 +37,7 @@ EAGER, PUBLIC = "plain torch", "public U-Net, plain torch"
 COLD = """
 import brainmri
 from brainmri.bench import peak_memory
-from brainmri.reading import read_study
+from brainmri.io.reading import read_study
 pipe = brainmri.Pipeline({name!r}, device={device!r})
 {work}
 print(peak_memory())

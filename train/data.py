@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import WeightedRandomSampler
 from tqdm import tqdm
 
-from brainmri.analysis.pipeline import predict_slices
+from brainmri.analysis.forward import predict_slices
 from brainmri.io.pixels import to_unit
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import LoadedModel

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainmri.analysis.pipeline import predict_slices
+from brainmri.analysis.forward import predict_slices
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import LoadedModel, split_roles
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainmri.analysis.pipeline import predict_slices
+from brainmri.analysis.forward import predict_slices
 from brainmri.io.reading import read_slice
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import LoadedModel, split_roles

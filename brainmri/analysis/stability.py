@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainmri.analysis.pipeline import predict_slices
+from brainmri.analysis.forward import predict_slices
 from brainmri.zoo.registry import LoadedModel
 
 SHIFT = 0.03  # of each side

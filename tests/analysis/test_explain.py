@@ -89,7 +89,7 @@ def test_nothing_stays_nothing(name, example):
 
 def test_an_outline_at_the_edge_is_called_unstable(pipe):
     pixels = np.array(read_slice(EXAMPLES / "small-lesion.png").pixels)
-    maps = brainmri.analysis.pipeline.predict_slices(pipe.segmenter, None, pixels[None]).maps
+    maps = brainmri.analysis.forward.predict_slices(pipe.segmenter, None, pixels[None]).maps
     peak = float(maps.max())
     found = stability(pipe.segmenter, pixels, min(0.97, peak - 0.01))
     assert not found.sentence.startswith("Stable")

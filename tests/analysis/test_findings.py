@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from brainmri.analysis.findings import MIN_AREA, Finding, decide
+from brainmri.analysis.decision import MIN_AREA, decide
+from brainmri.analysis.findings import Finding
 
 BAND = (0.3, 0.7)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import brainmri
-from brainmri.analysis.findings import decide_study, ranges
+from brainmri.analysis.decision import decide_study
+from brainmri.analysis.findings import ranges
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline, without_islands
 from brainmri.io.scan import Geometry, Scan
 from brainmri.report.html import report_html

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainmri.analysis.pipeline import predict_slices
+from brainmri.analysis.forward import predict_slices
 from brainmri.io.pixels import to_unit
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import load

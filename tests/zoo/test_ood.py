@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from skimage import data
 
 import brainmri
-from brainmri.analysis.findings import decide_study
+from brainmri.analysis.decision import decide_study
 from brainmri.io.reading import read_slice, read_study
 from brainmri.io.scan import Scan
 from brainmri.zoo import ood

@@ -9,8 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 
-from brainmri.analysis.findings import MIN_AREA
-from brainmri.analysis.pipeline import judge
+from brainmri.analysis.decision import MIN_AREA, judge
 from brainmri.zoo.calibration import Fusion, Rules, smooth_across_slices, smooth_maps
 from train.evaluation.metrics import dice
 from train.evaluation.predictions import SlicePrediction, stack

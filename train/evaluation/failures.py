@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, decide_study
-from brainmri.analysis.pipeline import judge, outline
+from brainmri.analysis.decision import decide_study, judge, outline
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR
 from brainmri.report.metric_tables import MIN_DISTANCE, MIN_LENGTH
 from brainmri.zoo.metrics import (
     ACCURACY,

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import brainmri
-from brainmri.analysis.pipeline import Prediction, judge, predict_slices, with_head
+from brainmri.analysis.decision import judge
+from brainmri.analysis.forward import Prediction, predict_slices, with_head
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.entry import file_sha256, rules_of

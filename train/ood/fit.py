@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from tqdm import tqdm
 
-from brainmri.analysis.pipeline import encoder_features, with_head
+from brainmri.analysis.forward import encoder_features, with_head
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.io.reading import read_study
 from brainmri.report.metric_tables import markdown_table

@@ -1,0 +1,156 @@
+"""Run networks over slices: probability maps, verdict logits and out-of-distribution results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brainmri.io.pixels import FLAIR
+from brainmri.zoo import ood
+from brainmri.zoo.calibration import evidence
+from brainmri.zoo.ood import OodResult
+from brainmri.zoo.preprocess import Placement
+from brainmri.zoo.registry import LoadedModel
+
+BATCH, ACCELERATED_BATCH = 4, 64  # on a CPU larger batches are no faster and take more memory
+# a slice whose brightest parts are below this share of the study's brightest slice's shows no head
+DARK = 0.1
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """What networks say of slices, in order along the head, before any rule; None for what no network was asked.
+
+    Attributes:
+        maps: (S, H, W) float32 in [0, 1], on the slices' own grid.
+        grid_share: (S,) pixels of the network's grid for one of the slice's own.
+        evidence: (S,) float64, `calibration.evidence` of the maps.
+        logits: (S,) float64, of the verdict, tumour against no tumour.
+        gate: for each slice whether it looks like one at all.
+    """
+
+    maps: np.ndarray | None = None
+    grid_share: np.ndarray | None = None
+    evidence: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    ood: list[OodResult] | None = None
+
+
+def with_head(pixels: np.ndarray) -> np.ndarray:
+    """(S,) bool: which slices of (S, H, W, 3) show anything; all of them where none does."""
+    bright = np.percentile(pixels[..., FLAIR].reshape(len(pixels), -1), 99, axis=1)
+    return bright >= DARK * bright.max()
+
+
+def predict_slices(
+    segmenter: LoadedModel | None,
+    classifier: LoadedModel | None,
+    slices: np.ndarray,
+    spacing: tuple[float, float] = (1.0, 1.0),
+    normalise_over: str | None = None,
+    progress: Progress | None = None,
+    ood_model: LoadedModel | None = None,
+) -> Prediction:
+    """What a segmenter, a classifier or both say of slices.
+
+    Args:
+        slices: (S, H, W, 3) in [0, 1], in order along the head.
+        spacing: between their rows and between their columns, in a common unit.
+        normalise_over: "slice" or "volume" instead of the entries' own, to measure what the choice costs.
+        progress: called with the slices done and their number after each batch of the first network.
+        gatekeeper: whose gate, where it has one, is asked about the slices too.
+    """
+    done: dict[int, tuple] = {}
+    for model in (segmenter, classifier):
+        if model is not None and id(model) not in done:
+            images, placements = _place(model, slices, spacing, normalise_over)
+            done[id(model)] = (*run_model(model, images, None if done else progress), placements)
+    said: dict = {}
+    if ood_model is not None and ood_model.ood:
+        if id(ood_model) in done:
+            features = done[id(ood_model)][2]
+        else:
+            features = encoder_features(ood_model, _place(ood_model, slices, spacing)[0], ood_model.ood.feature_spec)
+        said["ood"] = ood_model.ood.score(features.cpu().numpy(), slices)
+    if segmenter is not None:
+        grid_maps, *_, placements = done[id(segmenter)]
+        grid_maps = grid_maps.to(_resizing(segmenter))
+        restored = [segmenter.entry.preprocess.restore(m, p) for m, p in zip(grid_maps, placements, strict=True)]
+        # one copy from a GPU, not one a slice
+        said |= {"maps": torch.stack(restored).cpu().numpy(), "evidence": evidence(grid_maps.cpu())}
+        said["grid_share"] = np.array([p.placed[2] * p.placed[3] / (p.crop[2] * p.crop[3]) for p in placements])
+    if classifier is not None:
+        said["logits"] = done[id(classifier)][1].cpu().double().numpy()
+    return Prediction(**said)
+
+
+def _place(
+    model: LoadedModel, slices: np.ndarray, spacing: tuple[float, float], normalise_over: str | None = None
+) -> tuple[Tensor, tuple[Placement, ...]]:
+    """Slices as a network takes them, (S, 3, h, w) on its device, and where each stands on its grid."""
+    preprocess = model.entry.preprocess
+    preprocess = replace(preprocess, normalise_over=normalise_over or preprocess.normalise_over)
+    placed, placements = zip(*(preprocess(s, spacing, _resizing(model)) for s in slices), strict=True)
+    return preprocess.normalise(torch.stack(placed)).to(model.device), placements
+
+
+def _resizing(model: LoadedModel) -> torch.device:
+    """The device that brings slices to a network's grid and maps back; not every accelerator knows antialiasing."""
+    return model.device if model.device.type == "cuda" else torch.device("cpu")
+
+
+def _batches(model: LoadedModel, images: Tensor) -> tuple[Tensor, ...]:
+    """Images in parts that suit the network's device."""
+    return images.split(BATCH if model.device.type == "cpu" else ACCELERATED_BATCH)
+
+
+@torch.inference_mode()
+def encoder_features(model: LoadedModel, images: Tensor, feature_spec: ood.FeatureSpec) -> Tensor:
+    """What a gate looks at (`ood.pool_features`) of normalised slices (S, 3, h, w) on the model's device, by its encoder: (S, D)."""
+    batches = (image.to(memory_format=torch.channels_last) for image in _batches(model, images))
+    return torch.cat([ood.pool_features(model.net.forward_features(image), feature_spec) for image in batches])
+
+
+@torch.inference_mode()
+def run_model(
+    model: LoadedModel, images: Tensor, progress: Progress | None = None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What a network says of normalised slices, averaged with what it says of their mirror images where its entry asks for it.
+
+    Args:
+        images: (S, 3, h, w), normalised, on the network's device.
+        progress: called with the slices done and their number after each batch; on a GPU, once the batch stands in line.
+
+    Returns:
+        Mask probabilities (S, 1, h, w), or None; verdict logits (S,), tumour against no tumour, or None; where the entry has a
+        gate, what that looks at (S, D), of the slices as they are, or None. On the network's device, which may still be at it:
+        waiting for each batch would leave a GPU idle.
+    """
+    entry = model.entry
+    maps, verdicts, features = [], [], []
+    done = 0
+    for image in _batches(model, images):
+        views = torch.cat([image, image.flip(-1)]) if entry.flips else image
+        said = model.backend(views)
+        if said.features is not None:
+            features.append(said.features[: len(image)])
+        if said.mask is not None:
+            probability = said.mask.sigmoid()
+            if entry.flips:
+                straight, mirrored = probability.chunk(2)
+                probability = (straight + mirrored.flip(-1)) / 2
+            maps.append(probability)
+        if said.verdict is not None:
+            # the mean of the logits, not of probabilities, so that one temperature calibrates both views
+            mean = torch.stack(said.verdict.chunk(2)).mean(0) if entry.flips else said.verdict
+            verdicts.append(mean)
+        done += len(image)
+        if progress:
+            progress(done, len(images))
+    return tuple(torch.cat(parts) if parts else None for parts in (maps, verdicts, features))
