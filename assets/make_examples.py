@@ -1,4 +1,4 @@
-"""Make the demo's six example slices and its example study: synthetic MR, from an average brain and seeds. No patient is in them.
+"""Make the demo's six example slices and its example study: synthetic MRI from an average brain and seeds, without patient data.
 
     pip install nilearn nibabel
     python assets/make_examples.py [--out assets/examples]
@@ -29,7 +29,7 @@ SOURCE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One example: where the template is cut, what is put into it, and the seed of all the rest."""
+    """One example: the level of the slice, its lesion, and the seed of everything random."""
 
     level: int  # mm above the bottom of the template; the lateral ventricles are at 75 to 105
     seed: int
@@ -50,7 +50,7 @@ RECIPES = {
 }
 
 
-# the study: FLAIR alone, as a folder of NIfTI most often is; every STEP mm a slice
+# the study: FLAIR only, one slice every STEP mm
 LEVELS, STEP = range(66, 142, 5), 5
 CENTRE, RADIUS = 97, 26  # the lesion's level and radius in mm
 STUDY = Recipe(level=CENTRE, seed=77, lesion=(140, 160, RADIUS), flair_only=True)
@@ -137,7 +137,7 @@ def make(template: np.ndarray, recipe: Recipe, noise_seed: int | None = None) ->
         inside = ragged - np.hypot(rows - row, (columns - column) * 1.15)
         cover = soft(inside, 5) * (1 - 0.85 * fluid) * brain
         mask, count = ndimage.label(cover > 0.5)
-        mask = mask == 1 + np.argmax(ndimage.sum_labels(cover, mask, range(1, count + 1)))  # crumbs are not drawn by anyone
+        mask = mask == 1 + np.argmax(ndimage.sum_labels(cover, mask, range(1, count + 1)))  # keep the largest component
         mask = ndimage.binary_fill_holes(ndimage.binary_opening(mask))
         uneven = 1 + 0.10 * hills(rng, radius / 3) + 0.05 * hills(rng, 1.5)
         core = soft(inside - 0.45 * radius, 6)  # the middle is often looser tissue: less bright on FLAIR, darker on T1
@@ -184,7 +184,7 @@ def make(template: np.ndarray, recipe: Recipe, noise_seed: int | None = None) ->
 
 
 def make_study(template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A head with one round lesion, slice by slice from below: (S, H, W) uint8 FLAIR, and (S, H, W) bool."""
+    """A head with one round lesion, slices from below: (S, H, W) uint8 FLAIR and its mask, (S, H, W) bool."""
     slices = []
     for level in LEVELS:
         reach = RADIUS**2 - (level - CENTRE) ** 2
@@ -207,7 +207,7 @@ def save_volume(volume: np.ndarray, path: Path, content: str) -> None:
 
 
 def save(pixels: np.ndarray, path: Path, content: str) -> None:
-    """Write a PNG that says what it is: a label drawn into the picture would mislead the networks."""
+    """Write a PNG with its description in the metadata; a label drawn into the image would mislead the networks."""
     notes = PngInfo()
     notes.add_text("Description", f"Synthetic slice made by assets/make_examples.py, not a patient. {content}")
     notes.add_text("Source", SOURCE)
@@ -215,7 +215,7 @@ def save(pixels: np.ndarray, path: Path, content: str) -> None:
 
 
 def main() -> None:
-    """Write the pictures, and under `truth/` the masks of those with a lesion."""
+    """Write the images, and the masks of those with a lesion under `truth/`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "examples", help="folder to write to")
     out = parser.parse_args().out
