@@ -153,8 +153,8 @@ class Study:
 def percent(probability: float) -> str:
     """Whole percent, without claiming certainty at the ends."""
     if probability > 0.995:
-        return "over 99 %"
-    return "under 1 %" if probability < 0.005 else f"{100 * probability:.0f} %"
+        return "over 99%"
+    return "under 1%" if probability < 0.005 else f"{100 * probability:.0f}%"
 
 
 def count(number: int, noun: str) -> str:

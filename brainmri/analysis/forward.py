@@ -112,7 +112,7 @@ def _batches(model: LoadedModel, images: Tensor) -> tuple[Tensor, ...]:
 
 @torch.inference_mode()
 def encoder_features(model: LoadedModel, images: Tensor, feature_spec: ood.FeatureSpec) -> Tensor:
-    """What a gate looks at (`ood.pool_features`) of normalised slices (S, 3, h, w) on the model's device, by its encoder: (S, D)."""
+    """Pool the encoder features for the out-of-distribution check: (S, 3, h, w) normalised slices to (S, D)."""
     batches = (image.to(memory_format=torch.channels_last) for image in _batches(model, images))
     return torch.cat([ood.pool_features(model.net.forward_features(image), feature_spec) for image in batches])
 

@@ -66,10 +66,10 @@ def _sentence(areas: np.ndarray, median: float, low: float, high: float) -> str:
     if not found:
         return f"Nothing is outlined under any of {tried}."
     if median == 0 or found < 0.9:
-        return f"Not stable: something is outlined under {100 * found:.0f} % of {tried}."
+        return f"Not stable: something is outlined under {100 * found:.0f}% of {tried}."
     spread = 100 * max(high - median, median - low) / median
     words = "Stable" if spread <= 10 else "Fairly stable" if spread <= 25 else "Not stable"
-    return f"{words}: the outlined area stays within ±{spread:.0f} % under {tried} ({low:,.0f} to {high:,.0f} pixels)."
+    return f"{words}: the outlined area stays within ±{spread:.0f}% under {tried} ({low:,.0f} to {high:,.0f} pixels)."
 
 
 def _shifted(array: np.ndarray, down: int, right: int) -> np.ndarray:
