@@ -1,9 +1,10 @@
 """Coverage-guided fuzzing of the readers: python -m tests.support.guided KIND [--runs 10000] [--seconds S] [--keep DIR] (Linux)
 
-libFuzzer, through atheris, changes real files of a kind (`tests.support.mutants`) and continues with those that reach new code,
-in this project or in the libraries that read them. It does so in this process, without the worker that an upload is decoded in. A finding is
-anything but a scan or a refusal, more than 10 s, or more than 1.5 GiB with what the process itself holds; the first one ends it,
-and its file is left in DIR. Use `tests.support.fuzz` for statistics: it checks more per file and feeds it as the page does.
+libFuzzer, through atheris, changes real files of a kind (`tests.support.mutants`) and continues with those that reach new
+code, in this project or in the libraries that read them. It does so in this process, without the worker that an upload is
+decoded in. A finding is anything but a scan or a refusal, more than 10 s, or more than 1.5 GiB with what the process itself
+holds; the first one ends it, and its file is left in DIR. Use `tests.support.fuzz` for statistics: it checks more per file
+and feeds it as the page does.
 """
 
 from __future__ import annotations

@@ -110,6 +110,7 @@ def run_compiled_in_subprocess(folder, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_torch_compile_gives_the_same_outputs(tmp_path):
     if not shutil.which("g++"):
         pytest.skip("torch.compile needs a C++ compiler")
@@ -117,6 +118,7 @@ def test_torch_compile_gives_the_same_outputs(tmp_path):
     assert done.stdout.strip() == "equal", done.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_compiler_is_reported(tmp_path):
     error = run_compiled_in_subprocess(tmp_path, CXX="no-such-compiler").stderr.splitlines()[-1]
     assert error.startswith("ValueError: the runtime 'compiled' needs torch.compile, which does not work here (")
