@@ -51,7 +51,7 @@ def test_dice_as_the_public_unet_measures_it():
     nothing = np.zeros_like(true)
     assert public_unet_dice(nothing, true) == 0.0
     assert public_unet_dice(nothing, nothing) == 1.0
-    assert public_unet_dice(outlined[:2], true[:2]) == 1.0  # of two slices neither is looked at
+    assert public_unet_dice(outlined[:2], true[:2]) == 1.0  # no slice is left to compare
 
 
 def test_auc():
@@ -83,9 +83,9 @@ def test_the_reliability_diagram_is_scikit_learns_and_the_calibration_errors():
     probability = generator.random(600) ** 3
     tumour = generator.random(600) < probability
     bins = reliability(np.split(np.stack([probability, tumour], axis=1), 20))
-    shares, said = calibration_curve(tumour, probability, n_bins=15)
+    shares, probabilities = calibration_curve(tumour, probability, n_bins=15)
     assert np.allclose([one["tumour"] for one in bins], shares)
-    assert np.allclose([one["probability"] for one in bins], said)
+    assert np.allclose([one["probability"] for one in bins], probabilities)
     assert sum(one["slices"] for one in bins) == 600
     error = sum(one["slices"] / 600 * abs(one["tumour"] - one["probability"]) for one in bins)
     assert expected_calibration_error(probability, tumour) == pytest.approx(error)
@@ -146,7 +146,7 @@ def test_the_mask_threshold_is_chosen_on_the_other_folds():
     each, everything = cross_fitted(folds, Rules(), fused=False)
     assert [rules.mask_threshold for rules in each] == [0.65, 0.65, 0.5]  # of equals the one in the middle
     assert everything.mask_threshold == 0.65
-    assert cross_fitted(folds[2:], Rules(), fused=False)[1].mask_threshold == 0.5  # a lone part chooses none
+    assert cross_fitted(folds[2:], Rules(), fused=False)[1].mask_threshold == 0.5  # a single part leaves it as it is
 
 
 def test_a_threshold_leaves_the_middle_for_what_is_more_than_chance():

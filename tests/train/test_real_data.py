@@ -89,7 +89,7 @@ def test_one_slice_and_the_volume_agree(cases):
     slices = cases["TCGA_HT_7694_19950404"][10:13]
     pipe = brainmri.Pipeline(device="cpu")
     study = pipe.study(np.stack([s.read_image() for s in slices]))
-    for number, item in enumerate(slices):  # but for small islands, and what neighbours say where an entry hears them
+    for number, item in enumerate(slices):  # apart from small islands and smoothing across neighbouring slices
         assert dice(pipe(item.image).mask, study.mask[number]) > 0.9
 
 
