@@ -10,24 +10,8 @@ import pytest
 from brainmri.io.files import StudyFile
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import list_sequences, read_study
-from tests.io.test_nifti import (
-    EXPECTED,
-    PHANTOM,
-    RAS,
-    SHAPE,
-    enhanced,
-    header,
-    images,
-    inner_zip,
-    marker,
-    nifti,
-    nifti_bytes,
-    png,
-    read,
-    refusal,
-    save,
-    zip_of_bytes,
-)
+from tests.support.phantom import EXPECTED, PHANTOM, RAS, SHAPE, enhanced, header, images, nifti, save
+from tests.support.studies import inner_zip, marker, nifti_bytes, png, read, refusal, zip_of_bytes
 
 # --- the wrong modality ---------------------------------------------------------------------------------------------------
 

@@ -8,25 +8,9 @@ import brainmri.io.dicom
 import brainmri.io.nifti
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import UnreadableImage, list_sequences, read_study
-from brainmri.io.sequences import HOW_TO_CHOOSE, ONE_SEQUENCE, POST, PRE, Candidate
-from tests.io.test_nifti import (
-    EXPECTED,
-    MARKER,
-    PHANTOM,
-    PLANTED,
-    RAS,
-    header,
-    images,
-    marker,
-    nifti,
-    png,
-    read,
-    refusal,
-    save,
-    stored,
-    zip_of,
-    zip_of_bytes,
-)
+from brainmri.io.sequences import HOW_TO_CHOOSE, ONE_SEQUENCE, POST, PRE, Candidate, sequence_of
+from tests.support.phantom import EXPECTED, PHANTOM, PLANTED, RAS, header, images, nifti, save, stored, zip_of
+from tests.support.studies import MARKER, marker, png, read, refusal, zip_of_bytes
 
 ELSEWHERE = RAS + np.eye(4, k=3) * 3
 
@@ -53,6 +37,21 @@ def three_files(folder, names=("t1", "flair", "t1ce")):
     for name, volume in zip(names, (PHANTOM[::-1], PHANTOM, PHANTOM[:, ::-1]), strict=True):
         nifti(folder / f"{name}.nii.gz", volume)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "channel"),
+    [
+        ("AX FLAIR", FLAIR), ("t2_tirm_tra_dark-fluid", FLAIR), ("T2W_FLAIR +C", FLAIR), ("flair_in_T1_space", FLAIR),
+        ("AX T1 FLAIR", PRE), ("T1FLAIR post", POST), ("AX T1 SE", PRE), ("sub-01_T1w", PRE), ("T1 pre contrast", PRE),
+        ("T1 without contrast", PRE), ("Sag 3D MPRAGE", PRE), ("T1 MPRAGE +C", POST), ("AX T1 POST GD", POST),
+        ("sT1W_3D_TFE_KM", POST), ("t1_c+", POST), ("ce-gadolinium_T1w", POST), ("t1gd", POST), ("T1 postop", PRE),
+        ("AX T2", None), ("AX T2 POST", None), ("DWI", None), ("localizer", None), ("patient1", None), ("", None),
+        ("presurgery", None), ("T10", None),
+    ],
+)  # fmt: skip
+def test_what_descriptions_speak_of(words, channel):
+    assert sequence_of(words) == channel
 
 
 # --- what is listed -------------------------------------------------------------------------------------------------------

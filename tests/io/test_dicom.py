@@ -1,0 +1,298 @@
+"""DICOM series and enhanced images, as real files of a phantom with a marker."""
+
+import io
+import logging
+import zipfile
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+)
+
+import brainmri.io.files
+from brainmri.io.pixels import FLAIR
+from brainmri.io.reading import UnreadableImage, read_study
+from brainmri.io.sequences import ONE_SEQUENCE, POST, PRE
+from tests.support.phantom import (
+    EXPECTED,
+    PHANTOM,
+    PLANES,
+    PLANTED,
+    affine_of,
+    enhanced,
+    header,
+    images,
+    positions,
+    save,
+    stored,
+    zip_of,
+)
+from tests.support.studies import MARKER, marker, read, refusal
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_a_dicom_series_shows_the_marker_where_it_lies(tmp_path, plane):
+    folder = save(tmp_path / "Planted_Hospital", images(plane))
+    scan = read(folder)
+    assert marker(scan) == MARKER
+    assert scan.name == "study"
+    assert scan.warnings == ("one sequence came, FLAIR; it stands in all three channels",)
+    code = PLANES[plane][1]
+    assert np.allclose(scan.geometry.affine, affine_of(code))
+    assert scan.geometry.shape == stored(PHANTOM, code).shape
+    assert np.array_equal(scan.geometry.to_original(EXPECTED), stored(PHANTOM, code))
+    assert np.allclose(scan.geometry.spacing, (5, 2, 2))
+    axis, direction = {"axial": (0, 1), "sagittal": (1, -1), "coronal": (1, -1)}[plane]  # rows downwards in the other planes
+    assert (scan.geometry.axes[0], scan.geometry.directions[0]) == (axis, direction)
+
+
+def test_a_series_is_the_same_from_a_folder_a_zip_and_in_any_order(tmp_path):
+    series = images("sagittal")
+    folder = save(tmp_path / "one", series)
+    reversed_ = save(tmp_path / "two", series[::-1], prefix="IM")
+    expected = read(folder)
+    for source in (reversed_, zip_of(folder)):
+        assert np.array_equal(read(source).pixels, expected.pixels)
+    assert read(reversed_).sha256 == expected.sha256
+    assert read(zip_of(folder)).sha256 == brainmri.io.files.StudyFile(path=zip_of(folder)).digest()
+
+
+def test_a_segmentation_can_reference_every_slice(tmp_path):
+    series = images("coronal")
+    folder = save(tmp_path / "one", series)
+    geometry = read(folder).geometry
+    assert [i.uid for i in geometry.instances] == [ds.SOPInstanceUID for ds in series]
+    assert [str(pydicom.dcmread(i.path).SOPInstanceUID) for i in geometry.instances] == [i.uid for i in geometry.instances]
+    assert {i.frame for i in geometry.instances} == {1}
+    zipped = read(zip_of(folder)).geometry.instances
+    with zipfile.ZipFile(zipped[0].path) as archive:
+        assert pydicom.dcmread(io.BytesIO(archive.read(zipped[0].member))).SOPInstanceUID == zipped[0].uid
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_an_enhanced_image_is_a_study(tmp_path, plane):
+    order = np.random.default_rng(1).permutation(len(positions(plane)[0])).tolist()
+    ds = enhanced(plane, order)
+    save(tmp_path / "one", [ds])
+    scan = read(tmp_path / "one" / "Planted_Patient_0")
+    assert marker(scan) == MARKER
+    assert scan.name == "study"
+    assert [i.frame - 1 for i in scan.geometry.instances] == np.argsort(order).tolist()
+    assert {i.uid for i in scan.geometry.instances} == {ds.SOPInstanceUID}
+
+
+def test_the_lone_image_is_a_study_of_one(tmp_path):
+    save(tmp_path / "one", images()[9:10])
+    scan = read(tmp_path / "one" / "Planted_Patient_0")
+    assert scan.pixels.shape == (1, 36, 40, 3)
+    assert scan.pixels[0, 4, 4, FLAIR] == 1
+
+
+def test_slope_and_intercept_are_applied_slice_by_slice(tmp_path):
+    series = images()
+    for number, ds in enumerate(series):
+        slope, intercept = 0.5 + number, -20 * number
+        ds.PixelData = np.rint((EXPECTED[number] - intercept) / slope).astype(np.uint16).tobytes()
+        ds.RescaleSlope, ds.RescaleIntercept = slope, intercept
+    scan = read(save(tmp_path / "one", series))
+    plain = read(save(tmp_path / "two", images()))
+    assert np.abs(scan.pixels - plain.pixels).max() < 0.015  # half a step of the coarsest slope
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_monochrome1_is_inverted(tmp_path, bits):
+    top, volume = 2**bits - 1, EXPECTED.astype(int) // 4
+    inverted = images(pixels=top - volume, bits=bits, PhotometricInterpretation="MONOCHROME1")
+    scan = read(save(tmp_path / "one", inverted))
+    plain = read(save(tmp_path / "two", images(pixels=volume, bits=bits)))
+    assert np.allclose(scan.pixels, plain.pixels, atol=1e-4)
+    if bits == 8:
+        assert np.array_equal(np.rint(plain.pixels[..., FLAIR] * 255), volume)
+
+
+def test_signed_and_12_bit_pixels(tmp_path):
+    signed = images(PixelRepresentation=1)
+    twelve = images()
+    for number, (one, two) in enumerate(zip(signed, twelve, strict=True)):
+        one.PixelData = (EXPECTED[number] - 500).astype(np.int16).tobytes()
+        two.BitsStored, two.HighBit = 12, 11
+    assert np.allclose(read(save(tmp_path / "one", signed)).pixels, read(save(tmp_path / "two", twelve)).pixels, atol=1e-6)
+
+
+def test_several_series_are_told_by_their_descriptions(tmp_path):
+    folder = tmp_path / "study"
+    parts = {"AX T1": (PHANTOM[::-1], 1), "AX FLAIR": (PHANTOM, 2), "AX T1 POST": (PHANTOM[:, ::-1], 3), "AX T2": (PHANTOM, 4)}
+    for description, (volume, series) in parts.items():
+        axial = stored(volume, "SPL")
+        save(folder, images(pixels=axial, description=description, series=series), prefix=f"S{series}_")
+    save(folder, images("sagittal", description="SAG T1 POST", series=5), prefix="S5_")
+    save(folder, [header(Modality="SR")], prefix="report")
+    (folder / "readme.txt").write_text("hello")
+    Image.new("L", (64, 64)).save(folder / "logo_1.png")
+    scan = read(folder)
+    assert marker(scan) == MARKER
+    assert np.array_equal(scan.pixels[..., PRE], scan.pixels[:, :, ::-1, FLAIR])
+    assert np.array_equal(scan.pixels[..., POST], scan.pixels[:, ::-1, :, FLAIR])
+    assert scan.warnings == ("1 DICOM files that are not greyscale MR images were left aside",)
+
+
+def test_a_series_on_another_grid_or_doubled_is_left_out(tmp_path):
+    folder = save(tmp_path / "study", images())
+    save(folder, images("sagittal", description="SAG T1 POST", series=2), prefix="a")
+    for series in (3, 4):
+        save(folder, images(description="AX T1", series=series), prefix=f"b{series}_")
+    scan = read(folder)
+    assert "the pre-contrast T1 came several times and was left out" in scan.warnings
+    assert "the post-contrast T1 lies on another grid than the FLAIR and was left out" in scan.warnings
+    assert np.array_equal(scan.pixels[..., PRE], scan.pixels[..., FLAIR])
+
+
+def test_of_several_flair_series_the_axial_one_is_read(tmp_path):
+    folder = save(tmp_path / "study", images("sagittal", description="SAG FLAIR", series=1), prefix="a")
+    save(folder, images("axial", description="AX FLAIR", series=2), prefix="b")
+    scan = read(folder)
+    assert "2 FLAIR series came; the one number 2 “AX FLAIR” with 12 slices was read" in scan.warnings
+    assert scan.geometry.axes == (0, 1, 2)
+
+
+def test_series_without_flair_are_refused_with_a_list(tmp_path):
+    folder = save(tmp_path / "study", images(description="AX T2 FSE", series=1), prefix="a")
+    save(folder, images(description="Planted 19991231 T1", series=2), prefix="b")
+    save(folder, images(description="AX T1 POST", series=19991231), prefix="c")
+    message = refusal(folder)
+    assert "number 1 “AX T2 FSE” with 12 slices; number 2 with 12 slices; without a short number “AX T1 POST”" in message
+
+
+def test_one_series_of_no_telling_description_is_taken_for_flair(tmp_path):
+    assert read(save(tmp_path / "a", images(description="Planted"))).warnings == (ONE_SEQUENCE,)
+    scan = read(save(tmp_path / "b", images(description="AX T1 POST")))
+    assert "described as a post-contrast T1" in scan.warnings[0]
+
+
+def test_slices_without_positions_go_by_their_numbers(tmp_path):
+    series = images()
+    for ds in series:
+        del ds.ImagePositionPatient
+    scan = read(save(tmp_path / "one", series))
+    assert marker(scan) == MARKER
+    assert "as they are numbered" in scan.warnings[0]
+    assert scan.geometry is None
+    for ds in series:
+        ds.InstanceNumber = 1
+    assert "neither positions nor numbers" in refusal(save(tmp_path / "one", series))
+
+
+def test_unequal_gaps_are_warned_about(tmp_path):
+    series = images()
+    del series[5]
+    scan = read(save(tmp_path / "one", series))
+    assert "unequal, 5.00 to 10.00 mm" in scan.warnings[0]
+    assert scan.pixels.shape[0] == 11
+
+
+def damaged(change):
+    """A series whose third image was changed."""
+    series = images()
+    change(series[2])
+    return series
+
+
+@pytest.mark.parametrize(
+    ("series", "says"),
+    [
+        (lambda: [*images(), *images()[3:5]], "several slices at the same place"),
+        (lambda: [*images("sagittal"), *images("axial")], "differ in size"),
+        (lambda: damaged(lambda d: setattr(d, "ImageOrientationPatient", [0, 1, 0, 0, 0, -1])), "different directions"),
+        (lambda: damaged(lambda d: setattr(d, "PixelSpacing", [3, 3])), "differ in pixel size"),
+        (lambda: damaged(lambda d: setattr(d, "PhotometricInterpretation", "MONOCHROME1")), "differ in size or kind"),
+        (lambda: damaged(lambda d: setattr(d, "PixelData", d.PixelData[:-8])), "damaged"),
+        (lambda: damaged(lambda d: delattr(d, "PixelData")), "damaged"),
+        (lambda: images(Modality="CT"), "no greyscale MR images"),
+        (lambda: images(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "no greyscale MR images"),
+        (lambda: damaged(lambda d: setattr(d, "ImageOrientationPatient", [0] * 6))[2:3], "damaged"),
+        (lambda: images(PhotometricInterpretation="PALETTE COLOR"), "no greyscale MR images"),
+        (lambda: [header(Modality="SR")], "1 DICOM files came, but no"),
+        (lambda: damaged(lambda d: setattr(d, "NumberOfFrames", 10**9)), "slices"),
+    ],
+)
+def test_bad_series_are_refused(tmp_path, series, says):
+    message = refusal(save(tmp_path / "Planted", series()))
+    assert says in message
+    assert message.startswith("study: ")
+
+
+def test_claimed_sizes_are_refused_before_anything_is_decoded(tmp_path):
+    series = images()
+    for ds in series:
+        ds.Rows = ds.Columns = 60000
+    assert "60000 x 60000" in refusal(save(tmp_path / "one", series))
+
+
+@pytest.mark.parametrize("name", ["CT_small.dcm", "rtplan.dcm", "test-SR.dcm", "MR_truncated.dcm", "SC_rgb_rle.dcm"])
+def test_pydicoms_own_files_of_other_kinds_are_refused(name):
+    assert "study: " in refusal(get_testdata_file(name, download=False))
+
+
+def test_a_deflated_file_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    ds = images()[0]
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    folder = save(tmp_path / "one", [ds])
+    monkeypatch.setattr("pydicom.filereader.zlib.decompress", lambda *_: pytest.fail("it was unpacked"))
+    assert "deflated" in refusal(folder)
+
+
+def test_a_broken_dicom_file_is_refused(tmp_path):
+    path = save(tmp_path / "one", images()[:1]) / "Planted_Patient_0"
+    whole = path.read_bytes()
+    for end in (132, 140, 200, 400, 900):
+        path.write_bytes(whole[:end])
+        assert "study: " in refusal(path)
+
+
+ODD = {
+    "SeriesInstanceUID": "Planted.19700102",
+    "SOPInstanceUID": "Planted^4711",
+    "SeriesDescription": "Planted " * 20 + "4711",
+    "Modality": "Planted",
+    "PhotometricInterpretation": "Planted",
+    "PatientBirthDate": "Planted",
+    "StudyTime": "Planted",
+    "SpecificCharacterSet": "Planted",
+    "InstanceNumber": "Planted",
+    "NumberOfFrames": "Planted",
+    "SeriesNumber": "Planted",
+    "PixelSpacing": "Planted",
+    "RescaleSlope": "Planted",
+    "BitsStored": "Planted",
+}
+
+
+@pytest.mark.parametrize("keyword", ODD)
+def test_identifiers_in_odd_places_are_never_told(tmp_path, caplog, recwarn, capfd, keyword):
+    folder = save(tmp_path / "Planted", images()[:3])
+    tag = pydicom.datadict.tag_for_keyword(keyword)
+    value = ODD[keyword].encode().ljust(len(ODD[keyword]) + len(ODD[keyword]) % 2)
+    for path in folder.iterdir():
+        # put where it belongs by hand, since pydicom would not write it
+        ds = pydicom.dcmread(path)
+        ds[tag] = pydicom.dataelem.RawDataElement(
+            pydicom.tag.Tag(tag), pydicom.datadict.dictionary_VR(tag), len(value), value, 0, False, True
+        )
+        ds.save_as(path)
+        assert value in path.read_bytes()
+    caplog.set_level(logging.DEBUG)
+    caplog.clear()
+    recwarn.clear()
+    capfd.readouterr()
+    try:
+        read_study(folder)
+    except UnreadableImage:
+        refusal(folder)
+    else:
+        read(folder)
+    told = [*capfd.readouterr(), caplog.text, *(str(w.message) for w in recwarn)]
+    assert not [word for word in PLANTED for text in told if word in text]
