@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 import brainmri
 from brainmri.zoo.entry import CARD, CONFIG, ONNX, SPLIT, WEIGHTS, file_sha256
 from brainmri.zoo.hub import git_blob_hash
+from brainmri.zoo.metrics import VARIANTS, label
 from brainmri.zoo.registry import DEFAULT, EMBEDDED, PINS
 from tests.support.hub_server import Fault, Hub, serve
 from train.release.card import measured, numpy_example
@@ -392,7 +393,8 @@ def test_the_space_starts_from_the_pinned_commits(published, hub, client, tmp_pa
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=lambda e: e.name)
 def test_the_cards_model_index_is_what_was_measured(entry):
     card = ModelCard.load(entry.folder / CARD)
-    assert {(r.dataset_config, r.metric_name): r.metric_value for r in card.data.eval_results} == measured(entry)
+    labelled = {(VARIANTS[variant], label(metric)): value for (variant, metric), value in measured(entry).items()}
+    assert {(r.dataset_config, r.metric_name): r.metric_value for r in card.data.eval_results} == labelled
     assert card.data.library_name == "brainmri"
     assert card.data.license == "cc-by-nc-sa-4.0"
     assert card.data.pipeline_tag.startswith("image-")
