@@ -1,6 +1,6 @@
-"""Real files of every kind that is read, and ways to spoil them: what `tests/fuzz.py` feeds to the readers.
+"""Real files of every supported kind, and functions that damage them; `tests/support/fuzz.py` feeds them to the readers.
 
-The files come from packages (pydicom, nibabel, scikit-image) or are written here; none shows a patient of ours.
+The files are taken from packages (pydicom, nibabel, scikit-image) or written here; none contains data of our patients.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SUFFIX = {
     "zip": ".zip",
 }
 KINDS = tuple(SUFFIX)
-LARGEST = 2**19  # bytes of a file that is taken from a package
+LARGEST = 2**19  # bytes; larger files of packages are skipped
 GREY = np.add.outer(np.arange(48) * 3, np.arange(40) * 2).astype(np.uint8)
 COLOUR = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=2)
 
@@ -66,7 +66,7 @@ def _saved(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def _shipped(*patterns: str) -> list[bytes]:
-    """Pictures that scikit-image ships."""
+    """Sample images of scikit-image."""
     folder = Path(skimage.__file__).parent / "data"
     files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
     return [file.read_bytes() for file in files if file.stat().st_size <= LARGEST // 4]
@@ -119,7 +119,9 @@ def _dicoms() -> list[bytes]:
     shipped = sorted(Path(get_testdata_file("MR_small.dcm", download=False)).parent.glob("*.dcm"))
     files = [_as_mr(path.read_bytes()) for path in shipped if path.stat().st_size <= LARGEST // 2]
     files += [_stored(ds) for ds in (phantom.images()[3], phantom.images(bits=8)[3])]
-    files += [_stored(phantom.enhanced(plane)) for plane in phantom.PLANES for _ in range(3)]  # the most to spoil
+    files += [
+        _stored(phantom.enhanced(plane)) for plane in phantom.PLANES for _ in range(3)
+    ]  # these have the most fields to damage
     codecs = {
         JPEG2000Lossless: lambda p: imagecodecs.jpeg2k_encode(p, codecformat="j2k"),
         HTJ2KLossless: imagecodecs.htj2k_encode,
@@ -141,14 +143,14 @@ def _dicoms() -> list[bytes]:
 
 
 def _as_mr(data: bytes) -> bytes:
-    """A grey image of any modality as one that is read on; other files as they are."""
+    """Set the modality of a greyscale image to MR, so that the readers go on; return other files unchanged."""
     try:
         with quiet():
             ds = pydicom.dcmread(io.BytesIO(data))
             if ds.PhotometricInterpretation.startswith("MONOCHROME"):
                 ds.Modality = "MR"
                 return _stored(ds)
-    except Exception:  # some are damaged on purpose
+    except Exception:  # some sample files are damaged on purpose
         pass
     return data
 
@@ -161,7 +163,7 @@ def _stored(ds: pydicom.Dataset) -> bytes:
 
 @cache
 def seeds(kind: str) -> tuple[bytes, ...]:
-    """The real files of a kind."""
+    """Intact files of a kind."""
     made = {
         "png": lambda: _pictures("PNG") + _shipped("*.png"),
         "jpeg": lambda: _pictures("JPEG") + _shipped("*.jpg"),
@@ -173,15 +175,15 @@ def seeds(kind: str) -> tuple[bytes, ...]:
     return tuple(made[kind]())
 
 
-# --- ways to spoil any file -----------------------------------------------------------------------------------------------
+# --- damage to any file ---------------------------------------------------------------------------------------------------
 
 ODD = (0, 1, 2, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 ODD_FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e30, -1e38, 65536.0, np.inf, -np.inf, np.nan)
-HEAD = 1024  # bytes, most of the lengths and counts stand among the first
+HEAD = 1024  # bytes; most lengths and counts are in the first ones
 
 
 def _at(rng: Random, data: bytearray | bytes) -> int:
-    """A place, more often near the beginning."""
+    """A random offset, more often near the beginning."""
     return int(rng.integers(min(len(data), HEAD) if rng.random() < 0.6 else len(data)))
 
 
@@ -201,7 +203,7 @@ def splice(rng: Random, data: bytes, other: bytes) -> bytes:
 
 
 def repeat(rng: Random, data: bytes) -> bytes:
-    """A part once more, or many times more."""
+    """Repeat a part once or many times."""
     start = _at(rng, data)
     part = data[start : start + int(rng.integers(1, 200))]
     return data[:start] + part * int(rng.choice((2, 2, 3, 100))) + data[start:]
@@ -213,7 +215,7 @@ def remove(rng: Random, data: bytes) -> bytes:
 
 
 def number(rng: Random, data: bytes) -> bytes:
-    """A length, a count or an offset of another size: an odd number over what stands somewhere."""
+    """Overwrite what may be a length, count or offset with an extreme number."""
     width, order = rng.choice((1, 2, 4, 8)), rng.choice(("little", "big"))
     odd = (int(rng.choice(ODD)) % 256 ** int(width)).to_bytes(int(width), str(order))
     start = _at(rng, data) // 2 * 2
@@ -223,11 +225,11 @@ def number(rng: Random, data: bytes) -> bytes:
 ANYWHERE: tuple[Callable[[Random, bytes], bytes], ...] = (flip, cut, repeat, remove, number, number)
 
 
-# --- ways to spoil a format, its checksums and structure kept --------------------------------------------------------------
+# --- damage to a format that keeps its checksums and structure --------------------------------------------------------------
 
 
 def png_chunk(rng: Random, data: bytes) -> bytes:
-    """A chunk's contents or kind, its checksum made right."""
+    """Change the contents or kind of a chunk and update its checksum."""
     chunks, at = [], 8
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -253,7 +255,7 @@ def png_chunk(rng: Random, data: bytes) -> bytes:
 
 
 def tiff_tag(rng: Random, data: bytes) -> bytes:
-    """An entry of the first directory: its tag, type, count or value."""
+    """Change the tag, type, count or value of an entry in the first directory."""
     order = "<" if data[:2] == b"II" else ">"
     if len(data) < 8 or data[2 if order == "<" else 3] != 42:
         return number(rng, data)
@@ -269,7 +271,7 @@ def tiff_tag(rng: Random, data: bytes) -> bytes:
 
 
 def nifti_field(rng: Random, data: bytes) -> bytes:
-    """A field of the header: dimensions, type, voxel size, offset, scale, orientation."""
+    """Change a header field: dimensions, type, voxel size, offset, scale or orientation."""
     order = "<" if data[:1] in (b"\x5c", b"\x1c") else ">"
     whole = [(40 + 2 * n, "h") for n in range(8)] + [(70, "h"), (72, "h"), (252, "h"), (254, "h"), (123, "b")]
     floats = (
@@ -302,7 +304,7 @@ DICOM_FIELDS = {
 
 
 def dicom_field(rng: Random, data: bytes) -> bytes:
-    """An element of the header: sizes, bits, counts, places, scale."""
+    """Change one or two header elements: sizes, bits, counts, positions or scale."""
     try:
         with quiet():
             ds = pydicom.dcmread(io.BytesIO(data), force=True)
@@ -317,7 +319,7 @@ def dicom_field(rng: Random, data: bytes) -> bytes:
             buffer = io.BytesIO()
             ds.save_as(buffer)
             return buffer.getvalue()
-    except Exception:  # what pydicom itself would not write
+    except Exception:  # pydicom refuses to write this value
         return flip(rng, data)
 
 
@@ -365,7 +367,7 @@ def zip_of(rng: Random) -> bytes:
 
 
 def zip_directory(rng: Random, data: bytes) -> bytes:
-    """A field of a header or of the directory: sizes, offsets (so that members overlap), flags, packing, counts."""
+    """Change a header or directory field: sizes, offsets (so that members overlap), flags, compression or counts."""
     signature = bytes(rng.choice([b"PK\3\4", b"PK\1\2", b"PK\5\6"]))
     at = data.find(signature, int(rng.integers(len(data))))
     at = data.find(signature) if at < 0 else at
@@ -386,7 +388,7 @@ def _seed(rng: Random, kind: str) -> bytes:
 
 
 def mutant(rng: Random, kind: str) -> bytes:
-    """A damaged file of a kind; the same for the same state of the generator."""
+    """A damaged file of a kind; equal generator states give equal files."""
     if kind == "zip":
         return zip_of(rng)
     data = _seed(rng, kind)
@@ -394,7 +396,7 @@ def mutant(rng: Random, kind: str) -> bytes:
         if rng.random() < 0.7:
             return gzip.compress(mutant(rng, "nifti"), 1)
         return _damaged(rng, data)
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):  # more, and hardly one comes as far as its pixels
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):  # with more, hardly any file would reach the pixel decoders
         if not data:
             break
         draw = rng.random()

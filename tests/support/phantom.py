@@ -1,7 +1,7 @@
-"""The phantom that the tests of volumes read and write, and real files made of it.
+"""The phantom that volume tests read and write, and functions that store it in real files.
 
-It counts its voxels towards the patient's right, anterior and superior. Its marker, the only thing brighter than half,
-lies far to the right, in front and high up, so a scan must show it on high slices, in the upper left.
+Intensity rises towards the patient's right, anterior and superior. The marker is the only part brighter than half of the
+maximum. It lies far right, anterior and superior, so axial slices show it at high slice numbers in the upper left.
 """
 
 import zipfile
@@ -17,16 +17,16 @@ SPACING = (2.0, 2.0, 5.0)
 RAS = np.diag([*SPACING, 1.0])
 PHANTOM = np.add.outer(np.add.outer(np.arange(40) * 5, np.arange(36) * 3), np.arange(12) * 7).astype(np.int16)
 PHANTOM[33:38, 28:34, 8:11] = 1000
-EXPECTED = PHANTOM.transpose(2, 1, 0)[:, ::-1, ::-1]  # slices upwards, nose up, the patient's right on the left
+EXPECTED = PHANTOM.transpose(2, 1, 0)[:, ::-1, ::-1]  # slices from inferior to superior, anterior at the top, right on the left
 
-# how scanners store DICOM: direction along a row, direction along a column; and where slices, rows and columns then point
+# how scanners store DICOM: ImageOrientationPatient, and where slices, rows and columns point
 PLANES = {"axial": ([1, 0, 0, 0, 1, 0], "SPL"), "sagittal": ([0, 1, 0, 0, 0, -1], "RIP"), "coronal": ([1, 0, 0, 0, 0, -1], "PIL")}
 ROOT = "1.2.826.0.1.3680043.8.498.4711"
 PLANTED = ("Planted", "4711", "19700102", "19991231", "0815", "Hospital", "235959")
 
 
 def stored(volume: np.ndarray, code: str) -> np.ndarray:
-    """A volume in RAS order as an array whose axes point where the code says."""
+    """Reorient a RAS volume to the axis code."""
     return apply_orientation(volume, ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(code)))
 
 
@@ -45,7 +45,7 @@ def nifti(path, volume=PHANTOM, affine=RAS, kind=nibabel.Nifti1Image, code=1, sl
 
 
 def header(sop_class=MRImageStorage, uid: str | None = None, series=1, description="AX FLAIR", **elements) -> Dataset:
-    """An MR image with everything in it that identifies a patient, but for its pixels."""
+    """An MR image without pixels, full of data that identifies a patient."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -70,7 +70,7 @@ def header(sop_class=MRImageStorage, uid: str | None = None, series=1, descripti
 
 
 def positions(plane: str) -> tuple[np.ndarray, list[list[float]], list[float]]:
-    """The phantom as it is stored in a plane, (slices, rows, columns); each slice's position; the spacing of its pixels."""
+    """The phantom stored in a plane, (slices, rows, columns); the position of each slice; the pixel spacing."""
     code = PLANES[plane][1]
     array, affine = stored(PHANTOM, code), affine_of(code)
     corners = [(affine @ [number, 0, 0, 1])[:3] * (-1, -1, 1) for number in range(len(array))]
@@ -96,7 +96,7 @@ def images(plane="axial", pixels=None, bits=16, **elements) -> list[Dataset]:
 
 
 def enhanced(plane="axial", order=None) -> Dataset:
-    """The phantom as one enhanced multi-frame image, frames in any order."""
+    """The phantom as one enhanced multi-frame image, with frames in the given order."""
     array, corners, spacing = positions(plane)
     order = list(order or range(len(array)))
     ds = header(EnhancedMRImageStorage)
@@ -120,7 +120,7 @@ def enhanced(plane="axial", order=None) -> Dataset:
 
 
 def save(folder, datasets, prefix="Planted_Patient_"):
-    """Files in a shuffled order of names, as archives name them."""
+    """Save datasets under shuffled file names, as archives do."""
     folder.mkdir(exist_ok=True)
     names = np.random.default_rng(0).permutation(len(datasets))
     for number, ds in zip(names, datasets, strict=True):

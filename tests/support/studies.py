@@ -1,4 +1,4 @@
-"""Studies that the readers' tests read and refuse, and checks that hold for each of them."""
+"""Small input files for reader tests, and checks that apply to every study that is read or refused."""
 
 import io
 import traceback
@@ -18,14 +18,14 @@ from tests.support.phantom import (
     RAS,
 )
 
-MARKER = [[8, 2, 2], [10, 7, 6]]  # the marker's first and last slice, row and column
+MARKER = [[8, 2, 2], [10, 7, 6]]  # first and last slice, row and column of the phantom's marker
 
 
 def read(source):
-    """Read a study, making sure that nothing told of it identifies the patient."""
+    """Read a study and check that no field of the scan identifies the patient."""
     scan = read_study(source)
-    told = repr(replace(scan, pixels=None, sha256=""))
-    assert not [word for word in PLANTED if word in told]
+    shown = repr(replace(scan, pixels=None, sha256=""))
+    assert not [word for word in PLANTED if word in shown]
     assert scan.pixels.dtype == np.float32
     assert scan.pixels.ndim == 4
     assert 0 <= scan.pixels.min() <= scan.pixels.max() <= 1
@@ -33,17 +33,18 @@ def read(source):
 
 
 def refusal(source) -> str:
-    """Why a study is refused, making sure that neither the message nor what is logged of it identifies the patient."""
+    """The message with which a study is refused; neither it nor its traceback may identify the patient."""
     with pytest.raises(UnreadableImage) as caught:
         read_study(source)
-    told = "".join(traceback.format_exception(caught.value, chain=True))
-    raised = told[told.rindex("brainmri.io.limits.UnreadableImage") :]
+    text = "".join(traceback.format_exception(caught.value, chain=True))
+    raised = text[text.rindex("brainmri.io.limits.UnreadableImage") :]
     assert not [word for word in PLANTED if word in raised]
     assert caught.value.__cause__ is None or not [word for word in PLANTED if word in str(caught.value.__cause__)]
     return str(caught.value)
 
 
 def marker(scan) -> list[list[int]]:
+    """First and last slice, row and column of the marker in a scan."""
     found = np.argwhere(scan.pixels[..., FLAIR] == 1)
     return [found.min(0).tolist(), found.max(0).tolist()]
 
