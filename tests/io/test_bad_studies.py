@@ -1,4 +1,4 @@
-"""Studies as they should not be, beside those of the readers' own tests: every one refused or warned about in plain words."""
+"""Unsuitable or damaged studies are refused, or read with a warning."""
 
 import gzip
 import zipfile
@@ -17,23 +17,23 @@ from tests.support.studies import inner_zip, marker, nifti_bytes, png, read, ref
 
 
 @pytest.mark.parametrize(
-    ("series", "says"),
+    ("series", "reason"),
     [
         (lambda: images(Modality="CT"), "12 DICOM files came, but no greyscale MR images among them; they hold CT, and the"),
         (lambda: [*images(Modality="PT"), *images(Modality="CT")], "they hold CT, PT, and the networks know MR alone"),
         (lambda: [header(Modality="SR")], "they hold SR,"),
         (lambda: images(Modality="US", SamplesPerPixel=3, PhotometricInterpretation="RGB"), "they hold US,"),
         (lambda: images(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "no greyscale MR images among them. Accepted"),
-        (lambda: images(Modality="XX"), "no greyscale MR images among them. Accepted"),  # no word of the standard's
+        (lambda: images(Modality="XX"), "no greyscale MR images among them. Accepted"),  # not a modality of the standard
         (lambda: images(Modality="PLANTED"), "no greyscale MR images among them. Accepted"),
         (lambda: images(Modality=["CT", "PLANTED"]), "no greyscale MR images among them. Accepted"),
     ],
 )
-def test_a_refusal_names_the_modality_that_came(tmp_path, series, says):
-    assert says in refusal(save(tmp_path / "Planted", series()))
+def test_refusal_names_the_modality(tmp_path, series, reason):
+    assert reason in refusal(save(tmp_path / "Planted", series()))
 
 
-def test_a_ct_series_beside_the_mr_is_left_aside(tmp_path):
+def test_ct_series_beside_the_mr_is_ignored(tmp_path):
     folder = save(tmp_path / "study", images())
     save(folder, images(Modality="CT", series=2, description="AX T1"), prefix="ct")
     assert len(list_sequences(folder)) == 1
@@ -43,7 +43,7 @@ def test_a_ct_series_beside_the_mr_is_left_aside(tmp_path):
 # --- too few, too many, too much ------------------------------------------------------------------------------------------
 
 
-def test_one_slice_is_a_volume(tmp_path):
+def test_volume_of_one_slice_is_read(tmp_path):
     scan = read(nifti(tmp_path / "flair.nii", PHANTOM[..., 9:10]))
     assert scan.pixels.shape == (1, 36, 40, 3)
     assert scan.pixels[0, 4, 4, FLAIR] == 1
@@ -62,19 +62,19 @@ def test_two_thousand_slices_are_refused_by_their_headers(tmp_path, monkeypatch)
     assert "2000 slices came" in refusal(slices)
 
 
-def test_slices_missing_from_a_folder_are_warned_about(tmp_path):
+def test_slices_missing_from_a_folder_give_a_warning(tmp_path):
     scan = read_study(zip_of_bytes(tmp_path, {f"case_{number}.png": png(number) for number in (3, 4, 7, 8, 10)}))
     assert scan.warnings[-1] == "3 of the slices' numbers from 3 to 10 did not come; slices may be missing"
     scan = read_study(zip_of_bytes(tmp_path, {f"case_{number}.png": png(number) for number in (3, 4, 5)}))
     assert not [warning for warning in scan.warnings if "missing" in warning]
 
 
-def test_a_slice_number_too_long_to_be_one_is_refused(tmp_path):
+def test_too_long_slice_number_is_refused(tmp_path):
     long = f"case_{'1' * 5000}.png"
     assert "has no slice number" in refusal(zip_of_bytes(tmp_path, {long: png(1), "case_2.png": png(2)}))
 
 
-def test_a_length_that_lies_makes_no_room(tmp_path):
+def test_reading_more_than_the_file_holds_returns_what_is_there(tmp_path):
     (tmp_path / "x").write_bytes(b"DICM" * 9)
     with StudyFile(path=tmp_path / "x").open() as handle:
         assert handle.read(4) == b"DICM"
@@ -82,9 +82,9 @@ def test_a_length_that_lies_makes_no_room(tmp_path):
         assert handle.read(2**45) == b""
 
 
-def test_what_unpacks_to_hundreds_of_times_its_size_is_refused_before_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr("brainmri.io.nifti._load", lambda *_: pytest.fail("it was unpacked"))
-    monkeypatch.setattr("brainmri.io.files._read_members", lambda *_: pytest.fail("it was unpacked"))
+def test_extreme_compression_ratio_is_refused_before_decompression(tmp_path, monkeypatch):
+    monkeypatch.setattr("brainmri.io.nifti._load", lambda *_: pytest.fail("unpacked"))
+    monkeypatch.setattr("brainmri.io.files._read_members", lambda *_: pytest.fail("unpacked"))
     volume = np.zeros((300, 300, 400), np.int16)
     volume[100, 100] = 1
     path = tmp_path / "flair.nii.gz"
@@ -98,21 +98,21 @@ def test_what_unpacks_to_hundreds_of_times_its_size_is_refused_before_it_is(tmp_
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_one_voxel_that_is_no_number_is_refused_in_every_sequence(tmp_path, value):
-    spoilt = PHANTOM.astype(np.float32)
-    spoilt[3, 4, 5] = value
-    nifti(tmp_path / "flair.nii", spoilt)
+def test_one_voxel_that_is_not_finite_is_refused_in_every_sequence(tmp_path, value):
+    damaged = PHANTOM.astype(np.float32)
+    damaged[3, 4, 5] = value
+    nifti(tmp_path / "flair.nii", damaged)
     assert "NaN or infinite" in refusal(tmp_path / "flair.nii")
     nifti(tmp_path / "flair.nii")
-    nifti(tmp_path / "t1.nii", spoilt)
+    nifti(tmp_path / "t1.nii", damaged)
     assert "NaN or infinite" in refusal(tmp_path)
 
 
-def test_a_rescaling_beyond_all_numbers_is_refused(tmp_path):
+def test_rescaling_to_infinity_is_refused(tmp_path):
     assert "NaN or infinite" in refusal(save(tmp_path / "one", images(RescaleSlope="1e39", RescaleIntercept="0")))
 
 
-def test_a_series_of_one_value_is_refused(tmp_path):
+def test_constant_series_is_refused(tmp_path):
     assert "all have one value" in refusal(save(tmp_path / "one", images(pixels=np.full((12, 36, 40), 700))))
 
 
@@ -120,12 +120,12 @@ def test_a_series_of_one_value_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("times", [2, 4, 65])
-def test_a_nifti_time_series_is_refused(tmp_path, times):
+def test_nifti_time_series_is_refused(tmp_path, times):
     path = nifti(tmp_path / "flair.nii.gz", np.zeros((*SHAPE, times), np.int16))
     assert f"shape (40, 36, 12, {times}) came; one volume, or three along the fourth axis" in refusal(path)
 
 
-def test_a_dicom_time_series_is_refused(tmp_path):
+def test_dicom_time_series_is_refused(tmp_path):
     again = images(series=1)
     for number, ds in enumerate(again, 13):
         ds.InstanceNumber = number
@@ -139,7 +139,7 @@ def test_a_dicom_time_series_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [5, 30, 300, -10])
-def test_a_packed_file_that_was_cut_off_is_refused(tmp_path, kept):
+def test_truncated_gzip_file_is_refused(tmp_path, kept):
     noise = np.random.default_rng(0).integers(0, 999, SHAPE).astype(np.int16)
     path = tmp_path / "flair.nii.gz"
     path.write_bytes(gzip.compress(nibabel.Nifti1Image(noise, RAS).to_bytes())[:kept])
@@ -147,15 +147,15 @@ def test_a_packed_file_that_was_cut_off_is_refused(tmp_path, kept):
     assert "damaged NIfTI file" in message or "ends too early" in message
 
 
-def test_a_packed_file_whose_voxels_were_damaged_on_the_way_is_refused(tmp_path):
+def test_gzip_file_with_damaged_voxels_is_refused(tmp_path):
     path = tmp_path / "flair.nii.gz"
-    packed = gzip.compress(nifti_bytes(), 0)  # as it is, so that the damage unpacks to other voxels and to nothing worse
+    packed = gzip.compress(nifti_bytes(), 0)  # stored uncompressed, so that the damage changes one voxel only
     at = packed.index(PHANTOM.tobytes(order="F")) + 999
     path.write_bytes(packed[:at] + bytes([packed[at] ^ 0xFF]) + packed[at + 1 :])
     assert "damaged NIfTI file" in refusal(path)
 
 
-def test_a_zip_is_opened_by_no_other_door(tmp_path):
+def test_zip_checks_apply_to_every_entry_point(tmp_path):
     path = zip_of_bytes(tmp_path, {"../flair.nii": nifti_bytes(), "case_1.png": png(1)})
     for source in (path, [path]):
         assert "lead out of it" in refusal(source)
@@ -165,6 +165,6 @@ def test_a_zip_is_opened_by_no_other_door(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\1\2") + 8] |= 1
     path.write_bytes(data)
-    for look in (read_study, list_sequences):
+    for function in (read_study, list_sequences):
         with pytest.raises(ValueError, match="encrypted"):
-            look(path)
+            function(path)

@@ -35,7 +35,7 @@ from tests.support.studies import MARKER, marker, read, refusal
 
 
 @pytest.mark.parametrize("plane", PLANES)
-def test_a_dicom_series_shows_the_marker_where_it_lies(tmp_path, plane):
+def test_dicom_orientation_is_respected(tmp_path, plane):
     folder = save(tmp_path / "Planted_Hospital", images(plane))
     scan = read(folder)
     assert marker(scan) == MARKER
@@ -46,11 +46,11 @@ def test_a_dicom_series_shows_the_marker_where_it_lies(tmp_path, plane):
     assert scan.geometry.shape == stored(PHANTOM, code).shape
     assert np.array_equal(scan.geometry.to_original(EXPECTED), stored(PHANTOM, code))
     assert np.allclose(scan.geometry.spacing, (5, 2, 2))
-    axis, direction = {"axial": (0, 1), "sagittal": (1, -1), "coronal": (1, -1)}[plane]  # rows downwards in the other planes
+    axis, direction = {"axial": (0, 1), "sagittal": (1, -1), "coronal": (1, -1)}[plane]  # rows point down in the other planes
     assert (scan.geometry.axes[0], scan.geometry.directions[0]) == (axis, direction)
 
 
-def test_a_series_is_the_same_from_a_folder_a_zip_and_in_any_order(tmp_path):
+def test_series_is_equal_from_a_folder_from_a_zip_and_in_any_order(tmp_path):
     series = images("sagittal")
     folder = save(tmp_path / "one", series)
     reversed_ = save(tmp_path / "two", series[::-1], prefix="IM")
@@ -61,7 +61,7 @@ def test_a_series_is_the_same_from_a_folder_a_zip_and_in_any_order(tmp_path):
     assert read(zip_of(folder)).sha256 == brainmri.io.files.StudyFile(path=zip_of(folder)).digest()
 
 
-def test_a_segmentation_can_reference_every_slice(tmp_path):
+def test_geometry_lists_the_instance_of_every_slice(tmp_path):
     series = images("coronal")
     folder = save(tmp_path / "one", series)
     geometry = read(folder).geometry
@@ -74,7 +74,7 @@ def test_a_segmentation_can_reference_every_slice(tmp_path):
 
 
 @pytest.mark.parametrize("plane", PLANES)
-def test_an_enhanced_image_is_a_study(tmp_path, plane):
+def test_enhanced_image_is_read_as_a_study(tmp_path, plane):
     order = np.random.default_rng(1).permutation(len(positions(plane)[0])).tolist()
     ds = enhanced(plane, order)
     save(tmp_path / "one", [ds])
@@ -85,14 +85,14 @@ def test_an_enhanced_image_is_a_study(tmp_path, plane):
     assert {i.uid for i in scan.geometry.instances} == {ds.SOPInstanceUID}
 
 
-def test_the_lone_image_is_a_study_of_one(tmp_path):
+def test_single_image_is_a_study_of_one_slice(tmp_path):
     save(tmp_path / "one", images()[9:10])
     scan = read(tmp_path / "one" / "Planted_Patient_0")
     assert scan.pixels.shape == (1, 36, 40, 3)
     assert scan.pixels[0, 4, 4, FLAIR] == 1
 
 
-def test_slope_and_intercept_are_applied_slice_by_slice(tmp_path):
+def test_slope_and_intercept_are_applied_per_slice(tmp_path):
     series = images()
     for number, ds in enumerate(series):
         slope, intercept = 0.5 + number, -20 * number
@@ -114,7 +114,7 @@ def test_monochrome1_is_inverted(tmp_path, bits):
         assert np.array_equal(np.rint(plain.pixels[..., FLAIR] * 255), volume)
 
 
-def test_signed_and_12_bit_pixels(tmp_path):
+def test_signed_and_12_bit_pixels_are_read(tmp_path):
     signed = images(PixelRepresentation=1)
     twelve = images()
     for number, (one, two) in enumerate(zip(signed, twelve, strict=True)):
@@ -123,7 +123,7 @@ def test_signed_and_12_bit_pixels(tmp_path):
     assert np.allclose(read(save(tmp_path / "one", signed)).pixels, read(save(tmp_path / "two", twelve)).pixels, atol=1e-6)
 
 
-def test_several_series_are_told_by_their_descriptions(tmp_path):
+def test_series_are_recognised_by_their_descriptions(tmp_path):
     folder = tmp_path / "study"
     parts = {"AX T1": (PHANTOM[::-1], 1), "AX FLAIR": (PHANTOM, 2), "AX T1 POST": (PHANTOM[:, ::-1], 3), "AX T2": (PHANTOM, 4)}
     for description, (volume, series) in parts.items():
@@ -140,7 +140,7 @@ def test_several_series_are_told_by_their_descriptions(tmp_path):
     assert scan.warnings == ("1 DICOM files that are not greyscale MR images were left aside",)
 
 
-def test_a_series_on_another_grid_or_doubled_is_left_out(tmp_path):
+def test_misaligned_and_duplicate_series_are_ignored(tmp_path):
     folder = save(tmp_path / "study", images())
     save(folder, images("sagittal", description="SAG T1 POST", series=2), prefix="a")
     for series in (3, 4):
@@ -151,7 +151,7 @@ def test_a_series_on_another_grid_or_doubled_is_left_out(tmp_path):
     assert np.array_equal(scan.pixels[..., PRE], scan.pixels[..., FLAIR])
 
 
-def test_of_several_flair_series_the_axial_one_is_read(tmp_path):
+def test_axial_flair_series_is_preferred(tmp_path):
     folder = save(tmp_path / "study", images("sagittal", description="SAG FLAIR", series=1), prefix="a")
     save(folder, images("axial", description="AX FLAIR", series=2), prefix="b")
     scan = read(folder)
@@ -167,13 +167,13 @@ def test_series_without_flair_are_refused_with_a_list(tmp_path):
     assert "number 1 “AX T2 FSE” with 12 slices; number 2 with 12 slices; without a short number “AX T1 POST”" in message
 
 
-def test_one_series_of_no_telling_description_is_taken_for_flair(tmp_path):
+def test_single_series_is_assumed_to_be_flair(tmp_path):
     assert read(save(tmp_path / "a", images(description="Planted"))).warnings == (ONE_SEQUENCE,)
     scan = read(save(tmp_path / "b", images(description="AX T1 POST")))
     assert "described as a post-contrast T1" in scan.warnings[0]
 
 
-def test_slices_without_positions_go_by_their_numbers(tmp_path):
+def test_slices_without_positions_are_ordered_by_number(tmp_path):
     series = images()
     for ds in series:
         del ds.ImagePositionPatient
@@ -186,7 +186,7 @@ def test_slices_without_positions_go_by_their_numbers(tmp_path):
     assert "neither positions nor numbers" in refusal(save(tmp_path / "one", series))
 
 
-def test_unequal_gaps_are_warned_about(tmp_path):
+def test_unequal_gaps_give_a_warning(tmp_path):
     series = images()
     del series[5]
     scan = read(save(tmp_path / "one", series))
@@ -195,14 +195,14 @@ def test_unequal_gaps_are_warned_about(tmp_path):
 
 
 def damaged(change):
-    """A series whose third image was changed."""
+    """A series with a change in its third image."""
     series = images()
     change(series[2])
     return series
 
 
 @pytest.mark.parametrize(
-    ("series", "says"),
+    ("series", "reason"),
     [
         (lambda: [*images(), *images()[3:5]], "several slices at the same place"),
         (lambda: [*images("sagittal"), *images("axial")], "differ in size"),
@@ -219,13 +219,13 @@ def damaged(change):
         (lambda: damaged(lambda d: setattr(d, "NumberOfFrames", 10**9)), "slices"),
     ],
 )
-def test_bad_series_are_refused(tmp_path, series, says):
+def test_bad_series_are_refused(tmp_path, series, reason):
     message = refusal(save(tmp_path / "Planted", series()))
-    assert says in message
+    assert reason in message
     assert message.startswith("study: ")
 
 
-def test_claimed_sizes_are_refused_before_anything_is_decoded(tmp_path):
+def test_oversized_images_are_refused_before_decoding(tmp_path):
     series = images()
     for ds in series:
         ds.Rows = ds.Columns = 60000
@@ -233,19 +233,19 @@ def test_claimed_sizes_are_refused_before_anything_is_decoded(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["CT_small.dcm", "rtplan.dcm", "test-SR.dcm", "MR_truncated.dcm", "SC_rgb_rle.dcm"])
-def test_pydicoms_own_files_of_other_kinds_are_refused(name):
+def test_pydicom_sample_files_of_other_kinds_are_refused(name):
     assert "study: " in refusal(get_testdata_file(name, download=False))
 
 
-def test_a_deflated_file_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+def test_deflated_file_is_refused_before_decompression(tmp_path, monkeypatch):
     ds = images()[0]
     ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     folder = save(tmp_path / "one", [ds])
-    monkeypatch.setattr("pydicom.filereader.zlib.decompress", lambda *_: pytest.fail("it was unpacked"))
+    monkeypatch.setattr("pydicom.filereader.zlib.decompress", lambda *_: pytest.fail("decompressed"))
     assert "deflated" in refusal(folder)
 
 
-def test_a_broken_dicom_file_is_refused(tmp_path):
+def test_truncated_dicom_file_is_refused(tmp_path):
     path = save(tmp_path / "one", images()[:1]) / "Planted_Patient_0"
     whole = path.read_bytes()
     for end in (132, 140, 200, 400, 900):
@@ -272,12 +272,12 @@ ODD = {
 
 
 @pytest.mark.parametrize("keyword", ODD)
-def test_identifiers_in_odd_places_are_never_told(tmp_path, caplog, recwarn, capfd, keyword):
+def test_identifiers_in_unexpected_elements_are_never_shown(tmp_path, caplog, recwarn, capfd, keyword):
     folder = save(tmp_path / "Planted", images()[:3])
     tag = pydicom.datadict.tag_for_keyword(keyword)
     value = ODD[keyword].encode().ljust(len(ODD[keyword]) + len(ODD[keyword]) % 2)
     for path in folder.iterdir():
-        # put where it belongs by hand, since pydicom would not write it
+        # set as a raw element, since pydicom refuses to write the value
         ds = pydicom.dcmread(path)
         ds[tag] = pydicom.dataelem.RawDataElement(
             pydicom.tag.Tag(tag), pydicom.datadict.dictionary_VR(tag), len(value), value, 0, False, True
@@ -294,5 +294,5 @@ def test_identifiers_in_odd_places_are_never_told(tmp_path, caplog, recwarn, cap
         refusal(folder)
     else:
         read(folder)
-    told = [*capfd.readouterr(), caplog.text, *(str(w.message) for w in recwarn)]
-    assert not [word for word in PLANTED for text in told if word in text]
+    output = [*capfd.readouterr(), caplog.text, *(str(w.message) for w in recwarn)]
+    assert not [word for word in PLANTED for text in output if word in text]

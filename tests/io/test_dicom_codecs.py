@@ -40,7 +40,7 @@ def jpeg_baseline(pixels: np.ndarray) -> bytes:
 @pytest.mark.parametrize(
     ("syntax", "bits", "off", "encode"),
     [
-        (RLELossless, 16, 0, None),  # by pydicom itself
+        (RLELossless, 16, 0, None),  # encoded by pydicom
         (JPEG2000Lossless, 16, 0, lambda p: imagecodecs.jpeg2k_encode(p, level=0, codecformat="j2k", reversible=True)),
         (HTJ2KLossless, 16, 0, lambda p: imagecodecs.htj2k_encode(p, reversible=True)),
         (HTJ2KLosslessRPCL, 16, 0, lambda p: imagecodecs.htj2k_encode(p, reversible=True)),
@@ -73,7 +73,7 @@ def test_compressed_pixels_are_read(tmp_path, syntax, bits, off, encode):
 
 
 @pytest.mark.parametrize("kind", ["RLE", "bigendian", "implicit", "expb", "padded", "jp2klossless", "jpeg_ls_lossless"])
-def test_pydicoms_own_files_are_read(kind):
+def test_pydicom_sample_files_are_read(kind):
     plain = read(get_testdata_file("MR_small.dcm", download=False))
     scan = read(get_testdata_file(f"MR_small_{kind}.dcm", download=False))
     assert plain.pixels.shape == (1, 64, 64, 3)
@@ -92,31 +92,34 @@ def test_pydicoms_own_files_are_read(kind):
     ],
     ids=["JPEG 2000", "JP2", "HTJ2K", "JPEG-LS", "JPEG lossless", "JPEG"],
 )
-def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(tmp_path, syntax, encode, monkeypatch):
+def test_codestream_of_another_size_is_refused_before_decoding(tmp_path, syntax, encode, monkeypatch):
     ds = images()[0]
     ds.PixelData = encapsulate([encode(np.zeros((512, 512), np.uint16))])
     ds["PixelData"].VR = "OB"
     ds.file_meta.TransferSyntaxUID = syntax
-    monkeypatch.setattr(Dataset, "pixel_array", property(lambda self: pytest.fail("it was decoded")))
+    monkeypatch.setattr(Dataset, "pixel_array", property(lambda self: pytest.fail("decoded")))
     assert "another size" in refusal(save(tmp_path / "one", [ds]))
 
 
 @pytest.mark.parametrize(
     ("syntax", "frame"),
     [
-        (JPEG2000Lossless, b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(32)),  # a box without a length, which pydicom steps over forever
+        (
+            JPEG2000Lossless,
+            b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(32),
+        ),  # a box without a length, which sends pydicom into an endless loop
         (JPEG2000Lossless, b"\xff\x4f\xff\x51"),
         (JPEGBaseline8Bit, b"\xff\xd8" + b"\xff" * 64),
         (JPEGBaseline8Bit, b"\xff\xd8\xff\xe0\0\0"),
         (JPEGBaseline8Bit, b"\xff\xd8\xff\xda\0\x02"),
-        # two sizes, the second the header's
+        # two sizes; the second agrees with the DICOM header
         (JPEGLosslessSV1, b"\xff\xd8\xff\xc3\0\x08\x10\x02\0\x02\0\x01\xff\xc3\0\x08\x10\0\x28\0\x24\x01\xff\xda\0\x02"),
     ],
 )
-def test_a_codestream_with_a_damaged_header_is_refused_before_it_is_decoded(tmp_path, syntax, frame, monkeypatch):
+def test_codestream_with_a_damaged_header_is_refused_before_decoding(tmp_path, syntax, frame, monkeypatch):
     ds = images()[0]
     ds.PixelData = encapsulate([frame])
     ds["PixelData"].VR = "OB"
     ds.file_meta.TransferSyntaxUID = syntax
-    monkeypatch.setattr(Dataset, "pixel_array", property(lambda self: pytest.fail("it was decoded")))
+    monkeypatch.setattr(Dataset, "pixel_array", property(lambda self: pytest.fail("decoded")))
     assert "damaged" in refusal(save(tmp_path / "one", [ds]))

@@ -1,4 +1,4 @@
-"""Folders, zips and their limits."""
+"""Folders and zips of studies, and their limits."""
 
 import zipfile
 
@@ -15,7 +15,7 @@ from tests.support.phantom import (
 from tests.support.studies import inner_zip, png, read, refusal, zip_of_bytes
 
 
-def test_a_zip_of_slices_is_read_like_its_folder(tmp_path):
+def test_zip_of_slices_is_read_like_its_folder(tmp_path):
     members = {f"case/case_{n}.png": png(n) for n in (1, 2, 10, 9)}
     members |= {
         "case/case_1_mask.png": png(255),
@@ -34,7 +34,7 @@ def test_a_zip_of_slices_is_read_like_its_folder(tmp_path):
     assert np.array_equal(read_study(tmp_path / "case" / "case_9.png").pixels, scan.pixels[2:3])
 
 
-def test_previews_beside_a_volume_and_in_subfolders_are_left_alone(tmp_path):
+def test_previews_beside_a_volume_and_in_subfolders_are_ignored(tmp_path):
     (tmp_path / "previews").mkdir()
     (tmp_path / "previews" / "case_1.png").write_bytes(png(1))
     for number in (1, 2):
@@ -44,7 +44,7 @@ def test_previews_beside_a_volume_and_in_subfolders_are_left_alone(tmp_path):
     assert len(read(tmp_path).pixels) == 12
 
 
-def test_two_kinds_or_two_folders_are_refused(tmp_path):
+def test_mixed_formats_and_several_folders_are_refused(tmp_path):
     one = save(tmp_path / "one", images())
     nifti(one / "flair.nii")
     assert "DICOM and NIfTI files came together" in refusal(one)
@@ -54,7 +54,7 @@ def test_two_kinds_or_two_folders_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("members", "says"),
+    ("members", "reason"),
     [
         ({}, "no slices and no volume"),
         ({"../case_1.png": png(1)}, "lead out of it"),
@@ -67,37 +67,37 @@ def test_two_kinds_or_two_folders_are_refused(tmp_path):
         ({f"{n}": b"" for n in range(8193)}, "more than 8192 files"),
     ],
 )
-def test_hostile_zips_are_refused(tmp_path, members, says):
+def test_hostile_zips_are_refused(tmp_path, members, reason):
     message = refusal(zip_of_bytes(tmp_path, members))
-    assert says in message
+    assert reason in message
 
 
-def test_a_zip_that_unpacks_to_too_much_is_refused_by_its_directory(tmp_path, monkeypatch):
+def test_zip_with_too_large_contents_is_refused_by_its_directory(tmp_path, monkeypatch):
     path = zip_of_bytes(tmp_path, {"case_1.png": bytes(5 * 2**20)}, compression=zipfile.ZIP_DEFLATED)
     monkeypatch.setattr(brainmri.io.files, "MAX_STUDY_BYTES", 2**20)
-    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was unpacked"))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("unpacked"))
     assert "5 MiB unpacked" in refusal(path)
 
 
-def test_a_zip_whose_directory_lies_is_not_unpacked_further(tmp_path, monkeypatch):
+def test_zip_with_wrong_sizes_in_its_directory_is_not_unpacked_further(tmp_path, monkeypatch):
     path = zip_of_bytes(tmp_path, {"case_1.png": bytes(5 * 2**20)}, compression=zipfile.ZIP_DEFLATED)
     size = (5 * 2**20).to_bytes(4, "little")
     path.write_bytes(path.read_bytes().replace(size, (1000).to_bytes(4, "little")))
-    asked = []
+    sizes = []
     real = zipfile.ZipExtFile.read
-    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda self, n=-1: asked.append(n) or real(self, n))
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda self, n=-1: sizes.append(n) or real(self, n))
     assert "damaged zip" in refusal(path)
-    assert asked == [2**30 + 1]
+    assert sizes == [2**30 + 1]
 
 
-def test_overlapping_members_count_each_time(tmp_path, monkeypatch):
+def test_overlapping_zip_members_each_count_towards_the_limit(tmp_path, monkeypatch):
     path = zip_of_bytes(tmp_path, {f"case_{n}.png": bytes(2**19) for n in range(4)})
     monkeypatch.setattr(brainmri.io.files, "MAX_STUDY_BYTES", 2**20)
     monkeypatch.setattr(brainmri.io.files, "_check_members", lambda *_: None)
     assert "more than 1 MiB unpacked" in refusal(path)
 
 
-def test_encrypted_linked_oddly_packed_and_broken_zips_are_refused(tmp_path):
+def test_encrypted_linked_unusually_compressed_and_damaged_zips_are_refused(tmp_path):
     path = zip_of_bytes(tmp_path, {"case_1.png": png(1)})
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\1\2") + 8] |= 1
@@ -117,11 +117,11 @@ def test_encrypted_linked_oddly_packed_and_broken_zips_are_refused(tmp_path):
     assert "damaged zip" in refusal(path)
 
 
-def test_a_folder_of_too_many_files_and_a_file_of_too_many_bytes(tmp_path, monkeypatch):
-    huge = tmp_path / "flair.nii"
-    with huge.open("wb") as handle:
+def test_too_many_files_and_too_many_bytes_are_refused(tmp_path, monkeypatch):
+    large = tmp_path / "flair.nii"
+    with large.open("wb") as handle:
         handle.truncate(2**30 + 1)  # sparse: nothing is written
-    assert "1024 MiB came" in refusal(huge)
+    assert "1024 MiB came" in refusal(large)
     monkeypatch.setattr(brainmri.io.files, "MAX_FILES", 2)
     for number in range(3):
         (tmp_path / f"case_{number}.png").write_bytes(png(1))

@@ -24,7 +24,7 @@ MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F")
 
 
 def read_or_refused(read, *given_) -> Scan | None:
-    """A scan that keeps its promises, or None for a refusal with words in it."""
+    """A valid scan, or None for a refusal with a message."""
     try:
         scan = read(*given_)
     except UnreadableImage as refusal:
@@ -38,12 +38,12 @@ def read_or_refused(read, *given_) -> Scan | None:
     return scan
 
 
-def test_spoilt_files_are_read_or_refused(capsys):
+def test_damaged_files_are_read_or_refused(capsys):
     assert fuzz(range(10 * len(mutants.KINDS)), seed=0) == [], capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", mutants.KINDS)
-def test_a_mutant_is_made_again_from_its_number(kind):
+def test_mutants_are_reproducible(kind):
     first, again, other = (mutants.mutant(np.random.default_rng([0, number]), kind) for number in (5, 5, 6))
     assert first == again != other
 
@@ -67,14 +67,14 @@ def test_any_array_is_read_or_refused(array):
     mode=st.sampled_from(MODES), width=st.integers(1, 80), height=st.integers(1, 80), level=st.integers(0, 255),
     kind=st.sampled_from(["png", "tiff"]),
 )  # fmt: skip
-def test_any_picture_keeps_its_size(mode, width, height, level, kind):
+def test_any_image_keeps_its_size(mode, width, height, level, kind):
     image = Image.new("L", (width, height), level).convert("RGB").convert(mode.removesuffix(";16"))
     written = io.BytesIO()
     try:
         image.save(written, kind)
     except OSError:  # no PNG of that mode
         return
-    if (mode, kind) == ("LA", "tiff"):  # refused for its two samples a pixel
+    if (mode, kind) == ("LA", "tiff"):  # refused: two samples per pixel
         return
     scan = read_or_refused(read_bytes, written.getvalue(), "picture")
     assert (scan is None) == (min(width, height) < 32)

@@ -25,7 +25,7 @@ from tests.support.studies import MARKER, marker, nifti_bytes, read, refusal
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("code", ["RAS", "LAS", "LPS", "AIR", "PSR", "RSA", "LIP"])
-def test_nifti_shows_the_marker_where_it_lies(tmp_path, code, suffix, kind):
+def test_nifti_orientation_is_respected(tmp_path, code, suffix, kind):
     path = nifti(tmp_path / f"flair{suffix}", stored(PHANTOM, code), affine_of(code), kind)
     scan = read(path)
     assert marker(scan) == MARKER
@@ -38,7 +38,7 @@ def test_nifti_shows_the_marker_where_it_lies(tmp_path, code, suffix, kind):
     assert scan.sha256 == brainmri.io.files.StudyFile(path=path).digest()
 
 
-def test_intensities_are_cut_at_percentiles_of_the_volume(tmp_path):
+def test_intensities_are_clipped_at_percentiles_of_the_volume(tmp_path):
     spiked = PHANTOM.astype(np.float32)
     spiked[20, 20, 5] = 1e6
     scan = read(nifti(tmp_path / "flair.nii", spiked))
@@ -54,33 +54,33 @@ def test_8_bit_nifti_keeps_its_scale(tmp_path):
     assert np.array_equal(np.rint(scan.geometry.to_original(scan.pixels[..., FLAIR]) * 255), small)
 
 
-def test_a_slope_is_applied(tmp_path):
+def test_slope_is_applied(tmp_path):
     path = nifti(tmp_path / "flair.nii", (PHANTOM // 8).astype(np.uint8), slope=(-2.0, 500.0))
     scan = read(path)
-    assert scan.pixels[9, 4, 4, FLAIR] == 0  # a negative slope turns the marker dark
+    assert scan.pixels[9, 4, 4, FLAIR] == 0  # a negative slope makes the marker dark
 
 
-def test_a_sparse_volume_is_read_and_a_constant_one_refused(tmp_path):
+def test_sparse_volume_is_read_and_constant_volume_refused(tmp_path):
     sparse = np.zeros(SHAPE, np.float32)
     sparse[20, 18, 6] = 3
     assert read(nifti(tmp_path / "flair.nii", sparse)).pixels.max() == 1
     assert "all have one value" in refusal(nifti(tmp_path / "flair.nii", np.full(SHAPE, 7.0)))
 
 
-def test_a_file_without_orientation_is_taken_for_axial(tmp_path):
+def test_file_without_orientation_is_assumed_axial(tmp_path):
     scan = read(nifti(tmp_path / "scan.nii", affine=RAS, code=0))
     assert marker(scan) == MARKER
     assert "no orientation" in scan.warnings[1]
     assert ONE_SEQUENCE in scan.warnings
 
 
-def test_stretched_pixels_keep_their_sides(tmp_path):
+def test_anisotropic_pixels_keep_their_spacing(tmp_path):
     scan = read(nifti(tmp_path / "flair.nii", affine=np.diag([2.0, 5.0, 2.0, 1.0])))
     assert scan.geometry.spacing == (2.0, 5.0, 2.0)
     assert len(scan.warnings) == 1
 
 
-def test_three_sequences_in_a_fourth_axis(tmp_path):
+def test_three_sequences_along_a_fourth_axis(tmp_path):
     scan = read(nifti(tmp_path / "study.nii.gz", np.stack([PHANTOM[::-1], PHANTOM, PHANTOM[:, ::-1]], axis=3)))
     assert scan.warnings == ()
     assert marker(scan) == MARKER
@@ -89,7 +89,7 @@ def test_three_sequences_in_a_fourth_axis(tmp_path):
     assert scan.geometry.shape == SHAPE
 
 
-def test_a_lone_fourth_axis_is_one_volume(tmp_path):
+def test_fourth_axis_of_length_one_is_one_volume(tmp_path):
     assert marker(read(nifti(tmp_path / "flair.nii", PHANTOM[..., None]))) == MARKER
 
 
@@ -103,7 +103,7 @@ def test_a_lone_fourth_axis_is_one_volume(tmp_path):
         ("T1w", "FLAIR", "T1gd"),
     ],
 )
-def test_sequences_are_told_by_name(tmp_path, names, zipped):
+def test_sequences_are_recognised_by_file_name(tmp_path, names, zipped):
     folder = tmp_path / "case"
     folder.mkdir()
     for name, volume in zip(names, (PHANTOM[::-1], PHANTOM, PHANTOM[:, ::-1]), strict=True):
@@ -118,7 +118,7 @@ def test_sequences_are_told_by_name(tmp_path, names, zipped):
     assert scan.warnings == ("1 NIfTI files whose names tell none of the three sequences were left aside",)
 
 
-def test_a_sequence_that_is_missing_or_lies_elsewhere_is_flair(tmp_path):
+def test_missing_or_misaligned_sequence_is_replaced_by_flair(tmp_path):
     nifti(tmp_path / "flair.nii")
     nifti(tmp_path / "t1ce.nii", PHANTOM[::-1], RAS + np.eye(4, k=3) * 3)
     scan = read(tmp_path)
@@ -131,7 +131,7 @@ def test_a_sequence_that_is_missing_or_lies_elsewhere_is_flair(tmp_path):
     assert np.array_equal(scan.pixels[..., PRE], scan.pixels[..., FLAIR])
 
 
-def test_the_digest_is_over_the_files_in_order_of_channels(tmp_path):
+def test_digest_covers_the_files_that_were_read(tmp_path):
     for name in ("t1ce", "flair"):
         nifti(tmp_path / f"{name}.nii")
     nifti(tmp_path / "t2.nii")
@@ -142,7 +142,7 @@ def test_the_digest_is_over_the_files_in_order_of_channels(tmp_path):
     assert read(tmp_path).sha256 != before
 
 
-def test_a_lone_t1_is_read_under_protest(tmp_path):
+def test_single_t1_is_read_with_a_warning(tmp_path):
     scan = read(nifti(tmp_path / "t1ce.nii"))
     assert "named for a post-contrast T1" in scan.warnings[0]
     assert ONE_SEQUENCE in scan.warnings
@@ -153,7 +153,7 @@ def dims(*sides: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "reason"),
     [
         (b"", "is none"),
         (b"Dear doctor," * 99, "is none"),
@@ -180,27 +180,27 @@ def dims(*sides: int) -> bytes:
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_bad_nifti_is_refused(tmp_path, data, says, packed):
+def test_bad_nifti_is_refused(tmp_path, data, reason, packed):
     path = tmp_path / ("flair.nii.gz" if packed else "flair.nii")
     path.write_bytes(gzip.compress(data) if packed else data)
     message = refusal(path)
-    assert says in message
+    assert reason in message
     assert "Accepted: " in message
 
 
-def test_a_packed_file_is_not_unpacked_beyond_what_its_header_announces(tmp_path, monkeypatch):
+def test_gzip_is_not_decompressed_beyond_the_size_in_the_header(tmp_path, monkeypatch):
     path = tmp_path / "flair.nii.gz"
     path.write_bytes(gzip.compress(nifti_bytes() + bytes(200 * 2**20), 1))
-    asked = []
+    sizes = []
     real = gzip.GzipFile.read
-    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1: asked.append(size) or real(self, size))
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1: sizes.append(size) or real(self, size))
     assert marker(read(path)) == MARKER
-    assert 0 < min(asked) <= max(asked) < 2**20
+    assert 0 < min(sizes) <= max(sizes) < 2**20
     path.write_bytes(b"\x1f\x8b junk")
     assert "damaged" in refusal(path)
 
 
-def test_nifti_files_that_cannot_be_told_apart_are_refused(tmp_path):
+def test_ambiguous_nifti_files_are_refused(tmp_path):
     nifti(tmp_path / "one.nii")
     nifti(tmp_path / "two.nii")
     assert "none named for the FLAIR" in refusal(tmp_path)

@@ -1,4 +1,4 @@
-"""Reading real files, and refusing what isn't one, always with a sentence fit for the page."""
+"""PNG, JPEG and TIFF files and arrays are read, or refused with a message for the page."""
 
 import io
 import struct
@@ -35,13 +35,13 @@ def test_lossless_colour_is_read_exactly(kind):
     assert scan.warnings == ()
 
 
-def test_a_jpeg_is_read():
+def test_jpeg_is_read():
     scan = read_bytes(saved(Image.fromarray(RGB), "JPEG", quality=95), "slice.jpg")
     assert scan.pixels.shape == (64, 48, 3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
-def test_grey_is_flair_in_three_channels(kind):
+def test_greyscale_is_used_for_all_three_channels(kind):
     scan = read_bytes(saved(Image.fromarray(GREY), kind), "slice")
     assert all(np.array_equal(scan.pixels[..., c], scan.pixels[..., FLAIR]) for c in range(3))
     assert "FLAIR" in scan.warnings[0]
@@ -59,51 +59,51 @@ def test_tiff_depths_and_compressions(dtype, channels, compression):
     assert np.allclose(scan.pixels, expected, atol=1e-5)
 
 
-def test_a_16_bit_png_keeps_its_depth():
+def test_16_bit_png_keeps_its_depth():
     deep = np.linspace(0, 4095, 64 * 48).reshape(64, 48).astype(np.uint16)
     scan = read_bytes(saved(Image.fromarray(deep), "PNG"), "slice.png")
     assert len(np.unique(scan.pixels)) == len(np.unique(deep))
     assert scan.pixels.max() == 1.0
 
 
-def test_white_is_zero_tiffs_are_turned():
+def test_miniswhite_tiff_is_inverted():
     scan = read_bytes(tiff(255 - GREY, photometric="miniswhite"), "slice.tif")
     assert np.array_equal(np.rint(scan.pixels[..., 0] * 255).astype(np.uint8), GREY)
 
 
-def test_planar_tiffs_are_read():
+def test_planar_tiff_is_read():
     planar = np.ascontiguousarray(np.moveaxis(RGB, 2, 0))
     scan = read_bytes(tiff(planar, photometric="rgb", planarconfig="separate"), "slice.tif")
     assert np.array_equal(np.rint(scan.pixels * 255).astype(np.uint8), RGB)
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16"])
-def test_pil_modes(mode):
+def test_pil_modes_are_read(mode):
     image = Image.fromarray(GREY.astype(np.uint16)) if mode == "I;16" else Image.fromarray(RGB).convert(mode)
     scan = read_slice(image)
     assert scan.pixels.shape == (64, 48, 3)
     assert 0 <= scan.pixels.min() <= scan.pixels.max() <= 1
 
 
-def test_the_same_pixels_have_the_same_digest_as_array():
+def test_equal_pixels_have_equal_digests():
     assert read_slice(GREY).sha256 == read_slice(Image.fromarray(GREY)).sha256 != read_slice(GREY.T).sha256
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has no pixels."""
+    """A PNG with a size but without pixels."""
     ihdr = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunk = struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
     return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def with_chunk(kind: bytes, body: bytes) -> bytes:
-    """A sound PNG with one chunk more, before its end."""
+    """A valid PNG with an additional chunk before its end."""
     whole = saved(Image.fromarray(RGB), "PNG")
     return whole[:-12] + struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) + whole[-12:]
 
 
 def with_tag(data: bytes, tag: int, value: int) -> bytes:
-    """A little-endian TIFF with another value in a tag of its first page."""
+    """A little-endian TIFF with a changed tag value in its first page."""
     (start,) = struct.unpack_from("<I", data, 4)
     (entries,) = struct.unpack_from("<H", data, start)
     places = (start + 2 + 12 * number for number in range(entries))
@@ -115,13 +115,13 @@ TILED = tiff(GREY, tile=(16, 16))
 ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH = 278, 322, 323
 
 
-def test_one_strip_of_any_length_is_read():
-    whole = with_tag(tiff(GREY), ROWS_PER_STRIP, 2**32 - 1)  # what the format has for "all of them"
+def test_tiff_with_unlimited_rows_per_strip_is_read():
+    whole = with_tag(tiff(GREY), ROWS_PER_STRIP, 2**32 - 1)  # the format's value for a single strip
     assert np.array_equal(read_bytes(whole, "x").pixels, read_bytes(tiff(GREY), "x").pixels)
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "reason"),
     [
         (with_chunk(b"tRNS", b""), "damaged picture"),
         (with_chunk(b"iCCP", b"x"), "damaged picture"),
@@ -147,14 +147,14 @@ def test_one_strip_of_any_length_is_read():
         (saved(Image.fromarray(GREY), "PNG", save_all=True, append_images=[Image.fromarray(GREY.T.copy())]), "animation of 2"),
     ],
 )
-def test_refusals_name_what_came_and_what_is_accepted(data, says):
-    with pytest.raises(UnreadableImage, match=says) as caught:
+def test_refusals_name_the_reason_and_the_supported_formats(data, reason):
+    with pytest.raises(UnreadableImage, match=reason) as caught:
         read_bytes(data, "upload.png")
     assert "upload.png" in str(caught.value)
     assert ACCEPTED in str(caught.value)
 
 
-def test_too_many_bytes_are_refused_before_they_are_read(tmp_path):
+def test_too_large_file_is_refused_before_it_is_read(tmp_path):
     path = tmp_path / "huge.png"
     with path.open("wb") as handle:
         handle.truncate(65 * 2**20)  # sparse: nothing is written
@@ -162,7 +162,7 @@ def test_too_many_bytes_are_refused_before_they_are_read(tmp_path):
         read_slice(path)
 
 
-def test_a_missing_file_and_a_folder(tmp_path):
+def test_missing_file_folder_and_other_types_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_slice(tmp_path / "nothing.png")
     with pytest.raises(UnreadableImage, match="a folder came"):
@@ -171,7 +171,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
         read_slice({})
 
 
-def test_a_study_is_read_in_order_along_the_head(tmp_path):
+def test_study_folder_is_read_in_slice_order(tmp_path):
     for number in (1, 2, 10, 9):
         Image.fromarray(np.full((40, 40), number, np.uint8)).save(tmp_path / f"case_{number}.tif")
         Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / f"case_{number}_mask.tif")
@@ -180,7 +180,7 @@ def test_a_study_is_read_in_order_along_the_head(tmp_path):
     assert np.rint(scan.pixels[:, 0, 0, 0] * 255).tolist() == [1, 2, 9, 10]
 
 
-def test_a_study_array_keeps_one_scale():
+def test_study_array_has_one_intensity_scale():
     study = np.stack([np.full((32, 32), v, np.uint16) for v in (0, 100, 200)])
     assert read_study(study).pixels[:, 0, 0, 0].tolist() == [0.0, 0.5, 1.0]
 

@@ -1,4 +1,4 @@
-"""Geometry: any stored orientation goes to axial slices and back."""
+"""Geometry: conversion from any stored orientation to axial slices and back."""
 
 import itertools
 
@@ -29,7 +29,7 @@ ORIENTATIONS = [
 
 
 @pytest.mark.parametrize("code", ORIENTATIONS)
-def test_every_orientation_goes_to_axial_and_back_exactly(code):
+def test_every_orientation_is_converted_to_axial_and_back_exactly(code):
     array = stored(PHANTOM, code)
     geometry = Geometry(shape=array.shape, affine=affine_of(code))
     axial = geometry.to_axial(array)
@@ -44,14 +44,14 @@ def test_every_orientation_goes_to_axial_and_back_exactly(code):
 
 
 def tilted(degrees: float, axis: int) -> np.ndarray:
-    """The phantom's affine, turned about an anatomical axis."""
+    """The affine of the phantom, rotated about an anatomical axis."""
     affine = np.eye(4)
     affine[:3, :3] = Rotation.from_rotvec(np.eye(3)[axis] * degrees, degrees=True).as_matrix() @ np.diag(SPACING)
     return affine
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_an_oblique_volume_goes_to_the_nearest_axes(axis):
+def test_oblique_volume_is_aligned_with_the_nearest_axes(axis):
     geometry = Geometry(shape=SHAPE, affine=tilted(40, axis))
     assert np.array_equal(geometry.to_axial(PHANTOM), EXPECTED)
     assert geometry.tilt == pytest.approx(40)
@@ -59,18 +59,18 @@ def test_an_oblique_volume_goes_to_the_nearest_axes(axis):
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_slices_far_from_axial_are_warned_about(tmp_path, axis):
+def test_slices_far_from_axial_give_a_warning(tmp_path, axis):
     assert not [w for w in read(nifti(tmp_path / "routine.nii", affine=tilted(-18, axis))).warnings if "tilted" in w]
     assert "tilted by 25 degrees" in read(nifti(tmp_path / "flair.nii", affine=tilted(25, axis))).warnings[-1]
     series = images()
-    turned = tilted(25, axis)[:3, :3] / SPACING * [[-1], [-1], [1]]  # DICOM counts towards left and posterior
+    rotated = tilted(25, axis)[:3, :3] / SPACING * [[-1], [-1], [1]]  # DICOM axes point left and posterior
     for number, ds in enumerate(series):
-        ds.ImageOrientationPatient = [round(float(v), 6) for v in (*-turned[:, 0], *-turned[:, 1])]
-        ds.ImagePositionPatient = [round(float(v), 6) for v in turned[:, 2] * 5 * number]
+        ds.ImageOrientationPatient = [round(float(v), 6) for v in (*-rotated[:, 0], *-rotated[:, 1])]
+        ds.ImagePositionPatient = [round(float(v), 6) for v in rotated[:, 2] * 5 * number]
     assert "tilted by 25 degrees" in read(save(tmp_path / "dicom", series)).warnings[-1]
 
 
-def test_a_geometry_refuses_what_lies_on_another_grid():
+def test_geometry_rejects_arrays_on_another_grid():
     with pytest.raises(ValueError, match="expected"):
         Geometry(shape=SHAPE, affine=RAS).to_original(np.zeros(SHAPE))
     with pytest.raises(ValueError, match="damaged"):

@@ -1,4 +1,4 @@
-"""What is read as which sequence: told by the readers' rules, listed for the page, and assigned by the caller."""
+"""Sequences: recognised by the readers, listed for the page, and assigned by the caller."""
 
 import numpy as np
 import pytest
@@ -50,11 +50,11 @@ def three_files(folder, names=("t1", "flair", "t1ce")):
         ("presurgery", None), ("T10", None),
     ],
 )  # fmt: skip
-def test_what_descriptions_speak_of(words, channel):
+def test_sequence_of_a_description(words, channel):
     assert sequence_of(words) == channel
 
 
-# --- what is listed -------------------------------------------------------------------------------------------------------
+# --- listing --------------------------------------------------------------------------------------------------------------
 
 
 def test_nifti_files_are_listed_by_name(tmp_path):
@@ -69,7 +69,7 @@ def test_nifti_files_are_listed_by_name(tmp_path):
     assert read(folder).sequences == ("t1.nii.gz", "flair.nii.gz", None)
 
 
-def test_the_volumes_of_a_fourth_axis_are_listed_in_order(tmp_path):
+def test_volumes_of_a_fourth_axis_are_listed_in_order(tmp_path):
     path = nifti(tmp_path / "study.nii.gz", np.stack([PHANTOM[::-1], PHANTOM, PHANTOM[:, ::-1]], axis=3))
     assert listed(path) == [("volume 1 of 3", PRE), ("volume 2 of 3", FLAIR), ("volume 3 of 3", POST)]
     assert read(path).sequences == ("volume 1 of 3", "volume 2 of 3", "volume 3 of 3")
@@ -80,7 +80,7 @@ def test_the_volumes_of_a_fourth_axis_are_listed_in_order(tmp_path):
     assert read(tmp_path).sequences == tuple(names)
 
 
-def test_nifti_files_beside_the_sequences_that_cannot_be_read_are_not_listed(tmp_path):
+def test_unreadable_nifti_files_beside_the_sequences_are_not_listed(tmp_path):
     nifti(tmp_path / "flair.nii")
     nifti(tmp_path / "dwi.nii", np.zeros((40, 36, 12, 6), np.int16))
     (tmp_path / "notes.nii").write_bytes(b"Dear doctor,")
@@ -93,7 +93,7 @@ def test_nifti_files_beside_the_sequences_that_cannot_be_read_are_not_listed(tmp
     assert "shape (40, 36, 12, 6)" in refusal(tmp_path)
 
 
-def test_series_are_listed_without_what_identifies(tmp_path):
+def test_series_are_listed_without_identifying_text(tmp_path):
     folder = three_series(tmp_path / "study", ("AX T1", "AX FLAIR", "Planted T1 POST"))
     save(folder, images("sagittal", description="SAG FLAIR", series=19991231), prefix="b")
     save(folder, [header(Modality="SR")], prefix="report")
@@ -115,7 +115,7 @@ def test_listing_decodes_no_pixels(tmp_path, make, monkeypatch):
     assert {channel for _, channel in listed(make(tmp_path / "study"))} == {PRE, FLAIR, POST}
 
 
-def test_slices_stacks_and_arrays_list_nothing(tmp_path):
+def test_slices_stacks_and_arrays_have_no_sequences(tmp_path):
     (tmp_path / "case").mkdir()
     for number in (1, 2):
         (tmp_path / "case" / f"case_{number}.png").write_bytes(png(number))
@@ -126,7 +126,7 @@ def test_slices_stacks_and_arrays_list_nothing(tmp_path):
         assert "only volumes of NIfTI and series of DICOM files can be assigned" in refused(source, {FLAIR: 0})
 
 
-def test_a_lone_volume_is_listed_as_flair_whatever_it_is(tmp_path):
+def test_single_volume_is_listed_as_flair(tmp_path):
     path = nifti(tmp_path / "t1ce.nii", code=0)
     assert list_sequences(path) == (Candidate(label="t1ce.nii", channel=FLAIR),)
     scan = read(path)
@@ -137,7 +137,7 @@ def test_a_lone_volume_is_listed_as_flair_whatever_it_is(tmp_path):
     assert read(folder).warnings[0].startswith("the series is described as a pre-contrast T1, which the networks cannot judge by")
 
 
-# --- what is assigned -----------------------------------------------------------------------------------------------------
+# --- assignment -----------------------------------------------------------------------------------------------------------
 
 
 def test_nifti_files_of_any_name_are_read_as_assigned(tmp_path):
@@ -147,25 +147,25 @@ def test_nifti_files_of_any_name_are_read_as_assigned(tmp_path):
     assert "3 NIfTI files came, none named for the FLAIR" in message
     assert HOW_TO_CHOOSE in message
     scan = read_study(folder, {PRE: 0, FLAIR: 1, POST: 2})
-    assert np.array_equal(scan.pixels, read(three_files(tmp_path / "told")).pixels)
+    assert np.array_equal(scan.pixels, read(three_files(tmp_path / "named")).pixels)
     assert scan.warnings == ()
     assert scan.sequences == ("a.nii.gz", "b.nii.gz", "c.nii.gz")
     swapped = read_study(zip_of(folder), {PRE: 2, FLAIR: 1, POST: 0})
     assert np.array_equal(swapped.pixels[..., ::-1], scan.pixels)
 
 
-def test_what_is_not_assigned_is_flair(tmp_path):
+def test_unassigned_channels_show_flair(tmp_path):
     folder = three_files(tmp_path / "case")
     scan = read_study(folder, {FLAIR: 0, PRE: None, POST: 2})
     assert scan.warnings == ("FLAIR stands in for the pre-contrast T1",)
     assert scan.sequences == (None, "flair.nii.gz", "t1ce.nii.gz")
     assert np.array_equal(scan.pixels[..., PRE], scan.pixels[..., FLAIR])
-    scan = read_study(folder, {FLAIR: 2})  # a T1, but who assigns it knows
+    scan = read_study(folder, {FLAIR: 2})  # a T1, but assignments are trusted
     assert scan.warnings == ("one sequence came, FLAIR; it stands in all three channels",)
     assert scan.sequences == (None, "t1ce.nii.gz", None)
 
 
-def test_a_name_that_misleads_is_overruled(tmp_path):
+def test_assignment_overrides_the_file_name(tmp_path):
     path = nifti(tmp_path / "t1.nii", PHANTOM)
     assert read_study(path, {FLAIR: 0}).warnings == ("one sequence came, FLAIR; it stands in all three channels",)
     nifti(tmp_path / "a_flair.nii", PHANTOM[::-1])
@@ -175,7 +175,7 @@ def test_a_name_that_misleads_is_overruled(tmp_path):
     assert marker(read_study(tmp_path, {FLAIR: 1})) == MARKER
 
 
-def test_the_volumes_of_a_fourth_axis_are_read_as_assigned(tmp_path):
+def test_volumes_of_a_fourth_axis_are_read_as_assigned(tmp_path):
     path = nifti(tmp_path / "study.nii.gz", np.stack([PHANTOM, PHANTOM[::-1], PHANTOM[:, ::-1]], axis=3))
     scan = read_study(path, {FLAIR: 0, POST: 2})
     assert marker(scan) == MARKER
@@ -192,12 +192,12 @@ def test_series_of_any_description_are_read_as_assigned(tmp_path):
     assert "3 series came and none is described as FLAIR" in message
     assert HOW_TO_CHOOSE in message
     scan = read_study(folder, {PRE: 0, FLAIR: 1, POST: 2})
-    assert np.array_equal(scan.pixels, read(three_series(tmp_path / "told")).pixels)
+    assert np.array_equal(scan.pixels, read(three_series(tmp_path / "named")).pixels)
     assert scan.warnings == ()
     assert scan.sequences == tuple(labels)
 
 
-def test_the_other_flair_series_is_read_when_assigned(tmp_path):
+def test_other_flair_series_is_read_when_assigned(tmp_path):
     folder = save(tmp_path / "study", images("axial", pixels=EXPECTED[:, ::-1], series=1), prefix="a")
     save(folder, images("axial", series=2), prefix="b")
     assert [channel for _, channel in listed(folder)] == [FLAIR, None]
@@ -207,12 +207,12 @@ def test_the_other_flair_series_is_read_when_assigned(tmp_path):
     assert scan.warnings == ("one sequence came, FLAIR; it stands in all three channels",)
 
 
-def test_without_flair_the_t1_series_are_told_all_the_same(tmp_path):
+def test_t1_series_are_recognised_without_flair(tmp_path):
     folder = three_series(tmp_path / "study", ("AX T1", "AX T2", "AX T1 POST"))
     assert [channel for _, channel in listed(folder)] == [PRE, None, POST]
 
 
-def test_a_flair_series_that_is_no_stack_can_be_passed_over(tmp_path):
+def test_assignment_can_skip_a_damaged_flair_series(tmp_path):
     doubled = save(tmp_path / "study", [*images(series=1), *images(series=1)], prefix="a")
     save(doubled, images(description="AX T1", series=2), prefix="b")
     save(doubled, images(description="T2 tra", series=3), prefix="c")
@@ -222,7 +222,7 @@ def test_a_flair_series_that_is_no_stack_can_be_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("assign", "says"),
+    ("assign", "reason"),
     [
         ({}, "nothing was assigned to the FLAIR"),
         ({FLAIR: None, PRE: 0}, "nothing was assigned to the FLAIR"),
@@ -234,8 +234,8 @@ def test_a_flair_series_that_is_no_stack_can_be_passed_over(tmp_path):
     ],
 )
 @pytest.mark.parametrize("make", [three_files, three_series])
-def test_assignments_that_make_no_sense_are_refused(tmp_path, make, assign, says):
-    assert says in refused(make(tmp_path / "study"), assign)
+def test_invalid_assignments_are_refused(tmp_path, make, assign, reason):
+    assert reason in refused(make(tmp_path / "study"), assign)
 
 
 def test_a_t1_on_another_grid_is_refused_when_it_was_assigned(tmp_path):
@@ -257,8 +257,8 @@ def test_a_t1_on_another_grid_is_refused_when_it_was_assigned(tmp_path):
 # --- several files --------------------------------------------------------------------------------------------------------
 
 
-def scattered(folder, files: dict[str, bytes]) -> list[str]:
-    """Files as a browser uploads them: each in a temporary folder of its own."""
+def in_separate_folders(folder, files: dict[str, bytes]) -> list[str]:
+    """Save files as a browser uploads them: each in its own temporary folder."""
     paths = []
     for number, (name, data) in enumerate(files.items()):
         path = folder / f"upload{number}" / ("deeper" if number % 2 else "") / name
@@ -272,9 +272,9 @@ def contents(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_slices_from_anywhere_are_put_in_order(tmp_path):
+def test_slices_from_different_folders_are_ordered(tmp_path):
     names = [f"TCGA_CS_4941_{number}.png" for number in (10, 2, 1, 9)]
-    paths = scattered(tmp_path, {name: png(int(name[13:-4])) for name in names} | {"TCGA_CS_4941_1_mask.png": png(255)})
+    paths = in_separate_folders(tmp_path, {name: png(int(name[13:-4])) for name in names} | {"TCGA_CS_4941_1_mask.png": png(255)})
     scan = read(paths)
     assert np.rint(scan.pixels[:, 0, 0, 0] * 255).tolist() == [1, 2, 9, 10]
     assert scan.name == "study"
@@ -286,15 +286,15 @@ def test_slices_from_anywhere_are_put_in_order(tmp_path):
 
 
 def test_slices_of_different_cases_are_refused(tmp_path):
-    paths = scattered(tmp_path, {"a_1.png": png(1), "b_2.png": png(2)})
+    paths = in_separate_folders(tmp_path, {"a_1.png": png(1), "b_2.png": png(2)})
     assert "slices of 2 cases came" in refusal(paths)
     assert "slices of 2 cases came" in refusal(zip_of_bytes(tmp_path, {"a_1.png": png(1), "b_2.png": png(2)}))
 
 
 @pytest.mark.parametrize("make", [three_files, three_series])
-def test_volumes_as_several_files_are_their_folder(tmp_path, make):
+def test_several_volume_files_are_read_like_their_folder(tmp_path, make):
     folder = make(tmp_path / "study")
-    paths = scattered(tmp_path / "uploads", contents(folder))
+    paths = in_separate_folders(tmp_path / "uploads", contents(folder))
     assert listed(paths) == listed(folder)
     scan = read(tuple(paths))
     assert np.array_equal(scan.pixels, read(folder).pixels)
@@ -305,14 +305,14 @@ def test_volumes_as_several_files_are_their_folder(tmp_path, make):
     assert chosen.sequences == tuple(list_sequences(paths)[index].label for index in (2, 0, 1))
 
 
-def test_one_path_in_a_list_is_that_path(tmp_path):
+def test_list_of_one_path_is_read_like_the_path(tmp_path):
     folder = three_files(tmp_path / "case")
     for path in (folder, zip_of(folder), folder / "flair.nii.gz"):
         one, alone = read([path]), read(path)
         assert (one.name, one.sha256, one.sequences) == (alone.name, alone.sha256, alone.sequences)
 
 
-def test_lists_that_make_no_sense_are_refused(tmp_path):
+def test_invalid_lists_of_files_are_refused(tmp_path):
     folder = three_files(tmp_path / "Planted")
     flair, zipped = folder / "flair.nii.gz", zip_of(folder)
     assert "0 files came" in refusal([])
@@ -322,7 +322,7 @@ def test_lists_that_make_no_sense_are_refused(tmp_path):
     assert "DICOM and NIfTI files came together" in refusal([flair, *dicom.iterdir()])
     with pytest.raises(FileNotFoundError):
         read_study([flair, tmp_path / "nothing"])
-    huge = tmp_path / "case_1.tif"
-    with huge.open("wb") as handle:
+    large = tmp_path / "case_1.tif"
+    with large.open("wb") as handle:
         handle.truncate(2**30 + 1)  # sparse: nothing is written
-    assert "a file of 1024 MiB came" in refusal([huge, flair])
+    assert "a file of 1024 MiB came" in refusal([large, flair])

@@ -17,7 +17,7 @@ from tests.support.studies import MARKER, marker, read, refusal, zip_of_bytes
     "options", [{}, {"compression": "deflate"}, {"photometric": "miniswhite"}, {"imagej": True}, {"bigtiff": True}]
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_tiff_stack_is_a_study(tmp_path, dtype, options):
+def test_tiff_stack_is_read_as_a_study(tmp_path, dtype, options):
     volume = (EXPECTED // (4 if dtype == np.uint8 else 1)).astype(dtype)
     white = options.get("photometric") == "miniswhite"
     path = tmp_path / "stack.tif"
@@ -34,7 +34,7 @@ def test_a_tiff_stack_is_a_study(tmp_path, dtype, options):
         read_slice(path)
 
 
-def test_a_colour_stack_is_three_sequences(tmp_path):
+def test_colour_stack_is_read_as_three_sequences(tmp_path):
     volume = np.stack([EXPECTED[:, ::-1], EXPECTED, EXPECTED[..., ::-1]], axis=3).astype(np.uint16)
     tifffile.imwrite(tmp_path / "stack.tif", volume, photometric="rgb")
     scan = read(zip_of_bytes(tmp_path, {"stack.tif": (tmp_path / "stack.tif").read_bytes()}))

@@ -1,4 +1,4 @@
-"""The results of studies as files: what viewers read back, where it lies, and that nothing in it names the patient."""
+"""Result files: viewers read back equal masks at equal positions, and nothing in the files identifies the patient."""
 
 import gzip
 import logging
@@ -35,12 +35,12 @@ from tests.support.phantom import (
 )
 
 MASK = EXPECTED == 1000
-# as planted, but not what UIDs must or may hold: their root has 4711 in it, and six digits occur in long random numbers
+# the planted identifiers, except those that UIDs contain: their root has 4711, and random numbers may have the others
 IDENTIFIERS = {*PLANTED, "ID4711", "SN4711", "ACC0815", "235959.4711"} - {"4711", "0815", "235959"}
 
 
 def identifiers(path) -> list[str]:
-    """Those that are found in a file's bytes, packed and unpacked, or in its name as it stands there."""
+    """Identifiers in the bytes of a file, compressed or not; its own name counts as one."""
     data = path.read_bytes()
     if path.suffix == ".gz":
         data += gzip.decompress(data)
@@ -53,7 +53,7 @@ def identifiers(path) -> list[str]:
 
 
 @pytest.mark.parametrize("code", ["RAS", "LPS", "AIR"])
-def test_a_nifti_mask_lies_on_the_array_that_was_read(tmp_path, code):
+def test_nifti_mask_is_on_the_grid_of_its_source(tmp_path, code):
     source = nifti(tmp_path / "Planted.nii.gz", stored(PHANTOM, code), affine_of(code))
     scan = read_study(source)
     path = tmp_path / "mask.nii.gz"
@@ -66,11 +66,11 @@ def test_a_nifti_mask_lies_on_the_array_that_was_read(tmp_path, code):
     assert image.header.get_xyzt_units()[0] == "mm"
     assert image.get_data_dtype() == np.uint8
     assert np.array_equal(np.asarray(image.dataobj), stored(PHANTOM, code) == 1000)
-    assert np.array_equal(read_study(path).pixels[..., 0] * 255, MASK)  # our own reader gets it back
+    assert np.array_equal(read_study(path).pixels[..., 0] * 255, MASK)  # our reader returns the same mask
     assert identifiers(path) == []
 
 
-def test_a_probability_map_keeps_its_values(tmp_path):
+def test_probability_map_keeps_its_values(tmp_path):
     geometry = Geometry(shape=SHAPE, affine=RAS)
     probability = np.random.default_rng(0).random(geometry.axial_shape, np.float32)
     write_nifti(tmp_path / "map.nii.gz", probability, geometry)
@@ -79,7 +79,7 @@ def test_a_probability_map_keeps_its_values(tmp_path):
     assert np.array_equal(np.asarray(image.dataobj), geometry.to_original(probability))
 
 
-def test_nothing_of_a_nifti_header_is_copied(tmp_path):
+def test_nifti_header_text_is_not_copied(tmp_path):
     image = nibabel.Nifti1Image(PHANTOM, RAS)
     image.header["descrip"] = b"Planted^Patient"
     image.header["aux_file"] = b"ID4711"
@@ -100,7 +100,7 @@ def test_equal_masks_give_equal_bytes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("plane", PLANES)
-def test_a_nifti_mask_of_dicom_lies_where_the_images_do(tmp_path, plane):
+def test_nifti_mask_of_dicom_is_at_the_position_of_the_images(tmp_path, plane):
     series = images(plane)
     write_nifti(tmp_path / "mask.nii.gz", MASK, read_study(save(tmp_path / "one", series)).geometry)
     image = nibabel.load(tmp_path / "mask.nii.gz")
@@ -114,8 +114,8 @@ def test_a_nifti_mask_of_dicom_lies_where_the_images_do(tmp_path, plane):
         assert np.allclose(nibabel.affines.apply_affine(image.affine, (number, row, column)) * (-1, -1, 1), place)
 
 
-def test_a_sheared_stack_has_no_quaternion(tmp_path):
-    sheared = RAS + np.outer([0, 1, 0, 0], [0, 0, 2, 0])  # each slice is shifted against the one below
+def test_sheared_stack_has_no_quaternion(tmp_path):
+    sheared = RAS + np.outer([0, 1, 0, 0], [0, 0, 2, 0])  # each slice is shifted relative to the one below
     write_nifti(tmp_path / "mask.nii.gz", MASK, Geometry(shape=SHAPE, affine=sheared))
     image = nibabel.load(tmp_path / "mask.nii.gz")
     assert np.array_equal(image.affine, sheared)
@@ -126,7 +126,7 @@ def test_a_sheared_stack_has_no_quaternion(tmp_path):
 
 
 @pytest.mark.parametrize("slices", [1, 3, 4, 12])
-def test_a_tiff_stack_has_a_page_a_slice(tmp_path, slices):
+def test_tiff_stack_has_a_page_per_slice(tmp_path, slices):
     path = tmp_path / "mask.tif"
     write_tiff(path, MASK[-slices:])
     with tifffile.TiffFile(path) as tiff:
@@ -144,7 +144,7 @@ def test_a_tiff_stack_has_a_page_a_slice(tmp_path, slices):
 
 
 def write(path, source, mask=MASK):
-    """A segmentation of a study, checked for what every one of them must and must not hold; and the study's geometry."""
+    """Write a segmentation of a study and check what all of them have in common; also returns the study's geometry."""
     geometry = read_study(source).geometry
     write_segmentation(path, mask, geometry, "0.1.0")
     assert identifiers(path) == []
@@ -167,7 +167,7 @@ def write(path, source, mask=MASK):
 
 
 def by_instance(segmentation, geometry) -> np.ndarray:
-    """The mask on the stored grid as a viewer gathers it, by the images that frames reference."""
+    """The mask on the stored grid, gathered as viewers do, by the images that frames reference."""
     found = segmentation.get_pixels_by_source_instance(
         [instance.uid for instance in geometry.instances], segment_numbers=[1], assert_missing_frames_are_empty=True
     )
@@ -175,7 +175,7 @@ def by_instance(segmentation, geometry) -> np.ndarray:
 
 
 def by_frame(segmentation, geometry) -> np.ndarray:
-    """The same of a multi-frame image's frames."""
+    """The mask on the stored grid, gathered by the frames of a multi-frame image."""
     found = segmentation.get_pixels_by_source_frame(
         geometry.instances[0].uid,
         [instance.frame for instance in geometry.instances],
@@ -185,8 +185,8 @@ def by_frame(segmentation, geometry) -> np.ndarray:
     return found[..., 0] == 1
 
 
-def check_places(segmentation, geometry) -> None:
-    """Every frame lies where its source does."""
+def check_positions(segmentation, geometry) -> None:
+    """Check that every frame has the position of its source."""
     shared = segmentation.SharedFunctionalGroupsSequence[0]
     along_row, along_column = np.reshape(shared.PlaneOrientationSequence[0].ImageOrientationPatient, (2, 3)).astype(float)
     tall, wide = shared.PixelMeasuresSequence[0].PixelSpacing
@@ -201,14 +201,14 @@ def check_places(segmentation, geometry) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("plane", PLANES)
-def test_a_segmentation_lies_on_the_images_of_a_series(tmp_path, plane, packed):
+def test_segmentation_references_the_images_of_a_series(tmp_path, plane, packed):
     series = images(plane)
     folder = save(tmp_path / "Planted_Hospital", series)
     segmentation, geometry = write(tmp_path / "lesion.dcm", zip_of(folder) if packed else folder)
     mask = stored(PHANTOM, PLANES[plane][1]) == 1000
     assert np.array_equal(by_instance(segmentation, geometry), mask)
     assert segmentation.NumberOfFrames == mask.any(axis=(1, 2)).sum()
-    check_places(segmentation, geometry)
+    check_positions(segmentation, geometry)
     assert segmentation.StudyInstanceUID == series[0].StudyInstanceUID
     assert segmentation.FrameOfReferenceUID == series[0].FrameOfReferenceUID
     (referenced,) = segmentation.ReferencedSeriesSequence
@@ -220,7 +220,7 @@ def test_a_segmentation_lies_on_the_images_of_a_series(tmp_path, plane, packed):
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("plane", PLANES)
-def test_a_segmentation_lies_on_the_frames_of_an_enhanced_image(tmp_path, plane, packed):
+def test_segmentation_references_the_frames_of_an_enhanced_image(tmp_path, plane, packed):
     ds = enhanced(plane, np.random.default_rng(1).permutation(len(positions(plane)[0])).tolist())
     content = Dataset()
     content.FrameComments, content.FrameAcquisitionDateTime = "Planted comment", "19991231235959"
@@ -230,13 +230,13 @@ def test_a_segmentation_lies_on_the_frames_of_an_enhanced_image(tmp_path, plane,
     folder = save(tmp_path / "one", [ds])
     segmentation, geometry = write(tmp_path / "lesion.dcm", zip_of(folder) if packed else folder)
     assert np.array_equal(by_frame(segmentation, geometry), stored(PHANTOM, PLANES[plane][1]) == 1000)
-    check_places(segmentation, geometry)
+    check_positions(segmentation, geometry)
     assert (segmentation.StudyInstanceUID, segmentation.FrameOfReferenceUID) == (ds.StudyInstanceUID, ds.FrameOfReferenceUID)
     (source,) = segmentation.SourceImageSequence
     assert (source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID) == (ds.SOPClassUID, ds.SOPInstanceUID)
 
 
-def test_compressed_images_are_referenced_alike(tmp_path):
+def test_compressed_images_can_be_referenced(tmp_path):
     series = images()
     for ds in series:
         ds.compress(RLELossless, generate_instance_uid=False)
@@ -245,12 +245,12 @@ def test_compressed_images_are_referenced_alike(tmp_path):
     assert segmentation.LossyImageCompression == "00"
 
 
-def test_what_lossy_images_were_read_from_is_said(tmp_path):
+def test_lossy_compression_of_the_source_is_recorded(tmp_path):
     folder = save(tmp_path / "one", images(LossyImageCompression="01", LossyImageCompressionMethod="PLANTED"))
     assert write(tmp_path / "lesion.dcm", folder)[0].LossyImageCompression == "01"
 
 
-def test_frames_stay_where_their_images_are_where_slices_are_missing(tmp_path):
+def test_frames_keep_their_positions_when_slices_are_missing(tmp_path):
     series = images()
     del series[5]
     segmentation, geometry = write(tmp_path / "lesion.dcm", save(tmp_path / "one", series), np.delete(MASK, 5, axis=0))
@@ -259,13 +259,13 @@ def test_frames_stay_where_their_images_are_where_slices_are_missing(tmp_path):
     assert sorted(heights) == [40, 45, 50]
 
 
-def test_an_empty_mask_has_every_frame_and_opens(tmp_path):
+def test_empty_mask_has_every_frame(tmp_path):
     segmentation, geometry = write(tmp_path / "lesion.dcm", save(tmp_path / "one", images()), np.zeros_like(MASK))
     assert segmentation.NumberOfFrames == len(MASK)
     assert not by_instance(segmentation, geometry).any()
 
 
-def test_the_lone_image_of_pydicom(tmp_path):
+def test_single_image_of_pydicom_can_be_referenced(tmp_path):
     source = get_testdata_file("MR_small.dcm", download=False)
     mask = np.random.default_rng(0).random((1, 64, 64)) > 0.5
     segmentation, geometry = write(tmp_path / "lesion.dcm", source, mask)
@@ -289,7 +289,7 @@ def test_writing_neither_logs_nor_warns(tmp_path, caplog, recwarn, capfd):
 
 
 def refusal(path, source, change=lambda geometry: None) -> str:
-    """Why no segmentation of a study is written, after something has changed since it was read."""
+    """The message with which a segmentation is refused, after a change to the study's geometry or files."""
     geometry = read_study(source).geometry
     change(geometry)
     with pytest.raises(UnreadableImage) as caught:
@@ -315,7 +315,7 @@ def two_multi_frame_images() -> list[Dataset]:
 
 
 @pytest.mark.parametrize(
-    ("series", "says"),
+    ("series", "reason"),
     [
         (lambda: images(FrameOfReferenceUID=None), "without a valid FrameOfReferenceUID"),
         (lambda: images(StudyInstanceUID="Planted.19700102"), "without a valid StudyInstanceUID"),
@@ -325,11 +325,11 @@ def two_multi_frame_images() -> list[Dataset]:
         (two_multi_frame_images, "cannot reference"),
     ],
 )
-def test_images_that_cannot_be_referenced_are_refused(tmp_path, series, says):
-    assert says in refusal(tmp_path / "lesion.dcm", save(tmp_path / "Planted", series()))
+def test_images_that_cannot_be_referenced_are_refused(tmp_path, series, reason):
+    assert reason in refusal(tmp_path / "lesion.dcm", save(tmp_path / "Planted", series()))
 
 
-def test_files_that_have_gone_or_changed_are_refused(tmp_path):
+def test_missing_or_changed_source_files_are_refused(tmp_path):
     folder = save(tmp_path / "Planted", images())
 
     def swap(geometry):
@@ -343,7 +343,7 @@ def test_files_that_have_gone_or_changed_are_refused(tmp_path):
     assert "FileNotFoundError" in refusal(tmp_path / "lesion.dcm", packed, lambda g: packed.unlink())
 
 
-def test_a_zip_is_opened_once(tmp_path, monkeypatch):
+def test_zip_is_opened_once(tmp_path, monkeypatch):
     geometry = read_study(zip_of(save(tmp_path / "one", images()))).geometry
     opened = []
     real = zipfile.ZipFile.__init__
@@ -352,10 +352,10 @@ def test_a_zip_is_opened_once(tmp_path, monkeypatch):
     assert len(opened) == 1
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------------------------------
 
 
-def test_other_types_and_grids_are_refused(tmp_path):
+def test_wrong_types_and_grids_are_refused(tmp_path):
     geometry = Geometry(shape=SHAPE, affine=RAS)
     for function in (write_nifti, lambda path, mask, geometry: write_segmentation(path, mask, geometry, "1")):
         with pytest.raises(ValueError, match="int64 came where bool"):
