@@ -225,7 +225,7 @@ def number(rng: Random, data: bytes) -> bytes:
 ANYWHERE: tuple[Callable[[Random, bytes], bytes], ...] = (flip, cut, repeat, remove, number, number)
 
 
-# --- damage to a format that keeps its checksums and structure --------------------------------------------------------------
+# --- damage to a format that keeps its checksums and structure ------------------------------------------------------------
 
 
 def png_chunk(rng: Random, data: bytes) -> bytes:

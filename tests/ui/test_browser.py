@@ -169,7 +169,7 @@ def test_a_study_on_a_phone(visit):
     assert 300 <= stage["width"] <= 390
 
 
-# --- models, one and several -----------------------------------------------------------------------------------------------
+# --- models, one and several ----------------------------------------------------------------------------------------------
 
 
 def comparison(page) -> dict[str, list[str]]:

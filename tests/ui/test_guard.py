@@ -224,7 +224,7 @@ def test_a_slice_of_any_name_is_read_and_its_files_have_tame_ones(web, name):
         assert len(file.name) < 120
 
 
-# --- files that are two things at once --------------------------------------------------------------------------------------
+# --- files that are two things at once ------------------------------------------------------------------------------------
 
 
 def polyglots() -> dict[str, bytes]:
