@@ -92,6 +92,9 @@ class Backend:
         """Run the network on views (V, 3, S, S), normalised and on the network's device."""
         return BackendOutput(**dict(zip(self.module.names, self.forward(views), strict=True)))
 
+    def select_fastest(self) -> None:
+        """Nothing to do: this backend is the only one."""
+
 
 class AutoBackend(Backend):
     """A network run by a given backend, or with "auto" by the fastest. Thread-safe.
