@@ -1,4 +1,4 @@
-"""The server as programs and its keeper meet it: endpoints, MCP, health, queue, log, the README's examples."""
+"""The server's interfaces to programs and operators: endpoints, MCP, health, queue, log and the README's examples."""
 
 import asyncio
 import base64
@@ -34,13 +34,13 @@ STUDY = ROOT / "assets" / "examples" / "study-flair.nii.gz"
 ENDPOINTS = ["predict", "study", "compare", "models", "health"]
 
 
-def visitor(url: str) -> Client:
+def connect(url: str) -> Client:
     return Client(url, verbose=False, analytics_enabled=False, download_files=False)
 
 
 @pytest.fixture(scope="module")
 def client(page_url) -> Client:
-    return visitor(page_url)
+    return connect(page_url)
 
 
 # --- endpoints ------------------------------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def test_every_endpoint_is_typed_and_documented(page_url):
     assert [value["label"] for value in endpoints["/predict"]["returns"]] == ["record", "pictures", "mask", "overlay", "finding"]
 
 
-def test_models_are_listed_with_what_one_chooses_by(client):
+def test_models_are_listed_with_their_metrics(client):
     offered = {model["name"]: model for model in client.predict(api_name="/models")}
     assert set(offered) == {entry.name for entry in brainmri.list_models()}
     assert [name for name, model in offered.items() if model["default"]] == ["effunet-pair-lgg"]
@@ -67,11 +67,11 @@ def test_models_are_listed_with_what_one_chooses_by(client):
         assert model["parameters"] > 1e6
         figures = [value for value in model["metrics"].values() if isinstance(value, float)]
         assert all(0.5 < value < 1 for value in figures)
-        assert bool(figures) == (name != "resunet-paper"), "a split by slice has no figure to choose by"
+        assert bool(figures) == (name != "resunet-paper"), "models split by slice have no comparable metrics"
     assert offered["resunet-lgg"]["tasks"] == ["segmentation"]
 
 
-def test_health_is_a_plain_get_and_an_endpoint(client, page_url):
+def test_health_is_a_get_route_and_an_endpoint(client, page_url):
     answer = httpx.get(page_url + "health", timeout=120)
     health = answer.json()
     assert (answer.status_code, health["status"]) == (200, "ok")
@@ -89,14 +89,14 @@ def test_health_is_a_plain_get_and_an_endpoint(client, page_url):
 # --- queue ----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_queue_reports_the_position_and_a_full_queue_a_message(page_url):
+def test_queue_reports_positions_and_when_it_is_full(page_url):
     import app
 
     page = app.build()
     page.queue(max_size=2)
     _, url, _ = page.launch(**app.launch_options(), server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
     try:
-        client = visitor(url)
+        client = connect(url)
         running = client.submit([handle_file(STUDY)], api_name="/study")
         while running.status().code not in (Status.PROCESSING, Status.PROGRESS):
             time.sleep(0.02)
@@ -127,17 +127,17 @@ BLOCKS = readme_blocks()
 LOCAL = "http://127.0.0.1:7860"
 
 
-def here(language: str, page_url: str) -> str:
-    """A block with nothing but the address replaced."""
+def with_page_url(language: str, page_url: str) -> str:
+    """A code block of the README with the address of the test server."""
     assert LOCAL in BLOCKS[language]
     return BLOCKS[language].replace(LOCAL, page_url.rstrip("/"))
 
 
-def test_the_endpoints_are_mcp_tools_and_nothing_else_is(page_url):
+def test_only_the_endpoints_are_mcp_tools(page_url):
     from mcp import ClientSession
     from mcp.client.streamable_http import streamablehttp_client
 
-    (server,) = json.loads(here("json", page_url))["mcpServers"].values()
+    (server,) = json.loads(with_page_url("json", page_url))["mcpServers"].values()
 
     async def talk():
         async with streamablehttp_client(server["url"]) as (read, write, _), ClientSession(read, write) as session:
@@ -172,9 +172,9 @@ def test_the_endpoints_are_mcp_tools_and_nothing_else_is(page_url):
 # --- the README's examples ------------------------------------------------------------------------------------------------
 
 
-def test_the_python_example_runs(page_url, monkeypatch, capsys):
+def test_python_example_runs(page_url, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    exec(compile(here("python", page_url), "README.md", "exec"), {})
+    exec(compile(with_page_url("python", page_url), "README.md", "exec"), {})
     assert re.match(r"tumour 0\.\d+ \S+\.mask\.png", capsys.readouterr().out)
 
 
@@ -185,8 +185,8 @@ def run_example(command: list, **options) -> str:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
-def test_the_curl_example_runs(page_url):
-    printed = run_example(["bash", "-euo", "pipefail", "-c", here("sh", page_url)])
+def test_curl_example_runs(page_url):
+    printed = run_example(["bash", "-euo", "pipefail", "-c", with_page_url("sh", page_url)])
     health, _, events = printed.partition("\n")
     assert json.loads(health)["status"] == "ok"
     data = re.search(r"^event: complete\ndata: (.*)$", events, re.M)[1]
@@ -195,7 +195,7 @@ def test_the_curl_example_runs(page_url):
 
 @pytest.fixture(scope="session")
 def javascript(pytestconfig) -> Path:
-    """A folder in which node finds the npm package `@gradio/client`; kept from run to run."""
+    """A folder in which node finds the npm package `@gradio/client`, cached between runs."""
     if not (shutil.which("npm") and shutil.which("node")):
         pytest.skip("needs node and npm")
     folder = Path(pytestconfig.cache.mkdir("gradio-client"))
@@ -207,9 +207,9 @@ def javascript(pytestconfig) -> Path:
     return folder
 
 
-def test_the_javascript_example_runs(page_url, javascript):
+def test_javascript_example_runs(page_url, javascript):
     program = javascript / "example.mjs"
-    program.write_text(here("javascript", page_url), encoding="utf-8")
+    program.write_text(with_page_url("javascript", page_url), encoding="utf-8")
     assert re.match(r"tumour 0\.\d+ http://.*\.mask\.png", run_example(["node", str(program)]))
 
 
@@ -220,17 +220,22 @@ PLANTED = re.compile(rf"planted|[a-z]4711|19700102|19991231|acc0815|{re.escape(p
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
-    """`python app.py` itself: its address, and a function that stops it and gives the log."""
+    """Run `python app.py`: its address, and a function that stops it and returns the log."""
     cache = tmp_path_factory.mktemp("cache")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    own = {"BRAINMRI_LOG": "json", "GRADIO_SERVER_PORT": port, "GRADIO_TEMP_DIR": str(cache), "GRADIO_ANALYTICS_ENABLED": "False"}
-    own |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    variables = {
+        "BRAINMRI_LOG": "json",
+        "GRADIO_SERVER_PORT": port,
+        "GRADIO_TEMP_DIR": str(cache),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+    }
+    variables |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     log = cache / "log"
     with log.open("w") as stderr:
         server = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=os.environ | own, stderr=stderr, stdout=subprocess.DEVNULL
+            [sys.executable, "app.py"], cwd=ROOT, env=os.environ | variables, stderr=stderr, stdout=subprocess.DEVNULL
         )
     url = f"http://127.0.0.1:{port}/"
     while True:
@@ -250,9 +255,9 @@ def logged(tmp_path_factory):
     server.kill()
 
 
-def test_the_log_tells_what_was_asked_and_nothing_of_who_asked(logged, tmp_path):
+def test_log_describes_requests_without_identifying_anyone(logged, tmp_path):
     url, stop = logged
-    client = visitor(url)
+    client = connect(url)
     series = phantom.images()
     study = sorted(phantom.save(tmp_path / "Planted", series).iterdir())
     assert client.predict([handle_file(path) for path in study], api_name="/study")[0]["slices"] == len(series)
@@ -264,16 +269,16 @@ def test_the_log_tells_what_was_asked_and_nothing_of_who_asked(logged, tmp_path)
     with pytest.raises(AppError, match="not in the list of choices"):
         client.predict(handle_file(planted), segmenter="Planted model", api_name="/predict")
 
-    def ask(path: str) -> str:
+    def predict(path: str) -> str:
         body = {"image": {"path": path, "meta": {"_type": "gradio.FileData"}}}
         event = httpx.post(url + "gradio_api/call/v2/predict", json=body).json()["event_id"]
         return httpx.get(url + f"gradio_api/call/predict/{event}", timeout=60).text
 
     with planted.open("rb") as file:
         (uploaded,) = httpx.post(url + "gradio_api/upload", files={"files": file}).json()
-    shutil.rmtree(Path(uploaded).parent)  # as after its time is over
-    assert "Please upload it again." in ask(uploaded)
-    assert "error was logged" in ask("/srv/Planted^Patient.png")
+    shutil.rmtree(Path(uploaded).parent)  # as if it had expired
+    assert "Please upload it again." in predict(uploaded)
+    assert "error was logged" in predict("/srv/Planted^Patient.png")
     assert httpx.get(url + "gradio_api/file=/srv/Planted^Patient.png").status_code in (403, 404)
 
     lines = [json.loads(line) for line in stop()]
@@ -295,10 +300,10 @@ def test_the_log_tells_what_was_asked_and_nothing_of_who_asked(logged, tmp_path)
     assert [bool(line.get("trace")) for line in requests] == [False, False, False, False, True]
 
 
-def test_words_and_traces_of_others_stay_out_of_the_log():
+def test_messages_of_other_libraries_are_not_logged():
     from brainmri.ui.logs import JsonFormatter, TextFormatter
 
-    name = "".join(["Plan", "ted"])  # lines of code are in a trace
+    name = "".join(["Plan", "ted"])  # source lines appear in tracebacks, so the name is not written out
 
     def record(logger: str) -> logging.LogRecord:
         try:
@@ -309,9 +314,9 @@ def test_words_and_traces_of_others_stay_out_of_the_log():
         except ValueError:
             return logging.LogRecord(logger, logging.ERROR, __file__, 1, "it is %s", (name,), sys.exc_info())
 
-    others = TextFormatter().format(record("pydicom.dataset"))
-    assert name not in others
-    assert re.search(r"pydicom\.dataset at test_api:1\n.*\n.*\nFileNotFoundError\n.*\n.*\nValueError$", others)
+    third_party = TextFormatter().format(record("pydicom.dataset"))
+    assert name not in third_party
+    assert re.search(r"pydicom\.dataset at test_api:1\n.*\n.*\nFileNotFoundError\n.*\n.*\nValueError$", third_party)
     assert f"it is {name}" in TextFormatter().format(record("brainmri.ui"))
     assert json.loads(JsonFormatter().format(record("brainmri.ui")))["trace"][-1] == "ValueError"
 
@@ -331,8 +336,8 @@ print(service.default_selfcheck().drift < 0.02)
 """
 
 
-def test_on_zero_gpu_everything_lies_on_cuda_before_the_launch():
-    """In the emulation of CUDA that the real package brings for the process without a GPU."""
+def test_on_zero_gpu_all_models_are_on_cuda_before_the_launch():
+    """Uses the CUDA emulation that the `spaces` package provides for the process without a GPU."""
     pytest.importorskip("spaces")
     zero = {
         "SPACES_ZERO_GPU": "true",
@@ -343,7 +348,7 @@ def test_on_zero_gpu_everything_lies_on_cuda_before_the_launch():
     assert run_example([sys.executable, "-c", ON_ZERO_GPU], env=os.environ | zero).strip().endswith("True")
 
 
-def test_what_goes_to_another_process_and_back_can(page_url):
+def test_arguments_and_results_of_gpu_calls_can_be_pickled(page_url):
     from brainmri.io.reading import read_slice, read_study
     from brainmri.ui.inference import analyse_slice, compare_models, explain_slice
     from brainmri.zoo.registry import DEFAULT
@@ -351,7 +356,7 @@ def test_what_goes_to_another_process_and_back_can(page_url):
     scan, default = read_slice(EXAMPLE), DEFAULT
     sent = scan, read_study(STUDY), analyse_slice(scan, default, default, None), compare_models(scan, [default])
     things = (*sent, explain_slice(scan, default, default, None))
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
-        back = list(other.map(copy.copy, things))
-    assert [type(thing) for thing in back] == [type(thing) for thing in things]
-    assert np.array_equal(back[2].mask, sent[2].mask)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        returned = list(executor.map(copy.copy, things))
+    assert [type(thing) for thing in returned] == [type(thing) for thing in things]
+    assert np.array_equal(returned[2].mask, sent[2].mask)

@@ -1,4 +1,4 @@
-"""Uploads are decoded in processes that can be killed: the same scans come out, and no upload stops the next."""
+"""Uploads are decoded in worker processes: scans are the same, and later uploads survive a failed one."""
 
 import fcntl
 import os
@@ -41,26 +41,26 @@ def pool():
 
 
 @pytest.fixture
-def through(pool, monkeypatch):
-    """The page's readers, in workers of these tests' own that have started."""
+def worker_readers(pool, monkeypatch):
+    """The page's readers with the workers of this module, all of them started."""
     monkeypatch.setattr(decoding, "decoder_pool", lambda: pool)
     for _ in workers(pool):
-        decoding.read_slice(SLICE)  # they take turns
+        decoding.read_slice(SLICE)  # workers take turns
     return decoding
 
 
 def workers(pool: DecoderPool) -> list[int]:
-    """Process numbers of those that are idle."""
+    """Process ids of idle workers."""
     return [worker.process.pid for worker in pool.idle.queue]
 
 
-def unread(process: subprocess.Popen) -> int:
-    """Bytes of a request that it has yet to read."""
+def unread_bytes(process: subprocess.Popen) -> int:
+    """Bytes of a request that the worker has not read yet."""
     return int.from_bytes(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def assert_equal(one, other) -> None:
-    """Scans or geometries, field by field."""
+    """Compare scans or geometries field by field."""
     for field in fields(one):
         ours, theirs = getattr(one, field.name), getattr(other, field.name)
         if field.name == "geometry" and ours is not None:
@@ -73,7 +73,7 @@ def assert_equal(one, other) -> None:
 
 
 def studies(folder: Path) -> dict[str, tuple[list[Path], dict | None]]:
-    """Files and what is assigned, of every kind of study."""
+    """Paths and assignments for every kind of study."""
     series = save(folder / "series", images("sagittal"))
     two = [nifti(folder / f"{name}.nii.gz", volume) for name, volume in (("a", PHANTOM), ("b", PHANTOM[::-1]))]
     return {
@@ -85,80 +85,81 @@ def studies(folder: Path) -> dict[str, tuple[list[Path], dict | None]]:
 
 
 @pytest.mark.parametrize("kind", ["NIfTI", "assigned", "DICOM", "zip"])
-def test_a_study_and_its_files_are_the_same_with_and_without_a_worker(through, tmp_path, kind):
+def test_study_and_result_files_are_equal_with_and_without_a_worker(worker_readers, tmp_path, kind):
     paths, assign = studies(tmp_path)[kind]
     paths = [str(path) for path in paths]
-    here, there = reading.read_study(paths, assign), through.read_study(paths, assign)
-    assert_equal(here, there)
-    assert reading.list_sequences(paths) == through.list_sequences(paths)
-    mask, written = here.pixels[..., 1] > 0.8, []
-    for number, scan in enumerate((here, there)):
+    direct, decoded = reading.read_study(paths, assign), worker_readers.read_study(paths, assign)
+    assert_equal(direct, decoded)
+    assert reading.list_sequences(paths) == worker_readers.list_sequences(paths)
+    mask, written = direct.pixels[..., 1] > 0.8, []
+    for number, scan in enumerate((direct, decoded)):
         write_nifti(tmp_path / f"{number}.nii.gz", mask, scan.geometry)
         written.append((tmp_path / f"{number}.nii.gz").read_bytes())
     assert written[0] == written[1]
-    if here.geometry.instances:
+    if direct.geometry.instances:
         segmentations = []
-        for scan in (here, there):
+        for scan in (direct, decoded):
             write_segmentation(tmp_path / "mask.dcm", mask, scan.geometry, "0")
             segmentation = pydicom.dcmread(tmp_path / "mask.dcm")
-            # its own UIDs and the time are new for each that is written, and with the UIDs' lengths that of the file's header
-            told = re.sub(r"1\.2\.826\.0\.1\.3680043\.10\.511\.[\d.]+|[DT][AMT]: '[\d.]+'|Length +UL: \d+", "", str(segmentation))
-            segmentations.append((told, segmentation.PixelData))
+            # UIDs and times differ between files, and the length of the header depends on the UIDs
+            text = re.sub(r"1\.2\.826\.0\.1\.3680043\.10\.511\.[\d.]+|[DT][AMT]: '[\d.]+'|Length +UL: \d+", "", str(segmentation))
+            segmentations.append((text, segmentation.PixelData))
         assert segmentations[0] == segmentations[1]
 
 
-def test_a_slice_is_the_same_with_and_without_a_worker(through):
-    assert_equal(reading.read_slice(SLICE), through.read_slice(SLICE))
+def test_slice_is_equal_with_and_without_a_worker(worker_readers):
+    assert_equal(reading.read_slice(SLICE), worker_readers.read_slice(SLICE))
 
 
-def test_refusals_are_the_readers_own(through, tmp_path):
+def test_refusals_are_equal_with_and_without_a_worker(worker_readers, tmp_path):
     (tmp_path / "notes.png").write_text("Dear doctor,")
-    for read in (reading.read_slice, through.read_slice):
+    for read in (reading.read_slice, worker_readers.read_slice):
         with pytest.raises(UnreadableImage, match=r"notes\.png: this is not an image"):
             read(str(tmp_path / "notes.png"))
         with pytest.raises(FileNotFoundError, match="nothing is not a file"):
             read(str(tmp_path / "nothing"))
     (tmp_path / "notes.png").rename(tmp_path / "notes.dat")
     with pytest.raises(UnreadableImage, match="no slices and no volume"):
-        through.read_study([str(tmp_path / "notes.dat")])
+        worker_readers.read_study([str(tmp_path / "notes.dat")])
 
 
-def test_a_timeout_is_reported_and_the_next_upload_is_decoded(through, pool, monkeypatch):
+def test_timeout_is_reported_and_the_next_upload_is_decoded(worker_readers, pool, monkeypatch):
     stopped = workers(pool)
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     monkeypatch.setattr(decoding, "SLICE_SECONDS", 0.5)
     monkeypatch.setattr(decoding, "STUDY_SECONDS", 0.25)
     with pytest.raises(UnreadableImage, match=r"large-lesion\.png: reading took more than 0\.5 seconds\. Accepted: PNG, JPEG"):
-        through.read_slice(SLICE)
+        worker_readers.read_slice(SLICE)
     with pytest.raises(UnreadableImage, match=r"study: reading took more than 0\.25 seconds\. Accepted: slices named"):
-        through.read_study([SLICE])
+        worker_readers.read_study([SLICE])
     monkeypatch.undo()
     monkeypatch.setattr(decoding, "decoder_pool", lambda: pool)
     assert not set(workers(pool)) & set(stopped)
-    assert [through.read_slice(SLICE).pixels.shape for _ in stopped] == [(256, 256, 3)] * len(stopped)
+    assert [worker_readers.read_slice(SLICE).pixels.shape for _ in stopped] == [(256, 256, 3)] * len(stopped)
 
 
-def test_a_crash_is_reported_and_the_next_upload_is_decoded(through, pool):
+def test_crash_is_reported_and_the_next_upload_is_decoded(worker_readers, pool):
     stopped = [worker.process for worker in pool.idle.queue]
     for process in stopped:
         process.send_signal(signal.SIGSTOP)
-    with ThreadPoolExecutor(1) as visitor:
-        asked = visitor.submit(through.read_slice, SLICE)
-        while not (busy := [process for process in stopped if unread(process)]):  # or it would die with nothing to do
-            assert not asked.done(), asked.result()
+    with ThreadPoolExecutor(1) as executor:
+        future = executor.submit(worker_readers.read_slice, SLICE)
+        # wait until one has its request, so that it dies while it is busy
+        while not (busy := [process for process in stopped if unread_bytes(process)]):
+            assert not future.done(), future.result()
             time.sleep(0.01)
         busy[0].send_signal(signal.SIGSEGV)
         busy[0].send_signal(signal.SIGCONT)
         with pytest.raises(UnreadableImage, match=r"large-lesion\.png: the reader crashed"):
-            asked.result()
-    for worker in list(pool.idle.queue):  # what died with nothing to do is not the next visitor's fault
+            future.result()
+    for worker in list(pool.idle.queue):  # idle workers that died are replaced without an error
         os.kill(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
-    assert through.read_slice(SLICE).pixels.ndim == 3
+    assert worker_readers.read_slice(SLICE).pixels.ndim == 3
 
 
-def test_a_worker_that_died_before_its_request_is_reported_as_a_crash():
+def test_worker_that_died_before_its_request_is_reported_as_a_crash():
     worker = decoding.Worker()
     worker.request(20, call="read_slice", source=SLICE)
     worker.process.kill()
@@ -180,28 +181,28 @@ def test_too_much_memory_is_reported_and_the_next_upload_is_decoded(tmp_path, mo
     small.close()
 
 
-def test_two_visitors_at_once_get_their_own(through, pool, tmp_path):
+def test_concurrent_uploads_get_their_own_scans(worker_readers, pool, tmp_path):
     paths = []
     for value in range(1, 9):
         paths.append(str(tmp_path / f"{value}.png"))
         Image.new("L", (40 + value, 64), value).save(paths[-1])
-    with ThreadPoolExecutor(4) as visitors:
-        for value, scan in enumerate(visitors.map(through.read_slice, paths * 3)):
+    with ThreadPoolExecutor(4) as executor:
+        for value, scan in enumerate(executor.map(worker_readers.read_slice, paths * 3)):
             value = value % 8 + 1
             assert scan.pixels.shape == (64, 40 + value, 3)
             assert np.rint(scan.pixels * 255).min() == value
     assert len(workers(pool)) == 2
 
 
-def test_a_worker_is_replaced_after_its_requests(through, pool, monkeypatch):
+def test_worker_is_replaced_after_its_maximum_of_requests(worker_readers, pool, monkeypatch):
     first, *others = pool.idle.queue
     monkeypatch.setattr(decoding, "REQUESTS", first.answered + 1)
-    through.read_slice(SLICE)
+    worker_readers.read_slice(SLICE)
     assert first.process.poll() is not None
     assert len(workers(pool)) == 1 + len(others)
 
 
-def test_a_worker_ends_with_its_server():
+def test_worker_ends_with_its_server():
     program = (
         "from brainmri.ui.decoding import Worker\n"
         f"worker = Worker(); worker.request(20, call='read_slice', source={SLICE!r})\n"
@@ -214,18 +215,18 @@ def test_a_worker_ends_with_its_server():
         if not status.exists() or status.read_text().split()[2] == "Z":
             return
         time.sleep(0.1)
-    pytest.fail("it is still there")
+    pytest.fail("the worker still runs")
 
 
-def test_a_worker_is_light():
+def test_worker_imports_no_heavy_packages():
     program = "import sys, brainmri.ui.worker; assert not {'torch', 'gradio', 'pandas', 'highdicom'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=EXAMPLES.parents[1])
 
 
-def test_a_hanging_upload_gives_a_message_and_the_visitor_can_try_again(page_url, tmp_path, monkeypatch):
+def test_hanging_upload_gives_a_message_and_can_be_sent_again(page_url, tmp_path, monkeypatch):
     client = Client(page_url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
     for _ in range(decoding.WORKERS):
-        decoding.read_slice(SLICE)  # so that all have started
+        decoding.read_slice(SLICE)  # makes sure that all have started
     monkeypatch.setattr(decoding, "SLICE_SECONDS", 1)
     for pid in workers(decoding.decoder_pool()):
         os.kill(pid, signal.SIGSTOP)

@@ -30,7 +30,7 @@ def web(page_url):
 
 
 def upload(web: httpx.Client, name: str, data: bytes) -> str | None:
-    """The path under which the server keeps a file; None where it does not take the name."""
+    """Upload a file and return its path on the server, or None if the server refuses the name."""
     answer = web.post("upload", files={"files": (name, data)})
     if answer.status_code == 400:
         assert "Invalid file name" in answer.text
@@ -39,7 +39,7 @@ def upload(web: httpx.Client, name: str, data: bytes) -> str | None:
 
 
 def call(web: httpx.Client, path: str, endpoint: str = "predict") -> str:
-    """What comes of naming a path as the input, as a program would, to the last event."""
+    """Response of an endpoint, up to the last event, for a path as its input."""
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     data = [[file] if endpoint == "study" else file, "effunet-lgg", "effunet-lgg", None]
     data += [None] * 3 if endpoint == "study" else []
@@ -49,13 +49,13 @@ def call(web: httpx.Client, path: str, endpoint: str = "predict") -> str:
     return web.get(f"call/{endpoint}/{answer.json()['event_id']}").text
 
 
-# --- what is fetched ------------------------------------------------------------------------------------------------------
+# --- fetched URLs ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def secret():
-    """A server that nobody outside may reach, and what it was asked for."""
-    asked, listener = [], socket.create_server(("127.0.0.1", 0))
+    """An internal server: its port and the requests that reach it."""
+    requests, listener = [], socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         while True:
@@ -64,15 +64,15 @@ def secret():
             except OSError:
                 return
             with connection:
-                asked.append(connection.recv(999))
+                requests.append(connection.recv(999))
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret")
 
     threading.Thread(target=serve, daemon=True).start()
-    yield listener.getsockname()[1], asked
+    yield listener.getsockname()[1], requests
     listener.close()
 
 
-def places(port: int) -> list[str]:
+def private_urls(port: int) -> list[str]:
     hosts = ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433", "127.1"]
     return [f"http://{host}:{port}/slice.png" for host in hosts] + [
         "http://169.254.169.254/latest/meta-data/slice.png", "http://100.100.100.200/slice.png", "http://10.0.0.1/slice.png",
@@ -80,29 +80,29 @@ def places(port: int) -> list[str]:
     ]  # fmt: skip
 
 
-def test_a_private_address_is_not_fetched_as_an_input(web, secret):
-    port, asked = secret
-    for place in places(port):
-        answer = call(web, place)
-        assert "event: error" in answer, place
+def test_private_addresses_are_not_fetched_as_inputs(web, secret):
+    port, requests = secret
+    for url in private_urls(port):
+        answer = call(web, url)
+        assert "event: error" in answer, url
         assert "secret" not in answer
     assert "event: error" in call(web, f"http://127.0.0.1:{port}/flair.nii", "study")
-    assert asked == []
+    assert requests == []
 
 
-def test_no_address_is_served_as_a_file(web, secret):
-    port, asked = secret
-    for place in [*places(port), "http://example.com/x.png", "https://example.com/x.png"]:
+def test_remote_files_are_not_served(web, secret):
+    port, requests = secret
+    for url in [*private_urls(port), "http://example.com/x.png", "https://example.com/x.png"]:
         for form in ("file=", "file/"):
-            answer = web.get(form + place)
-            assert (answer.status_code, answer.text) == (403, "Remote files are not served."), place
-    assert asked == []
+            answer = web.get(form + url)
+            assert (answer.status_code, answer.text) == (403, "Remote files are not served."), url
+    assert requests == []
 
 
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "file:///etc/passwd", "/proc/self/environ", "../../../../etc/passwd", __file__, "//etc/passwd", "~"]
 )
-def test_a_file_that_was_not_uploaded_is_neither_read_nor_served(web, path):
+def test_only_uploaded_files_are_read_and_served(web, path):
     for endpoint in ("predict", "compare", "study"):
         answer = call(web, path, endpoint)
         assert "event: error" in answer or "detail" in answer, answer
@@ -113,29 +113,29 @@ def test_a_file_that_was_not_uploaded_is_neither_read_nor_served(web, path):
 @pytest.mark.parametrize(
     "host", ["localhost", "10.1.2.3", "169.254.169.254", "100.64.0.1", "::1", "fd00::1", "64:ff9b::a00:1", "224.0.0.1"]
 )
-def test_hosts_that_are_not_public(host):
+def test_hosts_that_are_not_public_are_refused(host):
     with pytest.raises(guard.FetchRefused, match="not public"):
         asyncio.run(guard.public_address(host))
 
 
-def test_gradio_fetches_from_public_hosts_alone_and_no_more_than_may_be_uploaded(page_url, secret, monkeypatch):
+def test_gradio_fetches_from_public_hosts_only_and_within_the_upload_limit(page_url, secret, monkeypatch):
     def fetch(host: str) -> bytes:
         return asyncio.run(processing_utils.async_ssrf_protected_get(f"http://{host}:{port}/slice.png")).content
 
-    port, asked = secret
+    port, requests = secret
     with pytest.raises(guard.FetchRefused, match="not public"):
         fetch("127.0.0.1")
     with pytest.raises(guard.FetchRefused, match="unknown host"):
         fetch("no-such-host.invalid")
     assert asyncio.run(guard.public_address("93.184.215.14")) == "93.184.215.14"
-    assert asked == []
+    assert requests == []
 
-    async def here(host: str) -> str:
+    async def local_address(host: str) -> str:
         return "127.0.0.1"
 
-    monkeypatch.setattr(guard, "public_address", here)  # for a public host, of which tests have none
+    monkeypatch.setattr(guard, "public_address", local_address)  # stands in for a public host
     assert fetch("public.example") == b"secret"
-    assert b"Host: public.example" in asked.pop()
+    assert b"Host: public.example" in requests.pop()
     monkeypatch.setattr(guard, "MAX_UPLOAD", 5)
     with pytest.raises(guard.FetchRefused, match="exceeds 0 MiB"):
         fetch("public.example")
@@ -143,13 +143,13 @@ def test_gradio_fetches_from_public_hosts_alone_and_no_more_than_may_be_uploaded
     monkeypatch.setattr(guard, "FETCH_SECONDS", -1)
     with pytest.raises(guard.FetchRefused, match="-1 seconds"):
         fetch("public.example")
-    asked.clear()
+    requests.clear()
 
 
-# --- what is taken --------------------------------------------------------------------------------------------------------
+# --- request sizes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_request_of_too_many_bytes_is_not_taken_in(web, monkeypatch):
+def test_too_large_requests_are_refused(web, monkeypatch):
     monkeypatch.setattr(guard, "MAX_REQUEST", 2**16)
     monkeypatch.setattr(guard, "MAX_UPLOADS", 2**18)
     body = json.dumps({"data": ["x" * 2**17]}).encode()
@@ -165,7 +165,7 @@ def test_a_request_of_too_many_bytes_is_not_taken_in(web, monkeypatch):
     assert (answer.status_code, answer.text) == (413, "Request too large: the limit is 0 MiB.")
 
 
-# --- what is served back --------------------------------------------------------------------------------------------------
+# --- served files ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_request_of_too_many_bytes_is_not_taken_in(web, monkeypatch):
     [("x.html", SCRIPT), ("x.svg", SVG), ("x.htm", SCRIPT), ("x.xhtml", SCRIPT), ("x.xml", SVG), ("x.png", SCRIPT), ("x", SCRIPT),
      ("x.jpg", SVG), ("x.js", b"alert(1)"), ("x.pdf", b"%PDF-1.4"), ("x.mht", SCRIPT), ("x.png.html", SCRIPT)],
 )  # fmt: skip
-def test_an_upload_never_comes_back_as_a_page(web, name, data):
+def test_uploads_are_never_served_as_web_pages(web, name, data):
     path = upload(web, name, data)
     for headers in ({}, {"Range": "bytes=0-20"}):
         answer = web.get("file=" + path, headers=headers)
@@ -188,14 +188,14 @@ def test_an_upload_never_comes_back_as_a_page(web, name, data):
 @pytest.mark.parametrize(
     ("name", "data"), [("x.html", SCRIPT), ("x.svg", SVG), ("x.png", SVG), ("x.jpg", SCRIPT), ("x.tif", b"%PDF-1.4")]
 )
-def test_pages_and_drawings_are_refused_as_slices_and_as_studies(web, name, data):
+def test_html_and_svg_are_refused_as_slices_and_as_studies(web, name, data):
     path = upload(web, name, data)
     slice_, study = call(web, path), call(web, path, "study")
     assert "Invalid file type" in slice_ or "not an image" in slice_
     assert "no slices and no volume" in study or "not an image" in study
 
 
-# --- names ----------------------------------------------------------------------------------------------------------------
+# --- file names -----------------------------------------------------------------------------------------------------------
 
 NAMES = [
     "CON.png", "x" * 300 + ".PNG", "Schädel Ø 脑 🧠.png", "a\nb\r\n<b>.png", "../../x.png", "..\\x.png", "-rf '; `c`.png", "..",
@@ -204,7 +204,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_slice_of_any_name_is_read_and_its_files_have_tame_ones(web, name):
+def test_any_file_name_is_read_and_result_files_have_safe_names(web, name):
     cache = Path(upload(web, "slice.png", b"")).parents[1]
     path = upload(web, name, EXAMPLE.read_bytes())
     if path is None:
@@ -224,7 +224,7 @@ def test_a_slice_of_any_name_is_read_and_its_files_have_tame_ones(web, name):
         assert len(file.name) < 120
 
 
-# --- files that are two things at once ------------------------------------------------------------------------------------
+# --- polyglots ------------------------------------------------------------------------------------------------------------
 
 
 def polyglots() -> dict[str, bytes]:
@@ -237,7 +237,7 @@ def polyglots() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", polyglots())
-def test_a_polyglot_is_the_picture_it_begins_as(web, name):
+def test_polyglot_is_read_as_the_image_it_starts_with(web, name):
     path = upload(web, name, polyglots()[name])
     answer = call(web, path)
     assert "event: complete" in answer
@@ -246,6 +246,6 @@ def test_a_polyglot_is_the_picture_it_begins_as(web, name):
     assert not [file for file in json.loads(answer.split("data: ")[-1])[2:] if b"script" in Path(file["path"]).read_bytes()]
 
 
-def test_a_picture_hidden_in_a_document_is_refused(web):
+def test_image_hidden_in_a_document_is_refused(web):
     hidden = b"%PDF-1.4\n" + EXAMPLE.read_bytes()
     assert "not an image" in call(web, upload(web, "x.png", hidden))

@@ -22,7 +22,7 @@ PACKAGE = set("article circle details div figcaption figure g h2 path rect small
 
 
 class Tags(HTMLParser):
-    """Every tag of a page with its attributes."""
+    """Collects every tag of a page with its attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -35,10 +35,10 @@ class Tags(HTMLParser):
 
 @pytest.fixture
 def entry(tmp_path):
-    """Reads the default entry from a folder of its own, its configuration and card changed before."""
+    """Return a function that reads a copy of the default entry with a changed card and configuration."""
 
     def entry(card: str | None = None, **config):
-        folder = tmp_path / "stranger"
+        folder = tmp_path / "third-party"
         shutil.copytree(EMBEDDED / DEFAULT, folder, dirs_exist_ok=True)
         if card is not None:
             (folder / CARD).write_text(card, encoding="utf-8")
@@ -51,9 +51,11 @@ def entry(tmp_path):
 
 @pytest.fixture
 def with_bins(entry):
-    """The default entry with bins of a hundred slices each, half of 20 patients right and half wrong about one in ten."""
-    said = np.repeat([0.05, 0.5, 0.95], [100, 40, 60])
-    patients = [np.stack([said, np.arange(200) % 10 < 10 * said], axis=1)] * 19 + [np.stack([said, said > 2], axis=1)]
+    """The default entry with reliability bins of known size, from 20 patients of 200 slices each."""
+    predicted = np.repeat([0.05, 0.5, 0.95], [100, 40, 60])
+    patients = [np.stack([predicted, np.arange(200) % 10 < 10 * predicted], axis=1)] * 19 + [
+        np.stack([predicted, predicted > 2], axis=1)
+    ]
     metrics = json.loads((EMBEDDED / DEFAULT / CONFIG).read_text(encoding="utf-8"))["metrics"]
     for figures in metrics["variants"].values():
         figures.pop(RELIABILITY, None)
@@ -62,7 +64,7 @@ def with_bins(entry):
     return entry(metrics=metrics)
 
 
-NASTY = """---
+HOSTILE = """---
 tags: [hidden]
 ---
 # Model
@@ -85,8 +87,8 @@ Text with <b onclick="alert(1)">bold</b>, ![a picture](https://elsewhere.example
 """
 
 
-def test_nothing_of_a_strangers_card_runs_or_fetches(entry):
-    html = card_html(entry(card=NASTY))
+def test_third_party_card_runs_and_fetches_nothing(entry):
+    html = card_html(entry(card=HOSTILE))
     links = []
     for tag, attributes in Tags(html).found:
         assert tag in HARMLESS | {"details", "summary", "div"}
@@ -99,16 +101,16 @@ def test_nothing_of_a_strangers_card_runs_or_fetches(entry):
     assert "hidden" not in html
     assert "[a picture]" in html
     assert "<h3>Model</h3>" in html
-    assert "&lt;script&gt;alert(1)" in html  # it is read, not run
+    assert "&lt;script&gt;alert(1)" in html  # shown as text
 
 
-def test_a_card_that_never_ends_is_cut(entry):
+def test_very_long_card_is_cut(entry):
     html = card_html(entry(card="word " * MAX_CARD_CHARS))
     assert len(html) < MAX_CARD_CHARS + 1000
     assert "the rest is not shown" in html
 
 
-def test_an_entry_without_a_card_or_measures_says_so(entry):
+def test_missing_card_and_metrics_are_reported(entry):
     plain = entry(metrics={})
     (plain.folder / CARD).unlink()
     html = model_html(plain)
@@ -127,13 +129,13 @@ def test_an_entry_without_a_card_or_measures_says_so(entry):
         {"protocol": "p", "variants": {THREE_SEQUENCES: {"patients": 1, "slices": 3, RELIABILITY: [{"slices": 2}]}}},
     ],
 )
-def test_metrics_of_another_layout_are_not_shown(metrics, entry):
+def test_metrics_in_an_unknown_format_are_not_shown(metrics, entry):
     html = model_html(entry(name="<script>", summary="<img src=x>", metrics=metrics))
     assert "unknown format" in html
     assert {tag for tag, _ in Tags(html).found} <= HARMLESS | PACKAGE
 
 
-def test_names_of_figures_are_escaped(entry):
+def test_names_of_metrics_are_escaped(entry):
     figures = {"patients": 1, "slices": 3, "<img src=x onerror=alert(1)>": {"value": 0.5}}
     html = model_html(entry(card="", metrics={"protocol": "<script>", "variants": {THREE_SEQUENCES: figures}}))
     assert "0.500" in html
@@ -141,7 +143,7 @@ def test_names_of_figures_are_escaped(entry):
 
 
 @pytest.mark.parametrize("name", embedded())
-def test_every_measured_figure_is_shown_with_its_interval(name):
+def test_every_metric_is_shown_with_its_interval(name):
     entry = embedded()[name]
     html = model_html(entry)
     for figures in entry.metrics["variants"].values():
@@ -155,7 +157,7 @@ def test_every_measured_figure_is_shown_with_its_interval(name):
     assert html.index("Intended use") > html.index("<summary>Model card</summary>")
 
 
-def test_the_diagram_is_drawn_from_the_bins(with_bins):
+def test_diagram_is_drawn_from_the_bins(with_bins):
     drawing = ElementTree.fromstring(str(reliability_svg(with_bins, THREE_SEQUENCES)))
     dots = [{name: float(dot.get(name)) for name in ("cx", "cy", "r")} for dot in drawing.findall(".//{*}circle")]
     bins = with_bins.metrics["variants"][THREE_SEQUENCES][RELIABILITY]
@@ -169,10 +171,10 @@ def test_the_diagram_is_drawn_from_the_bins(with_bins):
     low, high = with_bins.review
     assert (float(band.get("x")), float(band.get("width"))) == pytest.approx((58 + 250 * low, 250 * (high - low)), abs=0.06)
     assert len(re.findall('stroke-width="2"', reliability_svg(with_bins, THREE_SEQUENCES))) == 3
-    assert 'stroke-width="2"' not in reliability_svg(with_bins, WHOLE_STUDY)  # one patient gives no spread
+    assert 'stroke-width="2"' not in reliability_svg(with_bins, WHOLE_STUDY)  # one patient has no spread
 
 
-def test_the_diagrams_have_their_numbers_beside_them(with_bins):
+def test_numbers_of_the_diagrams_are_shown_in_a_table(with_bins):
     html = model_html(with_bins)
     assert html.count("<svg") == 2
     rows = reliability_table(with_bins.metrics["variants"]).splitlines()
@@ -182,7 +184,7 @@ def test_the_diagrams_have_their_numbers_beside_them(with_bins):
     assert "No reliability diagram" not in html
 
 
-def test_the_check_is_a_sentence(entry, monkeypatch):
+def test_self_check_result_is_a_sentence(entry, monkeypatch):
     set_available_models([])
     computed = rf"<p class='passed'>.* {DEFAULT} on \w+ by \w+ answers as stored, within [\d.e-]+\.</p>"
     assert re.fullmatch(computed, run_selfcheck(DEFAULT))

@@ -27,12 +27,12 @@ SLICE = ROOT / "assets" / "examples" / "large-lesion.png"
 STUDY = ROOT / "assets" / "examples" / "study-flair.nii.gz"
 
 
-def visitor(url: str, folder: Path) -> Client:
+def connect(url: str, folder: Path) -> Client:
     return Client(url, verbose=False, analytics_enabled=False, download_files=str(folder))
 
 
-def at_work(client: Client):
-    """A study that the server has begun to analyse."""
+def start_study(client: Client):
+    """Submit a study and wait until the server analyses it."""
     job = client.submit([handle_file(STUDY)], api_name="/study")
     while job.status().code not in (Status.PROCESSING, Status.PROGRESS):
         assert not job.done(), job.result()
@@ -44,54 +44,54 @@ def own_folders(home: Path) -> list[str]:
     return sorted(path.name for path in (home / "cache" / "brainmri-page").iterdir())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="signals and limits of a running process, as Linux has them")
-def test_a_server_killed_or_stopped_or_out_of_disk_loses_nothing_and_keeps_nothing(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="needs signals and resource limits of Linux")
+def test_server_recovers_from_a_kill_and_a_full_disk_and_cleans_up(tmp_path):
     with served(tmp_path) as (killed, url, _):
-        at_work(visitor(url, tmp_path / "a"))
+        start_study(connect(url, tmp_path / "a"))
         killed.kill()
         assert own_folders(tmp_path) == [str(killed.pid)]
 
     with served(tmp_path) as (server, url, log):
-        assert own_folders(tmp_path) == [str(server.pid)]  # what the killed one left is gone
-        client = visitor(url, tmp_path / "b")
-        asked = handle_file(SLICE)
-        whole = client.predict(asked, api_name="/predict")[0]
+        assert own_folders(tmp_path) == [str(server.pid)]  # files of the killed server are deleted
+        client = connect(url, tmp_path / "b")
+        image = handle_file(SLICE)
+        expected = client.predict(image, api_name="/predict")[0]
 
         shutil.rmtree(tmp_path / "cache" / "brainmri-page" / str(server.pid))
-        assert client.predict(asked, api_name="/predict")[0]["probability"] == whole["probability"]
+        assert client.predict(image, api_name="/predict")[0]["probability"] == expected["probability"]
 
         _, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(
             server.pid, resource.RLIMIT_FSIZE, (SLICE.stat().st_size + 1, hard)
         )  # the slice fits, its overlay does not
         with pytest.raises(AppError, match="disk is full"):
-            client.predict(asked, api_name="/predict")
+            client.predict(image, api_name="/predict")
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (1000, hard))
         with pytest.raises(Exception, match="507"):
-            client.predict(asked, api_name="/predict")
+            client.predict(image, api_name="/predict")
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (hard, hard))
-        assert client.predict(asked, api_name="/predict")[0]["probability"] == whole["probability"]
+        assert client.predict(image, api_name="/predict")[0]["probability"] == expected["probability"]
 
-        running, other = at_work(client), visitor(url, tmp_path / "c")
+        running, late = start_study(client), connect(url, tmp_path / "c")
         server.send_signal(signal.SIGTERM)
-        time.sleep(1.5)  # it looks for the signal every second
+        time.sleep(1.5)  # the server checks for the signal every second
         with pytest.raises(AppError, match="being restarted"):
-            other.predict(asked, api_name="/predict")
+            late.predict(image, api_name="/predict")
         assert running.result()[0]["verdict"] == "tumour"
         assert server.wait(timeout=30) == 0
         assert own_folders(tmp_path) == []
         assert "Traceback" not in log.read_text()
 
 
-def test_an_accelerator_without_memory_hands_over_to_the_cpu():
+def test_analysis_falls_back_to_the_cpu_when_the_accelerator_is_out_of_memory():
     inference.set_available_models([])
     scan, model = read_slice(SLICE), inference.get_model(DEFAULT)
     expected = inference.analyse_slice(scan, DEFAULT, DEFAULT, None)
 
-    def full(*_):
+    def out_of_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
-    hook = model.net.members[0].unet.encoder.register_forward_pre_hook(full)
+    hook = model.net.members[0].unet.encoder.register_forward_pre_hook(out_of_memory)
     try:
         with pytest.raises(torch.OutOfMemoryError):
             model.net(torch.zeros(1, 3, 64, 64, device=model.device))
@@ -105,19 +105,19 @@ def test_an_accelerator_without_memory_hands_over_to_the_cpu():
     np.testing.assert_allclose(found.probability_map, expected.probability_map, atol=0.02)
 
 
-def test_other_failures_are_not_taken_for_a_full_accelerator():
+def test_other_errors_do_not_fall_back_to_the_cpu():
     with pytest.raises(ValueError, match="unknown model"):
         inference.analyse_slice(read_slice(SLICE), "nobody's", DEFAULT, None)
 
 
-def test_a_sweep_takes_what_is_old_and_spares_what_it_should(tmp_path):
+def test_expired_files_are_deleted_and_excepted_files_kept(tmp_path):
     upload, example = tmp_path / "upload" / "slice.png", tmp_path / "example" / "kept.png"
     for path in (upload, example):
         path.parent.mkdir()
-        shutil.copy2(SLICE, path)  # as Gradio copies: with the original's age
+        shutil.copy2(SLICE, path)  # like Gradio, keeps the modification time of the original
     delete_expired(tmp_path, 3600)
     assert upload.is_file()
-    for _ in range(2):  # a folder is as old as the last change in it
+    for _ in range(2):  # deleting a file renews the modification time of its folder
         time.sleep(0.05)
         delete_expired(tmp_path, 0.01, {str(example)})
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["example", "kept.png"]
