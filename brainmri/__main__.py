@@ -29,21 +29,21 @@ def predict(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from brainmri.analysis.findings import percent
-    from brainmri.batch.cohort import inputs_in, write_table
-    from brainmri.batch.ray_engine import on_ray, on_this_machine
+    from brainmri.batch.cohort import find_inputs, write_table
+    from brainmri.batch.ray_engine import run_locally, run_on_ray
 
     if options.engine != "ray" and (options.address, options.workers) != (None, None):
         raise ValueError("--address and --workers are for --engine ray; the local engine is one worker on this machine")
     options.out.mkdir(parents=True, exist_ok=True)
-    paths = [path for given in options.paths for path in inputs_in(given) if path.resolve() != options.out.resolve()]
+    paths = [path for given in options.paths for path in find_inputs(given) if path.resolve() != options.out.resolve()]
     if not paths:
         raise ValueError(f"expected inputs, got only {options.out}, the folder for the results; add files or folders")
     inputs = dict(zip(output_stems(paths), paths, strict=True))
     networks = {"segmenter": options.segmenter, "classifier": options.classifier, "device": options.device}
     if options.engine == "ray":
-        engine = on_ray(inputs, options.out, networks, options.address, options.workers)
+        engine = run_on_ray(inputs, options.out, networks, options.address, options.workers)
     else:
-        engine = on_this_machine(inputs, options.out, networks)
+        engine = run_locally(inputs, options.out, networks)
     rows = {}
     try:
         for row in tqdm(engine, total=len(inputs), unit="input", disable=len(inputs) == 1):

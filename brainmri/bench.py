@@ -74,7 +74,7 @@ class PublicUNet(nn.Module):
         return self.last(x).sigmoid()
 
 
-def in_turns(works: Mapping[str, Callable[[], object]], runs: int) -> dict[str, float]:
+def time_alternating(works: Mapping[str, Callable[[], object]], runs: int) -> dict[str, float]:
     """The median seconds of each work, all done in turns; one more run before them warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for number in range(runs + 1):
@@ -113,7 +113,7 @@ def forward_passes(models: list[LoadedModel], runs: int) -> dict[str, dict[str, 
             works = {name: (lambda way=way, views=views: way.backend(views)) for name, way in ways.items()}
             if batch == 1:
                 works[PUBLIC] = lambda large=large: public(large)
-            for name, seconds in in_turns(works, max(1, runs // batch)).items():
+            for name, seconds in time_alternating(works, max(1, runs // batch)).items():
                 rates[model.entry.name][name][str(batch)] = batch / seconds  # as JSON keeps it
     return rates
 
@@ -130,10 +130,10 @@ def fastest_multiplication(device: torch.device, runs: int) -> float:
     """Floating-point operations a second of a large product of matrices, in what the device is best at: as much as it can do."""
     side, dtype = (1024, torch.float32) if device.type == "cpu" else (8192, half_precision(device))
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / in_turns({"product": lambda: left @ right}, runs)["product"]
+    return 2 * side**3 / time_alternating({"product": lambda: left @ right}, runs)["product"]
 
 
-def long_study(folder: Path, slices: int) -> Path:
+def write_synthetic_study(folder: Path, slices: int) -> Path:
     """A study of the bundled slice, moved a little from one to the next, as NIfTI."""
     import nibabel
 
@@ -157,8 +157,10 @@ def whole_ways(model: LoadedModel, runs: int, study: Path) -> dict[str, dict[str
         return pipe.study(read_study(study))
 
     return {
-        "slice": in_turns({name: (lambda pipe=pipe: one_slice(pipe)) for name, pipe in pipes.items()}, runs),
-        "study": in_turns({name: (lambda pipe=pipe: whole_study(pipe)) for name, pipe in pipes.items()}, max(1, runs // 8)),
+        "slice": time_alternating({name: (lambda pipe=pipe: one_slice(pipe)) for name, pipe in pipes.items()}, runs),
+        "study": time_alternating(
+            {name: (lambda pipe=pipe: whole_study(pipe)) for name, pipe in pipes.items()}, max(1, runs // 8)
+        ),
     }
 
 
@@ -191,7 +193,7 @@ def from_cold(name: str, device: str, study: Path, runs: int) -> dict[str, float
     return {
         "import brainmri": importing("brainmri"),
         "import torch": importing("torch"),
-        "cold start to first finding": in_turns({"first finding": lambda: started(one)}, runs)["first finding"],
+        "cold start to first finding": time_alternating({"first finding": lambda: started(one)}, runs)["first finding"],
         "peak memory of three studies, MiB": float(started(all_)),
     }
 
@@ -204,7 +206,7 @@ def measure(names: list[str], device: str, runs: int) -> dict:
     if drawing is None:
         raise ValueError(f"none of {', '.join(names)} draws masks; name one that does too")
     with tempfile.TemporaryDirectory() as folder:
-        study = long_study(Path(folder), SLICES)
+        study = write_synthetic_study(Path(folder), SLICES)
         whole = whole_ways(drawing, runs, study)
         cold = from_cold(drawing.entry.name, device, study, min(runs, 5))
     machine = f"{platform.machine()} {resolve_device(device).type}, {torch.get_num_threads()} threads"

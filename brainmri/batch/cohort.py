@@ -1,4 +1,4 @@
-"""Many inputs: what in a folder is a study of its own, what is done to one, what is done already, and one table of all."""
+"""Analyse many inputs: find the studies in a folder, process each one, skip finished ones, and write one table of all."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from brainmri.io.sequences import sequence_of
 from brainmri.report.outputs import RECORD, SLICE_RECORD, UNFINISHED, deliver, write_slice, write_study
 
 TABLE = "studies"  # .csv and .parquet
-# what an input is and what became of it; then of its record, as it stands there; and what is joined of it to one text
-STATUS = dict.fromkeys(("input", "kind", "status", "problem"), "string")
-OF_RECORD = {"verdict": "string"}
-OF_RECORD |= dict.fromkeys(("slices", "lesion_count", "lesion_voxels"), "Int64")
-OF_RECORD |= dict.fromkeys(("probability", "lesion_volume_ml", "largest_diameter_mm"), "Float64")
-JOINED = dict.fromkeys(("carried_by_slices", "warnings", "input_sha256"), "string")
-COLUMNS = STATUS | OF_RECORD | JOINED  # of the table, with their types, whatever is in them
+STATUS_COLUMNS = dict.fromkeys(("input", "kind", "status", "problem"), "string")
+RECORD_COLUMNS = {"verdict": "string"}  # copied from the record
+RECORD_COLUMNS |= dict.fromkeys(("slices", "lesion_count", "lesion_voxels"), "Int64")
+RECORD_COLUMNS |= dict.fromkeys(("probability", "lesion_volume_ml", "largest_diameter_mm"), "Float64")
+TEXT_COLUMNS = dict.fromkeys(("carried_by_slices", "warnings", "input_sha256"), "string")  # lists of the record as text
+COLUMNS = STATUS_COLUMNS | RECORD_COLUMNS | TEXT_COLUMNS  # fixed types, also where a column is empty
 
 log = logging.getLogger(__name__)
 
 
-def inputs_in(path: Path) -> list[Path]:
-    """What of a path is an input of its own: the path itself, or, where it is a folder of studies, each of them.
+def find_inputs(path: Path) -> list[Path]:
+    """The inputs at a path: the path itself or, if it is a folder of studies, each study in it.
 
-    A folder holds several studies when there are zips in it; NIfTI volumes whose names do not tell them apart as the
-    sequences of one; or nothing but subfolders, unless those are one DICOM study's series or named for sequences.
+    A folder holds several studies if it contains zips, NIfTI volumes whose names are not the distinct sequences of one study,
+    or only subfolders that are neither the series of one DICOM study nor named after sequences.
     """
     if not path.is_dir():
         return [path]
@@ -43,58 +42,61 @@ def inputs_in(path: Path) -> list[Path]:
     if zips:
         return sorted(zips + folders)
     volumes = [file for file in files if is_nifti(file.name) and not is_mask(file.name)]
-    told = [sequence_of(file.name) for file in volumes]
-    if len(volumes) > 1 and len({*told, None}) < len(told) + 1:
+    sequences = [sequence_of(file.name) for file in volumes]
+    if len(volumes) > 1 and len({*sequences, None}) < len(sequences) + 1:
         return sorted(volumes + folders)
     images = [file for file in files if file.suffix.lower() in SUFFIXES or is_dicom(StudyFile(path=file))]
-    if volumes or images or len(folders) < 2 or _one_study(folders):
+    if volumes or images or len(folders) < 2 or _is_one_study(folders):
         return [path]
     return folders
 
 
-def _one_study(folders: list[Path]) -> bool:
+def _is_one_study(folders: list[Path]) -> bool:
+    """Whether the folders are the sequences or DICOM series of one study."""
     if all(sequence_of(folder.name) is not None for folder in folders):
         return True
     try:
         first = [next((file for file in folder_files(folder) if is_dicom(file)), None) for folder in folders]
-        return None not in first and len({study_uid(file) for file in first}) == 1
-    except UnreadableImage:  # more files than a study has, or a damaged one: each folder will say so itself
+        found = [file for file in first if file is not None]
+        return len(found) == len(folders) and len({study_uid(file) for file in found}) == 1
+    except UnreadableImage:  # too many files or a damaged one: reading the folder reports it
         return False
 
 
 def process(pipe: Pipeline, path: Path, out: Path, name: str) -> dict:
     """Analyse one input and write its files.
 
-    A slice's are `<name>.mask.png` and so on (`outputs.write_slice`), a study's lie in a folder `<name>` (`outputs.write_study`).
-    An input is not analysed again when its record is there and tells of the same input, networks and thresholds.
+    A slice gets the files `<name>.mask.png` and so on (`outputs.write_slice`), a study a folder `<name>` (`outputs.write_study`).
+    An input is skipped if its record exists and names the same input, networks, thresholds and release.
 
     Returns:
-        A row of the table: `kind` is "slice" or "study", `status` "done", "done before" or "failed" with the `problem` in words.
+        A row of the table: `kind` is "slice" or "study"; `status` is "done", "done before" or "failed"; `problem` says why it
+        failed.
     """
     kind = "study"
     try:
         if holds_one_slice(path):
-            kind, place = "slice", out / f"{name}.{SLICE_RECORD}"
+            kind, record_path = "slice", out / f"{name}.{SLICE_RECORD}"
             scan = read_slice(path)
         else:
-            scan, place = read_study(path), out / name / RECORD
-        record = _record_at(place)
+            scan, record_path = read_study(path), out / name / RECORD
+        record = _read_record(record_path)
         status = "done before"
-        if record is None or not _same_making(record["provenance"], pipe.provenance(scan)):
+        if record is None or not _same_analysis(record["provenance"], pipe.provenance(scan)):
             status = "done"
             if kind == "slice":
                 write_slice(scan, pipe(scan), out, name)
             else:
                 write_study(scan, pipe.study(scan), out / name)
-            record = _record_at(place)
+            record = json.loads(record_path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        return failed(name, str(error), kind)
-    except Exception as error:  # one bad study must not end a night's work
-        log.exception("an input failed")
-        return failed(name, f"failed unexpectedly ({type(error).__name__}); it was logged", kind)
-    out_of_distribution = (record.get("ood") or {}).get("out_of_distribution")  # then the probability speaks of nothing
+        return failed_row(name, str(error), kind)
+    except Exception as error:  # one bad input must not end the run
+        log.exception("input failed unexpectedly")
+        return failed_row(name, f"failed unexpectedly ({type(error).__name__}); see the log", kind)
+    out_of_distribution = (record.get("ood") or {}).get("out_of_distribution")  # then the probability means nothing
     return {"input": name, "kind": kind, "status": status, "problem": None} | {
-        **{column: record.get(column) for column in OF_RECORD},
+        **{column: record.get(column) for column in RECORD_COLUMNS},
         "probability": record["probability"] if kind == "slice" and not out_of_distribution else None,
         "lesion_voxels": record["area_px"] if kind == "slice" else record["lesion_voxels"],
         "carried_by_slices": " ".join(map(str, record.get("carried_by_slices", []))),
@@ -103,13 +105,13 @@ def process(pipe: Pipeline, path: Path, out: Path, name: str) -> dict:
     }
 
 
-def failed(name: str, problem: str, kind: str = "study") -> dict:
-    """The row of an input that could not be processed."""
+def failed_row(name: str, problem: str, kind: str = "study") -> dict:
+    """The table row of an input that could not be processed."""
     return dict.fromkeys(COLUMNS) | {"input": name, "kind": kind, "status": "failed", "problem": problem}
 
 
 def write_table(rows: list[dict], out: Path) -> None:
-    """All rows of `process` as `studies.csv` and `studies.parquet`."""
+    """Write the rows of `process` to `studies.csv` and `studies.parquet`."""
     import pandas
 
     table = pandas.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
@@ -120,16 +122,16 @@ def write_table(rows: list[dict], out: Path) -> None:
         deliver(files, out)
 
 
-def _record_at(path: Path) -> dict | None:
-    """What is recorded there of a finding whose files are complete, or None."""
+def _read_record(path: Path) -> dict | None:
+    """The record of a finished analysis; None if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
 
 
-def _same_making(one: dict, other: dict) -> bool:
-    """Whether two provenances are of the same input, networks, thresholds and release, however they are run."""
+def _same_analysis(one: dict, other: dict) -> bool:
+    """Whether two provenances have the same input, networks, thresholds and release; device and backend may differ."""
     return all(one.get(key) == other[key] for key in other if key not in ("device", "runtime", "versions")) and (
         one["versions"]["brainmri"] == other["versions"]["brainmri"]
     )

@@ -1,7 +1,7 @@
-"""Who does a cohort: this process, one input after the other, or the actors of a Ray cluster, many at a time.
+"""Engines that process a cohort: this process, one input at a time, or the actors of a Ray cluster, many at a time.
 
-An engine takes inputs, each with a name of its own for its outputs, and yields a row of `cohort.process` for every one of them,
-once, as they finish. Both leave the same files.
+An engine takes inputs by the unique names of their outputs and yields exactly one row of `cohort.process` for each input, as it
+finishes. Both engines write the same files.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from pathlib import Path
 import torch
 
 from brainmri.analysis.pipeline import Pipeline
-from brainmri.batch.cohort import failed, process
+from brainmri.batch.cohort import failed_row, process
 from brainmri.zoo.registry import find_entry
 
-ATTEMPTS = 3  # at an input whose worker process dies over it
-ACTORS_A_GPU = 4  # by default: while one reads and writes, the others keep the GPU busy
-# inputs an actor is handed at once: few enough that the actors end together, and that many keep what a batch costs small
-BATCH, BATCHES_AN_ACTOR = 16, 32
+ATTEMPTS = 3  # for an input whose worker process dies
+ACTORS_PER_GPU = 4  # default; while one actor reads and writes, the others keep the GPU busy
+# inputs per task: few, so that the actors finish together, but enough to keep the overhead of a task small
+BATCH, BATCHES_PER_ACTOR = 16, 32
 
 
-def on_this_machine(inputs: dict[str, Path], out: Path, networks: dict) -> Iterator[dict]:
-    """One input after the other, in this process.
+def run_locally(inputs: dict[str, Path], out: Path, networks: dict) -> Iterator[dict]:
+    """Process the inputs one at a time in this process.
 
     Args:
-        inputs: paths by the names of their outputs.
-        out: folder for the files.
-        networks: `Pipeline`'s arguments.
+        inputs: paths, by the names of their outputs.
+        out: folder for the output files.
+        networks: arguments of `Pipeline`.
 
     Raises:
         ValueError, FileNotFoundError, brainmri.zoo.hub.HubError: as `Pipeline` does.
@@ -43,42 +43,42 @@ def on_this_machine(inputs: dict[str, Path], out: Path, networks: dict) -> Itera
         yield process(pipe, path, out, name)
 
 
-def on_ray(
+def run_on_ray(
     inputs: dict[str, Path], out: Path, networks: dict, address: str | None = None, workers: int | None = None
 ) -> Iterator[dict]:
-    """Batches of inputs to actors of a Ray cluster, each with a pipeline of its own; rows come in any order.
+    """Process the inputs on the actors of a Ray cluster, each with its own pipeline; rows come in any order.
 
-    Ray hands what a dead process or node left undone to another actor; what was written by then is not done again. An input
-    that its worker dies over again and again is a row that says so.
+    If a process or node dies, Ray gives its unfinished inputs to another actor; finished inputs are not repeated. An input whose
+    worker dies `ATTEMPTS` times becomes a failed row.
 
     Args:
-        inputs: paths by the names of their outputs; every node sees the same files under them.
-        out: folder for the files; the same to every node.
-        networks: `Pipeline`'s arguments.
-        address: of a running cluster, as `ray.init` takes it; this machine's cores when None.
-        workers: number of actors; one a CPU when None, or `ACTORS_A_GPU` a GPU where the cluster has GPUs and they may be used.
+        inputs: paths, by the names of their outputs; every node must see the same files there.
+        out: folder for the output files; every node must see the same folder there.
+        networks: arguments of `Pipeline`.
+        address: address of a running cluster, as for `ray.init`; None starts one on this machine.
+        workers: number of actors; None means one per CPU, or `ACTORS_PER_GPU` per GPU if the device allows the use of GPUs.
 
     Raises:
-        ValueError: when Ray is not installed, no cluster answers, it has no room for the actors, or an actor cannot start.
-        FileNotFoundError, brainmri.zoo.hub.HubError: when networks are not available.
+        ValueError: if Ray is not installed, no cluster answers, it is too small for the actors, or an actor cannot start.
+        FileNotFoundError, brainmri.zoo.hub.HubError: if a network is not available.
     """
     out = out.absolute()
-    networks = networks | {role: _everywhere(networks[role]) for role in ("segmenter", "classifier")}
-    with _connected(address) as ray:
+    networks = networks | {role: _absolute_source(networks[role]) for role in ("segmenter", "classifier")}
+    with _ray_session(address) as ray:
         accelerated = networks["device"] == "auto" or networks["device"].startswith("cuda")
-        count, cpus, gpus = shares(_nodes(ray), workers, accelerated)
+        count, cpus, gpus = divide_cluster(_node_resources(ray), workers, accelerated)
         count = min(count, len(inputs))
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
-        logging.getLogger("ray.data._internal").setLevel(logging.ERROR)  # it tells of the bars that are switched off
+        logging.getLogger("ray.data._internal").setLevel(logging.ERROR)  # it warns that the progress bars are off
         attempts = out / ".attempts"
-        shutil.rmtree(attempts, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(attempts, ignore_errors=True)  # left by a killed run
         jobs = ray.data.from_items(
             [{"path": str(path.absolute()), "name": name} for name, path in inputs.items()],
-            override_num_blocks=math.ceil(len(inputs) / min(BATCH, math.ceil(len(inputs) / (count * BATCHES_AN_ACTOR)))),
+            override_num_blocks=math.ceil(len(inputs) / min(BATCH, math.ceil(len(inputs) / (count * BATCHES_PER_ACTOR)))),
         )
         rows = jobs.map(
-            _Actor,
+            _Actor,  # pyright: ignore[reportArgumentType]  # Ray also accepts callable classes
             fn_constructor_kwargs={"out": out, "networks": networks, "threads": cpus, "attempts": attempts},
             compute=ray.data.ActorPoolStrategy(size=count),
             num_cpus=cpus,
@@ -87,23 +87,23 @@ def on_ray(
         try:
             yield from rows.iter_rows()
         except ray.exceptions.ActorDiedError as error:
-            raise ValueError(f"no actor could start: {str(error).splitlines()[-1]}") from error
+            raise ValueError(f"no Ray actor could start: {str(error).splitlines()[-1]}") from error
         finally:
             shutil.rmtree(attempts, ignore_errors=True)
 
 
 class _Actor:
-    """A pipeline in an actor, on as many threads as the actor has CPUs."""
+    """A pipeline in an actor, with one thread per CPU of the actor."""
 
     def __init__(self, out: Path, networks: dict, threads: int, attempts: Path) -> None:
         torch.set_num_threads(threads)
         self.pipe, self.out, self.attempts = Pipeline(**networks), out, attempts
 
     def __call__(self, job: dict) -> dict:
-        """The row of one input; its begun attempts are noted in a file, a line each, that goes when one of them ends."""
+        """The row of one input. A file counts the attempts, one line each; it is removed when an attempt ends."""
         begun = self.attempts / job["name"]
         if begun.exists() and len(begun.read_text().splitlines()) >= ATTEMPTS:
-            return failed(job["name"], f"its worker process died {ATTEMPTS} times; it may need more memory than there is")
+            return failed_row(job["name"], f"its worker process died {ATTEMPTS} times; it may need more memory than there is")
         begun.parent.mkdir(exist_ok=True)
         with begun.open("a") as handle:
             handle.write(f"{socket.gethostname()} {os.getpid()}\n")
@@ -112,61 +112,63 @@ class _Actor:
         return row
 
 
-def shares(nodes: list[tuple[int, int]], workers: int | None, accelerated: bool) -> tuple[int, int, float]:
-    """How many actors a cluster gets and what each of them holds: as many CPUs as let all of them fit.
+def divide_cluster(nodes: list[tuple[int, int]], workers: int | None, accelerated: bool) -> tuple[int, int, float]:
+    """Divide a cluster among actors: their number, and the largest number of CPUs per actor with which all of them fit.
 
-    Where nodes have GPUs that may be used, the actors are on those nodes and divide the GPUs.
+    If GPUs may be used and a node has some, the actors run only on nodes with GPUs and share these.
 
     Args:
-        nodes: CPUs and GPUs of each.
-        workers: actors asked for.
+        nodes: number of CPUs and GPUs of each node.
+        workers: number of actors; None means the default (`run_on_ray`).
+        accelerated: whether GPUs may be used.
 
     Returns:
-        Actors, CPUs of each, and its share of a GPU in [0, 1].
+        Number of actors, CPUs per actor, and GPUs per actor in [0, 1].
 
     Raises:
-        ValueError: when they don't fit.
+        ValueError: if the actors do not fit.
     """
     gpus = sum(gpu for _, gpu in nodes) if accelerated else 0
-    a_gpu = 0 if not gpus else math.ceil(workers / gpus) if workers else ACTORS_A_GPU
+    actors_per_gpu = 0 if not gpus else math.ceil(workers / gpus) if workers else ACTORS_PER_GPU
 
-    def room(cpus: int) -> int:
-        return sum(min(cpu // cpus, gpu * a_gpu) if gpus else cpu // cpus for cpu, gpu in nodes)
+    def capacity(cpus: int) -> int:
+        return sum(min(cpu // cpus, gpu * actors_per_gpu) if gpus else cpu // cpus for cpu, gpu in nodes)
 
-    count = room(1) if workers is None else workers
-    if not 1 <= count <= room(1):
-        raise ValueError(f"{count} workers are asked for; the cluster has room for 1 to {room(1)}, a CPU each")
-    cpus = max(cpus for cpus in range(1, max(cpu for cpu, _ in nodes) + 1) if room(cpus) >= count)
-    return count, cpus, 1 / a_gpu if gpus else 0.0
+    count = capacity(1) if workers is None else workers
+    if not 1 <= count <= capacity(1):
+        raise ValueError(f"expected 1 to {capacity(1)} workers, one per CPU of the cluster, got {count}; change --workers")
+    cpus = max(cpus for cpus in range(1, max(cpu for cpu, _ in nodes) + 1) if capacity(cpus) >= count)
+    return count, cpus, 1 / actors_per_gpu if gpus else 0.0
 
 
-def _everywhere(source: str | None) -> str | None:
-    """A network's source as every node understands it: a folder by its whole path."""
+def _absolute_source(source: str | None) -> str | None:
+    """A network's source in a form that is valid on every node: folders as absolute paths."""
     if source is None:
         return None
     folder = find_entry(source).folder
     return str(folder.absolute()) if folder == Path(source) else source
 
 
-def _nodes(ray) -> list[tuple[int, int]]:
-    """CPUs and GPUs of every node that is up."""
-    held = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [(int(resources.get("CPU", 0)), int(resources.get("GPU", 0))) for resources in held]
+def _node_resources(ray) -> list[tuple[int, int]]:
+    """Number of CPUs and GPUs of each living node."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(int(resources.get("CPU", 0)), int(resources.get("GPU", 0))) for resources in alive]
 
 
 @contextmanager
-def _connected(address: str | None):
-    """Ray, connected to a cluster or to one of this machine's own; nothing is sent to Ray's makers."""
+def _ray_session(address: str | None):
+    """Connect to a Ray cluster, or start one on this machine, and yield the `ray` module. Usage statistics are off."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
         import ray.data
+        import ray.exceptions
     except ImportError as error:
-        raise ValueError(f'the engine "ray" needs Ray, which is not installed here ({error}); pip install "ray[data]"') from None
+        raise ValueError(f'--engine ray needs Ray, which is not installed ({error}); run pip install "ray[data]"') from None
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
-    except Exception as error:  # no answer, another version, a start that takes too long: of many kinds
-        raise ValueError(f"no Ray cluster at {address or 'this machine'} can be used: {error}") from error
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # many types: no answer, another version, a slow start
+        raise ValueError(f"cannot use a Ray cluster at {address or 'this machine'}: {error}") from error
     try:
         yield ray
     finally:

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from brainmri.__main__ import main
-from brainmri.batch.ray_engine import ATTEMPTS, _Actor, shares
+from brainmri.batch.ray_engine import ATTEMPTS, _Actor, divide_cluster
 
 pytestmark = pytest.mark.ray
 
@@ -212,13 +212,13 @@ def test_an_input_that_kills_its_workers_is_given_up(cohort, tmp_path):
     ],
 )
 def test_actors_share_a_cluster(nodes, workers, accelerated, expected):
-    assert shares(nodes, workers, accelerated) == expected
+    assert divide_cluster(nodes, workers, accelerated) == expected
 
 
 @pytest.mark.parametrize("workers", [0, 4])
 def test_more_actors_than_there_is_room_for_are_refused(workers):
-    with pytest.raises(ValueError, match=f"{workers} workers are asked for; the cluster has room for 1 to 3"):
-        shares([(2, 0), (1, 0)], workers, False)
+    with pytest.raises(ValueError, match=f"expected 1 to 3 workers, .* got {workers}"):
+        divide_cluster([(2, 0), (1, 0)], workers, False)
 
 
 def refusal(capsys, *options: str) -> str:

@@ -25,7 +25,7 @@ from scipy.ndimage import zoom
 import brainmri
 from brainmri.__main__ import main
 from brainmri.analysis.findings import percent
-from brainmri.batch.cohort import inputs_in, process
+from brainmri.batch.cohort import find_inputs, process
 from brainmri.io.reading import read_study
 from brainmri.report.html import report_html
 from brainmri.report.outputs import pack, write_study
@@ -277,7 +277,7 @@ def test_what_is_no_slice_gets_no_probability(tmp_path, capsys):
 
 def test_what_in_a_folder_is_a_study_of_its_own(cohort, tmp_path):
     def names(path: Path) -> list[str]:
-        return [found.name for found in inputs_in(path)]
+        return [found.name for found in find_inputs(path)]
 
     assert names(EXAMPLE) == ["study-flair.nii.gz"]
     assert names(cohort) == ["first", "second", "third"]
@@ -303,11 +303,11 @@ def test_the_series_of_one_dicom_study_stay_together(tmp_path):
     root.mkdir()
     for number, name in enumerate(("0001", "0002")):
         save(root / name, [header(series=number)])
-    assert inputs_in(root) == [root]
+    assert find_inputs(root) == [root]
     save(root / "0003", [header(StudyInstanceUID="1.2.3.4")])
-    assert inputs_in(root) == [root / "0001", root / "0002", root / "0003"]
+    assert find_inputs(root) == [root / "0001", root / "0002", root / "0003"]
     (root / "0002" / "Planted_Patient_0").write_bytes(bytes(128) + b"DICM" + bytes(7))  # damaged: for its own reader to say
-    assert inputs_in(root) == [root / "0001", root / "0002", root / "0003"]
+    assert find_inputs(root) == [root / "0001", root / "0002", root / "0003"]
 
 
 def test_pydicoms_own_mr_image_goes_all_the_way(pipe, tmp_path):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from brainmri.analysis.selfcheck import SLICE
 from brainmri.bench import EAGER as PLAIN
-from brainmri.bench import in_turns
+from brainmri.bench import time_alternating
 from brainmri.io.reading import read_slice
 from brainmri.report.metric_tables import markdown_table
 from brainmri.zoo.backends import QUANTISED, half_forward, openvino_forward, to_openvino
@@ -78,7 +78,7 @@ def benchmark(name: str, batch: int, runs: int) -> str:
         placed, _ = preprocess(read_slice(SLICE).pixels)  # a real slice: masks of noise are almost empty and do not differ
         views = preprocess.normalise(placed[None]).repeat(batch, 1, 1, 1)
         forwards = cpu_backends(model, views, threads)
-        columns[threads] = in_turns({backend: partial(forward, views) for backend, forward in forwards.items()}, runs)
+        columns[threads] = time_alternating({backend: partial(forward, views) for backend, forward in forwards.items()}, runs)
         expected = forwards[PLAIN](views)
         differences = {backend: max_difference(expected, forward(views)) for backend, forward in forwards.items()}
     torch.set_num_threads(all_threads)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from brainmri.batch.ray_engine import on_ray, on_this_machine
-from brainmri.bench import long_study
+from brainmri.batch.ray_engine import run_locally, run_on_ray
+from brainmri.bench import write_synthetic_study
 from brainmri.report.outputs import RECORD
 
 
@@ -49,12 +49,12 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     networks = {"segmenter": None, "classifier": None, "device": options.device}
     engines = {
-        "local": lambda inputs, out: on_this_machine(inputs, out, networks),
-        "ray": lambda inputs, out: on_ray(inputs, out, networks, options.address, workers=1),
+        "local": lambda inputs, out: run_locally(inputs, out, networks),
+        "ray": lambda inputs, out: run_on_ray(inputs, out, networks, options.address, workers=1),
     }
     per_study, overhead = ({name: [] for name in engines} for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
-        path = long_study(Path(folder), options.slices)
+        path = write_synthetic_study(Path(folder), options.slices)
         inputs = {f"study-{number}": path for number in range(options.studies)}
         for run in range(options.runs):
             for name, engine in engines.items():
