@@ -9,9 +9,7 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-)
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 import brainmri.io.files
 from brainmri.io.pixels import FLAIR

@@ -23,11 +23,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from tests.support.phantom import (
-    EXPECTED,
-    images,
-    save,
-)
+from tests.support.phantom import EXPECTED, images, save
 from tests.support.studies import read, refusal
 
 
@@ -104,10 +100,8 @@ def test_codestream_of_another_size_is_refused_before_decoding(tmp_path, syntax,
 @pytest.mark.parametrize(
     ("syntax", "frame"),
     [
-        (
-            JPEG2000Lossless,
-            b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(32),
-        ),  # a box without a length, which sends pydicom into an endless loop
+        # a box without a length, which sends pydicom into an endless loop
+        (JPEG2000Lossless, b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(32)),
         (JPEG2000Lossless, b"\xff\x4f\xff\x51"),
         (JPEGBaseline8Bit, b"\xff\xd8" + b"\xff" * 64),
         (JPEGBaseline8Bit, b"\xff\xd8\xff\xe0\0\0"),

@@ -7,11 +7,7 @@ import pytest
 
 import brainmri.io.files
 from brainmri.io.reading import read_study
-from tests.support.phantom import (
-    images,
-    nifti,
-    save,
-)
+from tests.support.phantom import images, nifti, save
 from tests.support.studies import inner_zip, png, read, refusal, zip_of_bytes
 
 

@@ -9,16 +9,7 @@ import pytest
 import brainmri.io.files
 from brainmri.io.pixels import FLAIR
 from brainmri.io.sequences import ONE_SEQUENCE, POST, PRE
-from tests.support.phantom import (
-    EXPECTED,
-    PHANTOM,
-    RAS,
-    SHAPE,
-    affine_of,
-    nifti,
-    stored,
-    zip_of,
-)
+from tests.support.phantom import EXPECTED, PHANTOM, RAS, SHAPE, affine_of, nifti, stored, zip_of
 from tests.support.studies import MARKER, marker, nifti_bytes, read, refusal
 
 

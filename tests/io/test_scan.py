@@ -7,18 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from brainmri.io.scan import AXIAL, Geometry
-from tests.support.phantom import (
-    EXPECTED,
-    PHANTOM,
-    RAS,
-    SHAPE,
-    SPACING,
-    affine_of,
-    images,
-    nifti,
-    save,
-    stored,
-)
+from tests.support.phantom import EXPECTED, PHANTOM, RAS, SHAPE, SPACING, affine_of, images, nifti, save, stored
 from tests.support.studies import read
 
 ORIENTATIONS = [

@@ -7,9 +7,7 @@ import tifffile
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import UnreadableImage, read_slice
 from brainmri.io.sequences import ONE_SEQUENCE, POST, PRE
-from tests.support.phantom import (
-    EXPECTED,
-)
+from tests.support.phantom import EXPECTED
 from tests.support.studies import MARKER, marker, read, refusal, zip_of_bytes
 
 

@@ -12,11 +12,7 @@ from PIL import Image
 
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import UnreadableImage, read_study
-from tests.support.phantom import (
-    PHANTOM,
-    PLANTED,
-    RAS,
-)
+from tests.support.phantom import PHANTOM, PLANTED, RAS
 
 MARKER = [[8, 2, 2], [10, 7, 6]]  # first and last slice, row and column of the phantom's marker
 
