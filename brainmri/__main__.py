@@ -1,4 +1,4 @@
-"""The command line: python -m brainmri predict PATH… --out DIR, models, download, check, bench."""
+"""Command line: python -m brainmri {predict, models, download, check, bench}."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from brainmri.zoo.entry import WEIGHTS
 
 
 def output_stems(paths: list[Path]) -> list[str]:
-    """A name of its own for each input's outputs: its name without the suffix, numbered from the second of the same on."""
+    """A unique output name for each input: its name without the suffix, with a number where it repeats."""
     taken: set[str] = set()
     stems = []
     for path in paths:
         stem, count = path.name if path.is_dir() else path.stem.removesuffix(".nii"), 2
-        while stem.lower() in taken:  # some file systems don't tell case apart
+        while stem.lower() in taken:  # some file systems ignore case
             stem, count = f"{path.stem}-{count}", count + 1
         taken.add(stem.lower())
         stems.append(stem)
@@ -25,7 +25,7 @@ def output_stems(paths: list[Path]) -> list[str]:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Analyse every input, and every study in a folder of them; 1 when any of them failed, 0 else."""
+    """Analyse every input and every study in a folder of studies; return 1 if any failed, else 0."""
     from tqdm import tqdm
 
     from brainmri.analysis.findings import percent
@@ -33,7 +33,7 @@ def predict(options: argparse.Namespace) -> int:
     from brainmri.batch.ray_engine import run_locally, run_on_ray
 
     if options.engine != "ray" and (options.address, options.workers) != (None, None):
-        raise ValueError("--address and --workers are for --engine ray; the local engine is one worker on this machine")
+        raise ValueError("--address and --workers are for --engine ray; add --engine ray or remove them")
     options.out.mkdir(parents=True, exist_ok=True)
     paths = [path for given in options.paths for path in find_inputs(given) if path.resolve() != options.out.resolve()]
     if not paths:
@@ -54,9 +54,9 @@ def predict(options: argparse.Namespace) -> int:
             else:
                 before = " (done before)" if row["status"] == "done before" else ""
                 size = f"{row['lesion_volume_ml']:.1f} mL" if row["lesion_volume_ml"] else f"{row['lesion_voxels']} pixels"
-                sure = "" if row["probability"] is None else f" ({percent(row['probability'])} for tumour)"
-                tqdm.write(f"{path}: {row['verdict']}{sure}, {size} outlined{before}")
-    finally:  # what is done stays told when somebody stops it
+                probability = "" if row["probability"] is None else f" ({percent(row['probability'])} for tumour)"
+                tqdm.write(f"{path}: {row['verdict']}{probability}, {size} outlined{before}")
+    finally:  # the table is also written if the run is stopped
         if any(row["kind"] == "study" for row in rows.values()):
             write_table([rows[name] for name in inputs if name in rows], options.out)
     failed = sum(row["status"] == "failed" for row in rows.values())
@@ -79,7 +79,7 @@ def models(options: argparse.Namespace) -> int:
 
 
 def download(options: argparse.Namespace) -> int:
-    """Pull entries from the Hub into the local cache; 1 when any of them could not be had, 0 else."""
+    """Download entries from the Hub into the local cache; return 1 if any failed, else 0."""
     names = options.names or (sorted({*registry.embedded(), *registry.pins()}) if options.all else [registry.DEFAULT])
     failed = False
     for name in names:
@@ -95,14 +95,16 @@ def download(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Answer the bundled slice with every entry; 1 when any of them drifted from its stored answer, 0 else."""
+    """Verify every entry on the bundled slice; return 1 if any output differs from the stored one, else 0."""
     from brainmri.analysis import selfcheck
+    from brainmri.zoo.backends import AutoBackend
 
     names = options.names or sorted({*registry.embedded(), *registry.pins()})
     checks = []
     for name in names:
         model = registry.load(name, device=options.device)
         checks.append(selfcheck.check(model))
+        assert isinstance(model.backend, AutoBackend)  # as `load` returns it
         model.backend.select_fastest()
         if model.backend.kind != checks[-1].runtime:
             checks.append(selfcheck.check(model))
@@ -112,15 +114,15 @@ def check(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Time every runtime of some networks beside plain PyTorch."""
+    """Time networks on every available backend and on plain PyTorch."""
     from brainmri import bench as benchmark
 
     if options.runs < 1:
-        raise ValueError(f"{options.runs} runs were asked for; at least one makes a median")
+        raise ValueError(f"expected at least 1 run, got {options.runs}; change --runs")
     names = options.names or sorted(registry.embedded(), key=lambda name: name != registry.DEFAULT)
     found = benchmark.measure(names, options.device, options.runs)
-    print(benchmark.table(found))
-    benchmark.write(found, options.out, options.chart)
+    print(benchmark.format_table(found))
+    benchmark.write_results(found, options.out, options.chart)
     return 0
 
 
@@ -129,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m brainmri", description="Brain-tumour MRI: research demo, not a medical device."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("predict", help="verdict, mask and overlay for slices and whole studies")
+    run = commands.add_parser("predict", help="write verdict, mask and overlay for slices and studies")
     run.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="slices; studies as files, folders or zips; folders of studies"
     )
@@ -137,39 +139,49 @@ def main(arguments: list[str] | None = None) -> int:
         "--out",
         type=Path,
         required=True,
-        help="folder for <stem>.mask.png, <stem>.overlay.png, <stem>.finding.json of slices, a folder <stem> for each study",
+        help="output folder: <stem>.mask.png, .overlay.png and .finding.json for a slice, a folder <stem> for a study",
     )
-    run.add_argument("--segmenter", help=f"zoo entry, folder or OWNER/NAME for the mask (default {registry.DEFAULT})")
-    run.add_argument("--classifier", help="the same for the verdict (default: the segmenter's own head, or the default's)")
+    run.add_argument(
+        "--segmenter", help=f"model for the mask: zoo entry, folder or OWNER/NAME on the Hub (default: {registry.DEFAULT})"
+    )
+    run.add_argument(
+        "--classifier", help="model for the verdict (default: the segmenter if it classifies too, else the default model)"
+    )
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    run.add_argument("--engine", choices=("local", "ray"), default="local", help="one input after the other, or a Ray cluster")
-    run.add_argument("--address", help="of a running Ray cluster, or auto (default: one of this machine's cores, for this run)")
-    run.add_argument("--workers", type=int, metavar="N", help="Ray actors (default: one a CPU; where there are GPUs, four a GPU)")
+    run.add_argument("--engine", choices=("local", "ray"), default="local", help="local: one input at a time; ray: a Ray cluster")
+    run.add_argument("--address", help="address of a running Ray cluster, or auto (default: start one on this machine)")
+    run.add_argument("--workers", type=int, metavar="N", help="number of Ray actors (default: one per CPU, or four per GPU)")
     run.set_defaults(run=predict)
-    listing = commands.add_parser("models", help="list the zoo")
-    listing.add_argument("sources", nargs="*", metavar="DIR_OR_REPO", help="more entries: folders, OWNER/NAME on the Hub")
-    listing.add_argument("--json", action="store_true")
+    listing = commands.add_parser("models", help="list the models")
+    listing.add_argument("sources", nargs="*", metavar="DIR_OR_REPO", help="also list this folder or OWNER/NAME on the Hub")
+    listing.add_argument("--json", action="store_true", help="print JSON with all metrics")
     listing.set_defaults(run=models)
-    pulling = commands.add_parser("download", help="pull entries from the Hugging Face Hub into its local cache")
-    pulling.add_argument("names", nargs="*", metavar="NAME", help=f"entry, or OWNER/NAME (default {registry.DEFAULT})")
-    pulling.add_argument("--all", action="store_true", help="every entry of the zoo")
+    pulling = commands.add_parser("download", help="download models from the Hugging Face Hub into its local cache")
+    pulling.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"zoo entry or OWNER/NAME on the Hub (default: {registry.DEFAULT})"
+    )
+    pulling.add_argument("--all", action="store_true", help="download every entry of the zoo")
     pulling.add_argument("--revision", help="commit, tag or branch instead of the pinned commit")
     pulling.set_defaults(run=download)
     checking = commands.add_parser("check", help="verify model outputs on this machine")
-    checking.add_argument("names", nargs="*", metavar="NAME", help="entry, folder or OWNER/NAME (default: the whole zoo)")
+    checking.add_argument(
+        "names", nargs="*", metavar="NAME", help="zoo entry, folder or OWNER/NAME on the Hub (default: all entries)"
+    )
     checking.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     checking.set_defaults(run=check)
-    timing = commands.add_parser("bench", help="how fast is it on this machine, by each runtime?")
-    timing.add_argument("names", nargs="*", metavar="NAME", help="entry, folder or OWNER/NAME (default: what is embedded)")
+    timing = commands.add_parser("bench", help="benchmark the inference backends on this machine")
+    timing.add_argument(
+        "names", nargs="*", metavar="NAME", help="zoo entry, folder or OWNER/NAME on the Hub (default: all included entries)"
+    )
     timing.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    timing.add_argument("--runs", type=int, default=24, help="of a slice; fewer of what takes long")
-    timing.add_argument("--out", type=Path, help="where the figures go as JSON")
-    timing.add_argument("--chart", type=Path, help="where a chart goes as SVG")
+    timing.add_argument("--runs", type=int, default=24, help="runs for a median; slow tasks use fewer (default: 24)")
+    timing.add_argument("--out", type=Path, help="write the figures to this JSON file")
+    timing.add_argument("--chart", type=Path, help="write a chart to this SVG file")
     timing.set_defaults(run=bench)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
-    except (ValueError, FileNotFoundError, hub.HubError) as error:  # an unknown model or device, a Hub that does not answer
+    except (ValueError, FileNotFoundError, hub.HubError) as error:  # unknown model or device, Hub unavailable
         parser.error(str(error))
 
 

@@ -1,4 +1,4 @@
-"""From an image to a finding, with the shipped weights: on the examples, on odd sizes, on stacks; and the command line."""
+"""From an image to a finding, with the shipped weights: on the examples, on odd sizes, on stacks."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 import brainmri
-from brainmri.__main__ import main, output_stems
 from brainmri.io.reading import UnreadableImage
 from brainmri.report import render
 from brainmri.zoo.entry import save_entry
@@ -165,45 +164,6 @@ def test_the_gallery_is_on_the_slices_own_grid(pipe):
     pictures = render.gallery(pixels, pipe(pixels))
     assert [p.size for p, _ in pictures] == [(80, 64)] * 5
     assert len({caption for _, caption in pictures}) == 5
-
-
-def test_command_line(tmp_path, capsys):
-    bad = tmp_path / "notes.png"
-    bad.write_text("not an image")
-    sources = [str(EXAMPLES / "large-lesion.png"), str(bad), str(EXAMPLES / "flair-only.png")]
-    assert main(["predict", *sources, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
-    printed = capsys.readouterr()
-    assert "notes.png" in printed.err
-    assert "1 of 3 inputs failed" in printed.err
-    for stem in ("large-lesion", "flair-only"):
-        mask = Image.open(tmp_path / "out" / f"{stem}.mask.png")
-        assert (mask.mode, mask.size) == ("L", (256, 256))
-        assert set(np.unique(mask)) == {0, 255}
-        assert Image.open(tmp_path / "out" / f"{stem}.overlay.png").size == (256, 256)
-        record = json.loads((tmp_path / "out" / f"{stem}.finding.json").read_text())
-        assert record["verdict"] == "tumour"
-        assert record["area_px"] == int((np.asarray(mask) > 0).sum())
-    assert len(list((tmp_path / "out").iterdir())) == 6
-
-
-def test_command_line_lists_the_zoo(capsys):
-    assert main(["models"]) == 0
-    assert "effunet-lgg" in capsys.readouterr().out
-    assert main(["models", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert {row["name"] for row in rows} == {e.name for e in brainmri.list_models()}
-    assert [row["name"] for row in rows if row["default"]] == ["effunet-pair-lgg"]
-
-
-def test_command_line_refuses_an_unknown_model(tmp_path, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["predict", str(EXAMPLES / "large-lesion.png"), "--out", str(tmp_path), "--segmenter", "vgg"])
-    assert caught.value.code == 2
-    assert "unknown model 'vgg'; choose from" in capsys.readouterr().err
-
-
-def test_inputs_of_one_name_do_not_overwrite_each_other():
-    assert output_stems([Path("a/x.png"), Path("b/x.png"), Path("c/X.tif"), Path("y.png")]) == ["x", "x-2", "X-3", "y"]
 
 
 def test_a_refusal_reaches_the_caller(pipe):

@@ -1,4 +1,4 @@
-"""A cohort on a Ray cluster of several nodes: driver and node are killed, and no study is lost, half written or told twice."""
+"""A cohort on a Ray cluster of two nodes: after a killed driver and a killed node, each study is complete and listed once."""
 
 import os
 import signal
@@ -27,20 +27,20 @@ EXAMPLES = ROOT / "assets" / "examples"
 STUDIES = [f"study-{number}" for number in range(8)]
 INPUTS = ["bad", *STUDIES, "large-lesion"]
 NETWORKS = {"segmenter": None, "classifier": None, "device": "cpu"}
-PATIENCE = 300  # s, on a machine that has other things to do
+TIMEOUT = 300  # s, for busy machines
 
 
-def until(there: Callable[[], object], wanted: str) -> object:
-    """What the function returns once that is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := there()):
-        assert time.monotonic() < deadline, f"{wanted} did not come"
+def wait_for(condition: Callable[[], object], what: str) -> object:
+    """Call the function until its value is true, and return the value."""
+    deadline = time.monotonic() + TIMEOUT
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.02)
     return found
 
 
-def parent(process: int) -> int | None:
-    """The process that started this one; None when it has ended, which it may while it is being asked."""
+def parent_of(process: int) -> int | None:
+    """The id of the process's parent; None if the process has ended."""
     try:
         return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):
@@ -49,7 +49,7 @@ def parent(process: int) -> int | None:
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory) -> list[str]:
-    """Small synthetic studies, each of other slices, and one that is none, in a folder; and a slice beside it."""
+    """A folder of small studies with different slices and one folder that is not a study, and a slice outside it."""
     root = tmp_path_factory.mktemp("cohort")
     example = nibabel.load(EXAMPLES / "study-flair.nii.gz")
     for number, name in enumerate(STUDIES):
@@ -68,123 +68,127 @@ def local(cohort, tmp_path_factory) -> Path:
     return out
 
 
-def started(cluster, **held):
-    """A node of the cluster; Ray allows it half a minute to start, which a busy machine may not keep at once."""
+def add_node(cluster, **options):
+    """Add a node to the cluster; try again if it takes longer than Ray allows, as on busy machines."""
     for _ in range(3):
         try:
-            return cluster.add_node(**held)
+            return cluster.add_node(**options)
         except Exception as error:
             if "timed out" not in str(error):
                 raise
-    raise TimeoutError("no Ray node starts on this machine")
+    raise TimeoutError("Ray nodes do not start on this machine")
 
 
 @pytest.fixture(scope="module")
-def night(cohort, tmp_path_factory):
-    """A run whose driver is killed with the first studies done, and the next one, in which a node dies over a study."""
+def interrupted_run(cohort, tmp_path_factory):
+    """A run whose driver is killed after the first studies, and its repetition, during which a node is killed."""
     pytest.importorskip("ray", reason="Ray is not installed")
     from ray.cluster_utils import Cluster
 
-    out = tmp_path_factory.mktemp("night")
+    out = tmp_path_factory.mktemp("interrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_worker_niceness", "0")  # by default whatever else the machine does goes first
-        patch.setenv("PYTHONPATH", str(ROOT))  # as if the package were installed on every node
+        patch.setenv("RAY_worker_niceness", "0")  # Ray gives workers a low priority by default
+        patch.setenv("PYTHONPATH", str(ROOT))  # nodes import the package of this checkout
         cluster = Cluster()
         try:
-            # a node that is gone is missed sooner than by default
-            started(cluster, num_cpus=1, _system_config={"health_check_period_ms": 500})
-            doomed = started(cluster, num_cpus=1)
+            # detect a dead node sooner than by default
+            add_node(cluster, num_cpus=1, _system_config={"health_check_period_ms": 500})
+            doomed = add_node(cluster, num_cpus=1)
             command = ["predict", *cohort, "--out", str(out), "--device", "cpu", "--engine", "ray", "--address", cluster.address]
-            yield _kills(cluster, doomed, command, out)
+            yield _interrupt(cluster, doomed, command, out)
         finally:
             cluster.shutdown()
 
 
-def _kills(cluster, doomed, command: list[str], out: Path) -> SimpleNamespace:
-    def done() -> dict[str, int]:
+def _interrupt(cluster, doomed, command: list[str], out: Path) -> SimpleNamespace:
+    """Kill the driver of a first run, then a node during a second run; return what both left."""
+
+    def finished() -> dict[str, int]:
         return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/study.json")}
 
     driver = subprocess.Popen([sys.executable, "-m", "brainmri", *command], cwd=ROOT)
-    until(lambda: driver.poll() is not None or len(done()) > 1, "the first studies")
+    wait_for(lambda: driver.poll() is not None or len(finished()) > 1, "the first studies")
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     table = (out / "studies.parquet").exists()
     raylet = doomed.all_processes["raylet"][0].process.pid
 
-    def at_work() -> tuple[str, int] | None:
-        """A study that a worker of the doomed node is at, and the worker's process."""
-        for begun in out.glob(".attempts/*"):
-            with suppress(FileNotFoundError):  # the study may be done while it is being asked
-                for line in begun.read_text().splitlines():
+    def current_study() -> tuple[str, int] | None:
+        """A study in work on the doomed node, and the id of the worker process."""
+        for attempts in out.glob(".attempts/*"):
+            with suppress(FileNotFoundError):  # the study may finish meanwhile
+                for line in attempts.read_text().splitlines():
                     process = int(line.split()[1])
-                    if parent(process) == raylet:
-                        return begun.name, process
+                    if parent_of(process) == raylet:
+                        return attempts.name, process
         return None
 
     before, killed = {}, []
 
-    def kill() -> None:
+    def kill_node() -> None:
         while not killed:
-            before.update(done())
-            name, process = until(at_work, "work for the doomed node")
+            before.update(finished())
+            name, process = wait_for(current_study, "a study on the doomed node")
             cluster.remove_node(doomed, allow_graceful=False)
-            with suppress(ProcessLookupError):  # it may follow its node by itself
+            with suppress(ProcessLookupError):  # it may end with its node
                 os.kill(process, signal.SIGKILL)
             killed.append(name)
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill_node)
     killer.start()
-    answer = main(command)
+    exit_code = main(command)
     killer.join()
-    return SimpleNamespace(out=out, answer=answer, table=table, before=before, after=done(), killed=killed)
+    return SimpleNamespace(out=out, exit_code=exit_code, table=table, before=before, after=finished(), killed=killed)
 
 
-def test_a_killed_driver_leaves_no_table_and_whole_studies(night):
-    assert 2 <= len(night.before) < len(STUDIES)
-    assert not night.table
+def test_killed_driver_leaves_complete_studies_and_no_table(interrupted_run):
+    assert 2 <= len(interrupted_run.before) < len(STUDIES)
+    assert not interrupted_run.table
 
 
-def test_what_was_done_before_a_kill_is_not_done_again(night):
-    assert {name: night.after[name] for name in night.before} == night.before
-    table = pandas.read_parquet(night.out / "studies.parquet").set_index("input")
-    assert (table["status"][list(night.before)] == "done before").all()
+def test_studies_finished_before_the_kill_are_not_repeated(interrupted_run):
+    assert {name: interrupted_run.after[name] for name in interrupted_run.before} == interrupted_run.before
+    table = pandas.read_parquet(interrupted_run.out / "studies.parquet").set_index("input")
+    assert (table["status"][list(interrupted_run.before)] == "done before").all()
 
 
-def test_a_killed_node_costs_no_study(night):
-    assert night.killed
-    table = pandas.read_parquet(night.out / "studies.parquet")
+def test_studies_survive_a_killed_node(interrupted_run):
+    assert interrupted_run.killed
+    table = pandas.read_parquet(interrupted_run.out / "studies.parquet")
     assert table["input"].tolist() == INPUTS
     assert table["status"].ne("failed").tolist() == [False, *[True] * (len(INPUTS) - 1)]
-    assert not list(night.out.rglob(".*"))
+    assert not list(interrupted_run.out.rglob(".*"))
 
 
-def test_a_bad_study_is_a_row_with_its_reason(night):
-    assert night.answer == 1
-    bad = pandas.read_parquet(night.out / "studies.parquet").set_index("input").loc["bad"]
+def test_bad_study_is_a_failed_row_with_its_reason(interrupted_run):
+    assert interrupted_run.exit_code == 1
+    bad = pandas.read_parquet(interrupted_run.out / "studies.parquet").set_index("input").loc["bad"]
     assert (bad["status"], bad["kind"]) == ("failed", "study")
     assert "no slices and no volume came" in bad["problem"]
 
 
-def test_both_engines_leave_the_same(night, local):
+def test_both_engines_write_the_same_files(interrupted_run, local):
     def files(out: Path) -> set[str]:
         return {str(path.relative_to(out)) for path in out.rglob("*")}
 
-    assert files(night.out) == files(local)
+    assert files(interrupted_run.out) == files(local)
     masks = [*local.rglob("mask.nii.gz"), *local.rglob("*.mask.png")]
     assert len(masks) == len(INPUTS) - 1
     for mask in masks:
-        assert (night.out / mask.relative_to(local)).read_bytes() == mask.read_bytes()
-    ours, theirs = (pandas.read_parquet(out / "studies.parquet").drop(columns="status") for out in (local, night.out))
-    pandas.testing.assert_frame_equal(ours, theirs)
-    assert ours["lesion_voxels"].sum() > 0
+        assert (interrupted_run.out / mask.relative_to(local)).read_bytes() == mask.read_bytes()
+    expected, table = (
+        pandas.read_parquet(out / "studies.parquet").drop(columns="status") for out in (local, interrupted_run.out)
+    )
+    pandas.testing.assert_frame_equal(table, expected)
+    assert expected["lesion_voxels"].sum() > 0
 
 
 # --- without a cluster ----------------------------------------------------------------------------------------------------
 
 
-def test_an_input_that_kills_its_workers_is_given_up(cohort, tmp_path):
-    """What is left of attempts that ended with their process counts; an attempt that ends leaves nothing."""
+def test_input_that_kills_its_workers_fails_after_three_attempts(cohort, tmp_path):
+    """Only attempts whose process died are counted; an attempt that ends removes its file."""
     attempts = tmp_path / "attempts"
     attempts.mkdir()
     actor = _Actor(tmp_path, NETWORKS, torch.get_num_threads(), attempts)
@@ -201,59 +205,21 @@ def test_an_input_that_kills_its_workers_is_given_up(cohort, tmp_path):
 @pytest.mark.parametrize(
     ("nodes", "workers", "accelerated", "expected"),
     [
-        ([(2, 0)], None, True, (2, 1, 0)),  # one a CPU
+        ([(2, 0)], None, True, (2, 1, 0)),  # one per CPU
         ([(2, 0)], 1, True, (1, 2, 0)),
-        ([(4, 0), (4, 0)], 3, True, (3, 2, 0)),  # with three CPUs each, two would fit
+        ([(4, 0), (4, 0)], 3, True, (3, 2, 0)),  # with three CPUs each, only two fit
         ([(16, 1)], None, True, (4, 4, 0.25)),
         ([(2, 1)], None, True, (2, 1, 0.25)),
-        ([(16, 2), (64, 0)], 3, True, (3, 5, 0.5)),  # where the GPUs are
+        ([(16, 2), (64, 0)], 3, True, (3, 5, 0.5)),  # only on the node with GPUs
         ([(16, 2)], None, False, (16, 1, 0)),
         ([(16, 4)], 2, True, (2, 8, 1)),
     ],
 )
-def test_actors_share_a_cluster(nodes, workers, accelerated, expected):
+def test_actors_share_the_cluster(nodes, workers, accelerated, expected):
     assert divide_cluster(nodes, workers, accelerated) == expected
 
 
 @pytest.mark.parametrize("workers", [0, 4])
-def test_more_actors_than_there_is_room_for_are_refused(workers):
+def test_number_of_workers_must_fit_the_cluster(workers):
     with pytest.raises(ValueError, match=f"expected 1 to 3 workers, .* got {workers}"):
         divide_cluster([(2, 0), (1, 0)], workers, False)
-
-
-def refusal(capsys, *options: str) -> str:
-    with pytest.raises(SystemExit):
-        main(["predict", str(EXAMPLES / "large-lesion.png"), *options])
-    return capsys.readouterr().err
-
-
-def test_without_ray_a_sentence_says_how_to_get_it(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    assert 'pip install "ray[data]"' in refusal(capsys, "--out", str(tmp_path), "--engine", "ray")
-
-
-def test_the_local_engine_takes_no_cluster(tmp_path, capsys):
-    assert "are for --engine ray" in refusal(capsys, "--out", str(tmp_path), "--workers", "2")
-
-
-def test_the_folder_for_the_results_is_no_study(tmp_path):
-    out = tmp_path / "results"
-    (tmp_path / "notes").mkdir()
-    for _ in range(2):
-        assert main(["predict", str(tmp_path), "--out", str(out), "--device", "cpu"]) == 1
-        assert pandas.read_csv(out / "studies.csv")["input"].tolist() == ["notes"]
-
-
-def test_a_slice_is_not_analysed_twice(tmp_path):
-    command = ["predict", str(EXAMPLES / "large-lesion.png"), "--out", str(tmp_path), "--device", "cpu"]
-    record, mask = (tmp_path / f"large-lesion.{end}" for end in ("finding.json", "mask.png"))
-    stamps = set()
-    for _ in range(2):
-        assert main(command) == 0
-        stamps.add(record.stat().st_mtime_ns)
-    assert len(stamps) == 1
-    kept = mask.read_bytes()
-    mask.write_bytes(b"")
-    record.write_text(record.read_text()[:-20])  # half a record is none
-    assert main(command) == 0
-    assert mask.read_bytes() == kept

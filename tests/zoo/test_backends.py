@@ -13,10 +13,9 @@ import torch
 
 import brainmri
 from brainmri.analysis.selfcheck import check
-from brainmri.bench import PublicUNet, chart
 from brainmri.zoo import backends
 from brainmri.zoo.backends import COMPILED, HALF, OPENVINO, QUANTISED, TORCH, WARMUP_VIEWS
-from brainmri.zoo.entry import INT8, INT8_WEIGHTS, count_parameters
+from brainmri.zoo.entry import INT8, INT8_WEIGHTS
 from train.benchmarks import cpu_runtimes
 from train.phantoms import phantom_volume
 
@@ -258,37 +257,6 @@ assert "stub" in openvino.tools.ovc.telemetry_utils.tm.__name__, openvino.tools.
 def test_importing_the_package_imports_nothing_heavy():
     program = "import sys, brainmri; print([name for name in ('torch', 'numpy', 'gradio', 'scipy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-def test_the_public_unet_is_the_public_one():
-    net = PublicUNet().eval()
-    assert sum(p.numel() for p in net.parameters()) == 7_763_041
-    assert count_parameters(net) > 7_763_041
-    with torch.inference_mode():
-        assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
-
-
-def test_the_benchmark_compares_every_runtime(tmp_path, monkeypatch, capsys):
-    from brainmri import bench
-    from brainmri.__main__ import main
-
-    monkeypatch.setattr(bench, "BATCHES", (1, 2))
-    monkeypatch.setattr(bench, "SLICES", 3)
-    out, drawing = tmp_path / "bench.json", tmp_path / "bench.svg"
-    assert main(["bench", "effunet-lgg", "--device", "cpu", "--runs", "1", "--out", str(out), "--chart", str(drawing)]) == 0
-    found = json.loads(out.read_text())
-    rates = found["slices a second"]["effunet-lgg"]
-    assert {bench.EAGER, bench.PUBLIC, TORCH, OPENVINO} <= set(rates)
-    assert all(rate > 0 for rate in rates[OPENVINO].values())
-    assert set(found["seconds"]) == {"slice", "study"}
-    assert 0 < found["cold"]["import brainmri"] < found["cold"]["cold start to first finding"]
-    assert 100 < found["cold"]["peak memory of three studies, MiB"] < 4000
-    told = capsys.readouterr().out
-    assert "effunet-lgg, a slice from bytes to overlay, seconds" in told
-    assert drawing.read_text() == chart(found)
-    assert drawing.read_text().count("<rect") == len(rates)
-    with pytest.raises(SystemExit):
-        main(["bench", "resnet50-lgg", "--runs", "0"])
 
 
 def test_cpu_backends_are_compared_with_plain_torch(monkeypatch):

@@ -1,0 +1,65 @@
+"""The benchmark: every backend is timed, cold starts run, and the figures are printed, stored and drawn."""
+
+import json
+
+import pytest
+import torch
+
+from brainmri import bench
+from brainmri.__main__ import main
+from brainmri.zoo.backends import OPENVINO, TORCH
+from brainmri.zoo.entry import count_parameters
+
+
+def test_public_unet_has_the_published_number_of_parameters():
+    net = bench.PublicUNet().eval()
+    assert sum(p.numel() for p in net.parameters()) == 7_763_041
+    assert count_parameters(net) > 7_763_041  # with the statistics of batch normalisation
+    with torch.inference_mode():
+        assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
+
+
+def test_peak_memory_includes_memory_that_is_allocated():
+    before = bench.peak_memory_mib()
+    block = bytearray(b"x") * (256 * 2**20)
+    assert bench.peak_memory_mib() >= max(before, len(block) / 2**20)
+
+
+def test_time_alternating_runs_each_task_once_more_to_warm_up():
+    calls: list[str] = []
+    seconds = bench.time_alternating({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, runs=2)
+    assert calls == ["a", "b"] * 3
+    assert all(value >= 0 for value in seconds.values())
+
+
+@pytest.mark.slow
+def test_cold_start_programs_run_in_separate_processes(tmp_path):
+    study = bench.write_synthetic_study(tmp_path, slices=2)
+    figures = bench.time_cold_start("effunet-lgg", "cpu", study, runs=1)
+    assert 0 < figures["import brainmri"] < figures["cold start to first finding"]
+    assert 100 < figures["peak memory of three studies, MiB"] < 4000
+
+
+@pytest.mark.slow
+def test_benchmark_compares_every_backend(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "BATCHES", (1, 2))
+    monkeypatch.setattr(bench, "SLICES", 3)
+    out, chart = tmp_path / "bench.json", tmp_path / "bench.svg"
+    assert main(["bench", "effunet-lgg", "--device", "cpu", "--runs", "1", "--out", str(out), "--chart", str(chart)]) == 0
+    found = json.loads(out.read_text())
+    rates = found["slices a second"]["effunet-lgg"]
+    assert {bench.EAGER, bench.PUBLIC, TORCH, OPENVINO} <= set(rates)
+    assert all(rate > 0 for rate in rates[OPENVINO].values())
+    assert set(found["seconds"]) == {"slice", "study"}
+    assert 0 < found["cold"]["import brainmri"] < found["cold"]["cold start to first finding"]
+    assert 100 < found["cold"]["peak memory of three studies, MiB"] < 4000
+    printed = capsys.readouterr().out
+    assert "effunet-lgg, a slice from bytes to overlay: seconds" in printed
+    assert chart.read_text() == bench.render_chart(found)
+    assert chart.read_text().count("<rect") == len(rates)
+
+
+def test_benchmark_needs_at_least_one_run(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "resnet50-lgg", "--runs", "0"])
+    assert "expected at least 1 run, got 0" in capsys.readouterr().err
