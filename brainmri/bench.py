@@ -199,10 +199,10 @@ def time_cold_start(name: str, device: str, study: Path, runs: int) -> dict[str,
         COLD_START_PROGRAM.format(name=name, device=device, work=work)
         for work in (f"pipe({str(SLICE)!r})", f"[pipe.study(read_study({str(study)!r})) for _ in range(3)]")
     )
+    imports = {f"import {module}": import_seconds(module) for module in ("brainmri", "torch")}
     first = time_alternating({"finding": partial(run_program, slice_program)}, runs)
     return {
-        "import brainmri": import_seconds("brainmri"),
-        "import torch": import_seconds("torch"),
+        **imports,
         "cold start to first finding": first["finding"],
         "peak memory of three studies, MiB": float(run_program(study_program)),
     }
