@@ -160,7 +160,7 @@ def _guarded() -> Iterator[None]:
     except UnreadableImage:
         raise
     except Exception as error:  # a broken file fails in many ways, all of them the file's fault
-        raise refuse_study(NAME, f"a damaged or unsupported DICOM file came ({type(error).__name__})") from None
+        raise refuse_study(NAME, f"got a damaged or unsupported DICOM file ({type(error).__name__})") from None
 
 
 @contextlib.contextmanager
@@ -217,8 +217,8 @@ def _series(files: list[StudyFile]) -> tuple[list[_Series], list[str]]:
     series = sorted((_Series(images=images) for images in by_uid.values()), key=lambda s: (s.number, s.description))
     if not series:
         named = ", ".join(sorted(modalities & _MODALITIES))
-        came = f"; they hold {named}, and the networks know MR alone" if named else ""
-        raise refuse_study(NAME, f"{len(files)} DICOM files came, but no greyscale MR images among them{came}")
+        modalities = f"; they hold {named}, and the networks know only MR" if named else ""
+        raise refuse_study(NAME, f"expected greyscale MR images, got none among {len(files)} DICOM files{modalities}")
     aside = len(files) - sum(len(s.images) for s in series)
     return series, [f"{aside} DICOM files that are not greyscale MR images were left aside"] if aside else []
 
@@ -232,7 +232,7 @@ def _header(file: StudyFile) -> Dataset:
         handle.seek(132)
         meta = read_dataset(handle, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
         if str(meta.get("TransferSyntaxUID")) == DEFLATED:
-            raise refuse_study(NAME, "a deflated DICOM file came; save it uncompressed, or as a zip")
+            raise refuse_study(NAME, "got a deflated DICOM file; save it uncompressed, or as a zip")
         handle.seek(0)
         return dcmread(handle, stop_before_pixels=True, specific_tags=_ELEMENTS)
 
@@ -250,16 +250,16 @@ def _told(series: list[_Series]) -> Choice:
     if flairs:
         indices[FLAIR] = max(flairs, key=lambda index: (_is_axial(series[index]), series[index].slices))
         if len(flairs) > 1:
-            warnings.append(f"{len(flairs)} FLAIR series came; the one {series[indices[FLAIR]]} was read")
+            warnings.append(f"got {len(flairs)} FLAIR series; the one {series[indices[FLAIR]]} is used")
     else:
         listed = "; ".join(map(str, series[:12])) + ("; and more" if len(series) > 12 else "")
-        problem = f"{len(series)} series came and none is described as FLAIR ({listed}); {HOW_TO_CHOOSE}"
+        problem = f"none of {len(series)} series is described as FLAIR ({listed}); {HOW_TO_CHOOSE}"
     for channel in sorted(set(SEQUENCES) - {FLAIR}):
         fitting = [i for i in named[channel] if not flairs or _fits(series[i], series[indices[FLAIR]])]
         if len(fitting) == 1:
             indices[channel] = fitting[0]
         elif named[channel]:
-            why = "came several times" if fitting else "lies on another grid than the FLAIR"
+            why = "is there several times" if fitting else "lies on another grid than the FLAIR"
             warnings.append(f"the {SEQUENCES[channel]} {why} and was left out")
     return Choice(indices=indices, warnings=tuple(warnings), problem=problem)
 
@@ -300,7 +300,7 @@ def _stack(series: _Series) -> _Stack:
     """Put a series' slices in order and check that they are one stack, before any is decoded."""
     size = sum(file.size for file, _ in series.images)
     if not 1 <= series.slices <= MAX_SIDE or size > MAX_STUDY_BYTES:
-        raise refuse_study(NAME, f"a series of {series.slices} slices and {size / 2**20:.0f} MiB came")
+        raise refuse_study(NAME, f"got a series of {series.slices} slices and {size / 2**20:.0f} MiB")
     frames = []
     for file, header in series.images:
         for index in range(_frame_count(header)):
@@ -308,7 +308,7 @@ def _stack(series: _Series) -> _Stack:
             frame = _Frame(file=file, header=header, index=index, position=position, orientation=orientation, spacing=spacing)
             frames.append(frame)
     if len({frame.grid for frame in frames}) > 1:
-        raise refuse_study(NAME, "a series came whose slices differ in size or kind")
+        raise refuse_study(NAME, "the slices of the series differ in size or type")
     shape = (len(frames), *frames[0].grid[:2])
     if any(v is None for frame in frames for v in (frame.position, frame.orientation, frame.spacing)):
         check_extent(NAME, *shape)
@@ -318,7 +318,7 @@ def _stack(series: _Series) -> _Stack:
     if any(
         np.abs(f.orientation - first.orientation).max() > 1e-3 or np.abs(f.spacing - first.spacing).max() > 1e-3 for f in frames
     ):
-        raise refuse_study(NAME, "a series came whose slices point in different directions or differ in pixel size")
+        raise refuse_study(NAME, "the slices of the series differ in orientation or pixel size")
     along_row, along_column = first.orientation[:3], first.orientation[3:]
     normal = np.cross(along_row, along_column)
     frames.sort(key=lambda frame: frame.position @ normal)
@@ -326,7 +326,7 @@ def _stack(series: _Series) -> _Stack:
     warnings = []
     if len(gaps):
         if gaps.min() < 0.01:
-            raise refuse_study(NAME, "a series came with several slices at the same place (echoes, phases or copies)")
+            raise refuse_study(NAME, "the series has several slices at the same position (echoes, phases or copies)")
         if np.ptp(gaps) > 0.1 * np.median(gaps):
             warnings.append(
                 f"the gaps between slices are unequal, {gaps.min():.2f} to {gaps.max():.2f} mm; slices may be missing, and "
@@ -351,7 +351,7 @@ def _stack(series: _Series) -> _Stack:
 def _numbered(frames: list[_Frame]) -> list[_Frame]:
     numbers = [(int(frame.header.get("InstanceNumber") or 0), frame.index) for frame in frames]
     if len(set(numbers)) < len(numbers):
-        raise refuse_study(NAME, "a series came whose slices have neither positions nor numbers to put them in order")
+        raise refuse_study(NAME, "the slices of the series have neither positions nor numbers to sort them by")
     return [frame for _, frame in sorted(zip(numbers, frames, strict=True), key=lambda pair: pair[0])]
 
 
@@ -398,4 +398,4 @@ def _check_codestreams(dataset: Dataset) -> None:
     dataset.pixel_array_options(decoding_plugin=dicom_codecs.PLUGIN)
     for frame in generate_frames(dataset.PixelData, number_of_frames=_frame_count(dataset)):
         if dicom_codecs.frame_size(frame) != (dataset.Rows, dataset.Columns, 1):
-            raise refuse_study(NAME, "a DICOM file came whose compressed pixels have another size than its header says")
+            raise refuse_study(NAME, "the compressed pixels of a DICOM file have another size than its header says")

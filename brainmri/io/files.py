@@ -1,7 +1,7 @@
-"""The files a study is made of, in a folder or a zip; what is safe to open, and what is left shut.
+"""The files of a study, in a folder or a zip, and the checks before they are opened.
 
-A zip is never unpacked to the disk: its members are read into memory, within the limits, and what lies in them is
-told from their bytes.
+A zip is never unpacked to disk: its members are read into memory, within the limits, and their formats are recognised by their
+bytes.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def digest(files: list[StudyFile]) -> str:
 
 
 def reopened(places: Iterable[tuple[Path, str | None]]) -> Iterator[BinaryIO]:
-    """Files of a study that was read, once more and one at a time, each by its path and, in a zip, its name within it."""
+    """Open files of a study again, one at a time, each by its path and, in a zip, its member name."""
     with contextlib.ExitStack() as stack:
         zips: dict[Path, zipfile.ZipFile] = {}  # a zip's directory is parsed once, however many of its members are read
         for path, member in places:
@@ -99,7 +99,7 @@ def _hidden(name: PurePosixPath) -> bool:
 
 
 def folder_files(folder: Path) -> list[StudyFile]:
-    """Every file in a folder and its subfolders by name, hidden ones left out.
+    """Every file in a folder and its subfolders, sorted by name, without hidden ones.
 
     Raises:
         UnreadableImage: when there are more than `MAX_FILES`.
@@ -109,7 +109,7 @@ def folder_files(folder: Path) -> list[StudyFile]:
         if path.is_file() and not _hidden(PurePosixPath(path.relative_to(folder).as_posix())):
             files.append(StudyFile(path=path))
             if len(files) > MAX_FILES:
-                raise refuse_study("the folder", f"more than {MAX_FILES} files came")
+                raise refuse_study("the folder", f"got more than {MAX_FILES} files")
     return sorted(files, key=lambda file: file.name)
 
 
@@ -117,25 +117,25 @@ def listed_files(paths: Sequence[Path]) -> list[StudyFile]:
     """Several files, in the order they are listed.
 
     Raises:
-        FileNotFoundError: when one of them is not there.
+        FileNotFoundError: when one of them does not exist.
         UnreadableImage: for no files, for more than `MAX_FILES`, or for a folder or a zip among them.
     """
     if not 1 <= len(paths) <= MAX_FILES:
-        raise refuse_study("the files", f"{len(paths)} files came where 1 to {MAX_FILES} are read")
+        raise refuse_study("the files", f"got {len(paths)} files, expected 1 to {MAX_FILES}")
     for path in paths:
         if path.is_dir():
-            raise refuse_study("the files", "a folder came among several files; send it alone, or the files in it")
+            raise refuse_study("the files", "got a folder among several files; upload it alone, or the files in it")
         if not path.is_file():
             raise FileNotFoundError(f"{path} is neither a file nor a folder")
         if is_zip(path):
-            raise refuse_study("the files", "a zip came among several files; send it alone, or the files in it")
+            raise refuse_study("the files", "got a zip among several files; upload it alone, or the files in it")
         if path.stat().st_size > MAX_STUDY_BYTES:
-            raise refuse_study("the files", f"a file of {path.stat().st_size / 2**20:.0f} MiB came")
+            raise refuse_study("the files", f"got a file of {path.stat().st_size / 2**20:.0f} MiB")
     return [StudyFile(path=path) for path in paths]
 
 
 def zip_files(path: Path) -> list[StudyFile]:
-    """Every file in a zip by name, read into memory, hidden ones left out.
+    """Every file in a zip, sorted by name and read into memory, without hidden ones.
 
     Raises:
         UnreadableImage: when it is damaged, encrypted or hostile, holds another zip, or unpacks to more than the limits.
@@ -145,7 +145,7 @@ def zip_files(path: Path) -> list[StudyFile]:
             # counted before the directory is parsed, which takes half a kilobyte of memory an entry
             entries = sum(1 for _ in zip(DIRECTORY_ENTRY.finditer(content), range(MAX_FILES + 1), strict=False))
         if entries > MAX_FILES:
-            raise refuse_study(ZIP, f"more than {MAX_FILES} files came")
+            raise refuse_study(ZIP, f"got more than {MAX_FILES} files")
         with zipfile.ZipFile(path) as archive:
             members = sorted((info for info in archive.infolist() if not info.is_dir()), key=lambda info: info.filename)
             _check_members(members, path.stat().st_size)
@@ -153,26 +153,26 @@ def zip_files(path: Path) -> list[StudyFile]:
     except UnreadableImage:
         raise
     except Exception as error:  # a broken zip fails in many ways, all of them the file's fault; some name its members
-        raise refuse_study(ZIP, f"a damaged zip came ({type(error).__name__})") from None
+        raise refuse_study(ZIP, f"got a damaged zip ({type(error).__name__})") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo], packed: int) -> None:
-    """Refuse a zip of so many bytes for what its directory says."""
+    """Refuse a zip by its directory, before anything is unpacked."""
     for info in members:
         name = PurePosixPath(info.filename)
         if name.is_absolute() or ".." in name.parts or ":" in info.filename or "\\" in info.orig_filename:
-            raise refuse_study(ZIP, "a zip with paths that lead out of it came")
+            raise refuse_study(ZIP, "got a zip with paths that lead out of it")
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise refuse_study(ZIP, "a zip with links in it came")
+            raise refuse_study(ZIP, "got a zip with links in it")
         if info.flag_bits & 0x1:
-            raise refuse_study(ZIP, "an encrypted zip came; save it without a password")
+            raise refuse_study(ZIP, "got an encrypted zip; save it without a password")
         if name.suffix.lower() == ".zip":
-            raise refuse_study(ZIP, "a zip within a zip came; unpack it first")
+            raise refuse_study(ZIP, "got a zip within a zip; unpack it first")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise refuse_study(ZIP, "a zip with an unusual compression came; save it with the usual one (deflate)")
+            raise refuse_study(ZIP, "got a zip with an unusual compression; save it with the usual one (deflate)")
     unpacked = sum(info.file_size for info in members)
     if unpacked > MAX_STUDY_BYTES:
-        raise refuse_study(ZIP, f"a zip of {unpacked / 2**20:.0f} MiB unpacked came")
+        raise refuse_study(ZIP, f"got a zip of {unpacked / 2**20:.0f} MiB unpacked")
     check_ratio(ZIP, packed, unpacked)
 
 
@@ -183,6 +183,6 @@ def _read_members(path: Path, archive: zipfile.ZipFile, members: list[zipfile.Zi
             data = handle.read(left + 1)  # the directory's sizes may lie
         left -= len(data)
         if left < 0:
-            raise refuse_study(ZIP, f"a zip of more than {MAX_STUDY_BYTES // 2**20} MiB unpacked came")
+            raise refuse_study(ZIP, f"got a zip of more than {MAX_STUDY_BYTES // 2**20} MiB unpacked")
         files.append(StudyFile(path=path, member=info.filename, data=data))
     return files

@@ -86,7 +86,7 @@ def compose(
     warnings = list(warnings)
     if set(sequences) == {FLAIR}:
         if ONE_SEQUENCE not in warnings:
-            warnings.append("one sequence came, FLAIR; it stands in all three channels")
+            warnings.append("only FLAIR was provided; it is used for all three channels")
     elif missing := [words for channel, words in SEQUENCES.items() if channel not in sequences]:
         warnings.append(f"FLAIR stands in for the {missing[0]}")
     if geometry and geometry.tilt > MAX_TILT:
@@ -102,9 +102,9 @@ def compose(
             pixels[..., channel] = pixels[..., FLAIR]
             continue
         if not np.isfinite(volume).all():
-            raise refuse_study(name, "voxels that are NaN or infinite came; replace them, or export the volume again")
+            raise refuse_study(name, "got NaN or infinite voxels; replace them, or export the volume again")
         if channel == FLAIR and volume.min() == volume.max():
-            raise refuse_study(name, "a FLAIR came whose voxels all have one value; nothing is in it")
+            raise refuse_study(name, "all voxels of the FLAIR have the same value; export the volume again")
         pixels[..., channel] = _scaled(geometry.to_axial(volume) if geometry else volume)
     return Scan(pixels=pixels, name=name, sha256=sha256, warnings=tuple(warnings), geometry=geometry, sequences=labels)
 
@@ -245,9 +245,9 @@ def _told(volumes: list[_Volume], files: int) -> Choice:
     if others := files - len(told):
         warnings.append(f"{others} NIfTI files whose names tell none of the three sequences were left aside")
     if doubled := [c for c, found in named.items() if len({volumes[index].file for index in found}) > 1]:
-        problem = f"two NIfTI files came that are both named for the {SEQUENCES[doubled[0]]}; {HOW_TO_CHOOSE}"
+        problem = f"two NIfTI files are named as {SEQUENCES[doubled[0]]}; {HOW_TO_CHOOSE}"
     elif FLAIR not in named:
-        problem = f"{files} NIfTI files came, none named for the FLAIR (flair, t1 or pre, t1ce or post); {HOW_TO_CHOOSE}"
+        problem = f"none of {files} NIfTI files is named as FLAIR (flair, t1 or pre, t1ce or post); {HOW_TO_CHOOSE}"
     indices = {channel: found[0] for channel, found in named.items() if len(found) == 1}
     flair = named.get(FLAIR, [])
     if not doubled and len(flair) > 1:  # all three along its fourth axis
@@ -274,7 +274,7 @@ def _opened(file: StudyFile, name: str) -> Iterator[BinaryIO]:
     except UnreadableImage:
         raise
     except Exception as error:  # a broken file fails in many ways, all of them the file's fault
-        raise refuse_study(name, f"a damaged NIfTI file came ({type(error).__name__})") from error
+        raise refuse_study(name, f"got a damaged NIfTI file ({type(error).__name__})") from error
 
 
 def _head(file: StudyFile, name: str) -> _Head:
@@ -288,17 +288,15 @@ def _head(file: StudyFile, name: str) -> _Head:
         elif head[4:8] == b"n+2\0":
             image_class, length = nibabel.Nifti2Image, 540
         else:
-            raise refuse_study(name, "a file came that is named like NIfTI and is none (or the header of a pair, .hdr and .img)")
+            raise refuse_study(name, "the file has a NIfTI name but is not one (or is the header of a pair, .hdr and .img)")
         header = image_class.header_class(head[:length], check=False)
         dtype, shape = header.get_data_dtype(), tuple(int(side) for side in header.get_data_shape())
         if dtype.kind not in "iuf" or dtype.itemsize > 8:
-            raise refuse_study(name, f"NIfTI voxels of type {dtype} came; whole numbers and floats are accepted")
+            raise refuse_study(name, f"expected integer or float NIfTI voxels, got voxels of type {dtype}")
         if len(shape) == 4 and shape[3] == 1:
             shape = shape[:3]
         if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
-            raise refuse_study(
-                name, f"a NIfTI file of shape {shape} came; one volume, or three along the fourth axis, is accepted"
-            )
+            raise refuse_study(name, f"expected one volume, or three along the fourth axis, got a NIfTI file of shape {shape}")
         affine, warnings = header.get_best_affine(), ()
         oriented = bool(header["sform_code"] or header["qform_code"])
         if not oriented:
@@ -309,7 +307,7 @@ def _head(file: StudyFile, name: str) -> _Head:
         check_extent(name, *geometry.axial_shape)
         end = header.get_data_offset() + int(np.prod(shape)) * dtype.itemsize
         if end > MAX_STUDY_BYTES:
-            raise refuse_study(name, f"a NIfTI file of {end / 2**20:.0f} MiB came")
+            raise refuse_study(name, f"got a NIfTI file of {end / 2**20:.0f} MiB")
         if _is_packed(file):
             check_ratio(name, file.size, end)
         return _Head(image_class=image_class, dtype=dtype, shape=shape, end=end, geometry=geometry, warnings=warnings)
@@ -320,7 +318,7 @@ def _load(file: StudyFile, head: _Head, name: str) -> np.ndarray:
     with _opened(file, name) as stream:
         data = stream.read(head.end)  # no more than the header announces, however much is packed
         if len(data) < head.end:
-            raise refuse_study(name, "a NIfTI file came that ends too early")
+            raise refuse_study(name, "the NIfTI file ends too early")
         stream.read(1)  # a packed file that ends here has its checksum compared
         image = head.image_class.from_bytes(data)
         plain = head.dtype == np.uint8 and (image.dataobj.slope, image.dataobj.inter) == (1, 0)

@@ -19,8 +19,8 @@ def to_unit(image: np.ndarray, value_range: tuple[float, float] | None = None) -
         value_range: minimum and maximum to scale 16-bit and float pixels from, where a study's slices share one.
 
     Returns:
-        (H, W, 3) float32 in [0, 1]. One channel is taken for FLAIR and stands in all three; a fourth, alpha, is
-        composited on black.
+        (H, W, 3) float32 in [0, 1]. A single channel is used for all three; a fourth channel is
+        alpha, composited on black.
 
     Raises:
         ValueError: for another shape, a side outside 32 to 4096, or NaN and infinite values.
@@ -29,12 +29,12 @@ def to_unit(image: np.ndarray, value_range: tuple[float, float] | None = None) -
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        raise ValueError(f"an image of shape {image.shape} came; (H, W), (H, W, 3) or (H, W, 4) is accepted")
+        raise ValueError(f"expected an image of shape (H, W), (H, W, 3) or (H, W, 4), got {image.shape}")
     height, width = image.shape[:2]
     if not (MIN_SIDE <= min(height, width) and max(height, width) <= MAX_SIDE):
-        raise ValueError(f"an image of {width} x {height} pixels came; each side may be {MIN_SIDE} to {MAX_SIDE}")
+        raise ValueError(f"expected {MIN_SIDE} to {MAX_SIDE} pixels a side, got {width} x {height}")
     if image.dtype.kind not in "buif":
-        raise ValueError(f"pixels of type {image.dtype} came; 8-bit, 16-bit and float pixels are accepted")
+        raise ValueError(f"expected 8-bit, 16-bit or float pixels, got {image.dtype}")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise ValueError("the image has NaN or infinite pixels; replace them, or export the slice again")
     alpha = None

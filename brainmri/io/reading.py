@@ -1,7 +1,7 @@
 """Files to arrays: PNG, JPEG and TIFF slices here, and the way in for whole studies of every kind.
 
 Limits are checked on the file's size and header before pixels are decoded. Every refusal is an `UnreadableImage`
-whose message names what came and what is accepted.
+whose message names the problem and the accepted inputs.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{1,9})")
 
 
-def _refuse(name: str, came: str) -> UnreadableImage:
-    return UnreadableImage(f"{name}: {came}. Accepted: {ACCEPTED}.")
+def _refuse(name: str, problem: str) -> UnreadableImage:
+    return UnreadableImage(f"{name}: {problem}. Accepted: {ACCEPTED}.")
 
 
 def _unit(pixels: np.ndarray, name: str, value_range: tuple[float, float] | None = None) -> np.ndarray:
@@ -48,7 +48,7 @@ def _unit(pixels: np.ndarray, name: str, value_range: tuple[float, float] | None
 
 def _check_sides(width: int, height: int, name: str) -> None:
     if not (MIN_SIDE <= min(width, height) and max(width, height) <= MAX_SIDE):
-        raise _refuse(name, f"an image of {width} x {height} pixels came")
+        raise _refuse(name, f"got an image of {width} x {height} pixels")
 
 
 def _assumptions(unit: np.ndarray) -> tuple[str, ...]:
@@ -60,11 +60,11 @@ def _assumptions(unit: np.ndarray) -> tuple[str, ...]:
 def _check_page(page: tifffile.TiffPage, name: str) -> None:
     """Refuse a page for its header, before its pixels are decoded."""
     if page.samplesperpixel not in (1, 3, 4) or page.dtype is None or page.dtype.itemsize > 8:
-        raise _refuse(name, f"a TIFF with {page.samplesperpixel} samples of {page.dtype} a pixel came")
+        raise _refuse(name, f"got a TIFF with {page.samplesperpixel} samples of {page.dtype} a pixel")
     if page.size != page.imagewidth * page.imagelength * page.samplesperpixel:
-        raise _refuse(name, f"a TIFF with pages of {page.imagedepth} planes came; a page is a slice")
+        raise _refuse(name, f"got a TIFF with pages of {page.imagedepth} planes, expected one slice a page")
     if math.prod(page.chunks) > 4 * MAX_SIDE**2:  # as large as a page may be; a tile larger than its page is decoded whole
-        raise _refuse(name, f"a TIFF in tiles of {page.tilewidth} x {page.tilelength} pixels came")
+        raise _refuse(name, f"got a TIFF in tiles of {page.tilewidth} x {page.tilelength} pixels")
 
 
 def _page_pixels(page: tifffile.TiffPage, name: str) -> np.ndarray:
@@ -87,7 +87,7 @@ def _decode_tiff(data: bytes, name: str, most: int = 1) -> np.ndarray:
             # ImageJ may keep a whole stack behind one page
             slices = len(pages) if len(pages) > 1 else tiff.series[0].size // first.size
             if slices > most == 1:
-                raise _refuse(name, f"a TIFF of {slices} pages came where one slice is expected; read it as a study")
+                raise _refuse(name, f"expected one slice, got a TIFF of {slices} pages; read it as a study")
             if slices == 1:
                 _check_sides(first.imagewidth, first.imagelength, name)
             else:
@@ -96,14 +96,14 @@ def _decode_tiff(data: bytes, name: str, most: int = 1) -> np.ndarray:
             if slices > len(pages):
                 return tiff.series[0].asarray().reshape(-1, *first.shape)
             if len({(page.shape, page.dtype, page.photometric) for page in pages}) > 1:
-                raise refuse_study(name, "a TIFF whose pages differ in size or kind came")
+                raise refuse_study(name, "got a TIFF whose pages differ in size or type")
             for page in pages:
                 _check_page(page, name)
             return np.stack([_page_pixels(page, name) for page in pages])
     except UnreadableImage:
         raise
     except Exception as error:  # a broken TIFF fails in many ways, all of them the file's fault
-        raise _refuse(name, f"a damaged or unsupported TIFF came ({type(error).__name__})") from error
+        raise _refuse(name, f"got a damaged or unsupported TIFF ({type(error).__name__})") from error
 
 
 def _image_pixels(image: Image.Image, name: str) -> np.ndarray:
@@ -113,7 +113,7 @@ def _image_pixels(image: Image.Image, name: str) -> np.ndarray:
         alpha = image.mode in ("PA", "LA", "La", "RGBa") or "transparency" in image.info
         image = image.convert("RGBA" if alpha else "L" if image.mode == "1" else "RGB")
     if image.mode not in ("L", "RGB", "RGBA", "I", "F") and not image.mode.startswith("I;16"):
-        raise _refuse(name, f"an image of mode {image.mode} came")
+        raise _refuse(name, f"got an image of mode {image.mode}")
     return np.asarray(image)
 
 
@@ -123,16 +123,16 @@ def _decode_picture(data: bytes, name: str) -> np.ndarray:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
         _check_sides(*image.size, name)
         if getattr(image, "n_frames", 1) != 1:
-            raise _refuse(name, f"an animation of {image.n_frames} frames came")
+            raise _refuse(name, f"got an animation of {image.n_frames} frames")
         return _image_pixels(image, name)
     except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:
-        raise _refuse(name, "an image of more pixels than can be decoded safely came") from error
+        raise _refuse(name, "got an image with more pixels than can be decoded safely") from error
     except UnidentifiedImageError as error:
         raise _refuse(name, "this is not an image in an accepted format") from error
     except Exception as error:  # a broken picture fails in many ways, all of them the file's fault
-        raise _refuse(name, f"a damaged picture came ({error})") from error
+        raise _refuse(name, f"got a damaged image ({error})") from error
 
 
 def read_bytes(data: bytes, name: str) -> Scan:
@@ -142,9 +142,9 @@ def read_bytes(data: bytes, name: str) -> Scan:
         UnreadableImage: for anything but an accepted, undamaged slice within the limits.
     """
     if not data:
-        raise _refuse(name, "an empty file came")
+        raise _refuse(name, "got an empty file")
     if len(data) > MAX_BYTES:
-        raise _refuse(name, f"a file of {len(data) / 2**20:.0f} MiB came")
+        raise _refuse(name, f"got a file of {len(data) / 2**20:.0f} MiB")
     unit = _unit(_decode_tiff(data, name)[0] if data[:4] in TIFF_MAGIC else _decode_picture(data, name), name)
     return Scan(pixels=unit, name=name, sha256=hashlib.sha256(data).hexdigest(), warnings=_assumptions(unit))
 
@@ -163,9 +163,7 @@ def read_slice(source: str | Path | Image.Image | np.ndarray) -> Scan:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
-            raise UnreadableImage(
-                f"{path.name}: a folder came where one slice is expected; read it as a study. Accepted: {ACCEPTED}."
-            )
+            raise UnreadableImage(f"{path.name}: expected one slice, got a folder; read it as a study. Accepted: {ACCEPTED}.")
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not a file")
         return _read_slice(StudyFile(path=path))
@@ -174,7 +172,7 @@ def read_slice(source: str | Path | Image.Image | np.ndarray) -> Scan:
     elif isinstance(source, np.ndarray):
         pixels, name = source, "array"
     else:
-        raise UnreadableImage(f"a {type(source).__name__} came; a path, a PIL image or a numpy array is accepted")
+        raise UnreadableImage(f"expected a path, a PIL image or a NumPy array, got a {type(source).__name__}")
     unit = _unit(pixels, name)
     digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
     return Scan(pixels=unit, name=name, sha256=digest, warnings=_assumptions(unit))
@@ -199,7 +197,7 @@ def holds_one_slice(path: Path) -> bool:
 
 def _read_slice(file: StudyFile) -> Scan:
     if file.size > MAX_BYTES:
-        raise _refuse(file.name.name, f"a file of {file.size / 2**20:.0f} MiB came")
+        raise _refuse(file.name.name, f"got a file of {file.size / 2**20:.0f} MiB")
     return read_bytes(file.read(), file.name.name)
 
 
@@ -209,7 +207,7 @@ class _Files:
 
     Attributes:
         name: the study's.
-        archive: the zip they came in.
+        archive: the zip that they are from.
     """
 
     name: str
@@ -285,7 +283,7 @@ def _refuse_assignment(assign: Mapping[int, int | None] | None, name: str) -> No
 
 
 def _files(source: str | Path | Sequence[str | Path]) -> _Files:
-    """What came, within the limits of a file, a folder, a zip or a list."""
+    """The files of a path, a folder, a zip or a list, within the limits."""
     paths = [Path(path) for path in source] if isinstance(source, list | tuple) else [Path(source)]
     if len(paths) != 1:
         return _of_one_kind(listed_files(paths), NAME, loose=True)
@@ -295,14 +293,14 @@ def _files(source: str | Path | Sequence[str | Path]) -> _Files:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is neither a file nor a folder")
     if path.stat().st_size > MAX_STUDY_BYTES:
-        raise refuse_study("the file", f"{path.stat().st_size / 2**20:.0f} MiB came")
+        raise refuse_study("the file", f"got {path.stat().st_size / 2**20:.0f} MiB")
     if is_zip(path):
         return _of_one_kind(zip_files(path), path.name, archive=StudyFile(path=path))
     return _of_one_kind([StudyFile(path=path)], path.name)
 
 
 def _of_one_kind(files: list[StudyFile], name: str, archive: StudyFile | None = None, loose: bool = False) -> _Files:
-    """The one kind of study among the files; `loose` ones came one by one, so the folders they lie in mean nothing."""
+    """The files of the one kind of study among them; for `loose` files, given one by one, folders have no meaning."""
     dicom, nifti, pictures = [], [], []
     for file in files:
         if is_dicom(file):
@@ -312,14 +310,14 @@ def _of_one_kind(files: list[StudyFile], name: str, archive: StudyFile | None = 
         elif file.name.suffix.lower() in SUFFIXES and not file.name.stem.endswith("_mask"):
             pictures.append(file)
     if dicom and nifti:
-        raise refuse_study(NAME, "DICOM and NIfTI files came together; one study of one kind, please")
+        raise refuse_study(NAME, "got DICOM and NIfTI files together; upload one study of one format")
     if not (dicom or nifti or pictures):
-        raise refuse_study(NAME, f"no slices and no volume came, {len(files)} other files")
+        raise refuse_study(NAME, f"expected slices or a volume, got {len(files)} other files")
     if pictures and not (dicom or nifti or loose):
         nearest = min(len(file.name.parts) for file in pictures)
         pictures = [file for file in pictures if len(file.name.parts) == nearest]
         if len({file.name.parent for file in pictures}) > 1:
-            raise refuse_study(name, "slices in several folders came; one study at a time, please")
+            raise refuse_study(name, "got slices in several folders; upload one study at a time")
     # beside a volume pictures are taken for its previews
     return _Files(name=name, dicom=dicom, nifti=nifti, pictures=[] if dicom or nifti else pictures, archive=archive)
 
@@ -327,10 +325,10 @@ def _of_one_kind(files: list[StudyFile], name: str, archive: StudyFile | None = 
 def _read_array(source: np.ndarray) -> Scan:
     if source.ndim not in (3, 4) or not 1 <= len(source) <= MAX_SLICES:
         raise UnreadableImage(
-            f"an array of shape {source.shape} came; a study is (S, H, W) or (S, H, W, 3), 1 to {MAX_SLICES} slices"
+            f"expected an array of shape (S, H, W) or (S, H, W, 3) with 1 to {MAX_SLICES} slices, got {source.shape}"
         )
     if source.dtype.kind not in "buif" or not source.size:
-        raise UnreadableImage(f"an array of {source.dtype} came; 8-bit, 16-bit and float pixels are accepted")
+        raise UnreadableImage(f"expected 8-bit, 16-bit or float pixels, got {source.dtype}")
     shared = (source.min(), source.max())  # one scale from end to end for 16-bit and float, so that slices stay comparable
     pixels = np.stack([_unit(pixels, f"slice {number}", shared) for number, pixels in enumerate(source, 1)])
     digest = hashlib.sha256(np.ascontiguousarray(source).tobytes()).hexdigest()
@@ -348,7 +346,7 @@ def _read_pictures(files: list[StudyFile], name: str) -> Scan:
     if len(files) == 1:
         return _read_picture(files[0], name)
     if len(files) > MAX_SLICES:
-        raise refuse_study(name, f"{len(files)} slices came")
+        raise refuse_study(name, f"got {len(files)} slices")
     numbered = _in_order(files, name)
     scans = []
     for file in numbered.values():
@@ -359,7 +357,7 @@ def _read_pictures(files: list[StudyFile], name: str) -> Scan:
     shapes = {s.pixels.shape for s in scans}
     if len(shapes) > 1:
         sizes = ", ".join(f"{w} x {h}" for h, w, _ in sorted(shapes))
-        raise UnreadableImage(f"{name}: slices of different sizes came ({sizes})")
+        raise UnreadableImage(f"{name}: got slices of different sizes ({sizes})")
     digest = hashlib.sha256("".join(s.sha256 for s in scans).encode()).hexdigest()
     pixels = np.stack([s.pixels for s in scans])
     warnings = _assumptions(pixels)
@@ -401,7 +399,7 @@ def _in_order(files: list[StudyFile], name: str) -> dict[int, StudyFile]:
         numbered[int(match["number"])] = file
         cases.add(match["case"])
     if len(cases) > 1:
-        raise UnreadableImage(f"{name}: slices of {len(cases)} cases came; one study at a time, please")
+        raise UnreadableImage(f"{name}: got slices of {len(cases)} cases; upload one study at a time")
     if len(numbered) < len(files):
         raise UnreadableImage(f"{name}: two slices have the same number; one study a folder, please")
     return dict(sorted(numbered.items()))

@@ -13,7 +13,7 @@ AXIAL = "SPL"  # where the axes of a scan's pixels point: slices to superior, ro
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """The DICOM frame a slice came from, which a segmentation has to reference; nothing of it is ever printed.
+    """The DICOM frame of a slice, which a segmentation has to reference; it is never printed.
 
     Attributes:
         uid: SOPInstanceUID.
@@ -123,13 +123,13 @@ class Geometry:
         from nibabel.orientations import apply_orientation
 
         if volume.shape != expected:
-            raise ValueError(f"a volume of shape {volume.shape} came where {expected} is expected")
+            raise ValueError(f"expected a volume of shape {expected}, got {volume.shape}")
         return apply_orientation(volume, turn)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """Pixels as read, brought to float32 in [0, 1] and three channels, and where they came from.
+    """Pixels as float32 in [0, 1] with three channels, and their source.
 
     Attributes:
         pixels: (H, W, 3) for a slice or (S, H, W, 3) for a study, axial, from the neck upwards, nose up, the patient's

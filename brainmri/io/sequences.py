@@ -11,7 +11,7 @@ from brainmri.io.pixels import FLAIR
 
 PRE, POST = 0, 2
 SEQUENCES = {PRE: "pre-contrast T1", FLAIR: "FLAIR", POST: "post-contrast T1"}
-ONE_SEQUENCE = "one sequence came; it is taken for FLAIR and stands in all three channels"
+ONE_SEQUENCE = "only one sequence was provided; it is read as FLAIR and used for all three channels"
 HOW_TO_CHOOSE = "say which is which, on the page in the fields of the sequences, in code with read_study(…, assign=…)"
 
 # what file names and series descriptions call the sequences; `t2f`, `t1n`, `t1c` are BraTS's names
@@ -49,7 +49,7 @@ class Choice:
     Attributes:
         indices: by channel, an index into the candidates.
         warnings: what had to be guessed, and what was left aside.
-        problem: what came, where it cannot be told which candidate is the FLAIR.
+        problem: why no candidate can be chosen as FLAIR; None where one is.
     """
 
     indices: dict[int, int]

@@ -40,7 +40,7 @@ _EMPTY = [
 def _check_dtype(volume: np.ndarray, *accepted: type) -> None:
     if volume.dtype not in accepted:
         names = " or ".join(np.dtype(kind).name for kind in accepted)
-        raise ValueError(f"a volume of {volume.dtype} came where {names} is expected")
+        raise ValueError(f"expected a volume of {names}, got {volume.dtype}")
 
 
 def write_nifti(path: str | Path, volume: np.ndarray, geometry: Geometry) -> None:
@@ -108,16 +108,16 @@ def write_segmentation(path: str | Path, mask: np.ndarray, geometry: Geometry, a
     """
     _check_dtype(mask, bool)
     if not geometry.instances:
-        raise ValueError("a scan without DICOM images came, which are what a segmentation references; write NIfTI or TIFF")
+        raise ValueError("expected a scan read from DICOM images, which a segmentation references; write NIfTI or TIFF")
     if not (algorithm_version.isascii() and 1 <= len(algorithm_version) <= 64):
-        raise ValueError(f"the version {algorithm_version!r} came; 1 to 64 ASCII characters are accepted")
+        raise ValueError(f"expected a version of 1 to 64 ASCII characters, got {algorithm_version!r}")
     with quiet():
         _segmentation(geometry.to_original(mask), geometry, algorithm_version).save_as(path)
 
 
-def _refuse(came: str) -> UnreadableImage:
+def _refuse(problem: str) -> UnreadableImage:
     return UnreadableImage(
-        f"{NAME}: {came}. A DICOM segmentation can be written for single-frame images of one series, or one multi-frame image, "
+        f"{NAME}: {problem}. A DICOM segmentation can be written for single-frame images of a series, or a multi-frame image, "
         "with a frame of reference."
     )
 
@@ -163,7 +163,7 @@ def _segmentation(mask: np.ndarray, geometry: Geometry, version: str) -> Segment
     except UnreadableImage:
         raise
     except Exception as error:  # files that have gone, and headers that highdicom cannot reference, in many ways
-        raise _refuse(f"DICOM files that a segmentation cannot reference came ({type(error).__name__})") from None
+        raise _refuse(f"got DICOM files that a segmentation cannot reference ({type(error).__name__})") from None
 
 
 def _sources(instances: list[Instance], geometry: Geometry) -> list[Dataset]:
@@ -179,7 +179,7 @@ def _sources(instances: list[Instance], geometry: Geometry) -> list[Dataset]:
     for handle, (uid, parts) in zip(reopened(places), frames.items(), strict=True):
         header = dcmread(handle, stop_before_pixels=True, specific_tags=_ELEMENTS)
         if str(header.get("SOPInstanceUID")) != uid:
-            raise _refuse("other DICOM files came than the study was read from")
+            raise _refuse("the DICOM files are not the ones that the study was read from")
         source = _source(header, [part.frame - 1 for part in parts], gap)
         _, source.Rows, source.Columns = geometry.shape
         sources.append(source)
@@ -196,7 +196,7 @@ def _source(header: Dataset, indices: list[int], gap: float) -> Dataset:
     for keyword in _UIDS:
         uid = UID(str(header.get(keyword)))
         if not uid.is_valid:
-            raise _refuse(f"DICOM files without a valid {keyword} came")
+            raise _refuse(f"got DICOM files without a valid {keyword}")
         setattr(source, keyword, uid)
     for keyword in _EMPTY:
         setattr(source, keyword, None)

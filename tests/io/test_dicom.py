@@ -38,7 +38,7 @@ def test_dicom_orientation_is_respected(tmp_path, plane):
     scan = read(folder)
     assert marker(scan) == MARKER
     assert scan.name == "study"
-    assert scan.warnings == ("one sequence came, FLAIR; it stands in all three channels",)
+    assert scan.warnings == ("only FLAIR was provided; it is used for all three channels",)
     code = PLANES[plane][1]
     assert np.allclose(scan.geometry.affine, affine_of(code))
     assert scan.geometry.shape == stored(PHANTOM, code).shape
@@ -144,7 +144,7 @@ def test_misaligned_and_duplicate_series_are_ignored(tmp_path):
     for series in (3, 4):
         save(folder, images(description="AX T1", series=series), prefix=f"b{series}_")
     scan = read(folder)
-    assert "the pre-contrast T1 came several times and was left out" in scan.warnings
+    assert "the pre-contrast T1 is there several times and was left out" in scan.warnings
     assert "the post-contrast T1 lies on another grid than the FLAIR and was left out" in scan.warnings
     assert np.array_equal(scan.pixels[..., PRE], scan.pixels[..., FLAIR])
 
@@ -153,7 +153,7 @@ def test_axial_flair_series_is_preferred(tmp_path):
     folder = save(tmp_path / "study", images("sagittal", description="SAG FLAIR", series=1), prefix="a")
     save(folder, images("axial", description="AX FLAIR", series=2), prefix="b")
     scan = read(folder)
-    assert "2 FLAIR series came; the one number 2 “AX FLAIR” with 12 slices was read" in scan.warnings
+    assert "got 2 FLAIR series; the one number 2 “AX FLAIR” with 12 slices is used" in scan.warnings
     assert scan.geometry.axes == (0, 1, 2)
 
 
@@ -202,18 +202,18 @@ def damaged(change):
 @pytest.mark.parametrize(
     ("series", "reason"),
     [
-        (lambda: [*images(), *images()[3:5]], "several slices at the same place"),
+        (lambda: [*images(), *images()[3:5]], "several slices at the same position"),
         (lambda: [*images("sagittal"), *images("axial")], "differ in size"),
-        (lambda: damaged(lambda d: setattr(d, "ImageOrientationPatient", [0, 1, 0, 0, 0, -1])), "different directions"),
-        (lambda: damaged(lambda d: setattr(d, "PixelSpacing", [3, 3])), "differ in pixel size"),
-        (lambda: damaged(lambda d: setattr(d, "PhotometricInterpretation", "MONOCHROME1")), "differ in size or kind"),
+        (lambda: damaged(lambda d: setattr(d, "ImageOrientationPatient", [0, 1, 0, 0, 0, -1])), "differ in orientation"),
+        (lambda: damaged(lambda d: setattr(d, "PixelSpacing", [3, 3])), "orientation or pixel size"),
+        (lambda: damaged(lambda d: setattr(d, "PhotometricInterpretation", "MONOCHROME1")), "differ in size or type"),
         (lambda: damaged(lambda d: setattr(d, "PixelData", d.PixelData[:-8])), "damaged"),
         (lambda: damaged(lambda d: delattr(d, "PixelData")), "damaged"),
-        (lambda: images(Modality="CT"), "no greyscale MR images"),
-        (lambda: images(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "no greyscale MR images"),
+        (lambda: images(Modality="CT"), "expected greyscale MR images"),
+        (lambda: images(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "expected greyscale MR images"),
         (lambda: damaged(lambda d: setattr(d, "ImageOrientationPatient", [0] * 6))[2:3], "damaged"),
-        (lambda: images(PhotometricInterpretation="PALETTE COLOR"), "no greyscale MR images"),
-        (lambda: [header(Modality="SR")], "1 DICOM files came, but no"),
+        (lambda: images(PhotometricInterpretation="PALETTE COLOR"), "expected greyscale MR images"),
+        (lambda: [header(Modality="SR")], "got none among 1 DICOM files"),
         (lambda: damaged(lambda d: setattr(d, "NumberOfFrames", 10**9)), "slices"),
     ],
 )

@@ -43,23 +43,23 @@ def test_previews_beside_a_volume_and_in_subfolders_are_ignored(tmp_path):
 def test_mixed_formats_and_several_folders_are_refused(tmp_path):
     one = save(tmp_path / "one", images())
     nifti(one / "flair.nii")
-    assert "DICOM and NIfTI files came together" in refusal(one)
+    assert "got DICOM and NIfTI files together" in refusal(one)
     assert "several folders" in refusal(zip_of_bytes(tmp_path, {"a/case_1.png": png(1), "b/case_2.png": png(2)}))
     (tmp_path / "letter.txt").write_text("Dear doctor,")
-    assert "no slices and no volume" in refusal(tmp_path / "letter.txt")
+    assert "expected slices or a volume" in refusal(tmp_path / "letter.txt")
 
 
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        ({}, "no slices and no volume"),
+        ({}, "expected slices or a volume"),
         ({"../case_1.png": png(1)}, "lead out of it"),
         ({"a/../../case_1.png": png(1)}, "lead out of it"),
         ({"/etc/case_1.png": png(1)}, "lead out of it"),
         ({"C:/case_1.png": png(1)}, "lead out of it"),
         ({"..\\case_1.png": png(1)}, "lead out of it"),
         ({"Planted.zip": inner_zip(), "case_1.png": png(1)}, "a zip within a zip"),
-        ({"Planted.dat": inner_zip()}, "no slices and no volume"),
+        ({"Planted.dat": inner_zip()}, "expected slices or a volume"),
         ({f"{n}": b"" for n in range(8193)}, "more than 8192 files"),
     ],
 )
@@ -117,7 +117,7 @@ def test_too_many_files_and_too_many_bytes_are_refused(tmp_path, monkeypatch):
     large = tmp_path / "flair.nii"
     with large.open("wb") as handle:
         handle.truncate(2**30 + 1)  # sparse: nothing is written
-    assert "1024 MiB came" in refusal(large)
+    assert "got 1024 MiB" in refusal(large)
     monkeypatch.setattr(brainmri.io.files, "MAX_FILES", 2)
     for number in range(3):
         (tmp_path / f"case_{number}.png").write_bytes(png(1))

@@ -20,7 +20,7 @@ def test_nifti_orientation_is_respected(tmp_path, code, suffix, kind):
     path = nifti(tmp_path / f"flair{suffix}", stored(PHANTOM, code), affine_of(code), kind)
     scan = read(path)
     assert marker(scan) == MARKER
-    assert scan.warnings == ("one sequence came, FLAIR; it stands in all three channels",)
+    assert scan.warnings == ("only FLAIR was provided; it is used for all three channels",)
     assert scan.geometry.shape == stored(PHANTOM, code).shape
     assert np.allclose(scan.geometry.affine, affine_of(code))
     assert scan.geometry.spacing == (5.0, 2.0, 2.0)
@@ -55,7 +55,7 @@ def test_sparse_volume_is_read_and_constant_volume_refused(tmp_path):
     sparse = np.zeros(SHAPE, np.float32)
     sparse[20, 18, 6] = 3
     assert read(nifti(tmp_path / "flair.nii", sparse)).pixels.max() == 1
-    assert "all have one value" in refusal(nifti(tmp_path / "flair.nii", np.full(SHAPE, 7.0)))
+    assert "have the same value" in refusal(nifti(tmp_path / "flair.nii", np.full(SHAPE, 7.0)))
 
 
 def test_file_without_orientation_is_assumed_axial(tmp_path):
@@ -146,9 +146,9 @@ def dims(*sides: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "is none"),
-        (b"Dear doctor," * 99, "is none"),
-        (nifti_bytes()[:300], "is none"),
+        (b"", "is not one"),
+        (b"Dear doctor," * 99, "is not one"),
+        (nifti_bytes()[:300], "is not one"),
         (nifti_bytes()[:-2], "ends too early"),
         (nifti_bytes(patch={344: b"ni1\0"}), "header of a pair"),
         (nifti_bytes(patch={40: dims(600, 40, 40)}), "ends too early"),
@@ -194,7 +194,7 @@ def test_gzip_is_not_decompressed_beyond_the_size_in_the_header(tmp_path, monkey
 def test_ambiguous_nifti_files_are_refused(tmp_path):
     nifti(tmp_path / "one.nii")
     nifti(tmp_path / "two.nii")
-    assert "none named for the FLAIR" in refusal(tmp_path)
+    assert "is named as FLAIR" in refusal(tmp_path)
     nifti(tmp_path / "a_flair.nii")
     nifti(tmp_path / "b_flair.nii")
-    assert "both named for the FLAIR" in refusal(tmp_path)
+    assert "two NIfTI files are named as FLAIR" in refusal(tmp_path)

@@ -144,7 +144,7 @@ def test_nifti_files_of_any_name_are_read_as_assigned(tmp_path):
     folder = three_files(tmp_path / "case", ("a", "b", "c"))
     assert listed(folder) == [("a.nii.gz", None), ("b.nii.gz", None), ("c.nii.gz", None)]
     message = refusal(folder)
-    assert "3 NIfTI files came, none named for the FLAIR" in message
+    assert "none of 3 NIfTI files is named as FLAIR" in message
     assert HOW_TO_CHOOSE in message
     scan = read_study(folder, {PRE: 0, FLAIR: 1, POST: 2})
     assert np.array_equal(scan.pixels, read(three_files(tmp_path / "named")).pixels)
@@ -161,13 +161,13 @@ def test_unassigned_channels_show_flair(tmp_path):
     assert scan.sequences == (None, "flair.nii.gz", "t1ce.nii.gz")
     assert np.array_equal(scan.pixels[..., PRE], scan.pixels[..., FLAIR])
     scan = read_study(folder, {FLAIR: 2})  # a T1, but assignments are trusted
-    assert scan.warnings == ("one sequence came, FLAIR; it stands in all three channels",)
+    assert scan.warnings == ("only FLAIR was provided; it is used for all three channels",)
     assert scan.sequences == (None, "t1ce.nii.gz", None)
 
 
 def test_assignment_overrides_the_file_name(tmp_path):
     path = nifti(tmp_path / "t1.nii", PHANTOM)
-    assert read_study(path, {FLAIR: 0}).warnings == ("one sequence came, FLAIR; it stands in all three channels",)
+    assert read_study(path, {FLAIR: 0}).warnings == ("only FLAIR was provided; it is used for all three channels",)
     nifti(tmp_path / "a_flair.nii", PHANTOM[::-1])
     nifti(tmp_path / "b_flair.nii", PHANTOM)
     assert listed(tmp_path) == [("a_flair.nii", None), ("b_flair.nii", None), ("t1.nii", PRE)]
@@ -189,7 +189,7 @@ def test_series_of_any_description_are_read_as_assigned(tmp_path):
     labels = ["series number 1 with 12 slices", "series number 2 “AX T2” with 12 slices", "series number 3 with 12 slices"]
     assert listed(folder) == [(label, None) for label in labels]
     message = refusal(folder)
-    assert "3 series came and none is described as FLAIR" in message
+    assert "none of 3 series is described as FLAIR" in message
     assert HOW_TO_CHOOSE in message
     scan = read_study(folder, {PRE: 0, FLAIR: 1, POST: 2})
     assert np.array_equal(scan.pixels, read(three_series(tmp_path / "named")).pixels)
@@ -204,7 +204,7 @@ def test_other_flair_series_is_read_when_assigned(tmp_path):
     assert marker(read(folder)) != MARKER
     scan = read_study(folder, {FLAIR: 1})
     assert marker(scan) == MARKER
-    assert scan.warnings == ("one sequence came, FLAIR; it stands in all three channels",)
+    assert scan.warnings == ("only FLAIR was provided; it is used for all three channels",)
 
 
 def test_t1_series_are_recognised_without_flair(tmp_path):
@@ -217,7 +217,7 @@ def test_assignment_can_skip_a_damaged_flair_series(tmp_path):
     save(doubled, images(description="AX T1", series=2), prefix="b")
     save(doubled, images(description="T2 tra", series=3), prefix="c")
     assert [channel for _, channel in listed(doubled)] == [None if n else FLAIR for n in range(3)]
-    assert "several slices at the same place" in refusal(doubled)
+    assert "several slices at the same position" in refusal(doubled)
     assert marker(read_study(doubled, {FLAIR: 2, PRE: 1})) == MARKER
 
 
@@ -287,8 +287,8 @@ def test_slices_from_different_folders_are_ordered(tmp_path):
 
 def test_slices_of_different_cases_are_refused(tmp_path):
     paths = in_separate_folders(tmp_path, {"a_1.png": png(1), "b_2.png": png(2)})
-    assert "slices of 2 cases came" in refusal(paths)
-    assert "slices of 2 cases came" in refusal(zip_of_bytes(tmp_path, {"a_1.png": png(1), "b_2.png": png(2)}))
+    assert "got slices of 2 cases" in refusal(paths)
+    assert "got slices of 2 cases" in refusal(zip_of_bytes(tmp_path, {"a_1.png": png(1), "b_2.png": png(2)}))
 
 
 @pytest.mark.parametrize("make", [three_files, three_series])
@@ -315,14 +315,14 @@ def test_list_of_one_path_is_read_like_the_path(tmp_path):
 def test_invalid_lists_of_files_are_refused(tmp_path):
     folder = three_files(tmp_path / "Planted")
     flair, zipped = folder / "flair.nii.gz", zip_of(folder)
-    assert "0 files came" in refusal([])
-    assert "a zip came among several files; send it alone" in refusal([flair, zipped])
-    assert "a folder came among several files" in refusal([folder, flair])
+    assert "got 0 files" in refusal([])
+    assert "got a zip among several files; upload it alone" in refusal([flair, zipped])
+    assert "got a folder among several files" in refusal([folder, flair])
     dicom = save(tmp_path / "study", images()[:1])
-    assert "DICOM and NIfTI files came together" in refusal([flair, *dicom.iterdir()])
+    assert "got DICOM and NIfTI files together" in refusal([flair, *dicom.iterdir()])
     with pytest.raises(FileNotFoundError):
         read_study([flair, tmp_path / "nothing"])
     large = tmp_path / "case_1.tif"
     with large.open("wb") as handle:
         handle.truncate(2**30 + 1)  # sparse: nothing is written
-    assert "a file of 1024 MiB came" in refusal([large, flair])
+    assert "got a file of 1024 MiB" in refusal([large, flair])

@@ -28,7 +28,7 @@ def test_tiff_stack_is_read_as_a_study(tmp_path, dtype, options):
     assert "no orientation" in scan.warnings[0]
     assert scan.warnings[1] == ONE_SEQUENCE
     assert scan.geometry is None
-    with pytest.raises(UnreadableImage, match="12 pages came where one slice is expected"):
+    with pytest.raises(UnreadableImage, match="expected one slice, got a TIFF of 12 pages"):
         read_slice(path)
 
 

@@ -336,7 +336,7 @@ def test_missing_or_changed_source_files_are_refused(tmp_path):
         first, second = geometry.instances[0].path, geometry.instances[1].path
         first.write_bytes(second.read_bytes())
 
-    assert "other DICOM files came" in refusal(tmp_path / "lesion.dcm", folder, swap)
+    assert "the DICOM files are not the ones" in refusal(tmp_path / "lesion.dcm", folder, swap)
     folder = save(tmp_path / "Planted", images())
     assert "FileNotFoundError" in refusal(tmp_path / "lesion.dcm", folder, lambda g: g.instances[3].path.unlink())
     packed = zip_of(save(tmp_path / "Planted", images()))
@@ -358,13 +358,13 @@ def test_zip_is_opened_once(tmp_path, monkeypatch):
 def test_wrong_types_and_grids_are_refused(tmp_path):
     geometry = Geometry(shape=SHAPE, affine=RAS)
     for function in (write_nifti, lambda path, mask, geometry: write_segmentation(path, mask, geometry, "1")):
-        with pytest.raises(ValueError, match="int64 came where bool"):
+        with pytest.raises(ValueError, match="got int64"):
             function(tmp_path / "file", MASK.astype(int), geometry)
-    with pytest.raises(ValueError, match="float64 came where bool is expected"):
+    with pytest.raises(ValueError, match="expected a volume of bool, got float64"):
         write_tiff(tmp_path / "file", MASK.astype(float))
     with pytest.raises(ValueError, match="expected"):
         write_nifti(tmp_path / "file", MASK[1:], geometry)
-    with pytest.raises(ValueError, match="without DICOM images"):
+    with pytest.raises(ValueError, match="read from DICOM images"):
         write_segmentation(tmp_path / "file", MASK, geometry, "1")
     geometry = read_study(save(tmp_path / "one", images())).geometry
     with pytest.raises(ValueError, match="1 to 64 ASCII"):

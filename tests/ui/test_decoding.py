@@ -119,7 +119,7 @@ def test_refusals_are_equal_with_and_without_a_worker(worker_readers, tmp_path):
         with pytest.raises(FileNotFoundError, match="nothing is not a file"):
             read(str(tmp_path / "nothing"))
     (tmp_path / "notes.png").rename(tmp_path / "notes.dat")
-    with pytest.raises(UnreadableImage, match="no slices and no volume"):
+    with pytest.raises(UnreadableImage, match="expected slices or a volume"):
         worker_readers.read_study([str(tmp_path / "notes.dat")])
 
 

@@ -192,7 +192,7 @@ def test_html_and_svg_are_refused_as_slices_and_as_studies(web, name, data):
     path = upload(web, name, data)
     slice_, study = call(web, path), call(web, path, "study")
     assert "Invalid file type" in slice_ or "not an image" in slice_
-    assert "no slices and no volume" in study or "not an image" in study
+    assert "expected slices or a volume" in study or "not an image" in study
 
 
 # --- file names -----------------------------------------------------------------------------------------------------------
