@@ -20,8 +20,8 @@ from gradio import themes
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from brainmri.io.images import ACCEPTED
 from brainmri.io.limits import ACCEPTED_STUDIES
-from brainmri.io.reading import ACCEPTED
 from brainmri.report.html import TEMPLATES
 from brainmri.ui import cache, logs
 from brainmri.ui.blocks import Page

@@ -25,7 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.analysis.selfcheck import SLICE
-from brainmri.io.reading import read_bytes, read_study
+from brainmri.io.images import read_bytes
+from brainmri.io.reading import read_study
 from brainmri.report.html import template
 from brainmri.report.render import overlay_picture
 from brainmri.zoo.backends import COMPILED, HALF, OPENVINO, QUANTISED, TORCH, AutoBackend, Backend, half_precision

@@ -8,11 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from brainmri.analysis.pipeline import Pipeline
-from brainmri.io.dicom import study_uid
+from brainmri.io.dicom import is_dicom, study_uid
 from brainmri.io.files import StudyFile, folder_files, is_zip
+from brainmri.io.images import SUFFIXES
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.nifti import is_mask, is_nifti
-from brainmri.io.reading import SUFFIXES, holds_one_slice, is_dicom, read_slice, read_study
+from brainmri.io.reading import holds_one_slice, read_slice, read_study
 from brainmri.io.sequences import sequence_of
 from brainmri.report.outputs import RECORD, SLICE_RECORD, UNFINISHED, deliver, write_slice, write_study
 

@@ -21,10 +21,10 @@ import numpy as np
 from brainmri.io import dicom_codecs
 from brainmri.io.files import StudyFile, digest
 from brainmri.io.limits import MAX_STUDY_BYTES, UnreadableImage, check_extent, refuse_study
-from brainmri.io.nifti import compose, refuse_other_grid, same_grid
 from brainmri.io.pixels import FLAIR, MAX_SIDE
 from brainmri.io.scan import Geometry, Instance, Scan
-from brainmri.io.sequences import HOW_TO_CHOOSE, SEQUENCES, Candidate, Choice, assigned, lone, sequence_of
+from brainmri.io.sequences import HOW_TO_CHOOSE, SEQUENCES, Candidate, Choice, check_assignment, choose_single, sequence_of
+from brainmri.io.stack import compose, refuse_other_grid, same_grid
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -121,14 +121,14 @@ def list_series(files: list[StudyFile]) -> tuple[Candidate, ...]:
     """
     with _guarded():
         series, _ = _series(files)
-        return _told(series).candidates([one.label for one in series])
+        return _choose(series).candidates([one.label for one in series])
 
 
 def read_dicom(files: list[StudyFile], assign: Mapping[int, int | None] | None = None) -> Scan:
     """DICOM files of one study to a scan: its FLAIR series, with the T1 series on the same grid.
 
     Args:
-        files: DICOM files of any number of series, in any order, single or multi-frame; other objects are left aside.
+        files: DICOM files of any number of series, in any order, single or multi-frame; other objects are ignored.
         assign: by channel, an index into `list_series`, instead of what the descriptions tell.
 
     Raises:
@@ -182,7 +182,7 @@ def quiet() -> Iterator[None]:
 def _read(files: list[StudyFile], assign: Mapping[int, int | None] | None) -> Scan:
     series, aside = _series(files)
     labels = [one.label for one in series]
-    choice = _told(series) if assign is None else assigned(assign, labels, NAME)
+    choice = _choose(series) if assign is None else check_assignment(assign, labels, NAME)
     if choice.problem:
         raise refuse_study(NAME, choice.problem)
     flair = series[choice.indices[FLAIR]]
@@ -205,7 +205,7 @@ def _read(files: list[StudyFile], assign: Mapping[int, int | None] | None) -> Sc
 
 
 def _series(files: list[StudyFile]) -> tuple[list[_Series], list[str]]:
-    """The greyscale MR series among the files, by number and description; and what was left aside."""
+    """The greyscale MR series among the files, by number and description, and warnings about ignored files."""
     by_uid: dict[str, list[tuple[StudyFile, Dataset]]] = {}
     modalities = set()
     for file in files:
@@ -220,7 +220,7 @@ def _series(files: list[StudyFile]) -> tuple[list[_Series], list[str]]:
         modalities = f"; they hold {named}, and the networks know only MR" if named else ""
         raise refuse_study(NAME, f"expected greyscale MR images, got none among {len(files)} DICOM files{modalities}")
     aside = len(files) - sum(len(s.images) for s in series)
-    return series, [f"{aside} DICOM files that are not greyscale MR images were left aside"] if aside else []
+    return series, [f"{aside} DICOM files that are not greyscale MR images are ignored"] if aside else []
 
 
 def _header(file: StudyFile) -> Dataset:
@@ -241,10 +241,10 @@ def _is_grey(header: Dataset) -> bool:
     return "Rows" in header and "Columns" in header and header.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
 
 
-def _told(series: list[_Series]) -> Choice:
+def _choose(series: list[_Series]) -> Choice:
     """What the descriptions tell: of several FLAIR series an axial one, of several T1 series the one on the FLAIR's grid."""
     if len(series) == 1:
-        return lone(series[0].description, "the series is described as")
+        return choose_single(series[0].description, "the series is described as")
     named = {channel: [i for i, s in enumerate(series) if sequence_of(s.description) == channel] for channel in SEQUENCES}
     flairs, indices, warnings, problem = named[FLAIR], {}, [], None
     if flairs:
@@ -399,3 +399,25 @@ def _check_codestreams(dataset: Dataset) -> None:
     for frame in generate_frames(dataset.PixelData, number_of_frames=_frame_count(dataset)):
         if dicom_codecs.frame_size(frame) != (dataset.Rows, dataset.Columns, 1):
             raise refuse_study(NAME, "the compressed pixels of a DICOM file have another size than its header says")
+
+
+def is_dicom(file: StudyFile) -> bool:
+    """Whether a file starts as a DICOM file."""
+    with file.open() as handle:
+        return handle.read(132)[128:] == b"DICM"
+
+
+class DicomReader:
+    """DICOM, recognised by its first bytes."""
+
+    format = "DICOM"
+    preview = False
+
+    def sniff(self, file: StudyFile) -> bool:
+        return is_dicom(file)
+
+    def list_sequences(self, files: list[StudyFile], name: str) -> tuple[Candidate, ...]:
+        return list_series(files)
+
+    def read(self, files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None) -> Scan:
+        return read_dicom(files, assign)

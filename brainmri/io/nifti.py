@@ -1,4 +1,4 @@
-"""Volumes to scans: NIfTI files, and what volumes of every kind share: one scale, axial slices.
+"""NIfTI files to scans.
 
 nibabel and pydicom read the files: MONAI's readers order DICOM by instance number alone, skip MONOCHROME1 and check no limit.
 """
@@ -20,106 +20,36 @@ from brainmri.io.pixels import FLAIR
 from brainmri.io.scan import Geometry, Scan
 from brainmri.io.sequences import (
     HOW_TO_CHOOSE,
-    ONE_SEQUENCE,
-    POST,
-    PRE,
     SEQUENCES,
     Candidate,
     Choice,
-    assigned,
-    lone,
+    check_assignment,
+    choose_single,
     sequence_of,
 )
+from brainmri.io.stack import compose, refuse_other_grid, same_grid
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-PERCENTILES = (0.5, 99.5)
-# degrees; less is routine: axial slices are planned along the skull base or the commissures, and training turns them by as much
-MAX_TILT = 20
 
 _MASK = re.compile(r"(?<![a-z])(seg|segmentation|mask|labels?|roi)(?![a-z])")
 
 
 def is_nifti(name: str) -> bool:
-    """Whether a file's name says NIfTI."""
+    """Whether a file has a NIfTI name."""
     return name.lower().endswith(NIFTI_SUFFIXES)
 
 
 def is_mask(name: str) -> bool:
-    """Whether a file's name says that it holds labels rather than an image."""
+    """Whether a file is named as a mask."""
     return bool(_MASK.search(name.lower()))
-
-
-def _scaled(volume: np.ndarray) -> np.ndarray:
-    """One sequence to float32 in [0, 1]: 8-bit by the range its format declares, the rest by percentiles of the volume."""
-    if volume.dtype == np.uint8:
-        return volume.astype(np.float32) / 255
-    # not the extremes: one hot voxel, a vessel or a ring of ghosts would push the brain into the dark and out of the head's box
-    low, high = np.percentile(volume, PERCENTILES)
-    if low == high:  # fewer voxels than that hold anything
-        low, high = volume.min(), volume.max()
-    span = float(high) - float(low)
-    return np.clip((volume - np.float32(low)) / np.float32(span), 0, 1) if span > 0 else np.zeros(volume.shape, np.float32)
-
-
-def compose(
-    sequences: dict[int, np.ndarray],
-    geometry: Geometry | None,
-    *,
-    name: str,
-    sha256: str,
-    warnings: list[str],
-    labels: tuple[str | None, str | None, str | None] = (None, None, None),
-) -> Scan:
-    """The sequences of one study to a scan, missing ones filled with FLAIR, as the networks learned it.
-
-    Args:
-        sequences: by channel, FLAIR among them; volumes on one grid, uint8 or float32, on `geometry`'s stored grid, or
-            (S, H, W) axial already where it is None.
-        labels: what was read as each channel, in words fit to show.
-
-    Raises:
-        UnreadableImage: for NaN or infinite voxels, or a FLAIR of one value alone.
-    """
-    warnings = list(warnings)
-    if set(sequences) == {FLAIR}:
-        if ONE_SEQUENCE not in warnings:
-            warnings.append("only FLAIR was provided; it is used for all three channels")
-    elif missing := [words for channel, words in SEQUENCES.items() if channel not in sequences]:
-        warnings.append(f"FLAIR stands in for the {missing[0]}")
-    if geometry and geometry.tilt > MAX_TILT:
-        warnings.append(
-            f"the slices are tilted by {geometry.tilt:.0f} degrees against the anatomical axes; the networks know axial ones, "
-            "and they are analysed as they were acquired"
-        )
-    shape = geometry.axial_shape if geometry else sequences[FLAIR].shape
-    pixels = np.empty((*shape, 3), np.float32)
-    for channel in (FLAIR, PRE, POST):
-        volume = sequences.get(channel)
-        if volume is None:
-            pixels[..., channel] = pixels[..., FLAIR]
-            continue
-        if not np.isfinite(volume).all():
-            raise refuse_study(name, "got NaN or infinite voxels; replace them, or export the volume again")
-        if channel == FLAIR and volume.min() == volume.max():
-            raise refuse_study(name, "all voxels of the FLAIR have the same value; export the volume again")
-        pixels[..., channel] = _scaled(geometry.to_axial(volume) if geometry else volume)
-    return Scan(pixels=pixels, name=name, sha256=sha256, warnings=tuple(warnings), geometry=geometry, sequences=labels)
-
-
-def same_grid(one: Geometry, other: Geometry) -> bool:
-    """Whether two stored arrays have the same shape and their corners lie within a tenth of a voxel of each other."""
-    if one.shape != other.shape:
-        return False
-    corners = np.array(np.meshgrid(*[(0, side - 1) for side in one.shape], [1])).reshape(4, -1)
-    return bool(np.abs((one.affine - other.affine) @ corners).max() < 0.1 * min(one.spacing))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Head:
-    """What a NIfTI file's header announces, within the limits.
+    """The header of a NIfTI file, checked against the limits.
 
     Attributes:
         image_class: nibabel's class for it.
@@ -127,7 +57,7 @@ class _Head:
         shape: (i, j, k), or (i, j, k, 3).
         end: bytes up to the last voxel.
         geometry: where the voxels lie.
-        warnings: what had to be assumed.
+        warnings: assumptions of the reader.
     """
 
     image_class: type[Nifti1Image]
@@ -155,7 +85,7 @@ def list_volumes(files: list[StudyFile], name: str) -> tuple[Candidate, ...]:
         UnreadableImage: as `read_nifti` does for a header.
     """
     volumes = _volumes(files, name)
-    return _told(volumes, len(_images(files))).candidates([volume.label for volume in volumes])
+    return _choose(volumes, len(_images(files))).candidates([volume.label for volume in volumes])
 
 
 def read_nifti(files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None) -> Scan:
@@ -163,16 +93,16 @@ def read_nifti(files: list[StudyFile], name: str, assign: Mapping[int, int | Non
 
     Args:
         files: one FLAIR volume; one file with three, pre-contrast T1, FLAIR and post-contrast T1 along its fourth axis; or
-            a file a sequence, told by name, masks and other sequences left aside.
-        assign: by channel, an index into `list_volumes`, instead of what the names tell.
+            a file for each sequence, chosen by name; masks and other sequences are ignored.
+        assign: by channel, an index into `list_volumes`, instead of the choice by name.
 
     Raises:
-        UnreadableImage: when the FLAIR cannot be told, a sequence was assigned what lies on another grid than the FLAIR, or
-            a file is damaged or outside the limits.
+        UnreadableImage: when no file can be chosen as FLAIR, an assigned sequence lies on another grid than the FLAIR, or a
+            file is damaged or outside the limits.
     """
     volumes = _volumes(files, name)
     labels = [volume.label for volume in volumes]
-    choice = _told(volumes, len(_images(files))) if assign is None else assigned(assign, labels, name)
+    choice = _choose(volumes, len(_images(files))) if assign is None else check_assignment(assign, labels, name)
     if choice.problem:
         raise refuse_study(name, choice.problem)
     chosen = {channel: volumes[index] for channel, index in choice.indices.items()}
@@ -192,21 +122,13 @@ def read_nifti(files: list[StudyFile], name: str, assign: Mapping[int, int | Non
     )
 
 
-def refuse_other_grid(name: str, channel: int, label: str) -> UnreadableImage:
-    """The refusal of what was assigned to a T1 and does not lie where the FLAIR does, to be raised."""
-    return UnreadableImage(
-        f"{name}: {label}, assigned to the {SEQUENCES[channel]}, lies on another grid than the FLAIR, whose slices, pixels and "
-        "position a T1 has to share; choose another, or none"
-    )
-
-
 def _images(files: list[StudyFile]) -> list[StudyFile]:
     """The files but for masks, unless there are only masks."""
     return [file for file in files if not is_mask(file.name.name)] or files
 
 
 def _volumes(files: list[StudyFile], name: str) -> list[_Volume]:
-    """Every volume that can be read, as the files come; one that cannot is refused where a sequence is to be found in it."""
+    """Every volume that can be read, in the order of the files; an unreadable file named as a sequence is refused."""
     images = _images(files)
     volumes, refusals = [], []
     for file in images:
@@ -229,21 +151,21 @@ def _volumes(files: list[StudyFile], name: str) -> list[_Volume]:
     return volumes
 
 
-def _told(volumes: list[_Volume], files: int) -> Choice:
-    """What the names of that many files tell."""
+def _choose(volumes: list[_Volume], files: int) -> Choice:
+    """The volume of each sequence, by the names of the files."""
     if files == 1:
         if volumes[0].part is None:
-            return lone(volumes[0].file.name.name, "the file is named for")
+            return choose_single(volumes[0].file.name.name, "the file is named for")
         return Choice(indices={channel: channel for channel in SEQUENCES})
     named: dict[int, list[int]] = {}
     for index, volume in enumerate(volumes):
         channel = sequence_of(volume.file.name.name)
         if channel is not None:
             named.setdefault(channel, []).append(index)
-    told = {volumes[index].file for found in named.values() for index in found}
+    matched = {volumes[index].file for found in named.values() for index in found}
     warnings, problem = [], None
-    if others := files - len(told):
-        warnings.append(f"{others} NIfTI files whose names tell none of the three sequences were left aside")
+    if others := files - len(matched):
+        warnings.append(f"{others} NIfTI files are ignored: their names match none of the three sequences")
     if doubled := [c for c, found in named.items() if len({volumes[index].file for index in found}) > 1]:
         problem = f"two NIfTI files are named as {SEQUENCES[doubled[0]]}; {HOW_TO_CHOOSE}"
     elif FLAIR not in named:
@@ -267,7 +189,7 @@ def _is_packed(file: StudyFile) -> bool:
 
 @contextlib.contextmanager
 def _opened(file: StudyFile, name: str) -> Iterator[BinaryIO]:
-    """A file's bytes, unpacked, every failure to make sense of them refused."""
+    """A file's bytes, unpacked; every failure to read them becomes an `UnreadableImage`."""
     try:
         with file.open() as raw:
             yield gzip.GzipFile(fileobj=raw) if _is_packed(file) else raw
@@ -302,7 +224,7 @@ def _head(file: StudyFile, name: str) -> _Head:
         if not oriented:
             # NIfTI's method 1: indices count towards the right, anterior and superior
             affine = np.diag([*(abs(float(side)) or 1.0 for side in header["pixdim"][1:4]), 1.0])
-            warnings = ("the file tells no orientation; its slices are taken for axial, from the neck upwards",)
+            warnings = ("the file has no orientation; its slices are read as axial, from the neck upwards",)
         geometry = Geometry(shape=shape[:3], affine=np.asarray(affine, np.float64), oriented=oriented)
         check_extent(name, *geometry.axial_shape)
         end = header.get_data_offset() + int(np.prod(shape)) * dtype.itemsize
@@ -324,3 +246,19 @@ def _load(file: StudyFile, head: _Head, name: str) -> np.ndarray:
         plain = head.dtype == np.uint8 and (image.dataobj.slope, image.dataobj.inter) == (1, 0)
         voxels = image.dataobj.get_unscaled() if plain else image.get_fdata(dtype=np.float32)
         return voxels.reshape(head.shape, order="F")
+
+
+class NiftiReader:
+    """NIfTI, recognised by its name."""
+
+    format = "NIfTI"
+    preview = False
+
+    def sniff(self, file: StudyFile) -> bool:
+        return is_nifti(file.name.name)
+
+    def list_sequences(self, files: list[StudyFile], name: str) -> tuple[Candidate, ...]:
+        return list_volumes(files, name)
+
+    def read(self, files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None) -> Scan:
+        return read_nifti(files, name, assign)

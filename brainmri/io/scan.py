@@ -139,7 +139,7 @@ class Scan:
             (of the pixels, for an array or an image in memory).
         warnings: what a reader had to assume.
         geometry: where the pixels lie in the patient, where the files know it.
-        sequences: by channel, what was read as it, in words fit to show; None where FLAIR stands in, and for slices, whose
+        sequences: by channel, the label of its sequence; None where FLAIR is used in its place, and for slices, whose
             channels are their colours.
     """
 

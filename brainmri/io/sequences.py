@@ -35,7 +35,7 @@ class Candidate:
     Attributes:
         label: what to call it on the page: a NIfTI file's name, or which of its volumes; a DICOM series' number, harmless
             description and slices. Two may be called alike.
-        channel: what it is read as unless told otherwise: 0 pre-contrast T1, 1 FLAIR, 2 post-contrast T1; None: left aside.
+        channel: the default: 0 pre-contrast T1, 1 FLAIR, 2 post-contrast T1, None if it is ignored.
     """
 
     label: str
@@ -48,7 +48,7 @@ class Choice:
 
     Attributes:
         indices: by channel, an index into the candidates.
-        warnings: what had to be guessed, and what was left aside.
+        warnings: assumptions, and what is ignored.
         problem: why no candidate can be chosen as FLAIR; None where one is.
     """
 
@@ -77,7 +77,7 @@ def sequence_of(words: str) -> int | None:
     return None if _OTHER.search(words) else contrast
 
 
-def lone(words: str, called: str) -> Choice:
+def choose_single(words: str, called: str) -> Choice:
     """The one candidate there is, taken for FLAIR; first of all the protest where its own words say that it is none.
 
     Args:
@@ -93,7 +93,7 @@ def lone(words: str, called: str) -> Choice:
     return Choice(indices={FLAIR: 0}, warnings=(protest, ONE_SEQUENCE))
 
 
-def assigned(assign: Mapping[int, int | None], labels: Sequence[str], name: str) -> Choice:
+def check_assignment(assign: Mapping[int, int | None], labels: Sequence[str], name: str) -> Choice:
     """What the caller chose, checked.
 
     Args:
@@ -111,7 +111,7 @@ def assigned(assign: Mapping[int, int | None], labels: Sequence[str], name: str)
     for channel, index in indices.items():
         if not isinstance(index, int) or not 0 <= index < len(labels):
             raise UnreadableImage(
-                f"{name}: {index!r} was assigned to the {SEQUENCES[channel]}; 0 to {len(labels) - 1} are there, or None"
+                f"{name}: {index!r} was assigned to the {SEQUENCES[channel]}; choose 0 to {len(labels) - 1}, or None"
             )
     if FLAIR not in indices:
         raise UnreadableImage(f"{name}: nothing was assigned to the FLAIR, which the networks need; choose the one that is FLAIR")

@@ -8,7 +8,7 @@ import gradio as gr
 
 from brainmri.analysis.compare import Opinion, disagreement, overlap
 from brainmri.analysis.findings import percent
-from brainmri.io.reading import SUFFIXES
+from brainmri.io.images import SUFFIXES
 from brainmri.report.render import heat_picture, overlay_picture
 from brainmri.ui.common import ASSETS, GPU, PRIVATE, empty_state, errors_as_messages
 from brainmri.ui.decoding import read_slice

@@ -18,8 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from brainmri.io.images import MAX_BYTES
 from brainmri.io.limits import MAX_STUDY_BYTES
-from brainmri.io.reading import MAX_BYTES
 from brainmri.ui.blocks import DISK_FULL, disk_is_full
 
 MAX_UPLOAD = 512 * 2**20  # bytes of one file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from brainmri.io.reading import SUFFIXES
+from brainmri.io.images import SUFFIXES
 from brainmri.report.outputs import write_slice
 from brainmri.report.render import gallery, heat_picture
 from brainmri.ui.common import (

@@ -37,7 +37,7 @@ def test_ct_series_beside_the_mr_is_ignored(tmp_path):
     folder = save(tmp_path / "study", images())
     save(folder, images(Modality="CT", series=2, description="AX T1"), prefix="ct")
     assert len(list_sequences(folder)) == 1
-    assert "12 DICOM files that are not greyscale MR images were left aside" in read(folder).warnings
+    assert "12 DICOM files that are not greyscale MR images are ignored" in read(folder).warnings
 
 
 # --- too few, too many, too much ------------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ def test_two_thousand_slices_are_refused_by_their_headers(tmp_path, monkeypatch)
 
 def test_slices_missing_from_a_folder_give_a_warning(tmp_path):
     scan = read_study(zip_of_bytes(tmp_path, {f"case_{number}.png": png(number) for number in (3, 4, 7, 8, 10)}))
-    assert scan.warnings[-1] == "3 of the slices' numbers from 3 to 10 did not come; slices may be missing"
+    assert scan.warnings[-1] == "3 of the slices' numbers from 3 to 10 are missing; upload the missing slices"
     scan = read_study(zip_of_bytes(tmp_path, {f"case_{number}.png": png(number) for number in (3, 4, 5)}))
     assert not [warning for warning in scan.warnings if "missing" in warning]
 
@@ -91,7 +91,9 @@ def test_extreme_compression_ratio_is_refused_before_decompression(tmp_path, mon
     path.write_bytes(gzip.compress(nibabel.Nifti1Image(volume, RAS).to_bytes()))
     assert "that unpack to 69 MiB, more than an image can" in refusal(path)
     members = {f"case_{number}.png": bytes(2**22) for number in range(20)}
-    assert "that unpack to 80 MiB, more than an image can" in refusal(zip_of_bytes(tmp_path, members, compression=zipfile.ZIP_DEFLATED))
+    assert "that unpack to 80 MiB, more than an image can" in refusal(
+        zip_of_bytes(tmp_path, members, compression=zipfile.ZIP_DEFLATED)
+    )
 
 
 # --- voxels ---------------------------------------------------------------------------------------------------------------

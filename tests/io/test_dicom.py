@@ -135,7 +135,7 @@ def test_series_are_recognised_by_their_descriptions(tmp_path):
     assert marker(scan) == MARKER
     assert np.array_equal(scan.pixels[..., PRE], scan.pixels[:, :, ::-1, FLAIR])
     assert np.array_equal(scan.pixels[..., POST], scan.pixels[:, ::-1, :, FLAIR])
-    assert scan.warnings == ("1 DICOM files that are not greyscale MR images were left aside",)
+    assert scan.warnings == ("1 DICOM files that are not greyscale MR images are ignored",)
 
 
 def test_misaligned_and_duplicate_series_are_ignored(tmp_path):

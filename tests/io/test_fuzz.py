@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from brainmri.io.images import read_bytes
 from brainmri.io.limits import UnreadableImage
-from brainmri.io.reading import read_bytes, read_slice, read_study
+from brainmri.io.reading import read_slice, read_study
 from brainmri.io.scan import Scan
 from tests.support import mutants
 from tests.support.fuzz import fuzz

@@ -106,7 +106,7 @@ def test_sequences_are_recognised_by_file_name(tmp_path, names, zipped):
     assert marker(scan) == MARKER
     assert np.array_equal(scan.pixels[..., PRE], scan.pixels[:, :, ::-1, FLAIR])
     assert np.array_equal(scan.pixels[..., POST], scan.pixels[:, ::-1, :, FLAIR])
-    assert scan.warnings == ("1 NIfTI files whose names tell none of the three sequences were left aside",)
+    assert scan.warnings == ("1 NIfTI files are ignored: their names match none of the three sequences",)
 
 
 def test_missing_or_misaligned_sequence_is_replaced_by_flair(tmp_path):
@@ -117,7 +117,7 @@ def test_missing_or_misaligned_sequence_is_replaced_by_flair(tmp_path):
     assert np.array_equal(scan.pixels[..., POST], scan.pixels[..., FLAIR])
     nifti(tmp_path / "t1ce.nii", PHANTOM[::-1])
     scan = read(tmp_path)
-    assert scan.warnings == ("FLAIR stands in for the pre-contrast T1",)
+    assert scan.warnings == ("FLAIR is used in place of the pre-contrast T1",)
     assert not np.array_equal(scan.pixels[..., POST], scan.pixels[..., FLAIR])
     assert np.array_equal(scan.pixels[..., PRE], scan.pixels[..., FLAIR])
 

@@ -9,8 +9,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from brainmri.io.images import ACCEPTED, read_bytes
 from brainmri.io.pixels import FLAIR
-from brainmri.io.reading import ACCEPTED, UnreadableImage, read_bytes, read_slice, read_study
+from brainmri.io.reading import UnreadableImage, read_slice, read_study
 
 GREY = (np.arange(64 * 48).reshape(64, 48) % 251).astype(np.uint8)
 RGB = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=2)

@@ -123,7 +123,7 @@ def test_slices_stacks_and_arrays_have_no_sequences(tmp_path):
     for source in (tmp_path / "case", tmp_path / "stack.tif", np.zeros((2, 32, 32), np.uint8)):
         assert list_sequences(source) == ()
         assert read(source).sequences == (None, None, None)
-        assert "only volumes of NIfTI and series of DICOM files can be assigned" in refused(source, {FLAIR: 0})
+        assert "assign NIfTI volumes or DICOM series" in refused(source, {FLAIR: 0})
 
 
 def test_single_volume_is_listed_as_flair(tmp_path):
@@ -157,7 +157,7 @@ def test_nifti_files_of_any_name_are_read_as_assigned(tmp_path):
 def test_unassigned_channels_show_flair(tmp_path):
     folder = three_files(tmp_path / "case")
     scan = read_study(folder, {FLAIR: 0, PRE: None, POST: 2})
-    assert scan.warnings == ("FLAIR stands in for the pre-contrast T1",)
+    assert scan.warnings == ("FLAIR is used in place of the pre-contrast T1",)
     assert scan.sequences == (None, "flair.nii.gz", "t1ce.nii.gz")
     assert np.array_equal(scan.pixels[..., PRE], scan.pixels[..., FLAIR])
     scan = read_study(folder, {FLAIR: 2})  # a T1, but assignments are trusted
@@ -227,7 +227,7 @@ def test_assignment_can_skip_a_damaged_flair_series(tmp_path):
         ({}, "nothing was assigned to the FLAIR"),
         ({FLAIR: None, PRE: 0}, "nothing was assigned to the FLAIR"),
         ({FLAIR: 1, PRE: 1}, "the same was assigned to the pre-contrast T1 and the FLAIR"),
-        ({FLAIR: 3}, "3 was assigned to the FLAIR; 0 to 2 are there"),
+        ({FLAIR: 3}, "3 was assigned to the FLAIR; choose 0 to 2"),
         ({FLAIR: 1, POST: -1}, "-1 was assigned to the post-contrast T1"),
         ({FLAIR: "flair"}, "'flair' was assigned to the FLAIR"),
         ({FLAIR: 1, 3: 0}, "channel 3 was assigned; the channels are 0 (pre-contrast T1), 1 (FLAIR), 2 (post-contrast T1)"),

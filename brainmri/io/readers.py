@@ -1,0 +1,47 @@
+"""The contract of a reader: one class for each format of a study. `brainmri.io.reading.READERS` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from brainmri.io.files import StudyFile
+from brainmri.io.scan import Scan
+from brainmri.io.sequences import Candidate
+
+
+class Reader(Protocol):
+    """Reads the files of one study in one format.
+
+    Attributes:
+        format: its name, for messages.
+        preview: whether files of this format beside those of another one are previews, which are ignored.
+    """
+
+    format: str
+    preview: bool
+
+    def sniff(self, file: StudyFile) -> bool:
+        """Whether a file has this format, by its first bytes or its name."""
+        ...
+
+    def list_sequences(self, files: list[StudyFile], name: str) -> tuple[Candidate, ...]:
+        """What in the files may be read as which sequence, from headers only; empty where channels are colours.
+
+        Raises:
+            UnreadableImage: when a header is damaged or outside the limits.
+        """
+        ...
+
+    def read(self, files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None) -> Scan:
+        """The files as a scan with pixels (S, H, W, 3).
+
+        Args:
+            name: the study's, for messages.
+            assign: by channel (0 pre-contrast T1, 1 FLAIR, 2 post-contrast T1) an index into `list_sequences`, instead of the
+                automatic choice.
+
+        Raises:
+            UnreadableImage: when the files are damaged, outside the limits, or cannot be read as assigned.
+        """
+        ...

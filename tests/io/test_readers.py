@@ -1,0 +1,59 @@
+"""A new input format is one class and one entry in `READERS`."""
+
+import numpy as np
+import pytest
+
+from brainmri.io import reading
+from brainmri.io.limits import UnreadableImage
+from brainmri.io.pixels import FLAIR
+from brainmri.io.reading import list_sequences, read_study
+from brainmri.io.sequences import Candidate
+from brainmri.io.stack import compose
+
+
+class NumpyReader:
+    """Volumes (S, H, W) as NumPy files."""
+
+    format = "NumPy"
+    preview = False
+
+    def sniff(self, file):
+        return file.name.suffix == ".npy"
+
+    def list_sequences(self, files, name):
+        return tuple(Candidate(label=file.name.name, channel=FLAIR) for file in files)
+
+    def read(self, files, name, assign=None):
+        with files[0].open() as handle:
+            volume = np.load(handle, allow_pickle=False)
+        return compose({FLAIR: volume}, None, name=name, sha256=files[0].digest(), warnings=[])
+
+
+@pytest.fixture
+def volume(tmp_path, monkeypatch):
+    """A registered NumPy reader, and a file for it."""
+    monkeypatch.setattr(reading, "READERS", [*reading.READERS, NumpyReader()])
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 40, 48), dtype=np.uint8)
+    np.save(tmp_path / "head.npy", pixels)
+    return tmp_path / "head.npy", pixels
+
+
+def test_a_registered_format_is_listed_and_read(volume):
+    path, pixels = volume
+    (candidate,) = list_sequences(path)
+    assert (candidate.label, candidate.channel) == ("head.npy", FLAIR)
+    scan = read_study(path)
+    np.testing.assert_allclose(scan.pixels[..., FLAIR] * 255, pixels, atol=1e-4)
+
+
+def test_two_formats_together_are_refused(volume):
+    path, _ = volume
+    (path.parent / "head.nii").write_bytes(b"")
+    with pytest.raises(UnreadableImage, match="got NIfTI and NumPy files together"):
+        read_study(path.parent)
+
+
+def test_an_unregistered_format_is_refused(tmp_path):
+    np.save(tmp_path / "head.npy", np.zeros((5, 40, 48), np.uint8))
+    with pytest.raises(UnreadableImage, match="expected slices or a volume, got 1 other files"):
+        read_study(tmp_path / "head.npy")
