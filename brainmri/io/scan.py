@@ -90,7 +90,7 @@ class Geometry:
 
     @property
     def plausible(self) -> bool:
-        """Whether axial slices are of a size that can show a head, so that millimetres may be told."""
+        """Whether axial slices are of a size that can show a head, so that sizes in millimetres are plausible."""
         _, tall, wide = np.multiply(self.axial_shape, self.spacing)
         return bool(EXTENT[0] <= min(tall, wide) and max(tall, wide) <= EXTENT[1])
 
