@@ -197,7 +197,7 @@ def read_images(files: list[StudyFile], name: str) -> Scan:
 
 
 def read_stack(file: StudyFile, name: str) -> Scan:
-    """The slices of a multi-page TIFF; a lone slice is a study of one."""
+    """The slices of a multi-page TIFF; a single slice is a study of one."""
     with file.open() as handle:
         tiff = handle.read(4) in TIFF_MAGIC
     pixels = _decode_tiff(file.read(), name, most=MAX_SLICES) if tiff else None
