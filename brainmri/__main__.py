@@ -110,7 +110,7 @@ def check(options: argparse.Namespace) -> int:
             checks.append(selfcheck.check(model))
     for found in checks:
         print(found.sentence)
-    return 0 if all(found.well for found in checks) else 1
+    return 0 if all(found.passed for found in checks) else 1
 
 
 def bench(options: argparse.Namespace) -> int:

@@ -42,24 +42,28 @@ class Opinion:
 
 
 def compare(models: Mapping[str, LoadedModel], pixels: np.ndarray) -> list[Opinion]:
-    """Ask every model about one slice.
+    """Run every model on one slice.
 
     Args:
-        models: by the name to call them.
+        models: by the name to show.
         pixels: (H, W, 3) in [0, 1].
     """
     opinions = []
     for name, model in models.items():
         segmenter, classifier = split_roles(model)
         began = time.perf_counter()
-        said = predict_slices(segmenter, classifier, pixels[None])
+        predicted = predict_slices(segmenter, classifier, pixels[None])
         rules = rules_of(segmenter and segmenter.entry, classifier and classifier.entry)
+        probability = None
+        if predicted.logits is not None:
+            probability = float(rules.probability(predicted.logits, predicted.evidence, "slice")[0])
+        probability_map = None if predicted.maps is None else predicted.maps[0]
         opinions.append(
             Opinion(
                 name=name,
-                probability=float(rules.probability(said.logits, said.evidence, "slice")[0]) if classifier else None,
-                mask=said.maps[0] > rules.mask_threshold if segmenter else None,
-                probability_map=said.maps[0] if segmenter else None,
+                probability=probability,
+                mask=None if probability_map is None else probability_map > rules.mask_threshold,
+                probability_map=probability_map,
                 seconds=time.perf_counter() - began,
             )
         )
@@ -71,7 +75,7 @@ def disagreement(opinions: list[Opinion]) -> np.ndarray | None:
     masks = [opinion.mask for opinion in opinions if opinion.mask is not None]
     if len(masks) < 2:
         return None
-    share = np.mean(masks, axis=0, dtype=np.float32)
+    share = np.asarray(np.mean(masks, axis=0, dtype=np.float32))
     return 4 * share * (1 - share)
 
 

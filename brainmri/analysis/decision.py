@@ -26,7 +26,7 @@ class Judgement:
         masks: (S, H, W) bool.
         probabilities: (S,) float64, calibrated, of tumour.
         verdicts: for each slice the verdict and its reason.
-        gate: for each slice whether it looks like one at all; None where no gate was asked.
+        ood: the out-of-distribution check of each slice; None without a detector.
     """
 
     maps: np.ndarray
@@ -37,7 +37,7 @@ class Judgement:
 
 
 def outline(maps: np.ndarray, rules: Rules, mode: str) -> tuple[np.ndarray, np.ndarray]:
-    """(S, H, W) probability maps to those that are thresholded, and the masks; small islands are dropped in a "study"."""
+    """(S, H, W) probability maps to the maps that are thresholded, and the masks, in a "study" without small islands."""
     maps = rules.maps(maps, mode)
     masks = maps > rules.mask_threshold
     return maps, without_islands(masks) if mode == "study" else masks
@@ -46,18 +46,23 @@ def outline(maps: np.ndarray, rules: Rules, mode: str) -> tuple[np.ndarray, np.n
 def judge(predicted: Prediction, rules: Rules, mode: str) -> Judgement:
     """Apply the rules to a prediction of mask and verdict: of slices one by one ("slice"), or as one "study".
 
-    In a study neighbours are heard where the entry has learned how, and small islands of the mask are dropped. What a gate
-    doubts is for review.
+    In a study, predictions are smoothed across neighbouring slices where the entry's rules say so, and small islands of the mask
+    are dropped. Slices that the out-of-distribution check rejects are for review.
+
+    Raises:
+        ValueError: for a prediction without mask or without verdict.
     """
+    if predicted.maps is None or predicted.logits is None or predicted.grid_share is None:
+        raise ValueError("expected a prediction of mask and verdict, got one without; run a segmenter and a classifier")
     maps, masks = outline(predicted.maps, rules, mode)
     probabilities = rules.probability(predicted.logits, predicted.evidence, mode)
     areas = masks.sum(axis=(1, 2)) * predicted.grid_share
-    answers = predicted.ood or [None] * len(masks)
+    checks: list[OodResult | None] = [*predicted.ood] if predicted.ood else [None] * len(masks)
     verdicts = [
-        (REVIEW, answer.reason) if answer and answer.reason else decide(float(p), float(area), rules.band(mode))
-        for answer, p, area in zip(answers, probabilities, areas, strict=True)
+        (REVIEW, check.reason) if check and check.reason else decide(float(p), float(area), rules.band(mode))
+        for check, p, area in zip(checks, probabilities, areas, strict=True)
     ]
-    return Judgement(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts, ood=answers)
+    return Judgement(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts, ood=checks)
 
 
 def decide(probability: float, area_on_grid: float, review: tuple[float, float]) -> tuple[str, str]:
@@ -66,7 +71,7 @@ def decide(probability: float, area_on_grid: float, review: tuple[float, float])
     Args:
         probability: calibrated, in [0, 1].
         area_on_grid: mask pixels, counted on the network's grid so that the upload's resolution does not matter.
-        review: [low, high] band of probability, chosen on validation patients, in which nobody should rely on either.
+        review: [low, high] band of probability, chosen on validation patients, that is too uncertain to decide.
 
     Returns:
         The verdict and its reason.
@@ -90,16 +95,15 @@ def decide_study(
 ) -> tuple[str, str, tuple[int, ...]]:
     """Join the verdicts of a study's slices, in order along the head, to one.
 
-    A tumour runs through neighbouring slices, so one slice alone is not believed: called tumour it asks for review, merely
-    doubtful it does not count. Nor does a slice that is no axial brain MR slice; a study most of whose slices are none is for
-    review.
+    A tumour extends over neighbouring slices. A single slice called tumour therefore makes the study "review", and a single
+    undecided slice does not count. Out-of-distribution slices do not count either; a study with a majority of them is for review.
 
     Args:
-        questioned: the slices, from 0, that do not look like axial brain MR slices.
-        analysed: how many slices there was anything to see in; all of them when None.
+        out_of_distribution: the slices, from 0, that do not look like axial brain MR slices.
+        analysed: the number of slices with a head; all of them when None.
 
     Returns:
-        The verdict, its reason, and the slices, from 0, that carry it.
+        The verdict, its reason, and the slices, from 0, that it rests on.
     """
     if 2 * len(out_of_distribution) > (len(verdicts) if analysed is None else analysed):
         which = f"{len(out_of_distribution)} of {count(len(verdicts), 'slice')}: {ranges(out_of_distribution)}"

@@ -1,4 +1,4 @@
-"""What the verdict looked at: a class-activation map beside the mask, and whether the two point to the same place."""
+"""Evidence map: a class-activation map of the verdict, and whether its maximum lies in the mask."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from brainmri.zoo.registry import LoadedModel
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explanation:
-    """Where in a slice the classifier finds what speaks for a tumour.
+    """Where in a slice the classifier finds evidence for a tumour.
 
     Attributes:
-        saliency: (H, W) float32 in [0, 1] on the slice's own grid, relative to its strongest place; 0 where nothing does.
-        agrees: whether the strongest place lies in the outline or within a cell of the map beside it; None without either.
+        saliency: (H, W) float32 in [0, 1] on the slice's own grid, relative to its maximum; 0 where there is no evidence.
+        agrees: whether the maximum lies in the mask or within a cell of the map beside it; None without evidence or mask.
         sentence: the same in words.
     """
 
@@ -31,33 +31,31 @@ def explain(classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray) -> Ex
 
     Args:
         pixels: (H, W, 3) in [0, 1].
-        mask: (H, W) bool, what the segmenter outlined.
+        mask: (H, W) bool, from the segmenter.
     """
     saliency, cell = class_activation(classifier, pixels)
     if not saliency.any():
-        return Explanation(saliency=saliency, agrees=None, sentence="Nothing in the slice speaks for a tumour to the classifier.")
+        return Explanation(saliency=saliency, agrees=None, sentence="The classifier finds no evidence for a tumour.")
     if not mask.any():
         return Explanation(
-            saliency=saliency, agrees=None, sentence="The map shows what speaks most for a tumour; none is outlined."
+            saliency=saliency, agrees=None, sentence="The map shows the evidence for a tumour; no tumour is outlined."
         )
     from scipy.ndimage import distance_transform_edt
 
     row, column = np.unravel_index(saliency.argmax(), saliency.shape)
-    agrees = bool(distance_transform_edt(~mask)[row, column] <= cell)
-    where = "in the outline" if agrees else "outside the outline; look at both places"
-    return Explanation(
-        saliency=saliency, agrees=agrees, sentence=f"What speaks most for a tumour to the classifier lies {where}."
-    )
+    agrees = bool(np.asarray(distance_transform_edt(~mask))[row, column] <= cell)
+    where = "inside the outline" if agrees else "outside the outline; check both places"
+    return Explanation(saliency=saliency, agrees=agrees, sentence=f"The strongest evidence for a tumour lies {where}.")
 
 
 def class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.ndarray, float]:
-    """LayerCAM (Jiang et al. 2021) of the tumour output: each feature of the maps weighed by its own positive gradient.
+    """LayerCAM (Jiang et al. 2021) of the tumour output: each feature weighted by its positive gradient.
 
     Args:
         pixels: (H, W, 3) in [0, 1].
 
     Returns:
-        (H, W) float32 in [0, 1], relative to its strongest place; and the side of one of its cells in pixels of the slice.
+        (H, W) float32 in [0, 1], relative to its maximum; and the side of one of its cells in pixels of the slice.
     """
     entry = classifier.entry
     placed, placement = entry.preprocess(pixels)

@@ -27,7 +27,7 @@ class Finding:
         area_px: pixels in `mask`.
         area_mm2: the same in square millimetres; None where the pixels' size is not known.
         warnings: what the reader assumed and the user should know.
-        gate: whether the slice looks like an axial brain MR slice; None where no gate was asked.
+        ood: the out-of-distribution check; None without a detector.
         provenance: input SHA-256, model names and weight SHA-256, thresholds, versions, device.
     """
 
@@ -104,12 +104,15 @@ class Study:
 
     @property
     def volume_mm3(self) -> float | None:
-        """Of everything in the mask; None where the voxels' size is not known."""
-        return float(self.mask.sum() * self.geometry.voxel_volume) if self.measured else None
+        """Of the whole mask; None where the voxel size is unknown."""
+        if self.geometry is None or not self.geometry.plausible:
+            return None
+        return float(self.mask.sum() * self.geometry.voxel_volume)
 
     def record(self) -> dict:
         """The study without its arrays, ready for JSON; slices counted from 1, as people do."""
         volume, length = self.volume_mm3, "mm" if self.measured else "px"
+        spacing = self.geometry.spacing if self.geometry and self.geometry.plausible else None
         return {
             "verdict": self.verdict,
             "reason": self.reason,
@@ -118,7 +121,7 @@ class Study:
             "slices": len(self.findings),
             "height": int(self.mask.shape[1]),
             "width": int(self.mask.shape[2]),
-            "voxel_spacing_mm": [round(side, 4) for side in self.geometry.spacing] if self.measured else None,
+            "voxel_spacing_mm": [round(side, 4) for side in spacing] if spacing else None,
             "lesion_voxels": int(self.mask.sum()),
             "lesion_volume_mm3": None if volume is None else round(volume, 1),
             "lesion_volume_ml": None if volume is None else round(volume / 1000, 3),

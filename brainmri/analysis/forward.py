@@ -25,14 +25,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """What networks say of slices, in order along the head, before any rule; None for what no network was asked.
+    """The output of networks for slices, in order along the head, before any rule; None for a task without a network.
 
     Attributes:
         maps: (S, H, W) float32 in [0, 1], on the slices' own grid.
         grid_share: (S,) pixels of the network's grid for one of the slice's own.
         evidence: (S,) float64, `calibration.evidence` of the maps.
         logits: (S,) float64, of the verdict, tumour against no tumour.
-        gate: for each slice whether it looks like one at all.
+        ood: the out-of-distribution check of each slice.
     """
 
     maps: np.ndarray | None = None
@@ -57,14 +57,14 @@ def predict_slices(
     progress: Progress | None = None,
     ood_model: LoadedModel | None = None,
 ) -> Prediction:
-    """What a segmenter, a classifier or both say of slices.
+    """Run a segmenter, a classifier or both on slices.
 
     Args:
         slices: (S, H, W, 3) in [0, 1], in order along the head.
         spacing: between their rows and between their columns, in a common unit.
         normalise_over: "slice" or "volume" instead of the entries' own, to measure what the choice costs.
         progress: called with the slices done and their number after each batch of the first network.
-        gatekeeper: whose gate, where it has one, is asked about the slices too.
+        ood_model: its out-of-distribution detector, if it has one, checks the slices too.
     """
     done: dict[int, tuple] = {}
     for model in (segmenter, classifier):
@@ -121,36 +121,37 @@ def encoder_features(model: LoadedModel, images: Tensor, feature_spec: ood.Featu
 def run_model(
     model: LoadedModel, images: Tensor, progress: Progress | None = None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """What a network says of normalised slices, averaged with what it says of their mirror images where its entry asks for it.
+    """Run a network on normalised slices; where its entry says so, average with the output for the mirrored slices.
 
     Args:
         images: (S, 3, h, w), normalised, on the network's device.
-        progress: called with the slices done and their number after each batch; on a GPU, once the batch stands in line.
+        progress: called with the slices done and their number after each batch; on a GPU, once the batch is queued.
 
     Returns:
-        Mask probabilities (S, 1, h, w), or None; verdict logits (S,), tumour against no tumour, or None; where the entry has a
-        gate, what that looks at (S, D), of the slices as they are, or None. On the network's device, which may still be at it:
-        waiting for each batch would leave a GPU idle.
+        Mask probabilities (S, 1, h, w), or None; verdict logits (S,), tumour against no tumour, or None; where the entry has an
+        out-of-distribution detector, its features (S, D) of the slices as they are, or None. All on the network's device, where
+        they may still be computed: waiting for each batch would leave a GPU idle.
     """
     entry = model.entry
     maps, verdicts, features = [], [], []
     done = 0
     for image in _batches(model, images):
         views = torch.cat([image, image.flip(-1)]) if entry.flips else image
-        said = model.backend(views)
-        if said.features is not None:
-            features.append(said.features[: len(image)])
-        if said.mask is not None:
-            probability = said.mask.sigmoid()
+        output = model.backend(views)
+        if output.features is not None:
+            features.append(output.features[: len(image)])
+        if output.mask is not None:
+            probability = output.mask.sigmoid()
             if entry.flips:
                 straight, mirrored = probability.chunk(2)
                 probability = (straight + mirrored.flip(-1)) / 2
             maps.append(probability)
-        if said.verdict is not None:
+        if output.verdict is not None:
             # the mean of the logits, not of probabilities, so that one temperature calibrates both views
-            mean = torch.stack(said.verdict.chunk(2)).mean(0) if entry.flips else said.verdict
+            mean = torch.stack(output.verdict.chunk(2)).mean(0) if entry.flips else output.verdict
             verdicts.append(mean)
         done += len(image)
         if progress:
             progress(done, len(images))
-    return tuple(torch.cat(parts) if parts else None for parts in (maps, verdicts, features))
+    mask, verdict, feature = (torch.cat(parts) if parts else None for parts in (maps, verdicts, features))
+    return mask, verdict, feature

@@ -18,7 +18,7 @@ BEYOND = 0.05
 
 
 class Part(NamedTuple):
-    """What hangs together within one slice of a mask, by edges or corners.
+    """A connected component of a mask within one slice; edges and corners connect.
 
     Attributes:
         plane: the slice, from 0.
@@ -37,13 +37,13 @@ class Lesion:
 
     Attributes:
         voxels: how many.
-        volume_mm3: None where the voxels' size is not known.
-        diameter: the largest distance across it within one slice (Feret), in mm; in pixels where their size is not known.
+        volume_mm3: None where the voxel size is unknown.
+        diameter: the largest distance across it within one slice (Feret), in mm; in pixels where the voxel size is unknown.
         widest: the slice, from 0, in which it is that wide.
         slices: its first and last slice, from 0.
         centroid: slice, row and column, from 0.
-        centroid_mm: towards the patient's right, anterior and superior; None where the files do not tell.
-        side: "left" or "right" of the patient's midline, "both" across it; None where the files do not tell.
+        centroid_mm: towards the patient's right, anterior and superior; None where the files have no orientation.
+        side: "left" or "right" of the patient's midline, "both" across it; None where the files have no orientation.
     """
 
     voxels: int
@@ -57,11 +57,12 @@ class Lesion:
 
     def record(self) -> dict:
         """Ready for JSON; slices counted from 1, as people do."""
-        known = self.volume_mm3 is not None
+        volume = self.volume_mm3
+        known = volume is not None
         return {
             "voxels": self.voxels,
-            "volume_mm3": round(self.volume_mm3, 1) if known else None,
-            "volume_ml": round(self.volume_mm3 / 1000, 3) if known else None,
+            "volume_mm3": None if volume is None else round(volume, 1),
+            "volume_ml": None if volume is None else round(volume / 1000, 3),
             "largest_diameter_mm" if known else "largest_diameter_px": round(self.diameter, 1),
             "largest_diameter_slice": self.widest + 1,
             "slices": [self.slices[0] + 1, self.slices[1] + 1],
@@ -75,14 +76,14 @@ def without_islands(mask: np.ndarray) -> np.ndarray:
     """An (S, H, W) bool mask without the islands that are small beside its largest lesion."""
     from skimage.measure import label
 
-    labels = label(mask, connectivity=3)
+    labels = np.asarray(label(mask, connectivity=3))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0  # the background
     return (sizes >= max(1.0, ISLAND * sizes.max()))[labels]
 
 
 def find_parts(mask: np.ndarray, geometry: Geometry | None) -> list[Part]:
-    """What is outlined in each slice of an (S, H, W) bool mask; `geometry` is None where the files do not tell."""
+    """What is outlined in each slice of an (S, H, W) bool mask; `geometry` is None where the files have no orientation."""
     from scipy.ndimage import find_objects
     from skimage.measure import label, regionprops
 
@@ -90,16 +91,20 @@ def find_parts(mask: np.ndarray, geometry: Geometry | None) -> list[Part]:
     boxes = find_objects(mask.view(np.uint8))
     if not boxes:
         return []
-    planes, rows, columns = boxes[0]  # around all of it: most of a head is no lesion
+    planes, rows, columns = boxes[0]  # around all lesions: most of a head is none
     return [
-        Part(number, tuple(int(c) for c in part.coords[0] + (rows.start, columns.start)), float(part.feret_diameter_max))
+        Part(
+            number,
+            (int(part.coords[0][0]) + rows.start, int(part.coords[0][1]) + columns.start),
+            float(part.feret_diameter_max),
+        )
         for number, plane in enumerate(mask[boxes[0]], planes.start)
         for part in regionprops(label(plane, connectivity=2), spacing=spacing)
     ]
 
 
 def diameters(parts: Sequence[Part], slices: int) -> list[float]:
-    """For each of so many slices how wide its widest part is, 0 where there is none."""
+    """For each slice the largest diameter of its parts, 0 where there is none."""
     widest = [0.0] * slices
     for part in parts:
         widest[part.plane] = max(widest[part.plane], part.across)
@@ -107,7 +112,7 @@ def diameters(parts: Sequence[Part], slices: int) -> list[float]:
 
 
 def midline(pixels: np.ndarray) -> float:
-    """The column of the head's midline in (S, H, W, 3) pixels, taken for the middle of its outline from above."""
+    """The column of the head's midline in (S, H, W, 3) pixels, which is the middle of its outline from above."""
     _, left, _, wide = head_box(pixels.max(axis=0))
     return left + (wide - 1) / 2
 
@@ -118,13 +123,13 @@ def find_lesions(mask: np.ndarray, parts: Sequence[Part], geometry: Geometry | N
     Args:
         mask: (S, H, W) bool, axial, the patient's right on the image's left.
         parts: `find_parts` of this mask.
-        geometry: where the slices lie in the patient; None where the files do not tell.
+        geometry: where the slices lie in the patient; None where the files have no orientation.
         middle: the column of the head's midline.
     """
     from skimage.measure import label, regionprops
 
-    measured = geometry is not None and geometry.plausible
-    labels = label(mask, connectivity=3)
+    measured = geometry if geometry is not None and geometry.plausible else None
+    labels = np.asarray(label(mask, connectivity=3))
     rising = sorted(reversed(parts), key=lambda part: part.across)  # the last of a lesion is its widest, of several the first
     widest = {int(labels[part.plane, *part.pixel]): part for part in rising}
     lesions = []
@@ -134,16 +139,17 @@ def find_lesions(mask: np.ndarray, parts: Sequence[Part], geometry: Geometry | N
         columns = region.coords[:, 2]
         right = float((columns < middle).mean())
         side = "right" if right > 1 - BEYOND else "left" if right < BEYOND else "both"
-        centroid = tuple(float(c) for c in region.coords.mean(axis=0))
+        plane, row, column = (float(c) for c in region.coords.mean(axis=0))
+        centroid = (plane, row, column)
         lesions.append(
             Lesion(
                 voxels=int(region.num_pixels),
-                volume_mm3=float(region.num_pixels * geometry.voxel_volume) if measured else None,
+                volume_mm3=float(region.num_pixels * measured.voxel_volume) if measured else None,
                 diameter=part.across,
                 widest=part.plane,
                 slices=(int(first), int(last)),
                 centroid=centroid,
-                centroid_mm=geometry.to_mm(centroid) if measured and geometry.oriented else None,
+                centroid_mm=measured.to_mm(centroid) if measured and measured.oriented else None,
                 side=side if geometry is not None and geometry.oriented else None,
             )
         )

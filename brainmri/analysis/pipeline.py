@@ -1,4 +1,4 @@
-"""Image in, `Finding` or `Study` out."""
+"""From an image or a study to a `Finding` or a `Study`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Pipeline:
             head, else the zoo's default.
         device: "auto", "cpu", "cuda", "mps" and so on.
         mask_threshold: on the probability map, in (0, 1); the segmenter's own when None.
-        gatekeeper: the entry whose gate is asked whether a slice is an axial brain MR slice at all (`brainmri.zoo.ood`), where
-            segmenter and classifier have none; the zoo's default when None.
+        ood_model: the model whose out-of-distribution detector (`brainmri.zoo.ood`) checks the slices, where segmenter and
+            classifier have none; the zoo's default when None.
 
     Raises:
-        ValueError: for an unknown name, an entry without the task asked of it, a device that is not there, or a
+        ValueError: for an unknown name, an entry without the task, a device that is not available, or a
             threshold outside (0, 1).
     """
 
@@ -55,7 +55,7 @@ class Pipeline:
         self.classifier = _model(classifier, "classification", device)
         threshold = None if mask_threshold is None else float(mask_threshold)
         if threshold is not None and not 0 < threshold < 1:
-            raise ValueError(f"a mask threshold of {threshold} came; it lies between 0 and 1, both excluded")
+            raise ValueError(f"expected a mask threshold between 0 and 1, both excluded, got {threshold}")
         own = [model for model in (self.segmenter, self.classifier) if model.ood]
         self.ood_model = own[0] if own else ood_model or load(DEFAULT, device=str(self.segmenter.device))
         self.rules = rules_of(self.segmenter.entry, self.classifier.entry, threshold)
@@ -66,21 +66,21 @@ class Pipeline:
         return self.rules.mask_threshold
 
     def __call__(self, source: str | Path | Image.Image | np.ndarray | Scan) -> Finding:
-        """One slice: a path, a PIL image, an array (H, W[, 3 or 4]) or a `Scan` read already.
+        """One slice: a path, a PIL image, an array (H, W[, 3 or 4]) or a `Scan`.
 
         Raises:
             FileNotFoundError: when the path is not a file.
-            brainmri.io.reading.UnreadableImage: when the input is refused, with a message that says why.
+            brainmri.io.reading.UnreadableImage: when the input cannot be read.
         """
         scan = source if isinstance(source, Scan) else read_slice(source)
         if scan.pixels.ndim != 3:
-            raise ValueError(f"pixels of shape {scan.pixels.shape} came; one slice is (H, W, 3); use study() for a stack")
+            raise ValueError(f"expected one slice (H, W, 3), got pixels of shape {scan.pixels.shape}; use study() for a stack")
         predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[None], ood_model=self.ood_model)
         judged = judge(predicted, self.rules, "slice")
         return self._finding(judged, 0, scan.warnings, self.provenance(scan), None)
 
     def study(self, source: str | Path | Sequence[str | Path] | np.ndarray | Scan, progress: Progress | None = None) -> Study:
-        """A study: whatever `read_study` reads (a path, a list of them, an array (S, H, W[, 3])), or a `Scan` read already.
+        """A study: whatever `read_study` reads (a path, a list of them, an array (S, H, W[, 3])), or a `Scan`.
 
         Slices without a head in them are not analysed.
 
@@ -88,18 +88,18 @@ class Pipeline:
             progress: called with the slices done and their number after each batch.
 
         Raises:
-            FileNotFoundError: when nothing is there.
-            brainmri.io.reading.UnreadableImage: when the input is refused, with a message that says why.
+            FileNotFoundError: when the path does not exist.
+            brainmri.io.reading.UnreadableImage: when the input cannot be read.
         """
         scan = source if isinstance(source, Scan) else read_study(source)
         geometry, warnings = scan.geometry, scan.warnings
         spacing = geometry.spacing[1:] if geometry else (1.0, 1.0)
         measured = geometry is not None and geometry.plausible
         if geometry and not measured:
-            warnings += ("the voxels' size cannot be right for a head; volumes are told in voxels and distances in pixels",)
+            warnings += ("the voxel size cannot be that of a head; volumes are given in voxels and distances in pixels",)
         shown = with_head(scan.pixels)
         numbers = np.flatnonzero(shown)
-        in_a_row = numbers[-1] - numbers[0] < len(numbers)  # then they are looked at where they lie; copies take their time
+        in_a_row = numbers[-1] - numbers[0] < len(numbers)  # then a view does; copies take time
         chosen = slice(numbers[0], numbers[-1] + 1) if in_a_row else numbers
         predicted = predict_slices(
             self.segmenter, self.classifier, scan.pixels[chosen], spacing, progress=progress, ood_model=self.ood_model
@@ -123,7 +123,7 @@ class Pipeline:
         )
         if out_of_distribution:
             warnings += (
-                f"not counted, for not looking like axial brain MR slices: {ranges(out_of_distribution)}; {ood.WARNING}",
+                f"not counted, since they do not look like axial brain MR slices: {ranges(out_of_distribution)}; {ood.WARNING}",
             )
         return Study(
             verdict=verdict,
@@ -143,10 +143,10 @@ class Pipeline:
     def _finding(
         self, judged: Judgement, number: int, warnings: tuple[str, ...], provenance: dict, pixel: float | None
     ) -> Finding:
-        """One slice of a judgement; `pixel` is its size in square millimetres where that is known."""
+        """The finding of one slice; `pixel` is the pixel area in square millimetres where it is known."""
         verdict, reason = judged.verdicts[number]
-        answer = judged.ood[number]
-        if answer and answer.reason:
+        check = judged.ood[number]
+        if check and check.reason:
             warnings = (*warnings, ood.WARNING)
         area = int(judged.masks[number].sum())
         return Finding(
@@ -157,13 +157,13 @@ class Pipeline:
             probability_map=judged.maps[number],
             area_px=area,
             area_mm2=None if pixel is None else area * pixel,
-            ood=answer,
+            ood=check,
             warnings=warnings,
             provenance=provenance,
         )
 
     def provenance(self, scan: Scan) -> dict:
-        """What a finding on the scan would be made of."""
+        """Input, models, thresholds, calibration and versions behind a finding on the scan."""
         ood_config = self.ood_model.entry.ood
         return {
             "input": {"sha256": scan.sha256},
@@ -192,7 +192,7 @@ def _model(chosen: str | LoadedModel, task: str, device: str) -> LoadedModel:
 
 
 def _mode(scan: Scan) -> str:
-    """Whether there are neighbours to hear: "study", or "slice" for a lone one."""
+    """ "study" where slices have neighbours, else "slice"."""
     return "study" if scan.pixels.ndim == 4 and len(scan.pixels) > 1 else "slice"
 
 

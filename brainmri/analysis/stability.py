@@ -1,4 +1,4 @@
-"""How much a mask depends on what should not matter: mirrored, shifted, brighter, darker, another threshold."""
+"""Stability of a mask under changes that should not matter: mirroring, shifts, brightness, threshold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from brainmri.zoo.registry import LoadedModel
 
 SHIFT = 0.03  # of each side
 GAMMAS = (0.8, 1.25)
-THRESHOLDS = (-0.2, -0.1, 0.0, 0.1, 0.2)  # beside the one in use
+THRESHOLDS = (-0.2, -0.1, 0.0, 0.1, 0.2)  # added to the one in use
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -19,10 +19,10 @@ class Stability:
     """The mask of one slice under small changes.
 
     Attributes:
-        share: (H, W) float32 in [0, 1], how often each pixel was outlined.
+        share: (H, W) float32 in [0, 1], the share of runs in which each pixel is outlined.
         area: median area in pixels.
         interval: 5th and 95th percentile of the area in pixels.
-        runs: how many masks that is.
+        runs: number of masks.
         sentence: the same in words.
     """
 
@@ -34,7 +34,7 @@ class Stability:
 
 
 def stability(segmenter: LoadedModel, pixels: np.ndarray, threshold: float) -> Stability:
-    """Outline a slice again under changes that should not matter.
+    """Segment a slice again under small changes.
 
     Args:
         pixels: (H, W, 3) in [0, 1].
@@ -45,6 +45,8 @@ def stability(segmenter: LoadedModel, pixels: np.ndarray, threshold: float) -> S
     shifts = [(0, 0), (down, 0), (-down, 0), (0, right), (0, -right)]
     changed = [_shifted(pixels, *shift) for shift in shifts] + [pixels[:, ::-1]] + [pixels**gamma for gamma in GAMMAS]
     maps = predict_slices(segmenter, None, np.stack(changed)).maps
+    if maps is None:
+        raise ValueError(f"expected a segmenter, got {segmenter.entry.name}, which gives no mask")
     back = [_shifted(m, -y, -x) for m, (y, x) in zip(maps, shifts, strict=False)] + [maps[5][:, ::-1], *maps[6:]]
     levels = np.clip(threshold + np.array(THRESHOLDS), 0.02, 0.98)
     masks = np.stack(back)[:, None] > levels[:, None, None].astype(np.float32)  # (changes, thresholds, H, W)
@@ -61,19 +63,19 @@ def stability(segmenter: LoadedModel, pixels: np.ndarray, threshold: float) -> S
 
 
 def _sentence(areas: np.ndarray, median: float, low: float, high: float) -> str:
-    tried = f"{len(areas)} small changes of picture and threshold"
-    found = float((areas > 0).mean())
-    if not found:
-        return f"Nothing is outlined under any of {tried}."
-    if median == 0 or found < 0.9:
-        return f"Not stable: something is outlined under {100 * found:.0f}% of {tried}."
+    changes = "small changes of image and threshold"
+    outlined = int((areas > 0).sum())
+    if not outlined:
+        return f"Stable: none of {len(areas)} {changes} produced an outline."
+    if median == 0 or outlined < 0.9 * len(areas):
+        return f"Unstable: {outlined} of {len(areas)} {changes} produced an outline."
     spread = 100 * max(high - median, median - low) / median
-    words = "Stable" if spread <= 10 else "Fairly stable" if spread <= 25 else "Not stable"
-    return f"{words}: the outlined area stays within ±{spread:.0f}% under {tried} ({low:,.0f} to {high:,.0f} pixels)."
+    word = "Stable" if spread <= 10 else "Fairly stable" if spread <= 25 else "Unstable"
+    return f"{word}: the area stays within ±{spread:.0f}% under {len(areas)} {changes} ({low:,.0f} to {high:,.0f} pixels)."
 
 
 def _shifted(array: np.ndarray, down: int, right: int) -> np.ndarray:
-    """An (H, W, ...) array moved, black where nothing comes in."""
+    """A shifted (H, W, ...) array, black at the edges that are uncovered."""
     moved = np.zeros_like(array)
     height, width = array.shape[:2]
     moved[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)] = array[

@@ -1,16 +1,13 @@
-"""DICOM MR images to scans: which series is read, its slices in order, their pixels and where they lie.
+"""DICOM MR images to scans: the choice of series, the order of slices, pixels and geometry.
 
-Of the data set only the elements named in `_ELEMENTS` are kept, so names, dates and numbers of patients never enter the program;
-series are told apart by their UIDs, which stay within it. pydicom's own messages quote values, so they are silenced, and
-its exceptions are not chained to a refusal. `quiet`, `group` and `place` serve the room that writes DICOM, too.
+Only the elements in `_ELEMENTS` are kept, so names, dates and numbers of patients never enter the program; the UIDs that
+distinguish series never leave it. pydicom's messages quote values, so they are silenced, and its exceptions are not chained to an
+`UnreadableImage`. `functional_group` and `frame_geometry` are also used for writing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import threading
-import warnings as python_warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brainmri.io import dicom_codecs
+from brainmri.io.dicom_log import quiet
 from brainmri.io.files import StudyFile, digest
 from brainmri.io.limits import MAX_STUDY_BYTES, UnreadableImage, check_extent, refuse_study
 from brainmri.io.pixels import FLAIR, MAX_SIDE
@@ -46,11 +44,8 @@ _HARMLESS = set(
     "tse fse se gre ge ir stir fs fat sat fatsat ax axial tra transverse sag sagittal cor coronal obl oblique iso 2d 3d p2 "
     "brain head localizer loc scout survey and of sub".split()
 )
-# the two-letter modalities of the standard's vocabulary; no other word of a header is told as one
+# the standard's two-letter modalities; no other word of a header is shown as a modality
 _MODALITIES = set("AR AU BI CR CT DG DX EC EM ES GM HC IO KO LS MG NM OP OT PR PT PX RF RG SC SM SR TG US XA XC".split())
-
-
-_silence = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +124,11 @@ def read_dicom(files: list[StudyFile], assign: Mapping[int, int | None] | None =
 
     Args:
         files: DICOM files of any number of series, in any order, single or multi-frame; other objects are ignored.
-        assign: by channel, an index into `list_series`, instead of what the descriptions tell.
+        assign: by channel, an index into `list_series`, instead of the choice by description.
 
     Raises:
-        UnreadableImage: when no series can be told to be FLAIR, a sequence was assigned a series that lies on another grid
-            than the FLAIR, or slices are damaged, doubled or outside the limits.
+        UnreadableImage: when no series can be chosen as FLAIR, an assigned series lies on another grid than the FLAIR, or slices
+            are damaged, duplicated or outside the limits.
     """
     with _guarded():
         return _read(files, assign)
@@ -153,7 +148,7 @@ def study_uid(file: StudyFile) -> str:
 
 @contextlib.contextmanager
 def _guarded() -> Iterator[None]:
-    """Every failure is a refusal that quotes nothing of a header."""
+    """Every failure becomes an `UnreadableImage` without any value of a header."""
     try:
         with quiet():
             yield
@@ -161,22 +156,6 @@ def _guarded() -> Iterator[None]:
         raise
     except Exception as error:  # a broken file fails in many ways, all of them the file's fault
         raise refuse_study(NAME, f"got a damaged or unsupported DICOM file ({type(error).__name__})") from None
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Neither warnings nor log from pydicom and highdicom, one file at a time: both switches are the whole process's."""
-    logs = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
-    levels = [log.level for log in logs]
-    with _silence, python_warnings.catch_warnings():
-        python_warnings.simplefilter("ignore")
-        for log in logs:
-            log.setLevel(logging.CRITICAL + 1)  # inherited by their modules' loggers, as `disabled` would not be
-        try:
-            yield
-        finally:
-            for log, level in zip(logs, levels, strict=True):
-                log.setLevel(level)
 
 
 def _read(files: list[StudyFile], assign: Mapping[int, int | None] | None) -> Scan:
@@ -265,7 +244,7 @@ def _choose(series: list[_Series]) -> Choice:
 
 
 def _is_axial(series: _Series) -> bool:
-    _, orientation, _ = place(series.images[0][1], 0)
+    _, orientation, _ = frame_geometry(series.images[0][1], 0)
     return orientation is not None and int(np.abs(np.cross(orientation[:3], orientation[3:])).argmax()) == 2
 
 
@@ -273,7 +252,7 @@ def _frame_count(header: Dataset) -> int:
     return int(header.get("NumberOfFrames") or 1)
 
 
-def group(header: Dataset, index: int, name: str) -> Dataset:
+def functional_group(header: Dataset, index: int, name: str) -> Dataset:
     """Where a frame's elements stand: in its own functional group, in the one all frames share, or in the header itself."""
     for groups, item in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
         sequence = header.get(groups) or []
@@ -282,18 +261,19 @@ def group(header: Dataset, index: int, name: str) -> Dataset:
     return header
 
 
-def place(header: Dataset, index: int) -> tuple[np.ndarray | None, ...]:
-    """A frame's position, orientation and spacing, None where the header does not tell."""
+def frame_geometry(header: Dataset, index: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """A frame's position (3,), orientation (6,) and pixel spacing (2,) in mm, None where the header has none."""
     found = []
     for name, keyword, length in (
         ("PlanePositionSequence", "ImagePositionPatient", 3),
         ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
         ("PixelMeasuresSequence", "PixelSpacing", 2),
     ):
-        value = group(header, index, name).get(keyword)
+        value = functional_group(header, index, name).get(keyword)
         vector = np.array(value if value is not None else [], np.float64)
         found.append(vector if vector.shape == (length,) and np.isfinite(vector).all() else None)
-    return tuple(found)
+    position, orientation, spacing = found
+    return position, orientation, spacing
 
 
 def _stack(series: _Series) -> _Stack:
@@ -304,7 +284,7 @@ def _stack(series: _Series) -> _Stack:
     frames = []
     for file, header in series.images:
         for index in range(_frame_count(header)):
-            position, orientation, spacing = place(header, index)
+            position, orientation, spacing = frame_geometry(header, index)
             frame = _Frame(file=file, header=header, index=index, position=position, orientation=orientation, spacing=spacing)
             frames.append(frame)
     if len({frame.grid for frame in frames}) > 1:
@@ -312,7 +292,7 @@ def _stack(series: _Series) -> _Stack:
     shape = (len(frames), *frames[0].grid[:2])
     if any(v is None for frame in frames for v in (frame.position, frame.orientation, frame.spacing)):
         check_extent(NAME, *shape)
-        note = "the files do not tell where the slices lie; they are taken for axial, from the neck upwards as they are numbered"
+        note = "the files have no slice positions; the slices are read as axial, numbered from the neck upwards"
         return _Stack(frames=_numbered(frames), shape=shape, geometry=None, warnings=[note])
     first = frames[0]
     if any(
@@ -334,7 +314,7 @@ def _stack(series: _Series) -> _Stack:
             )
         step = (frames[-1].position - frames[0].position) / len(gaps)
     else:
-        measures = group(first.header, first.index, "PixelMeasuresSequence")
+        measures = functional_group(first.header, first.index, "PixelMeasuresSequence")
         step = normal * float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1)
     affine = np.eye(4)
     affine[:3] = np.stack([step, along_column * first.spacing[0], along_row * first.spacing[1], frames[0].position], axis=1)
@@ -380,7 +360,7 @@ def _decode(stack: _Stack) -> np.ndarray:
         decoded = dataset.pixel_array.reshape(-1, *stack.shape[1:])
         for number, frame in enumerate(stack.frames):
             if frame.file is file:
-                rescale = group(frame.header, frame.index, "PixelValueTransformationSequence")
+                rescale = functional_group(frame.header, frame.index, "PixelValueTransformationSequence")
                 slope, intercept = float(rescale.get("RescaleSlope", 1)), float(rescale.get("RescaleIntercept", 0))
                 plain &= decoded.dtype == np.uint8 and (slope, intercept) == (1, 0)
                 volume[number] = decoded[frame.index] * np.float32(slope) + np.float32(intercept)

@@ -19,8 +19,8 @@ _START_OF_FRAME = {*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFFCC}  #
 
 
 def register(syntax: str) -> bool:
-    """Make pydicom decode a transfer syntax by `PLUGIN`; False where the syntax is none of the JPEG family. Not thread-safe."""
-    from pydicom.pixels import get_decoder
+    """Make pydicom decode a transfer syntax with `PLUGIN`; False for one outside the JPEG family. Not thread-safe."""
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
 
     if syntax not in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes):
@@ -32,12 +32,12 @@ def register(syntax: str) -> bool:
 
 
 def is_available(uid: str) -> bool:
-    """What pydicom asks a plugin's module; imagecodecs is always installed."""
+    """pydicom calls this of a plugin's module; imagecodecs is always installed."""
     return True
 
 
 def decode(frame: bytes, runner: DecodeRunner) -> bytes:
-    """One grey frame's samples, as wide as the header's Bits Allocated says."""
+    """The samples of one grey frame, with the header's Bits Allocated."""
     import imagecodecs
     from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes
 

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from brainmri.io.limits import MAX_STUDY_BYTES, UnreadableImage, check_ratio, refuse_study
 
@@ -60,7 +60,7 @@ class StudyFile:
     def size(self) -> int:
         return self.path.stat().st_size if self.data is None else len(self.data)
 
-    def open(self) -> BinaryIO:
+    def open(self) -> _Clipped | io.BytesIO:
         return _Clipped(self.path) if self.data is None else io.BytesIO(self.data)
 
     def read(self) -> bytes:
@@ -78,7 +78,7 @@ def digest(files: list[StudyFile]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def reopened(places: Iterable[tuple[Path, str | None]]) -> Iterator[BinaryIO]:
+def reopened(places: Iterable[tuple[Path, str | None]]) -> Iterator[io.BufferedReader | IO[bytes]]:
     """Open files of a study again, one at a time, each by its path and, in a zip, its member name."""
     with contextlib.ExitStack() as stack:
         zips: dict[Path, zipfile.ZipFile] = {}  # a zip's directory is parsed once, however many of its members are read

@@ -64,7 +64,7 @@ def _check_page(page: tifffile.TiffPage, name: str) -> None:
 def _page_pixels(page: tifffile.TiffPage, name: str) -> np.ndarray:
     pixels = page.asarray()
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-        colours = page.colormap  # (3, 256) uint16
+        colours = np.asarray(page.colormap)  # (3, 256) uint16
         pixels = (np.moveaxis(colours, 0, -1)[pixels] >> 8).astype(np.uint8)
     elif page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         pixels = -pixels if pixels.dtype.kind == "f" else ~pixels  # the same for every page of a stack
@@ -77,7 +77,8 @@ def _decode_tiff(data: bytes, name: str, most: int = 1) -> np.ndarray:
     """(S, H, W[, 3 or 4]), a slice a page; more than `most` of them are refused."""
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            pages, first = tiff.pages, tiff.pages[0]
+            pages = [page.aspage() for page in tiff.pages]
+            first = pages[0]
             # ImageJ may keep a whole stack behind one page
             slices = len(pages) if len(pages) > 1 else tiff.series[0].size // first.size
             if slices > most == 1:
@@ -116,8 +117,9 @@ def _decode_image(data: bytes, name: str) -> np.ndarray:
         # the formats are named, so that Pillow's other decoders are never reached by an upload
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
         _check_sides(*image.size, name)
-        if getattr(image, "n_frames", 1) != 1:
-            raise _refuse(name, f"got an animation of {image.n_frames} frames")
+        frames = getattr(image, "n_frames", 1)
+        if frames != 1:
+            raise _refuse(name, f"got an animation of {frames} frames")
         return image_pixels(image, name)
     except UnreadableImage:
         raise

@@ -10,7 +10,7 @@ import gzip
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from brainmri.io.stack import compose, refuse_other_grid, same_grid
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
+    from nibabel.arrayproxy import ArrayProxy
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
@@ -155,7 +156,7 @@ def _choose(volumes: list[_Volume], files: int) -> Choice:
     """The volume of each sequence, by the names of the files."""
     if files == 1:
         if volumes[0].part is None:
-            return choose_single(volumes[0].file.name.name, "the file is named for")
+            return choose_single(volumes[0].file.name.name, "the file is named as")
         return Choice(indices={channel: channel for channel in SEQUENCES})
     named: dict[int, list[int]] = {}
     for index, volume in enumerate(volumes):
@@ -188,7 +189,7 @@ def _is_packed(file: StudyFile) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(file: StudyFile, name: str) -> Iterator[BinaryIO]:
+def _opened(file: StudyFile, name: str) -> Iterator[gzip.GzipFile | BinaryIO]:
     """A file's bytes, unpacked; every failure to read them becomes an `UnreadableImage`."""
     try:
         with file.open() as raw:
@@ -243,8 +244,9 @@ def _load(file: StudyFile, head: _Head, name: str) -> np.ndarray:
             raise refuse_study(name, "the NIfTI file ends too early")
         stream.read(1)  # a packed file that ends here has its checksum compared
         image = head.image_class.from_bytes(data)
-        plain = head.dtype == np.uint8 and (image.dataobj.slope, image.dataobj.inter) == (1, 0)
-        voxels = image.dataobj.get_unscaled() if plain else image.get_fdata(dtype=np.float32)
+        stored = cast("ArrayProxy", image.dataobj)
+        plain = head.dtype == np.uint8 and (stored.slope, stored.inter) == (1, 0)
+        voxels = stored.get_unscaled() if plain else image.get_fdata(dtype=np.float32)
         return voxels.reshape(head.shape, order="F")
 
 

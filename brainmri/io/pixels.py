@@ -38,7 +38,8 @@ def to_unit(image: np.ndarray, value_range: tuple[float, float] | None = None) -
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise ValueError("the image has NaN or infinite pixels; replace them, or export the slice again")
     alpha = None
-    if image.shape[2] == 4:
+    channels = image.shape[2]
+    if channels == 4:
         opaque = np.iinfo(image.dtype).max if image.dtype.kind in "ui" else 1.0
         alpha = np.clip(image[..., 3:].astype(np.float32) / opaque, 0, 1)
         image = image[..., :3]
@@ -52,4 +53,4 @@ def to_unit(image: np.ndarray, value_range: tuple[float, float] | None = None) -
         unit = ((wide / 2 - low / 2) / span).astype(np.float32) if span > 0 else np.zeros(wide.shape, np.float32)
     if alpha is not None:
         unit = unit * alpha
-    return np.repeat(unit, 3, axis=2) if unit.shape[2] == 1 else unit
+    return np.repeat(unit, 3, axis=2) if channels == 1 else unit

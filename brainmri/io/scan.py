@@ -64,24 +64,28 @@ class Geometry:
     @property
     def axes(self) -> tuple[int, int, int]:
         """The stored array's axes along which the scan's slices, rows and columns were taken."""
-        return tuple(int(axis) for axis in np.argsort(self._turn()[:, 0]))
+        slices, rows, columns = (int(axis) for axis in np.argsort(self._turn()[:, 0]))
+        return slices, rows, columns
 
     @property
     def directions(self) -> tuple[int, int, int]:
         """1 where the scan's slices, rows, columns count as the stored array does, -1 where they count from its end."""
         turn = self._turn()
-        return tuple(int(turn[axis, 1]) for axis in self.axes)
+        slices, rows, columns = (int(turn[axis, 1]) for axis in self.axes)
+        return slices, rows, columns
 
     @property
     def axial_shape(self) -> tuple[int, int, int]:
         """S, H, W of the scan's pixels."""
-        return tuple(self.shape[axis] for axis in self.axes)
+        slices, height, width = (self.shape[axis] for axis in self.axes)
+        return slices, height, width
 
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Millimetres between the scan's slices, rows and columns."""
         lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return tuple(float(lengths[axis]) for axis in self.axes)
+        slices, rows, columns = (float(lengths[axis]) for axis in self.axes)
+        return slices, rows, columns
 
     @property
     def voxel_volume(self) -> float:
@@ -99,11 +103,12 @@ class Geometry:
         stored = np.ones(4)
         for axis, direction, position in zip(self.axes, self.directions, index, strict=True):
             stored[axis] = position if direction == 1 else self.shape[axis] - 1 - position
-        return tuple(float(c) for c in (self.affine @ stored)[:3])
+        right, anterior, superior = (float(c) for c in (self.affine @ stored)[:3])
+        return right, anterior, superior
 
     @property
     def tilt(self) -> float:
-        """Degrees by which the axes lie away from the anatomical ones that they are taken for, the largest of the three."""
+        """Degrees by which the axes lie away from the nearest anatomical axes, the largest of the three."""
         cosines = np.abs(self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)).max(axis=0)
         return float(np.degrees(np.arccos(np.clip(cosines, 0, 1)).max()))
 

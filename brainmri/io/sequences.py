@@ -62,12 +62,13 @@ class Choice:
         return tuple(Candidate(label=label, channel=channels.get(index)) for index, label in enumerate(labels))
 
     def labels(self, labels: Sequence[str]) -> tuple[str | None, str | None, str | None]:
-        """What is read as pre-contrast T1, as FLAIR and as post-contrast T1."""
-        return tuple(labels[self.indices[channel]] if channel in self.indices else None for channel in sorted(SEQUENCES))
+        """The labels of pre-contrast T1, FLAIR and post-contrast T1, None for what is not there."""
+        pre, flair, post = (labels[self.indices[channel]] if channel in self.indices else None for channel in (PRE, FLAIR, POST))
+        return pre, flair, post
 
 
 def sequence_of(words: str) -> int | None:
-    """The channel a file name or a series description speaks of, or None where it tells none."""
+    """The channel that a file name or a series description names, or None."""
     words = words.lower()
     if _FLAIR.search(words) and not _T1_FLAIR.search(words):
         return FLAIR
@@ -78,28 +79,30 @@ def sequence_of(words: str) -> int | None:
 
 
 def choose_single(words: str, called: str) -> Choice:
-    """The one candidate there is, taken for FLAIR; first of all the protest where its own words say that it is none.
+    """The only candidate, read as FLAIR, with a warning where its name says that it is another sequence.
 
     Args:
         words: a file name or a series description.
-        called: how the words name it, "the file is named for" or "the series is described as".
+        called: the start of the warning, "the file is named as" or "the series is described as".
     """
     channel = sequence_of(words)
     if channel == FLAIR:
         return Choice(indices={FLAIR: 0})
     if channel is None:
         return Choice(indices={FLAIR: 0}, warnings=(ONE_SEQUENCE,))
-    protest = f"{called} a {SEQUENCES[channel]}, which the networks cannot judge by; send the FLAIR, do not rely on this result"
-    return Choice(indices={FLAIR: 0}, warnings=(protest, ONE_SEQUENCE))
+    warning = (
+        f"{called} {SEQUENCES[channel]}, which the networks cannot analyse alone; do not rely on this result, upload the FLAIR"
+    )
+    return Choice(indices={FLAIR: 0}, warnings=(warning, ONE_SEQUENCE))
 
 
 def check_assignment(assign: Mapping[int, int | None], labels: Sequence[str], name: str) -> Choice:
-    """What the caller chose, checked.
+    """The caller's choice, checked.
 
     Args:
-        assign: by channel, an index into the candidates; a channel that is missing or None is not there.
-        labels: the candidates'.
-        name: the study's, for messages.
+        assign: by channel, an index into the candidates; FLAIR is used for a channel that is missing or None.
+        labels: of the candidates.
+        name: of the study, for messages.
 
     Raises:
         UnreadableImage: without a FLAIR, for an unknown channel or index, or for one candidate as two sequences.
@@ -107,7 +110,7 @@ def check_assignment(assign: Mapping[int, int | None], labels: Sequence[str], na
     if unknown := [channel for channel in assign if channel not in SEQUENCES]:
         known = ", ".join(f"{channel} ({words})" for channel, words in SEQUENCES.items())
         raise UnreadableImage(f"{name}: channel {unknown[0]!r} was assigned; the channels are {known}")
-    indices = {channel: assign[channel] for channel in sorted(assign) if assign[channel] is not None}
+    indices = {channel: index for channel, index in sorted(assign.items()) if index is not None}
     for channel, index in indices.items():
         if not isinstance(index, int) or not 0 <= index < len(labels):
             raise UnreadableImage(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainmri.io.dicom import NAME, group, place, quiet
+from brainmri.io.dicom import NAME, frame_geometry, functional_group
+from brainmri.io.dicom_log import quiet
 from brainmri.io.files import reopened
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.scan import Geometry, Instance
@@ -202,12 +203,17 @@ def _source(header: Dataset, indices: list[int], gap: float) -> Dataset:
         setattr(source, keyword, None)
     if header.get("LossyImageCompression") == "01":
         source.LossyImageCompression = "01"
-    positions = [PlanePositionSequence("PATIENT", place(header, index)[0]) for index in indices]
-    _, along_row_and_column, spacing = place(header, indices[0])
-    orientation = PlaneOrientationSequence("PATIENT", along_row_and_column)
+    found = [frame_geometry(header, index) for index in indices]
+    _, directions, spacing = found[0]
+    if directions is None or spacing is None:
+        raise _refuse("got DICOM files without orientation or pixel spacing")
+    positions = [PlanePositionSequence("PATIENT", position.tolist()) for position, _, _ in found if position is not None]
+    if len(positions) < len(found):
+        raise _refuse("got DICOM files without slice positions")
+    orientation = PlaneOrientationSequence("PATIENT", directions.tolist())
     # the spacing between slices is highdicom's to find out, from the positions
-    thickness = group(header, indices[0], "PixelMeasuresSequence").get("SliceThickness") or gap
-    measures = PixelMeasuresSequence(spacing, thickness)
+    thickness = functional_group(header, indices[0], "PixelMeasuresSequence").get("SliceThickness") or gap
+    measures = PixelMeasuresSequence(spacing.tolist(), thickness)
     source.ImagePositionPatient = positions[0][0].ImagePositionPatient
     source.ImageOrientationPatient = orientation[0].ImageOrientationPatient
     source.PixelSpacing, source.SliceThickness = measures[0].PixelSpacing, measures[0].SliceThickness

@@ -69,7 +69,8 @@ def summary(study: Study) -> str:
     """What is outlined, in one sentence."""
     if not study.lesions:
         return "Nothing is outlined."
-    size = f"{study.volume_mm3 / 1000:.1f} mL" if study.measured else f"{int(study.mask.sum()):,} voxels"
+    volume = study.volume_mm3
+    size = f"{int(study.mask.sum()):,} voxels" if volume is None else f"{volume / 1000:.1f} mL"
     across = f"{max(study.diameters):.0f} {'mm' if study.measured else 'pixels'}"
     unknown = "" if study.measured else " Voxel size unknown, so no volume in mL."
     return f"Outlined: {count(len(study.lesions), 'lesion')}, {size} together, at most {across} across in a slice.{unknown}"
@@ -83,7 +84,7 @@ def lesions_html(study: Study) -> Markup:
     for number, lesion in enumerate(study.lesions, 1):
         rows.append((
             number,
-            f"{lesion.volume_mm3 / 1000:.2f} mL" if study.measured else f"{lesion.voxels:,}",
+            f"{lesion.voxels:,}" if lesion.volume_mm3 is None else f"{lesion.volume_mm3 / 1000:.2f} mL",
             f"{lesion.diameter:.0f} {'mm' if study.measured else 'px'} in slice {lesion.widest + 1}",
             ranges(range(lesion.slices[0], lesion.slices[1] + 1)),
             "{:.0f}, {:.0f}, {:.0f}".format(lesion.centroid[0] + 1, *lesion.centroid[1:]),
@@ -163,7 +164,8 @@ def _words(number: int, finding: Finding, study: Study) -> str:
 def _within(picture: Image.Image, resample: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
     """A slice's picture, made smaller where it is larger than the viewer shows it."""
     share = SIDE / max(picture.size)
-    return picture if share >= 1 else picture.resize(tuple(max(1, round(side * share)) for side in picture.size), resample)
+    width, height = (max(1, round(side * share)) for side in picture.size)
+    return picture if share >= 1 else picture.resize((width, height), resample)
 
 
 def _data_uri(picture: Image.Image, kind: str, **options) -> str:

@@ -33,7 +33,8 @@ def write_slice(scan: Scan, finding: Finding, folder: Path, stem: str) -> tuple[
         mask_picture(finding.mask).save(mask)
         overlay_picture(scan.pixels, finding.mask).save(overlay)
         record.write_text(json.dumps({"input": scan.name, **finding.record()}, indent=2) + "\n", encoding="utf-8")
-        return tuple(deliver([mask, overlay, record], folder))
+        mask, overlay, record = deliver([mask, overlay, record], folder)
+        return mask, overlay, record
 
 
 def write_study(scan: Scan, study: Study, folder: Path) -> list[Path]:

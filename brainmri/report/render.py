@@ -131,7 +131,7 @@ def projection_pictures(pixels: np.ndarray, study: Study, views: int = 24, side:
         extent[0] = max(extent[1:])
     grid = side / 2 * extent / (1.1 * extent.max())  # half as fine as the picture; the corners of the field of view are air
     head = np.clip(pixels[..., FLAIR] - AIR, 0, None)
-    shapes = (zoom(volume, grid / volume.shape, order=1) for volume in (head, study.mask.astype(np.float32)))
+    shapes = (np.asarray(zoom(volume, grid / volume.shape, order=1)) for volume in (head, study.mask.astype(np.float32)))
     heads, thicknesses = (_projections(volume, views // 2, round(side / 2)) for volume in shapes)
     brightest, thickest = heads.max() or 1, thicknesses.max() or 1
     pictures = []

@@ -111,7 +111,7 @@ def run_selfcheck(name: str) -> str:
     """Verify a model's output on this machine against the stored one; return a sentence."""
     with errors_as_messages("Could not verify this model"):
         found = check(name)
-    state, sign = ("passed", "✓") if found.well else ("failed", "✗")
+    state, sign = ("passed", "✓") if found.passed else ("failed", "✗")
     return f"<p class='{state}'><span aria-hidden='true'>{sign}</span> {escape(found.sentence)}.</p>"
 
 

@@ -59,7 +59,7 @@ def health() -> dict:
     """
     found = None if models_loading.is_set() else default_selfcheck()
     return {
-        "status": "starting" if found is None else "ok" if found.well else "drifted",
+        "status": "starting" if found is None else "ok" if found.passed else "drifted",
         "uptime_s": round(time.monotonic() - STARTED, 1),
         "versions": {
             "brainmri": brainmri.__version__,
@@ -92,7 +92,10 @@ def load_models() -> None:
     found = default_selfcheck()
     models_loading.clear()
     log.log(
-        logging.INFO if found.well else logging.ERROR, "self-check: %s", found.sentence, extra={"fields": {"drift": found.drift}}
+        logging.INFO if found.passed else logging.ERROR,
+        "self-check: %s",
+        found.sentence,
+        extra={"fields": {"drift": found.drift}},
     )
     for name in available_models:
         get_model(name).backend.select_fastest()

@@ -178,7 +178,7 @@ class ModelEntry:
         flips: average the prediction with that for the left-right mirrored slice.
         parameters: the number of trainable parameters and batch-norm statistics.
         sha256: of `model.safetensors`.
-        selfcheck: the output of `selfcheck.answer` at release; empty if it was not computed.
+        selfcheck: the output of `selfcheck.compute_outputs` at release; empty if it was not computed.
         ood: the out-of-distribution detector; None without one.
         int8: the 8-bit network; None without one.
         training: dataset and training stages.

@@ -46,7 +46,7 @@ def box() -> np.ndarray:
         ([N, R, N, R], N, ()),  # a doubt without a neighbour's
         ([N, R, R, N], R, (1, 2)),
         ([N, N, N], N, ()),
-        ([T], T, (0,)),  # nor can a lone slice have a neighbour
+        ([T], T, (0,)),  # a single slice has no neighbour
         ([R], R, (0,)),
     ],
 )
@@ -108,7 +108,7 @@ def test_islands_are_dropped_beside_a_larger_lesion():
     mask[1:3, 5:15, 5:15] = True  # 200 voxels
     mask[4, 30:35, 30:35] = True  # 25: an island
     assert without_islands(mask).sum() == 200
-    mask[4, 30:36, 30:36] = True  # 36: more than 15 % of the largest
+    mask[4, 30:36, 30:36] = True  # 36: more than 15% of the largest
     assert without_islands(mask).sum() == 236
     assert not without_islands(np.zeros((2, 8, 8), bool)).any()
 
@@ -183,7 +183,7 @@ def test_a_slice_without_a_head_is_not_analysed(study):
     assert "No head" not in study.findings[1].reason
 
 
-def test_progress_is_told_to_the_end(pipe, phantom):
+def test_progress_is_reported_to_the_end(pipe, phantom):
     seen = []
     pipe.study(phantom[0], progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (9, 9)  # the tenth slice is dark
@@ -201,11 +201,11 @@ def test_pixels_that_are_not_square_are_seen_in_proportion(pipe, phantom, study)
     assert narrow.volume_mm3 == pytest.approx(study.volume_mm3, rel=0.05)
 
 
-def test_an_impossible_voxel_size_is_told_and_not_used(pipe, phantom):
+def test_an_impossible_voxel_size_is_reported_and_not_used(pipe, phantom):
     scan, _ = phantom
     tiny = pipe.study(Scan(pixels=scan.pixels, name="m", sha256="", geometry=geometry((10, 128, 128), (0.006, 0.0014, 0.0014))))
     assert tiny.volume_mm3 is None
-    assert any("cannot be right" in warning for warning in tiny.warnings)
+    assert any("cannot be that of a head" in warning for warning in tiny.warnings)
     assert tiny.record()["lesion_volume_ml"] is None
 
 

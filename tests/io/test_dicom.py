@@ -168,7 +168,7 @@ def test_series_without_flair_are_refused_with_a_list(tmp_path):
 def test_single_series_is_assumed_to_be_flair(tmp_path):
     assert read(save(tmp_path / "a", images(description="Planted"))).warnings == (ONE_SEQUENCE,)
     scan = read(save(tmp_path / "b", images(description="AX T1 POST")))
-    assert "described as a post-contrast T1" in scan.warnings[0]
+    assert "described as post-contrast T1" in scan.warnings[0]
 
 
 def test_slices_without_positions_are_ordered_by_number(tmp_path):
@@ -177,7 +177,7 @@ def test_slices_without_positions_are_ordered_by_number(tmp_path):
         del ds.ImagePositionPatient
     scan = read(save(tmp_path / "one", series))
     assert marker(scan) == MARKER
-    assert "as they are numbered" in scan.warnings[0]
+    assert "numbered from the neck upwards" in scan.warnings[0]
     assert scan.geometry is None
     for ds in series:
         ds.InstanceNumber = 1

@@ -135,7 +135,7 @@ def test_digest_covers_the_files_that_were_read(tmp_path):
 
 def test_single_t1_is_read_with_a_warning(tmp_path):
     scan = read(nifti(tmp_path / "t1ce.nii"))
-    assert "named for a post-contrast T1" in scan.warnings[0]
+    assert "named as post-contrast T1" in scan.warnings[0]
     assert ONE_SEQUENCE in scan.warnings
 
 

@@ -6,7 +6,6 @@ and breaks its answers on demand. Clients find it by HF_ENDPOINT and need HF_HUB
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
@@ -18,50 +17,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import uvicorn
 import yaml
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tests.support.hub_faults import Fault, HubError, Spoiler
 
 Json = dict[str, Any]
 
 LFS_SIZE = 100_000  # files of this many bytes are large, whatever their name
 LFS_SUFFIXES = (".safetensors", ".onnx")
-SLOW_PIECES = 8
-SLOW_DELAY = 0.25  # seconds between the pieces of a slow body
-INVERTED = bytes(255 - value for value in range(256))
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A fault to inject into responses: the next `times` (None: all) of a method (None: any) whose path contains `path`.
-
-    All kinds but "status" spoil the body of an answer the Hub did work out: a commit whose answer is cut has happened.
-    They let HEAD pass, which has no body, so that a truncated file's true size is known from it.
-    """
-
-    method: Literal["GET", "HEAD", "POST", "PUT"] | None
-    path: str
-    kind: Literal["status", "slow", "cut", "truncate", "garble"]
-    times: int | None = 1
-    retry_after: float = 0
-    status: int = 500
-
-    def hits(self, method: str, path: str) -> bool:
-        return self.method in (None, method) and self.path in path and (self.kind == "status" or method != "HEAD")
-
-
-class HubError(Exception):
-    """An error response of the Hub; the client chooses its exception by the X-Error-Code."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
-        self.response = JSONResponse({"error": message}, status, {"X-Error-Message": message, **headers})
-        if code:
-            self.response.headers["X-Error-Code"] = code
 
 
 def git_sha1(content: bytes) -> str:
@@ -382,50 +350,6 @@ class Hub:
             status, content = 206, content[start:stop]
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         return Response(content, status, headers, media_type="application/octet-stream")
-
-
-class Spoiler:
-    """Middleware that records every response and applies the faults."""
-
-    def __init__(self, app: ASGIApp, hub: Hub) -> None:
-        self.app, self.hub = app, hub
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method, path = scope["method"], scope["path"]
-        fault = self.hub.take_fault(method, path)
-        kind = fault.kind if fault else None
-        answer: list[Message] = []
-
-        async def keep(message: Message) -> None:
-            answer.append(message)
-
-        if fault and kind == "status":
-            while (await receive()).get("more_body"):
-                pass  # the client reads no answer before its whole request is sent
-            retry = {"Retry-After": f"{fault.retry_after:g}"} if fault.retry_after else {}
-            await HubError(fault.status, "A fault, as ordered", **retry).response(scope, receive, keep)
-        else:
-            await self.app(scope, receive, keep)
-
-        start, body = answer[0], b"".join(message["body"] for message in answer[1:])
-        if kind == "truncate":
-            body = body[: len(body) // 2]
-            MutableHeaders(scope=start)["Content-Length"] = str(len(body))
-        elif kind == "garble":
-            body = body.translate(INVERTED)
-        self.hub.requests.append((method, path, start["status"]))
-        await send(start)
-        if kind == "cut":
-            # Nothing more: the server closes the connection of an answer left unfinished
-            await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-            return
-        if kind == "slow":
-            step = len(body) // SLOW_PIECES + 1
-            for at in range(0, len(body), step):
-                await send({"type": "http.response.body", "body": body[at : at + step], "more_body": True})
-                await asyncio.sleep(SLOW_DELAY)
-            body = b""
-        await send({"type": "http.response.body", "body": body})
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def test_upload_verdict_download(visit, tmp_path):
 def test_the_verdict_is_explained_and_its_stability_shown(visit):
     page = visit(1280, 900)
     upload(page, EXAMPLE)
-    page.wait_for_selector("#why >> text=lies in the outline")
+    page.wait_for_selector("#why >> text=lies inside the outline")
     page.wait_for_selector("#why >> text=the outlined area stays within")
     page.wait_for_function("document.querySelectorAll('#reasons img').length === 2")
 
@@ -229,4 +229,4 @@ def test_the_models_tab_shows_metrics_and_verifies_a_model(visit):
     assert "model-index" not in page.inner_text("#model .card")  # part of the front matter
     page.click("#selfcheck")
     page.wait_for_selector("#selfcheck-answer >> text=resnet50-lgg on")
-    assert "answers as stored, within" in page.inner_text("#selfcheck-answer")
+    assert "gives the stored outputs, within" in page.inner_text("#selfcheck-answer")

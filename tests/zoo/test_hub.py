@@ -40,10 +40,10 @@ def url(hub):
 
 
 def environment(url: str, home: Path, **variables: str | None) -> dict[str, str]:
-    """Of a process with a cache of its own that takes `url` for the Hub; variables set to None are taken out."""
+    """The environment of a process with its own cache and `url` as the Hub, without variables set to None."""
     wanted = {"HF_HOME": str(home), "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_owner"} | variables
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "BRAINMRI_"))}
-    return kept | {k: v for k, v in wanted.items() if v is not None}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "BRAINMRI_"))} | wanted
+    return {k: v for k, v in inherited.items() if v is not None}
 
 
 @pytest.fixture
@@ -377,8 +377,8 @@ def test_the_space_starts_from_the_pinned_commits(published, hub, client, tmp_pa
     again = client("-m", "train.release.publish_space", "--owner", "owner", "--pins", str(pins))
     assert again.returncode == 0, again.stderr
     assert hub.uploaded_bytes == before
-    space = tmp_path / "space"
     program = "import sys, huggingface_hub as h; h.snapshot_download('owner/brainmri', repo_type='space', local_dir=sys.argv[1])"
+    space = tmp_path / "space"
     assert client("-c", program, str(space)).returncode == 0
     assert not list(space.rglob("*.safetensors"))
     pinned = json.loads(pins.read_text())

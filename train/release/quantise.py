@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from brainmri.analysis.selfcheck import TOLERANCE, drift
+from brainmri.analysis.selfcheck import TOLERANCE, max_difference
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.zoo.backends import TORCH, Backend, load_openvino, openvino_forward, to_openvino
 from brainmri.zoo.entry import INT8, INT8_WEIGHTS, ModelEntry, QuantisedInfo, file_sha256, read_split, update_config
@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     split = read_split(folder)
     model = load(options.name, weights=folder, device="cpu", runtime=TORCH)
     graph = quantise(model, calibration_slices(model, [cases[case] for case in split["train"]]))
-    if (gap := drift(with_graph(model, graph)) or 0) > TOLERANCE:
+    if (gap := max_difference(with_graph(model, graph)) or 0) > TOLERANCE:
         raise SystemExit(f"expected a self-check within {TOLERANCE}, got {gap:.3f}; {options.name} stays in float32")
     entry = write(folder, graph, measured)
     size = sum((entry.folder / name).stat().st_size for name in (INT8, INT8_WEIGHTS))

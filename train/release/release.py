@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from brainmri.analysis.selfcheck import answer
+from brainmri.analysis.selfcheck import compute_outputs
 from brainmri.zoo.backends import TORCH
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.entry import ModelEntry, read_config, read_entry, read_split, rules_of, save_entry, update_config
@@ -98,7 +98,7 @@ def attach_healthy(folder: Path, report: dict) -> ModelEntry:
 
 def store_answer(folder: Path) -> ModelEntry:
     """Store an entry's output for the self-check slice in its configuration, for comparison on other machines."""
-    return update_config(folder, selfcheck=answer(load(folder.name, weights=folder, device="cpu", runtime=TORCH)))
+    return update_config(folder, selfcheck=compute_outputs(load(folder.name, weights=folder, device="cpu", runtime=TORCH)))
 
 
 def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool) -> ModelEntry:
