@@ -40,10 +40,10 @@ def url(hub):
 
 
 def environment(url: str, home: Path, **variables: str | None) -> dict[str, str]:
-    """The environment of a process with its own cache and `url` as the Hub, without variables set to None."""
+    """For a process with its own cache and `url` as the Hub; variables set to None are removed."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "BRAINMRI_"))}
     wanted = {"HF_HOME": str(home), "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_owner"} | variables
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "BRAINMRI_"))} | wanted
-    return {k: v for k, v in inherited.items() if v is not None}
+    return {k: v for k, v in (inherited | wanted).items() if v is not None}
 
 
 @pytest.fixture
@@ -370,7 +370,7 @@ def test_somebody_elses_weights_show_up_everywhere(published, client, tmp_path):
 
 
 def test_the_space_starts_from_the_pinned_commits(published, hub, client, tmp_path):
-    pins = published[0] / PINS
+    pins, space = published[0] / PINS, tmp_path / "space"
     done = client("-m", "train.release.publish_space", "--owner", "owner", "--pins", str(pins))
     assert done.returncode == 0, done.stderr
     before = hub.uploaded_bytes
@@ -378,7 +378,6 @@ def test_the_space_starts_from_the_pinned_commits(published, hub, client, tmp_pa
     assert again.returncode == 0, again.stderr
     assert hub.uploaded_bytes == before
     program = "import sys, huggingface_hub as h; h.snapshot_download('owner/brainmri', repo_type='space', local_dir=sys.argv[1])"
-    space = tmp_path / "space"
     assert client("-c", program, str(space)).returncode == 0
     assert not list(space.rglob("*.safetensors"))
     pinned = json.loads(pins.read_text())
