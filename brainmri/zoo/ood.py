@@ -165,12 +165,23 @@ def is_colour_mapped(points: np.ndarray) -> bool:
 def pool_features(maps: list[Tensor], feature_spec: FeatureSpec) -> Tensor:
     """The result of `forward_features` to (B, D + E) float32: D distance features, then E orientation features."""
     import torch
-    from torch.nn import functional as F
 
     means = [maps[index].mean(dim=(2, 3)) for index in feature_spec.means]
     deviations = [maps[index].float().std(dim=(2, 3), correction=0) for index in feature_spec.deviations]
-    parts = [F.adaptive_avg_pool2d(maps[index], GRID).flatten(1) for index in feature_spec.parts]
+    parts = [pool_windows(maps[index], GRID).flatten(1) for index in feature_spec.parts]
     return torch.cat(means + deviations + parts, dim=1).float()
+
+
+def pool_windows(maps: Tensor, grid: int) -> Tensor:
+    """(B, C, H, W) to (B, C, grid, grid): the means over the windows of `adaptive_avg_pool2d`.
+
+    Neighbouring windows overlap if the size is not a multiple of the grid. MPS implements adaptive pooling for multiples only.
+    """
+    import torch
+
+    rows, columns = ([slice(i * n // grid, -(-(i + 1) * n // grid)) for i in range(grid)] for n in maps.shape[2:])
+    means = [maps[:, :, row, column].mean(dim=(2, 3)) for row in rows for column in columns]
+    return torch.stack(means, dim=2).unflatten(2, (grid, grid))
 
 
 def read_ood_detector(entry: ModelEntry) -> OodDetector | None:
