@@ -14,7 +14,7 @@ from brainmri.zoo.registry import LoadedModel, split_roles
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Opinion:
+class ModelResult:
     """What one entry says of a slice; None for what it does not do.
 
     Attributes:
@@ -41,14 +41,14 @@ class Opinion:
         }
 
 
-def compare(models: Mapping[str, LoadedModel], pixels: np.ndarray) -> list[Opinion]:
+def compare(models: Mapping[str, LoadedModel], pixels: np.ndarray) -> list[ModelResult]:
     """Run every model on one slice.
 
     Args:
         models: by the name to show.
         pixels: (H, W, 3) in [0, 1].
     """
-    opinions = []
+    results = []
     for name, model in models.items():
         segmenter, classifier = split_roles(model)
         began = time.perf_counter()
@@ -58,8 +58,8 @@ def compare(models: Mapping[str, LoadedModel], pixels: np.ndarray) -> list[Opini
         if predicted.logits is not None:
             probability = float(rules.probability(predicted.logits, predicted.evidence, "slice")[0])
         probability_map = None if predicted.maps is None else predicted.maps[0]
-        opinions.append(
-            Opinion(
+        results.append(
+            ModelResult(
                 name=name,
                 probability=probability,
                 mask=None if probability_map is None else probability_map > rules.mask_threshold,
@@ -67,21 +67,21 @@ def compare(models: Mapping[str, LoadedModel], pixels: np.ndarray) -> list[Opini
                 seconds=time.perf_counter() - began,
             )
         )
-    return opinions
+    return results
 
 
-def disagreement(opinions: list[Opinion]) -> np.ndarray | None:
+def disagreement(results: list[ModelResult]) -> np.ndarray | None:
     """(H, W) float32: 0 where the masks agree, 1 where half of them say tumour; None for fewer than two masks."""
-    masks = [opinion.mask for opinion in opinions if opinion.mask is not None]
+    masks = [result.mask for result in results if result.mask is not None]
     if len(masks) < 2:
         return None
     share = np.asarray(np.mean(masks, axis=0, dtype=np.float32))
     return 4 * share * (1 - share)
 
 
-def overlap(opinions: list[Opinion]) -> float | None:
+def overlap(results: list[ModelResult]) -> float | None:
     """Mean Dice similarity of every two masks, two empty ones agreeing; None for fewer than two."""
-    masks = [opinion.mask for opinion in opinions if opinion.mask is not None]
+    masks = [result.mask for result in results if result.mask is not None]
     pairs = [(one, other) for number, one in enumerate(masks) for other in masks[number + 1 :]]
     if not pairs:
         return None

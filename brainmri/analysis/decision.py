@@ -18,7 +18,7 @@ MIN_AREA = 12
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Judgement:
+class SliceDecisions:
     """A prediction of mask and verdict under the rules.
 
     Attributes:
@@ -43,7 +43,7 @@ def outline(maps: np.ndarray, rules: Rules, mode: str) -> tuple[np.ndarray, np.n
     return maps, without_islands(masks) if mode == "study" else masks
 
 
-def judge(predicted: Prediction, rules: Rules, mode: str) -> Judgement:
+def decide_slices(predicted: Prediction, rules: Rules, mode: str) -> SliceDecisions:
     """Apply the rules to a prediction of mask and verdict: of slices one by one ("slice"), or as one "study".
 
     In a study, predictions are smoothed across neighbouring slices where the entry's rules say so, and small islands of the mask
@@ -59,13 +59,13 @@ def judge(predicted: Prediction, rules: Rules, mode: str) -> Judgement:
     areas = masks.sum(axis=(1, 2)) * predicted.grid_share
     checks: list[OodResult | None] = [*predicted.ood] if predicted.ood else [None] * len(masks)
     verdicts = [
-        (REVIEW, check.reason) if check and check.reason else decide(float(p), float(area), rules.band(mode))
+        (REVIEW, check.reason) if check and check.reason else decide_slice(float(p), float(area), rules.band(mode))
         for check, p, area in zip(checks, probabilities, areas, strict=True)
     ]
-    return Judgement(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts, ood=checks)
+    return SliceDecisions(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts, ood=checks)
 
 
-def decide(probability: float, area_on_grid: float, review: tuple[float, float]) -> tuple[str, str]:
+def decide_slice(probability: float, area_on_grid: float, review: tuple[float, float]) -> tuple[str, str]:
     """Join the classifier's probability and the segmenter's mask to a three-state verdict.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from brainmri._version import __version__
-from brainmri.analysis.decision import Judgement, decide_study, judge
+from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study
 from brainmri.analysis.findings import NO_TUMOUR, Finding, Study, ranges
 from brainmri.analysis.forward import Progress, predict_slices, with_head
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
@@ -76,8 +76,8 @@ class Pipeline:
         if scan.pixels.ndim != 3:
             raise ValueError(f"expected one slice (H, W, 3), got pixels of shape {scan.pixels.shape}; use study() for a stack")
         predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[None], ood_model=self.ood_model)
-        judged = judge(predicted, self.rules, "slice")
-        return self._finding(judged, 0, scan.warnings, self.provenance(scan), None)
+        decisions = decide_slices(predicted, self.rules, "slice")
+        return self._finding(decisions, 0, scan.warnings, self.provenance(scan), None)
 
     def study(self, source: str | Path | Sequence[str | Path] | np.ndarray | Scan, progress: Progress | None = None) -> Study:
         """A study: whatever `read_study` reads (a path, a list of them, an array (S, H, W[, 3])), or a `Scan`.
@@ -104,15 +104,15 @@ class Pipeline:
         predicted = predict_slices(
             self.segmenter, self.classifier, scan.pixels[chosen], spacing, progress=progress, ood_model=self.ood_model
         )
-        judged = judge(predicted, self.rules, _mode(scan))
+        decisions = decide_slices(predicted, self.rules, _mode(scan))
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
-        maps[chosen], mask[chosen] = judged.maps, judged.masks
+        maps[chosen], mask[chosen] = decisions.maps, decisions.masks
         parts = find_parts(mask, geometry)
         provenance = self.provenance(scan)
         pixel = float(np.prod(spacing)) if measured else None
-        places = iter(range(len(judged.masks)))
+        places = iter(range(len(decisions.masks)))
         findings = tuple(
-            self._finding(judged, next(places), warnings, provenance, pixel)
+            self._finding(decisions, next(places), warnings, provenance, pixel)
             if analysed
             else _without_head(scan.pixels.shape[1:3], warnings, provenance, pixel)
             for analysed in shown
@@ -141,20 +141,20 @@ class Pipeline:
         )
 
     def _finding(
-        self, judged: Judgement, number: int, warnings: tuple[str, ...], provenance: dict, pixel: float | None
+        self, decisions: SliceDecisions, number: int, warnings: tuple[str, ...], provenance: dict, pixel: float | None
     ) -> Finding:
         """The finding of one slice; `pixel` is the pixel area in square millimetres where it is known."""
-        verdict, reason = judged.verdicts[number]
-        check = judged.ood[number]
+        verdict, reason = decisions.verdicts[number]
+        check = decisions.ood[number]
         if check and check.reason:
             warnings = (*warnings, ood.WARNING)
-        area = int(judged.masks[number].sum())
+        area = int(decisions.masks[number].sum())
         return Finding(
             verdict=verdict,
             reason=reason,
-            probability=float(judged.probabilities[number]),
-            mask=judged.masks[number],
-            probability_map=judged.maps[number],
+            probability=float(decisions.probabilities[number]),
+            mask=decisions.masks[number],
+            probability_map=decisions.maps[number],
             area_px=area,
             area_mm2=None if pixel is None else area * pixel,
             ood=check,

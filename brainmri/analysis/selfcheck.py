@@ -1,4 +1,4 @@
-"""Self-check: a model's output on a bundled synthetic slice, compared with the output stored at release."""
+"""Self-check: compare a model's output on a bundled synthetic slice with the output stored at release."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import LoadedModel, split_roles
 
 SLICE = Path(__file__).parents[1] / "templates" / "selfcheck.png"
-TOLERANCE = 0.02  # of a probability: rounding differs between devices and torch versions; a wrong network is far off
-BLOCKS = 8  # the map is stored as the means of so many by so many blocks
+TOLERANCE = 0.02  # of a probability; rounding differs between devices and torch versions, wrong weights differ by much more
+BLOCKS = 8  # the map is stored as the means of BLOCKS x BLOCKS blocks
 
 
 def compute_outputs(model: LoadedModel) -> dict:
-    """A model's outputs on the bundled slice: `probability`, and `map`, (8, 8) block means of the mask's, whichever it gives."""
+    """A model's outputs on the bundled slice, as stored in `config.json`.
+
+    Returns:
+        `probability` of tumour for a classifier; `map`, the (8, 8) block means of the probability map, for a segmenter.
+    """
     segmenter, classifier = split_roles(model)
     predicted = predict_slices(segmenter, classifier, read_slice(SLICE).pixels[None])
     outputs = {}
@@ -33,7 +37,7 @@ def compute_outputs(model: LoadedModel) -> dict:
 
 
 def max_difference(model: LoadedModel) -> float | None:
-    """The largest absolute difference between stored and computed outputs; None where the entry has no stored ones."""
+    """The largest absolute difference between stored and computed outputs; None if the entry stores none."""
     stored = model.entry.selfcheck
     if not stored:
         return None
@@ -42,39 +46,42 @@ def max_difference(model: LoadedModel) -> float | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class SelfCheckResult:
     """The result of a self-check.
 
     Attributes:
-        name: of the entry.
-        device: the device of the network.
+        name: the entry's name.
+        device: the type of the network's device, for example "cpu".
         runtime: the inference backend (`brainmri.zoo.backends`).
-        drift: see `max_difference`.
+        difference: the result of `max_difference`.
     """
 
     name: str
     device: str
     runtime: str
-    drift: float | None
+    difference: float | None
 
     @property
     def passed(self) -> bool:
-        """Whether the outputs match the stored ones within `TOLERANCE`; True where none are stored."""
-        return self.drift is None or self.drift <= TOLERANCE
+        """Whether the outputs match the stored ones within `TOLERANCE`; True if none are stored."""
+        return self.difference is None or self.difference <= TOLERANCE
 
     @property
     def sentence(self) -> str:
-        """The result in one sentence, without its full stop."""
+        """The result in one sentence, without a full stop."""
         name = f"{self.name} on {self.device} by {self.runtime}"
-        if self.drift is None:
+        if self.difference is None:
             return f"{name} has no stored outputs to compare with"
         if self.passed:
-            return f"{name} gives the stored outputs, within {max(self.drift, 1e-5):.1g}"
+            return f"{name} gives the stored outputs, within {max(self.difference, 1e-5):.1g}"
         return (
-            f"{name} differs by {self.drift:.3f} from its stored outputs, more than {TOLERANCE}; do not trust it on this machine"
+            f"{name} differs by {self.difference:.3f} from its stored outputs, more than {TOLERANCE}; "
+            "do not trust it on this machine"
         )
 
 
-def check(model: LoadedModel) -> Check:
+def check(model: LoadedModel) -> SelfCheckResult:
     """Run the self-check of a model."""
-    return Check(name=model.entry.name, device=model.device.type, runtime=model.backend.kind, drift=max_difference(model))
+    return SelfCheckResult(
+        name=model.entry.name, device=model.device.type, runtime=model.backend.kind, difference=max_difference(model)
+    )

@@ -6,7 +6,7 @@ from html import escape
 
 import gradio as gr
 
-from brainmri.analysis.compare import Opinion, disagreement, overlap
+from brainmri.analysis.compare import ModelResult, disagreement, overlap
 from brainmri.analysis.findings import percent
 from brainmri.io.images import SUFFIXES
 from brainmri.report.render import heat_picture, overlay_picture
@@ -36,20 +36,25 @@ def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
         record_upload_size([image])
         scan = read_slice(image)
         record_scan_size(scan)
-        opinions = compare_models(scan, models or list(available_models))
-        return _record(opinions), _pictures(opinions, scan.pixels)
+        results = compare_models(scan, models or list(available_models))
+        return _record(results), _pictures(results, scan.pixels)
 
 
-def _record(opinions: list[Opinion]) -> dict:
-    agreed = overlap(opinions)
-    return {"models": [o.record() for o in opinions], "mean_dice_between_masks": None if agreed is None else round(agreed, 4)}
+def _record(results: list[ModelResult]) -> dict:
+    dice = overlap(results)
+    return {
+        "models": [result.record() for result in results],
+        "mean_dice_between_masks": None if dice is None else round(dice, 4),
+    }
 
 
-def _pictures(opinions: list[Opinion], pixels) -> list[tuple]:
+def _pictures(results: list[ModelResult], pixels) -> list[tuple]:
     pictures = [
-        (overlay_picture(pixels, o.mask), f"{o.name}: {int(o.mask.sum()):,} pixels") for o in opinions if o.mask is not None
+        (overlay_picture(pixels, result.mask), f"{result.name}: {int(result.mask.sum()):,} pixels")
+        for result in results
+        if result.mask is not None
     ]
-    where = disagreement(opinions)
+    where = disagreement(results)
     return pictures if where is None else [*pictures, (heat_picture(pixels, where), "Where the masks disagree")]
 
 
@@ -73,11 +78,11 @@ def table_html(record: dict) -> str:
         return f"<tr><th scope='row'>{escape(model['name'])}</th>{cells}</tr>"
 
     heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Model", "Probability of tumour", "Outlined area", "Time"))
-    agreed = record["mean_dice_between_masks"]
-    words = "" if agreed is None else f"<p>The masks overlap with a mean Dice of {agreed:.2f}.</p>"
+    dice = record["mean_dice_between_masks"]
+    agreement = "" if dice is None else f"<p>The masks overlap with a mean Dice of {dice:.2f}.</p>"
     rows = "".join(row(model) for model in record["models"])
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<div class='model'><div class='table' role='group' aria-label='Answers' tabindex='0'>{table}</div>{words}</div>"
+    return f"<div class='model'><div class='table' role='group' aria-label='Results' tabindex='0'>{table}</div>{agreement}</div>"
 
 
 def clear() -> tuple:
@@ -96,14 +101,14 @@ def compare_tab() -> None:
             models = gr.CheckboxGroup(list(available_models), value=list(available_models), label="Models")
             button = gr.Button("Compare", variant="primary", size="lg")
         with gr.Column(scale=6, min_width=320):
-            answers = gr.HTML(EMPTY, elem_id="answers", elem_classes="verdict-box", padding=False)
+            table = gr.HTML(EMPTY, elem_id="comparison-table", elem_classes="verdict-box", padding=False)
             pictures = gr.Gallery(
                 show_label=False, columns=2, object_fit="contain", height="auto", format="png", buttons=["fullscreen"],
-                interactive=False, visible=False, elem_id="opinions",
+                interactive=False, visible=False, elem_id="comparison-pictures",
             )  # fmt: skip
 
-    inputs, outputs = [upload, models], [answers, pictures]
-    run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", "show_progress_on": answers, **GPU}
+    inputs, outputs = [upload, models], [table, pictures]
+    run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", "show_progress_on": table, **GPU}
     chosen = example.click(lambda: str(EXAMPLE), None, upload, show_progress="hidden", **PRIVATE)
     runs = [gr.on([button.click, upload.upload], **run), chosen.then(**run)]
     for analysis in runs:

@@ -13,11 +13,11 @@ import torch
 
 import brainmri
 from brainmri.analysis import selfcheck
-from brainmri.analysis.compare import Opinion, compare
+from brainmri.analysis.compare import ModelResult, compare
 from brainmri.analysis.explain import Explanation, explain
 from brainmri.analysis.findings import Finding, Study
 from brainmri.analysis.pipeline import Pipeline, Progress
-from brainmri.analysis.selfcheck import Check
+from brainmri.analysis.selfcheck import SelfCheckResult
 from brainmri.analysis.stability import Stability, stability
 from brainmri.io.scan import Scan
 from brainmri.zoo.entry import ModelEntry
@@ -100,7 +100,7 @@ def explain_slice(
 
 
 @retry_on_cpu_if_oom
-def compare_models(scan: Scan, names: list[str], device: str = "auto") -> list[Opinion]:
+def compare_models(scan: Scan, names: list[str], device: str = "auto") -> list[ModelResult]:
     """Run several models on a slice."""
     return compare({name: get_model(name, device) for name in names}, scan.pixels)
 
@@ -113,7 +113,7 @@ def analyse_study(
     return _pipeline(segmenter, classifier, threshold, device).study(scan, progress)
 
 
-def check(name: str) -> Check:
+def check(name: str) -> SelfCheckResult:
     """Verify a model's output on this machine."""
     return selfcheck.check(get_model(name))
 

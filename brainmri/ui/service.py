@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 import brainmri
-from brainmri.analysis.selfcheck import TOLERANCE, Check, check
+from brainmri.analysis.selfcheck import TOLERANCE, SelfCheckResult, check
 from brainmri.ui.inference import available_models, get_model, models_loading
 from brainmri.zoo.entry import ModelEntry
 from brainmri.zoo.metrics import ACCURACY, AUC, THREE_SEQUENCES, VOLUMETRIC_DICE
@@ -46,7 +46,7 @@ def headline_metrics(entry: ModelEntry) -> dict | None:
 
 
 @cache
-def default_selfcheck() -> Check:
+def default_selfcheck() -> SelfCheckResult:
     """The self-check of the default model, run once."""
     return check(get_model(DEFAULT))
 
@@ -55,11 +55,11 @@ def health() -> dict:
     """Report the server's health: self-check, versions, device, models and uptime.
 
     Returns:
-        health: status (starting, ok or drifted), uptime in seconds, versions, device, models with their sources, self-check
+        health: status (starting, ok or failed), uptime in seconds, versions, device, models with their sources, self-check
     """
     found = None if models_loading.is_set() else default_selfcheck()
     return {
-        "status": "starting" if found is None else "ok" if found.passed else "drifted",
+        "status": "starting" if found is None else "ok" if found.passed else "failed",
         "uptime_s": round(time.monotonic() - STARTED, 1),
         "versions": {
             "brainmri": brainmri.__version__,
@@ -69,12 +69,12 @@ def health() -> dict:
         },
         "device": found and found.device,
         "models": [{"name": e.name, "source": source(e), "sha256": e.sha256} for e in available_models.values()],
-        "selfcheck": found and {"model": found.name, "drift": found.drift, "tolerance": TOLERANCE},
+        "selfcheck": found and {"model": found.name, "difference": found.difference, "tolerance": TOLERANCE},
     }
 
 
 def health_route(request: Request) -> JSONResponse:
-    """`health` as a plain GET; 503 while the models are loading and if the self-check drifted."""
+    """`health` as a plain GET; 503 while the models are loading and if the self-check failed."""
     found = health()
     return JSONResponse(found, status_code=200 if found["status"] == "ok" else 503)
 
@@ -95,7 +95,7 @@ def load_models() -> None:
         logging.INFO if found.passed else logging.ERROR,
         "self-check: %s",
         found.sentence,
-        extra={"fields": {"drift": found.drift}},
+        extra={"fields": {"difference": found.difference}},
     )
     for name in available_models:
         get_model(name).backend.select_fastest()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 AUTO, TORCH, HALF, COMPILED, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "half", "compiled", "openvino", "int8")
 WARMUP_VIEWS = 64  # views to run in torch before timing the backends pays
 TIMING_SECONDS = 1.0  # for each backend
-MAX_DRIFT = 0.1  # mean difference of logits from torch's, relative to their mean size; 8-bit integers are at 0.01
+MAX_DIFFERENCE = 0.1  # mean difference of the logits from torch's, relative to their mean size; 8-bit integers give about 0.01
 CHOICES_FILE = Path(HF_HOME) / "brainmri" / "runtimes.json"  # the remembered choices
 
 log = logging.getLogger(__name__)
@@ -213,8 +213,8 @@ class AutoBackend(Backend):
         forwards = {kind: self.prepare(kind) for kind in kinds}
         expected = forwards[TORCH](views)[0]  # logits, because the probabilities of noise are all near 0
         for kind in kinds[1:]:
-            drift = (forwards[kind](views)[0] - expected).abs().mean()
-            if not drift < MAX_DRIFT * expected.abs().mean():  # also true for NaN
+            difference = (forwards[kind](views)[0] - expected).abs().mean()
+            if not difference < MAX_DIFFERENCE * expected.abs().mean():  # also true for NaN
                 log.warning("%s is not run by %s, which gives different outputs on this machine", self.entry.name, kind)
                 del forwards[kind]
         seconds = {kind: median_seconds(forward, views) for kind, forward in forwards.items()}

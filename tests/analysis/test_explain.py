@@ -95,32 +95,32 @@ def test_an_outline_at_the_edge_is_called_unstable(pipe):
     assert not found.sentence.startswith("Stable")
 
 
-def test_opinions_stand_side_by_side():
+def test_comparison_gives_one_result_per_model():
     scan = read_slice(EXAMPLES / "large-lesion.png")
     models = {name: brainmri.load(name, device="cpu") for name in (DEFAULT, "resunet-lgg", "resnet50-lgg")}
-    opinions = compare(models, scan.pixels)
-    assert [o.mask is None for o in opinions] == [False, False, True]
-    assert [o.probability is None for o in opinions] == [False, True, False]
-    assert opinions[0].probability == pytest.approx(brainmri.Pipeline(device="cpu")(scan).probability, abs=1e-6)
-    where = disagreement(opinions)
-    assert np.array_equal(where == 1, opinions[0].mask ^ opinions[1].mask)
-    assert where[opinions[0].mask == opinions[1].mask].max() == 0
-    assert overlap(opinions) > 0.8
-    assert (disagreement(opinions[:1]), overlap(opinions[2:])) == (None, None)
+    results = compare(models, scan.pixels)
+    assert [result.mask is None for result in results] == [False, False, True]
+    assert [result.probability is None for result in results] == [False, True, False]
+    assert results[0].probability == pytest.approx(brainmri.Pipeline(device="cpu")(scan).probability, abs=1e-6)
+    where = disagreement(results)
+    assert np.array_equal(where == 1, results[0].mask ^ results[1].mask)
+    assert where[results[0].mask == results[1].mask].max() == 0
+    assert overlap(results) > 0.8
+    assert (disagreement(results[:1]), overlap(results[2:])) == (None, None)
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in brainmri.list_models()])
-def test_every_entry_answers_as_stored(name):
+def test_every_entry_gives_its_stored_outputs(name):
     model = brainmri.load(name, device="cpu")
     assert model.entry.selfcheck
     assert max_difference(model) < 1e-3
 
 
-def test_a_drift_is_reported(pipe, capsys):
+def test_a_failed_self_check_is_reported(pipe, capsys):
     entry = replace(pipe.segmenter.entry, selfcheck=compute_outputs(pipe.segmenter) | {"probability": 0.5})
-    drifted = check(replace(pipe.segmenter, entry=entry))
-    assert not drifted.passed
-    assert "do not trust it on this machine" in drifted.sentence
+    failed = check(replace(pipe.segmenter, entry=entry))
+    assert not failed.passed
+    assert "do not trust it on this machine" in failed.sentence
     assert check(replace(pipe.segmenter, entry=replace(entry, selfcheck={}))).passed
     assert main(["check", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.count("the stored outputs, within") == len(brainmri.list_models())

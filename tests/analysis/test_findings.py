@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainmri.analysis.decision import MIN_AREA, decide
+from brainmri.analysis.decision import MIN_AREA, decide_slice
 from brainmri.analysis.findings import Finding
 
 BAND = (0.3, 0.7)
@@ -24,14 +24,14 @@ BAND = (0.3, 0.7)
     ],
 )
 def test_verdicts(probability, area, verdict):
-    decided, reason = decide(probability, area, BAND)
+    decided, reason = decide_slice(probability, area, BAND)
     assert decided == verdict
     assert reason.endswith(".")
 
 
 def test_without_a_band_one_half_decides():
-    assert decide(0.51, 500, (0.5, 0.5))[0] == "tumour"
-    assert decide(0.5, 0, (0.5, 0.5))[0] == "no tumour"
+    assert decide_slice(0.51, 500, (0.5, 0.5))[0] == "tumour"
+    assert decide_slice(0.5, 0, (0.5, 0.5))[0] == "no tumour"
 
 
 def test_a_finding_is_frozen_and_complete():

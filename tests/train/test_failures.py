@@ -163,7 +163,7 @@ def test_a_study_drops_islands_and_slices_without_a_head():
     assert study_result([*predictions[4:], prediction(7), prediction(8)])[1] == "no tumour"
 
 
-def test_a_study_is_judged_as_by_the_pipeline(tmp_path):
+def test_study_rules_give_the_pipelines_result(tmp_path):
     write_phantom_dataset(tmp_path, patients=1, slices=8, size=64)
     model = brainmri.load("effunet-lgg", device="cpu")
     (slices,) = find_slices(tmp_path).values()

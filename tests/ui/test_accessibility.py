@@ -26,7 +26,7 @@ def fill(page, tab: str) -> None:
         study_verdict(page)
     elif tab == "Compare":
         page.click("#compare-example")
-        page.wait_for_selector("#opinions img >> nth=2")
+        page.wait_for_selector("#comparison-pictures img >> nth=2")
     else:
         page.click("#selfcheck")
         page.wait_for_selector("#selfcheck-answer p")

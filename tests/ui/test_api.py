@@ -77,7 +77,7 @@ def test_health_is_a_get_route_and_an_endpoint(client, page_url):
     assert (answer.status_code, health["status"]) == (200, "ok")
     assert health["versions"]["brainmri"] == brainmri.__version__
     assert set(health["versions"]) == {"brainmri", "torch", "gradio", "python"}
-    assert health["selfcheck"]["drift"] <= health["selfcheck"]["tolerance"]
+    assert health["selfcheck"]["difference"] <= health["selfcheck"]["tolerance"]
     assert [model["source"] for model in health["models"]] == ["embedded"] * len(brainmri.list_models())
     assert str(ROOT) not in answer.text
     assert str(Path.home()) not in answer.text
@@ -285,7 +285,7 @@ def test_log_describes_requests_without_identifying_anyone(logged, tmp_path):
     assert not [line for line in lines if PLANTED.search(json.dumps(line))]
     assert [line["model"] for line in lines if "source" in line] == [entry.name for entry in brainmri.list_models()]
     assert {line["source"] for line in lines if "source" in line} == {"embedded"}
-    assert [line["drift"] < 0.02 for line in lines if "drift" in line] == [True]
+    assert [line["difference"] < 0.02 for line in lines if "difference" in line] == [True]
     requests = [line for line in lines if "kind" in line]
     assert [(line["kind"], line["outcome"]) for line in requests] == [
         ("/study", "answered"),

@@ -174,8 +174,8 @@ def test_a_study_on_a_phone(visit):
 
 def comparison(page) -> dict[str, list[str]]:
     """The table of the Compare tab: cells by model."""
-    page.wait_for_selector("#answers table")
-    rows = page.locator("#answers tbody tr")
+    page.wait_for_selector("#comparison-table table")
+    rows = page.locator("#comparison-table tbody tr")
     return {cells[0]: cells[1:] for cells in (row.locator("th, td").all_inner_texts() for row in rows.all())}
 
 
@@ -189,26 +189,26 @@ def test_models_are_compared_side_by_side(visit):
     assert re.fullmatch(r"\d+ pixels", cells_by_model[DEFAULT][1])
     assert [cells_by_model["resnet50-lgg"][1], cells_by_model["resunet-lgg"][0]] == ["-", "-"]
     assert all(re.fullmatch(r"\d+ ms", cells[2]) for cells in cells_by_model.values())
-    assert 0.5 < float(re.search(r"mean Dice of (0\.\d+)", page.inner_text("#answers"))[1]) <= 1
-    pictures = page.locator("#opinions button.thumbnail-item")
+    assert 0.5 < float(re.search(r"mean Dice of (0\.\d+)", page.inner_text("#comparison-table"))[1]) <= 1
+    pictures = page.locator("#comparison-pictures button.thumbnail-item")
     pictures.nth(5).wait_for()
     assert [caption.split(":")[0] for caption in pictures.all_inner_texts()] == [
         *(entry.name for entry in brainmri.list_models("segmentation")), "Where the masks disagree",
     ]  # fmt: skip
     page.wait_for_function(
-        "Array.from(document.querySelectorAll('#opinions img')).every(i => i.complete && i.naturalWidth === 256)"
+        "Array.from(document.querySelectorAll('#comparison-pictures img')).every(i => i.complete && i.naturalWidth === 256)"
     )
 
     for name in ("effunet-lgg", "effunet-lite2-lgg", "resunet-lgg", "resunet-paper"):
         page.get_by_role("checkbox", name=name).uncheck()
     page.get_by_role("button", name="Compare", exact=True).click()
-    page.wait_for_function("document.querySelectorAll('#answers tbody tr').length === 2")
-    assert "Dice" not in page.inner_text("#answers")
-    page.wait_for_function("document.querySelectorAll('#opinions button.thumbnail-item').length === 1")
+    page.wait_for_function("document.querySelectorAll('#comparison-table tbody tr').length === 2")
+    assert "Dice" not in page.inner_text("#comparison-table")
+    page.wait_for_function("document.querySelectorAll('#comparison-pictures button.thumbnail-item').length === 1")
 
     page.click("button[aria-label='Clear']:visible")
-    page.wait_for_selector("#answers .verdict.empty")
-    assert not page.is_visible("#opinions")
+    page.wait_for_selector("#comparison-table .verdict.empty")
+    assert not page.is_visible("#comparison-pictures")
     page.locator("input[type=file]").nth(-1).set_input_files(EXAMPLE)
     assert set(comparison(page)) == {DEFAULT, "resnet50-lgg"}
 

@@ -189,6 +189,6 @@ def test_self_check_result_is_a_sentence(entry, monkeypatch):
     computed = rf"<p class='passed'>.* {DEFAULT} on \w+ by \w+ gives the stored outputs, within [\d.e-]+\.</p>"
     assert re.fullmatch(computed, run_selfcheck(DEFAULT))
     stored = json.loads((EMBEDDED / DEFAULT / CONFIG).read_text(encoding="utf-8"))["selfcheck"]
-    drifted = entry(selfcheck=stored | {"probability": stored["probability"] - 0.5})
-    monkeypatch.setitem(available_models, str(drifted.folder), drifted)
-    assert re.search(r"class='failed'.*differs by 0\.5\d* from its stored outputs", run_selfcheck(str(drifted.folder)))
+    changed = entry(selfcheck=stored | {"probability": stored["probability"] - 0.5})
+    monkeypatch.setitem(available_models, str(changed.folder), changed)
+    assert re.search(r"class='failed'.*differs by 0\.5\d* from its stored outputs", run_selfcheck(str(changed.folder)))

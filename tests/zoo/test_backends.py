@@ -125,13 +125,13 @@ def test_a_missing_compiler_is_reported(tmp_path):
 
 def test_a_backend_with_different_outputs_is_not_chosen(monkeypatch, caplog):
     def upside_down(graph):
-        return lambda views: [-answer for answer in drifting.backend.module(views)]
+        return lambda views: [-answer for answer in model.backend.module(views)]
 
-    drifting = brainmri.load("resunet-lgg", device="cpu")
+    model = brainmri.load("resunet-lgg", device="cpu")
     monkeypatch.setattr(backends, "openvino_forward", upside_down)
     monkeypatch.setattr(backends, "TIMING_SECONDS", 0.01)
-    drifting.backend.select_fastest()
-    assert drifting.backend.kind not in (OPENVINO, QUANTISED)  # but torch, or half precision on CPUs with fast bfloat16
+    model.backend.select_fastest()
+    assert model.backend.kind not in (OPENVINO, QUANTISED)  # but torch, or half precision on CPUs with fast bfloat16
     assert "gives different outputs on this machine" in caplog.text
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 
-from brainmri.analysis.decision import MIN_AREA, judge
+from brainmri.analysis.decision import MIN_AREA, decide_slices
 from brainmri.zoo.calibration import Fusion, Rules, smooth_across_slices, smooth_maps
 from train.evaluation.metrics import dice
 from train.evaluation.predictions import SlicePrediction, stack
@@ -107,10 +107,10 @@ def _fit_fusion(patients: list[list[SlicePrediction]], tumour: np.ndarray, rules
     (logit, weight), (bias,) = regression.coef_[0].tolist(), np.asarray(regression.intercept_).tolist()
     fusion = Fusion(logit=logit, evidence=weight, bias=bias, review=(0.5, 0.5), neighbours=sigma)
     fitted = replace(rules, fusion=rules.fusion | {mode: fusion})
-    judged = [judge(one, fitted, mode) for one in stacked]
+    decisions = [decide_slices(one, fitted, mode) for one in stacked]
     shares = np.array([one.grid_share for predictions in patients for one in predictions])
-    areas = np.concatenate([one.masks.sum(axis=(1, 2)) for one in judged]) * shares
-    probability = np.concatenate([one.probabilities for one in judged])
+    areas = np.concatenate([one.masks.sum(axis=(1, 2)) for one in decisions]) * shares
+    probability = np.concatenate([one.probabilities for one in decisions])
     review = choose_review_band(probability, tumour, areas >= MIN_AREA)
     return replace(fitted, fusion=fitted.fusion | {mode: replace(fusion, review=review)})
 

@@ -102,9 +102,9 @@ def summarise(cases: dict[str, list[SlicePrediction]]) -> dict:
     if first.probability is not None:
         report |= verdict_figures(patients)
     if first.verdict is not None:
-        judged = [(one.verdict, one.tumour) for predictions in patients for one in predictions]
-        decided = [(verdict == TUMOUR) == tumour for verdict, tumour in judged if verdict != REVIEW]
-        report[REVIEW_SHARE] = {"value": 1 - len(decided) / len(judged)}
+        verdicts = [(one.verdict, one.tumour) for predictions in patients for one in predictions]
+        decided = [(verdict == TUMOUR) == tumour for verdict, tumour in verdicts if verdict != REVIEW]
+        report[REVIEW_SHARE] = {"value": 1 - len(decided) / len(verdicts)}
         report[DECIDED_ACCURACY] = {"value": float(np.mean(decided)) if decided else float("nan")}
     report[FAILURES] = failures(cases)
     return report

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from brainmri.analysis.decision import decide_study, judge, outline
+from brainmri.analysis.decision import decide_slices, decide_study, outline
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR
 from brainmri.report.metric_tables import MIN_DISTANCE, MIN_LENGTH
 from brainmri.zoo.metrics import (
@@ -150,10 +150,10 @@ def worst(patients: dict[str, list[Tally]]) -> list[dict]:
     return rows
 
 
-def judge_as_study(predictions: list[SlicePrediction]) -> list[SlicePrediction]:
-    """The predictions judged together, as `Pipeline.study` does it, under their own rules.
+def apply_study_rules(predictions: list[SlicePrediction]) -> list[SlicePrediction]:
+    """Apply the predictions' own rules for studies to all of them together, as `Pipeline.study` does.
 
-    Of a map only what is in the mask or below the threshold is kept, so that thresholding it gives the study's mask.
+    Maps are clipped to the threshold outside the study's mask, so that thresholding them gives this mask.
     """
     rules, verdicts_given = predictions[0].rules, predictions[0].logit is not None
     done = [replace(one, map=None if one.map is None else np.zeros_like(one.map)) for one in predictions]
@@ -167,8 +167,8 @@ def judge_as_study(predictions: list[SlicePrediction]) -> list[SlicePrediction]:
     for place, map_, mask in zip(places, maps, masks, strict=True):
         done[place] = replace(done[place], map=np.where(mask, map_, np.minimum(map_, rules.mask_threshold)))
     if verdicts_given:
-        judged = judge(predicted, rules, mode)
-        for place, probability, (verdict, _) in zip(places, judged.probabilities.tolist(), judged.verdicts, strict=True):
+        decisions = decide_slices(predicted, rules, mode)
+        for place, probability, (verdict, _) in zip(places, decisions.probabilities.tolist(), decisions.verdicts, strict=True):
             done[place] = replace(done[place], probability=probability, verdict=verdict)
     return done
 
@@ -181,9 +181,9 @@ def _maps(maps: np.ndarray | None) -> np.ndarray:
 
 def study_result(predictions: list[SlicePrediction]) -> tuple[np.ndarray, str | None]:
     """The mask (S, H, W) bool and the verdict of `Pipeline.study` for these slices; no verdict without a classifier."""
-    judged = judge_as_study(predictions)
-    verdicts = [one.verdict for one in judged if one.verdict is not None]
-    return np.stack([one.mask for one in judged]), decide_study(verdicts)[0] if verdicts else None
+    decided = apply_study_rules(predictions)
+    verdicts = [one.verdict for one in decided if one.verdict is not None]
+    return np.stack([one.mask for one in decided]), decide_study(verdicts)[0] if verdicts else None
 
 
 def tumour_free_runs(predictions: list[SlicePrediction]) -> list[list[SlicePrediction]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import brainmri
-from brainmri.analysis.decision import judge
+from brainmri.analysis.decision import decide_slices
 from brainmri.analysis.forward import Prediction, predict_slices, with_head
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.zoo.calibration import Rules
@@ -74,7 +74,7 @@ def predict_case(
     variant: str = THREE_SEQUENCES,
     keep: Path | None = None,
 ) -> list[SlicePrediction]:
-    """One prediction a slice of a patient, in order along the head, judged slice by slice under the entries' own rules.
+    """One prediction a slice of a patient, in order along the head, with the entries' own rules applied to each slice.
 
     Args:
         variant: of the input (`brainmri.zoo.metrics`): three sequences as read; FLAIR in all three channels; or three sequences
@@ -140,7 +140,7 @@ def _outputs(prediction: Prediction, slices: int) -> list[dict]:
 
 
 def apply_rules(predictions: Sequence[SlicePrediction], rules: Rules) -> list[SlicePrediction]:
-    """A patient's predictions judged slice by slice under these rules."""
+    """Apply rules to each of a patient's predictions by itself."""
     first = predictions[0]
     if first.logit is None:
         return [replace(one, rules=rules) for one in predictions]
@@ -148,8 +148,8 @@ def apply_rules(predictions: Sequence[SlicePrediction], rules: Rules) -> list[Sl
         probabilities = rules.probability(np.array([one.logit for one in predictions]), None, "slice")
         verdicts = [None] * len(predictions)
     else:
-        judged = judge(stack(predictions), rules, "slice")
-        probabilities, verdicts = judged.probabilities, [verdict for verdict, _ in judged.verdicts]
+        decisions = decide_slices(stack(predictions), rules, "slice")
+        probabilities, verdicts = decisions.probabilities, [verdict for verdict, _ in decisions.verdicts]
     return [
         replace(one, rules=rules, probability=probability, verdict=verdict)
         for one, probability, verdict in zip(predictions, probabilities.tolist(), verdicts, strict=True)

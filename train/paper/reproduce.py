@@ -44,7 +44,7 @@ from train.paper.slicewise import SliceSplit, split_for_classifier, split_for_se
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
 from train.release.card import write_card
-from train.release.release import store_answer
+from train.release.release import store_selfcheck
 from train.run import find_eligible, without_paths
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -297,7 +297,7 @@ def release(run: Path, into: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, SPLIT, WEIGHTS):
         shutil.copyfile(run / name, folder / name)
-    write_card(store_answer(folder))
+    write_card(store_selfcheck(folder))
     print(f"released {ENTRY} into {into}")
 
 

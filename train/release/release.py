@@ -29,7 +29,7 @@ from brainmri.zoo.registry import EMBEDDED, LoadedModel, load, split_roles
 from train.datasets.lgg import find_slices
 from train.evaluation.calibrate import cross_fitted
 from train.evaluation.evaluate import summarise, summary
-from train.evaluation.failures import judge_as_study
+from train.evaluation.failures import apply_study_rules
 from train.evaluation.healthy import identity
 from train.evaluation.predictions import apply_rules, predict_case
 from train.release.card import write_card
@@ -96,7 +96,7 @@ def attach_healthy(folder: Path, report: dict) -> ModelEntry:
     return entry
 
 
-def store_answer(folder: Path) -> ModelEntry:
+def store_selfcheck(folder: Path) -> ModelEntry:
     """Store an entry's output for the self-check slice in its configuration, for comparison on other machines."""
     return update_config(folder, selfcheck=compute_outputs(load(folder.name, weights=folder, device="cpu", runtime=TORCH)))
 
@@ -129,7 +129,7 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
     folder = into / config["name"]
     validated_on = sorted(case for split in splits for case in split["validation"])
     save_entry(folder, trained.net, config, {**roles, "validated_on": validated_on}, half=half)
-    entry = store_answer(folder)
+    entry = store_selfcheck(folder)
     write_card(entry)
     return entry
 
@@ -162,10 +162,10 @@ def measure(folds: list[LoadedModel], patients: list[list[str]], data: Path) -> 
             fused = segmenter is not None and classifier is not None
             each, fitted = cross_fitted([[predicted[case] for case in part] for part in parts], fitted, fused)
             rules = {case: part_rules for part, part_rules in zip(parts, each, strict=True) for case in part}
-        judged = {case: apply_rules(predictions, rules[case]) for case, predictions in predicted.items()}
-        figures[variant] = summarise(judged)
+        decided = {case: apply_rules(predictions, rules[case]) for case, predictions in predicted.items()}
+        figures[variant] = summarise(decided)
         if variant == THREE_SEQUENCES and "segmentation" in tasks:
-            figures[WHOLE_STUDY] = summarise({case: judge_as_study(predictions) for case, predictions in judged.items()})
+            figures[WHOLE_STUDY] = summarise({case: apply_study_rules(predictions) for case, predictions in decided.items()})
     return fitted, figures
 
 
