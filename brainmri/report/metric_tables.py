@@ -137,7 +137,7 @@ def failure_tables(variants: dict[str, dict]) -> str:
         if runs := first["studies"].get(TUMOUR_FREE_RUNS):
             parts.append(
                 f"Tumour-free runs: {MIN_LENGTH} or more neighbouring slices that show a head, {MIN_DISTANCE} or more slices "
-                f"from any annotated one, judged as a study; {runs['slices']} slices of {runs['patients']} patients. "
+                f"from any annotated one, analysed as a study; {runs['slices']} slices of {runs['patients']} patients. "
                 "These patients have a tumour elsewhere, and a run is shorter than a study: a healthy head has more slices to "
                 "raise a false alarm in."
             )
@@ -157,11 +157,9 @@ def _worst_table(patients: list[dict]) -> str:
 
 
 def _study_table(variants: dict[str, dict]) -> str:
-    judged = {
-        name: figures for name, figures in variants.items() if name != WHOLE_STUDY
-    }  # its slices are judged as studies already
-    studies = [figures[FAILURES]["studies"] for figures in judged.values()]
+    by_slice = {name: figures for name, figures in variants.items() if name != WHOLE_STUDY}
+    studies = [figures[FAILURES]["studies"] for figures in by_slice.values()]
     metrics = [metric for metric, figure in studies[0].items() if is_figure(figure)]
-    rows = [["volumetric Dice slice by slice, mean over patients", *(shown(f[VOLUMETRIC_DICE]) for f in judged.values())]]
+    rows = [["volumetric Dice slice by slice, mean over patients", *(shown(f[VOLUMETRIC_DICE]) for f in by_slice.values())]]
     rows += [[label(metric), *(shown(figures.get(metric)) for figures in studies)] for metric in metrics]
-    return markdown_table(["figure", *(VARIANTS[name] for name in judged)], rows)
+    return markdown_table(["figure", *(VARIANTS[name] for name in by_slice)], rows)

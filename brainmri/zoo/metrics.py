@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 THREE_SEQUENCES, FLAIR_ONLY, VOLUME_NORMALISATION = "three_sequences", "flair_only", "volume_normalisation"
 WHOLE_STUDY = "whole_study"
-SLICE_VARIANTS = (THREE_SEQUENCES, FLAIR_ONLY, VOLUME_NORMALISATION)  # each slice is predicted and judged alone
-VARIANTS = {  # id to label; a variant of the input, or three sequences judged as a whole study
+SLICE_VARIANTS = (THREE_SEQUENCES, FLAIR_ONLY, VOLUME_NORMALISATION)  # each slice is analysed alone
+VARIANTS = {  # id to label; a variant of the input, or three sequences analysed as a whole study
     THREE_SEQUENCES: "three sequences",
     FLAIR_ONLY: "FLAIR only",
     VOLUME_NORMALISATION: "volume normalisation",
@@ -88,7 +88,7 @@ METRICS = {
     REVIEW_SHARE: _verdict("three-state verdict, share of slices to review", "rate", higher_is_better=None),
     DECIDED_ACCURACY: _verdict("three-state verdict, accuracy where decided", "accuracy"),
     STUDY_DICE: _segmentation("volumetric Dice as a study, mean over patients", "patient"),
-    STUDY_GAIN: _segmentation("volumetric Dice gained by judging whole studies, mean over patients", "patient"),
+    STUDY_GAIN: _segmentation("volumetric Dice gained by analysing whole studies, mean over patients", "patient"),
 } | {
     share_metric(unit, called): _verdict(f"{name} {words}, share of {unit}", "rate", unit=one, higher_is_better=None)
     for unit, name, one in (

@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     pipe = Pipeline(options.segmenter, options.classifier, device=options.device)
     report = {
-        "protocol": "each slice is judged alone, and the slices of each head together as a study; thresholds and review bands "
+        "protocol": "each slice is analysed alone, and the slices of each head together as a study; thresholds and review bands "
         "are the entries' own; a mask of any size is a false alarm",
         "segmenter": identity(pipe.segmenter.entry, "segmenter"),
         "classifier": identity(pipe.classifier.entry, "classifier"),

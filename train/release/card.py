@@ -159,7 +159,7 @@ def comparisons(entry: ModelEntry) -> list[str]:
         if WHOLE_STUDY in variants:
             study = variants[WHOLE_STUDY][VOLUMETRIC_DICE]["value"]
             together = (
-                f"Judged as whole studies, with predictions smoothed across neighbouring slices and small islands removed, it is "
+                f"Analysed as whole studies, with predictions smoothed across neighbouring slices and small islands removed, it is "
                 f"{study:.3f} ({study - full:+.3f})."
             )
         sentences.append(
