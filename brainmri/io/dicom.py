@@ -356,7 +356,7 @@ def _decode(stack: _Stack) -> np.ndarray:
     for file in dict.fromkeys(frame.file for frame in stack.frames):  # one file at a time is held, and decoded once
         with file.open() as handle:
             dataset = dcmread(handle, specific_tags=_ELEMENTS)
-        _check_codestreams(dataset)
+        dicom_codecs.check_frame_sizes(dataset, NAME)
         decoded = dataset.pixel_array.reshape(-1, *stack.shape[1:])
         for number, frame in enumerate(stack.frames):
             if frame.file is file:
@@ -367,18 +367,6 @@ def _decode(stack: _Stack) -> np.ndarray:
     if stack.frames[0].grid[2] == "MONOCHROME1":  # low values are bright
         volume = 255 - volume if plain else -volume
     return volume.astype(np.uint8) if plain else volume
-
-
-def _check_codestreams(dataset: Dataset) -> None:
-    """Refuse compressed frames that unpack to another size than their header's, before a decoder makes room for them."""
-    from pydicom.encaps import generate_frames
-
-    if not dicom_codecs.register(dataset.file_meta.TransferSyntaxUID):
-        return
-    dataset.pixel_array_options(decoding_plugin=dicom_codecs.PLUGIN)
-    for frame in generate_frames(dataset.PixelData, number_of_frames=_frame_count(dataset)):
-        if dicom_codecs.frame_size(frame) != (dataset.Rows, dataset.Columns, 1):
-            raise refuse_study(NAME, "the compressed pixels of a DICOM file have another size than its header says")
 
 
 def is_dicom(file: StudyFile) -> bool:

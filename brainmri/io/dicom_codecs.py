@@ -1,6 +1,6 @@
-"""JPEG, JPEG-LS and JPEG 2000 frames of DICOM files: their size before they are decoded, and pydicom's way to imagecodecs.
+"""JPEG, JPEG-LS and JPEG 2000 frames of DICOM files: their size, checked before decoding, and a pydicom plugin for imagecodecs.
 
-High-Throughput JPEG 2000 has JPEG 2000's headers, and the same decoder, OpenJPEG, takes it.
+High-Throughput JPEG 2000 has the headers of JPEG 2000 and is decoded by the same library, OpenJPEG.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from brainmri.io.limits import refuse_study
+
 if TYPE_CHECKING:
+    from pydicom import Dataset
     from pydicom.pixels.decoders.base import DecodeRunner
 
 PLUGIN = "imagecodecs"
-_JP2 = b"\x00\x00\x00\x0cjP  "  # the box a JP2 file begins with; DICOM asks for bare codestreams, but files differ
-_START_OF_FRAME = {*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFFCC}  # FFF7 is JPEG-LS's
+_JP2 = b"\x00\x00\x00\x0cjP  "  # the first box of a JP2 file; DICOM requires bare codestreams, but some files contain JP2
+_START_OF_FRAME = {*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFFCC}  # FFF7: JPEG-LS
 
 
 def register(syntax: str) -> bool:
@@ -31,8 +34,25 @@ def register(syntax: str) -> bool:
     return True
 
 
+def check_frame_sizes(dataset: Dataset, name: str) -> None:
+    """Refuse compressed frames whose own headers give another size than the DICOM header, before memory is allocated for them.
+
+    Raises:
+        UnreadableImage: for another size.
+        ValueError, struct.error: when a frame's header is damaged.
+    """
+    from pydicom.encaps import generate_frames
+
+    if not register(dataset.file_meta.TransferSyntaxUID):
+        return
+    dataset.pixel_array_options(decoding_plugin=PLUGIN)
+    for frame in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
+        if frame_size(frame) != (dataset.Rows, dataset.Columns, 1):
+            raise refuse_study(name, "the compressed pixels of a DICOM file have another size than its header says")
+
+
 def is_available(uid: str) -> bool:
-    """pydicom calls this of a plugin's module; imagecodecs is always installed."""
+    """Called by pydicom on a plugin's module; imagecodecs is always installed."""
     return True
 
 
@@ -47,14 +67,14 @@ def decode(frame: bytes, runner: DecodeRunner) -> bytes:
         decoded = imagecodecs.jpegls_decode(frame)
     else:
         decoded = imagecodecs.jpeg8_decode(frame)  # up to 16 bits, lossless too, despite its name
-    if decoded.ndim != 2:  # colours would need conversion
-        raise ValueError("only grey frames are decoded")
+    if decoded.ndim != 2:  # colours would have to be converted
+        raise ValueError(f"expected a grey frame of shape (H, W), got {decoded.shape}")
     wide = np.dtype(f"{decoded.dtype.kind}{runner.bits_allocated // 8}")
     return decoded.astype(wide, casting="safe", copy=False).tobytes()
 
 
 def frame_size(frame: bytes) -> tuple[int, int, int]:
-    """Rows, columns and samples a pixel that a frame says it unpacks to.
+    """Rows, columns and samples per pixel, from the header of a compressed frame.
 
     Raises:
         ValueError, struct.error: when its header is damaged.
@@ -62,7 +82,7 @@ def frame_size(frame: bytes) -> tuple[int, int, int]:
     if frame[:2] != b"\xff\xd8":
         stream = _codestream(frame)
         if stream[:4] != b"\xff\x4f\xff\x51":
-            raise ValueError("no codestream of the JPEG family")
+            raise ValueError("expected a JPEG, JPEG-LS or JPEG 2000 codestream, got other bytes")
         right, lower, left, upper = struct.unpack_from(">4I", stream, 8)
         (samples,) = struct.unpack_from(">H", stream, 40)
         return lower - upper, right - left, samples
@@ -74,18 +94,18 @@ def frame_size(frame: bytes) -> tuple[int, int, int]:
             continue
         if marker == 0xFFDA:  # the scan
             break
-        if marker < 0xFFC0 or 0xFFD0 <= marker <= 0xFFD9 or length < 2:  # no marker, or one that has no length to step over
-            raise ValueError("a damaged JPEG header")
+        if marker < 0xFFC0 or 0xFFD0 <= marker <= 0xFFD9 or length < 2:  # no marker, or one without a length
+            raise ValueError("damaged JPEG header: expected a marker with a length")
         if marker in _START_OF_FRAME:
             sizes.add(struct.unpack_from(">HHB", frame, at + 5))
         at += 2 + length
     if len(sizes) != 1:
-        raise ValueError("a JPEG header without one size")
+        raise ValueError(f"expected one size in the JPEG header, got {len(sizes)}")
     return sizes.pop()
 
 
 def _codestream(frame: bytes) -> bytes:
-    """A JPEG 2000 frame without the boxes of a JP2 file, so that what is decoded is what was checked."""
+    """A JPEG 2000 frame without the boxes of a JP2 file, so that the bytes that are checked are the bytes that are decoded."""
     if not frame.startswith(_JP2):
         return frame
     at = 12
@@ -94,5 +114,5 @@ def _codestream(frame: bytes) -> bytes:
         if kind == b"jp2c":
             return frame[at + (16 if length == 1 else 8) :]
         if length < 8:
-            raise ValueError("a damaged JP2 box")
+            raise ValueError(f"expected a JP2 box of at least 8 bytes, got {length}")
         at += length

@@ -1,8 +1,8 @@
 """The results of a study as files that a viewer opens: NIfTI, DICOM segmentations and TIFF stacks.
 
-They hold the result and what lays it over the images, nothing else of the input: no name, date or number of a patient, no
-description and no file name. Only a DICOM segmentation names its source, by UIDs, as it must; some makers build theirs of
-dates and device numbers.
+The files hold the result and its position, and nothing else of the input: no name, date or number of a patient, no description
+and no file name. Only a DICOM segmentation references its source images, by UIDs, as the standard requires; some manufacturers
+derive UIDs from dates and device numbers.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 SERIES_NUMBER = 9000  # beyond a scanner's own, so that viewers list the segmentation last
 _UIDS = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"]
-# of a source image nothing else is read, and of its functional groups nothing but places is written
+# the only elements that are read from a source image; of its functional groups, only the geometry is written
 _ELEMENTS = [
     *_UIDS,
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "LossyImageCompression"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
-# what a segmentation may not lack but may leave empty
+# elements that a segmentation must have, but may leave empty
 _EMPTY = [
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
     *("AccessionNumber", "ReferringPhysicianName"),
@@ -47,7 +47,7 @@ def _check_dtype(volume: np.ndarray, *accepted: type) -> None:
 def write_nifti(path: str | Path, volume: np.ndarray, geometry: Geometry) -> None:
     """A mask or probability map as a packed NIfTI file, on the grid of the array that was read.
 
-    The header is made anew, with the grid's affine in millimetres; equal volumes give equal bytes.
+    The header is new, with the grid's affine in millimetres; equal volumes give equal bytes.
 
     Args:
         path: to write, ending in `.nii.gz`.
@@ -62,22 +62,22 @@ def write_nifti(path: str | Path, volume: np.ndarray, geometry: Geometry) -> Non
     _check_dtype(volume, bool, np.float32)
     stored = geometry.to_original(volume)
     image = nibabel.Nifti1Image(stored.astype(np.uint8) if stored.dtype == bool else stored, geometry.affine)
-    known = "scanner" if geometry.oriented else "unknown"  # a file that told no orientation gets a mask that tells none
-    image.set_sform(geometry.affine, code=known)
-    image.set_qform(geometry.affine, code=known)
+    code = "scanner" if geometry.oriented else "unknown"  # no orientation in the input, none in the output
+    image.set_sform(geometry.affine, code=code)
+    image.set_qform(geometry.affine, code=code)
     if geometry.oriented and not np.allclose(image.get_qform(), geometry.affine, atol=1e-3):
-        image.set_qform(None)  # a quaternion cannot shear, as a stack whose slices are shifted asks; the sform stands alone
+        image.set_qform(None)  # a quaternion cannot express shear (a stack of shifted slices); the sform is enough
     image.header.set_xyzt_units("mm")
     with Path(path).open("wb") as handle, gzip.GzipFile("", "wb", compresslevel=6, fileobj=handle, mtime=0) as packed:
         packed.write(image.to_bytes())
 
 
 def write_tiff(path: str | Path, mask: np.ndarray) -> None:
-    """A mask as a stack of black and white pages, packed without loss.
+    """A mask as a TIFF stack of black and white pages, compressed without loss.
 
     Args:
         path: to write, ending in `.tif`.
-        mask: (S, H, W) bool, a page a slice.
+        mask: (S, H, W) bool, one page per slice.
 
     Raises:
         ValueError: when the mask is of another type.
@@ -90,22 +90,22 @@ def write_tiff(path: str | Path, mask: np.ndarray) -> None:
 
 
 def write_segmentation(path: str | Path, mask: np.ndarray, geometry: Geometry, algorithm_version: str) -> None:
-    """A mask as a DICOM segmentation of one segment, which references the images it was found in.
+    """A mask as a DICOM segmentation of one segment, which references the images that were segmented.
 
-    Frames without lesion are left out. A mask without any keeps them all: a segmentation has at least one frame, so viewers
-    open it, over every slice, and show nothing. The patient's and the study's attributes are empty, so an archive that
-    files by patient puts the segmentation beside the study, not into it; viewers join them by their UIDs.
+    Frames without lesion are left out. An empty mask keeps all frames, because a segmentation has at least one. Attributes of the
+    patient and the study are empty: an archive that files by patient stores the segmentation beside the study, and viewers match
+    the two by their UIDs.
 
     Args:
         path: to write, ending in `.dcm`.
         mask: (S, H, W) bool on the scan's grid.
-        geometry: the scan's, read from DICOM; the files it names are opened once more.
+        geometry: the scan's, read from DICOM; its source files are opened again.
         algorithm_version: of the program and its networks, ASCII, 1 to 64 characters.
 
     Raises:
         ValueError: when the mask is of another type or on another grid, the version is too long, or the scan was not read
             from DICOM.
-        UnreadableImage: when the source files have gone or changed, or lack what a reference needs.
+        UnreadableImage: when the source files are missing or changed, or lack an element that a reference needs.
     """
     _check_dtype(mask, bool)
     if not geometry.instances:
@@ -124,7 +124,7 @@ def _refuse(problem: str) -> UnreadableImage:
 
 
 def _segmentation(mask: np.ndarray, geometry: Geometry, version: str) -> Segmentation:
-    """The segmentation of a mask (slices, rows, columns) on the stored grid, each slice of the instance with its index."""
+    """The segmentation of a mask (slices, rows, columns) on the stored grid; slice n belongs to instance n."""
     from highdicom import UID, AlgorithmIdentificationSequence
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom.sr.coding import Code
@@ -132,7 +132,7 @@ def _segmentation(mask: np.ndarray, geometry: Geometry, version: str) -> Segment
     algorithm = AlgorithmIdentificationSequence(
         name="brainmri", version=version, family=Code("123110", "DCM", "Artificial Intelligence")
     )
-    # a lesion rather than a neoplasm: what is bright on FLAIR is marked, oedema and all
+    # "lesion", not "neoplasm": the mask includes oedema and whatever else is bright on FLAIR
     segment = SegmentDescription(
         segment_number=1,
         segment_label="Lesion",
@@ -142,7 +142,7 @@ def _segmentation(mask: np.ndarray, geometry: Geometry, version: str) -> Segment
         algorithm_identification=algorithm,
         anatomic_regions=[Code("12738006", "SCT", "Brain")],
     )
-    order = np.argsort([instance.frame for instance in geometry.instances], kind="stable")  # a multi-frame image's as it has them
+    order = np.argsort([instance.frame for instance in geometry.instances], kind="stable")  # the order within a multi-frame image
     try:
         return Segmentation(
             source_images=_sources([geometry.instances[number] for number in order], geometry),
@@ -157,38 +157,38 @@ def _segmentation(mask: np.ndarray, geometry: Geometry, version: str) -> Segment
             manufacturer="brainmri",
             manufacturer_model_name="brainmri",
             software_versions=version,
-            device_serial_number="none",  # has to be there, and software has none
+            device_serial_number="none",  # required, though software has no serial number
             content_label="LESION",
             omit_empty_frames=bool(mask.any()),
         )
     except UnreadableImage:
         raise
-    except Exception as error:  # files that have gone, and headers that highdicom cannot reference, in many ways
+    except Exception as error:  # missing files and headers that highdicom cannot reference raise many types
         raise _refuse(f"got DICOM files that a segmentation cannot reference ({type(error).__name__})") from None
 
 
 def _sources(instances: list[Instance], geometry: Geometry) -> list[Dataset]:
-    """The source images in order, bare of everything that a segmentation does not need."""
+    """The source images in order, with only the elements that a segmentation needs."""
     from pydicom import dcmread
 
     frames: dict[str, list[Instance]] = {}
     for instance in instances:
         frames.setdefault(instance.uid, []).append(instance)
-    places = [(parts[0].path, parts[0].member) for parts in frames.values()]
+    locations = [(first.path, first.member) for first, *_ in frames.values()]
     gap = float(np.linalg.norm(geometry.affine[:3, 0]))
     sources = []
-    for handle, (uid, parts) in zip(reopened(places), frames.items(), strict=True):
+    for handle, (uid, members) in zip(reopened(locations), frames.items(), strict=True):
         header = dcmread(handle, stop_before_pixels=True, specific_tags=_ELEMENTS)
         if str(header.get("SOPInstanceUID")) != uid:
-            raise _refuse("the DICOM files are not the ones that the study was read from")
-        source = _source(header, [part.frame - 1 for part in parts], gap)
+            raise _refuse("the DICOM files are not the ones that the study was read from; analyse the study again")
+        source = _source(header, [instance.frame - 1 for instance in members], gap)
         _, source.Rows, source.Columns = geometry.shape
         sources.append(source)
     return sources
 
 
 def _source(header: Dataset, indices: list[int], gap: float) -> Dataset:
-    """One source image as highdicom asks for it, as a single frame and as a multi-frame image at once; its class decides."""
+    """One source image for highdicom, with the elements of both single-frame and multi-frame images; its SOP class decides."""
     from highdicom import PixelMeasuresSequence, PlaneOrientationSequence, PlanePositionSequence
     from pydicom import Dataset
     from pydicom.uid import UID
@@ -211,7 +211,7 @@ def _source(header: Dataset, indices: list[int], gap: float) -> Dataset:
     if len(positions) < len(found):
         raise _refuse("got DICOM files without slice positions")
     orientation = PlaneOrientationSequence("PATIENT", directions.tolist())
-    # the spacing between slices is highdicom's to find out, from the positions
+    # highdicom derives the spacing between slices from the positions
     thickness = functional_group(header, indices[0], "PixelMeasuresSequence").get("SliceThickness") or gap
     measures = PixelMeasuresSequence(spacing.tolist(), thickness)
     source.ImagePositionPatient = positions[0][0].ImagePositionPatient
