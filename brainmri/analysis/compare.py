@@ -1,4 +1,4 @@
-"""One slice through several entries of the zoo, side by side."""
+"""Run several models on one slice and compare their results."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from brainmri.zoo.registry import LoadedModel, split_roles
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelResult:
-    """What one entry says of a slice; None for what it does not do.
+    """The result of one model for a slice; a field is None if the model does not have that task.
 
     Attributes:
-        name: what the entry is called.
-        probability: calibrated, of tumour.
-        mask: (H, W) bool at the entry's own threshold.
+        name: the model's name, as given to `compare`.
+        probability: calibrated probability of tumour, in [0, 1].
+        mask: (H, W) bool, at the entry's own threshold.
         probability_map: (H, W) float32 in [0, 1].
-        seconds: from pixels to these, the network loaded.
+        seconds: from pixels to result, without loading the network.
     """
 
     name: str
@@ -32,7 +32,7 @@ class ModelResult:
     seconds: float
 
     def record(self) -> dict:
-        """Ready for JSON, without the arrays."""
+        """The result for JSON, without the arrays."""
         return {
             "name": self.name,
             "probability": None if self.probability is None else round(self.probability, 6),
@@ -45,13 +45,13 @@ def compare(models: Mapping[str, LoadedModel], pixels: np.ndarray) -> list[Model
     """Run every model on one slice.
 
     Args:
-        models: by the name to show.
+        models: the models by their names.
         pixels: (H, W, 3) in [0, 1].
     """
-    results = []
+    results: list[ModelResult] = []
     for name, model in models.items():
         segmenter, classifier = split_roles(model)
-        began = time.perf_counter()
+        start = time.perf_counter()
         predicted = predict_slices(segmenter, classifier, pixels[None])
         rules = rules_of(segmenter and segmenter.entry, classifier and classifier.entry)
         probability = None
@@ -64,14 +64,18 @@ def compare(models: Mapping[str, LoadedModel], pixels: np.ndarray) -> list[Model
                 probability=probability,
                 mask=None if probability_map is None else probability_map > rules.mask_threshold,
                 probability_map=probability_map,
-                seconds=time.perf_counter() - began,
+                seconds=time.perf_counter() - start,
             )
         )
     return results
 
 
 def disagreement(results: list[ModelResult]) -> np.ndarray | None:
-    """(H, W) float32: 0 where the masks agree, 1 where half of them say tumour; None for fewer than two masks."""
+    """How much the masks disagree, pixel by pixel.
+
+    Returns:
+        (H, W) float32 in [0, 1]: 0 where all masks agree, 1 where half of them contain the pixel; None for fewer than two masks.
+    """
     masks = [result.mask for result in results if result.mask is not None]
     if len(masks) < 2:
         return None
@@ -80,10 +84,10 @@ def disagreement(results: list[ModelResult]) -> np.ndarray | None:
 
 
 def overlap(results: list[ModelResult]) -> float | None:
-    """Mean Dice similarity of every two masks, two empty ones agreeing; None for fewer than two."""
+    """The mean Dice over all pairs of masks; two empty masks have a Dice of 1. None for fewer than two masks."""
     masks = [result.mask for result in results if result.mask is not None]
     pairs = [(one, other) for number, one in enumerate(masks) for other in masks[number + 1 :]]
     if not pairs:
         return None
-    totals = [(2 * (one & other).sum(), one.sum() + other.sum()) for one, other in pairs]
-    return float(np.mean([hit / total if total else 1.0 for hit, total in totals]))
+    counts = [(2 * (one & other).sum(), one.sum() + other.sum()) for one, other in pairs]
+    return float(np.mean([shared / total if total else 1.0 for shared, total in counts]))

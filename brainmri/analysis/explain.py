@@ -1,4 +1,4 @@
-"""Evidence map: a class-activation map of the verdict, and whether its maximum lies in the mask."""
+"""The evidence map: a class activation map of the verdict, and whether its maximum lies in the mask."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Explanation:
     """Where in a slice the classifier finds evidence for a tumour.
 
     Attributes:
-        saliency: (H, W) float32 in [0, 1] on the slice's own grid, relative to its maximum; 0 where there is no evidence.
-        agrees: whether the maximum lies in the mask or within a cell of the map beside it; None without evidence or mask.
-        sentence: the same in words.
+        saliency: (H, W) float32 in [0, 1] on the slice's own grid, relative to its maximum; all 0 without evidence.
+        agrees: whether the maximum lies in the mask, or at most one cell of the map away from it; None without evidence or mask.
+        sentence: the explanation in one sentence.
     """
 
     saliency: np.ndarray
@@ -37,9 +37,7 @@ def explain(classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray) -> Ex
     if not saliency.any():
         return Explanation(saliency=saliency, agrees=None, sentence="The classifier finds no evidence for a tumour.")
     if not mask.any():
-        return Explanation(
-            saliency=saliency, agrees=None, sentence="The map shows the evidence for a tumour; no tumour is outlined."
-        )
+        return Explanation(saliency=saliency, agrees=None, sentence="There is evidence for a tumour, but no tumour is outlined.")
     from scipy.ndimage import distance_transform_edt
 
     row, column = np.unravel_index(saliency.argmax(), saliency.shape)
@@ -55,7 +53,7 @@ def class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.nd
         pixels: (H, W, 3) in [0, 1].
 
     Returns:
-        (H, W) float32 in [0, 1], relative to its maximum; and the side of one of its cells in pixels of the slice.
+        The map, (H, W) float32 in [0, 1] relative to its maximum, and the side of one of its cells in pixels of the slice.
     """
     entry = classifier.entry
     placed, placement = entry.preprocess(pixels)
@@ -65,8 +63,8 @@ def class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.nd
         logits, features = classifier.net.cam_features(views.requires_grad_(True))  # (V, 2), of each network (V, C, h, w)
         gradients = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), features)
     with torch.no_grad():
-        weighed = [(gradient.relu() * own).sum(dim=1, keepdim=True) for gradient, own in zip(gradients, features, strict=True)]
-        maps = torch.stack(weighed).sum(dim=0).relu()  # (V, 1, h, w)
+        weighted = [(gradient.relu() * map_).sum(dim=1, keepdim=True) for gradient, map_ in zip(gradients, features, strict=True)]
+        maps = torch.stack(weighted).sum(dim=0).relu()  # (V, 1, h, w)
         if entry.flips:
             maps = (maps[:1] + maps[1:].flip(-1)) / 2
         size = entry.preprocess.size

@@ -1,4 +1,4 @@
-"""The typed results of a slice and of a study, and how they are put into words."""
+"""The results for a slice and for a study, and helpers that put numbers into words."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ TUMOUR, NO_TUMOUR, REVIEW = VERDICTS = ("tumour", "no tumour", "review")
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What was found in one slice.
+    """The result for one slice.
 
     Attributes:
         verdict: "tumour", "no tumour" or "review".
-        reason: one plain sentence on why the verdict is what it is.
-        probability: calibrated probability that the slice shows tumour, in [0, 1].
+        reason: why, in one sentence.
+        probability: calibrated probability that the slice shows a tumour, in [0, 1].
         mask: (H, W) bool, on the input's own grid.
-        probability_map: (H, W) float32 in [0, 1], on the input's own grid; `mask` is this above the threshold.
-        area_px: pixels in `mask`.
-        area_mm2: the same in square millimetres; None where the pixels' size is not known.
-        warnings: what the reader assumed and the user should know.
-        ood: the out-of-distribution check; None without a detector.
-        provenance: input SHA-256, model names and weight SHA-256, thresholds, versions, device.
+        probability_map: (H, W) float32 in [0, 1], on the input's own grid; `mask` is the part above the threshold.
+        area_px: area of `mask` in pixels.
+        area_mm2: the same in square millimetres; None if the pixel size is unknown.
+        ood: the out-of-distribution result; None without a detector.
+        warnings: what the user should know about the input, for example assumptions of the reader.
+        provenance: SHA-256 of the input, models with the SHA-256 of their weights, thresholds, versions, device.
     """
 
     verdict: str
@@ -44,11 +44,11 @@ class Finding:
 
     @property
     def out_of_distribution(self) -> bool:
-        """Whether the slice is not taken for an axial brain MR slice; its verdict is "review" then."""
+        """Whether the slice does not look like an axial brain MR slice; its verdict is then "review"."""
         return self.ood is not None and self.ood.reason is not None
 
     def record(self) -> dict:
-        """The finding without its arrays, ready for JSON."""
+        """The finding for JSON, without the arrays."""
         return {
             "verdict": self.verdict,
             "reason": self.reason,
@@ -66,22 +66,22 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What was found in a study.
+    """The result for a study.
 
     Attributes:
         verdict: "tumour", "no tumour" or "review", for the study as a whole.
-        reason: one plain sentence on why the verdict is what it is.
-        carried_by: the slices, from 0, that the verdict rests on.
-        findings: one a slice, in order along the head.
-        mask: (S, H, W) bool, islands that are small beside the largest lesion removed.
+        reason: why, in one sentence.
+        carried_by: indices of the slices that the verdict rests on.
+        findings: one for each slice, in order along the head.
+        mask: (S, H, W) bool, without islands that are small compared with the largest lesion.
         probability_map: (S, H, W) float32 in [0, 1].
-        diameters: for each slice the largest distance across what is outlined, in mm; in pixels where `measured` is False.
+        diameters: the largest diameter of a lesion's part in each slice, in mm; in pixels if `measured` is False.
         lesions: the largest first.
-        sequences: what was read as pre-contrast T1, as FLAIR and as post-contrast T1; None where FLAIR stands in, and for
-            slices, whose channels are their colours.
-        geometry: where the slices lie in the patient, where the files know it.
-        warnings: what the reader assumed and the user should know.
-        provenance: input SHA-256, model names and weight SHA-256, thresholds, versions, device.
+        sequences: the labels of the sequences that were read as pre-contrast T1, FLAIR and post-contrast T1; None where FLAIR
+            replaces a missing sequence, and for images, whose colours are the channels.
+        geometry: the position of the slices in the patient; None if the files do not store it.
+        warnings: what the user should know about the input, for example assumptions of the reader.
+        provenance: SHA-256 of the input, models with the SHA-256 of their weights, thresholds, versions, device.
     """
 
     verdict: str
@@ -99,18 +99,18 @@ class Study:
 
     @property
     def measured(self) -> bool:
-        """Whether voxels have a known, plausible size, so that volumes and distances are in mm."""
+        """Whether the voxel size is known and plausible, so that volumes and distances are in mm."""
         return self.geometry is not None and self.geometry.plausible
 
     @property
     def volume_mm3(self) -> float | None:
-        """Of the whole mask; None where the voxel size is unknown."""
+        """The volume of the mask in cubic millimetres; None if `measured` is False."""
         if self.geometry is None or not self.geometry.plausible:
             return None
         return float(self.mask.sum() * self.geometry.voxel_volume)
 
     def record(self) -> dict:
-        """The study without its arrays, ready for JSON; slices counted from 1, as people do."""
+        """The study for JSON, without the arrays; slices are counted from 1."""
         volume, length = self.volume_mm3, "mm" if self.measured else "px"
         spacing = self.geometry.spacing if self.geometry and self.geometry.plausible else None
         return {
@@ -154,19 +154,19 @@ class Study:
 
 
 def percent(probability: float) -> str:
-    """Whole percent, without claiming certainty at the ends."""
+    """A probability in whole percent; never 0% or 100%, which would claim certainty."""
     if probability > 0.995:
         return "over 99%"
     return "under 1%" if probability < 0.005 else f"{100 * probability:.0f}%"
 
 
 def count(number: int, noun: str) -> str:
-    """ "1 slice", "2 slices"."""
+    """A number and its noun: "1 slice", "2 slices"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Slices from 0 as people count and read them: [0, 1, 2, 6] is "1 to 3, 7"."""
+    """Indices of slices as text that counts from 1: [0, 1, 2, 6] gives "1 to 3, 7"."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """The output of networks for slices, in order along the head, before any rule; None for a task without a network.
+    """The networks' output for S slices, before any rule is applied; a field is None if no network computes it.
 
     Attributes:
         maps: (S, H, W) float32 in [0, 1], on the slices' own grid.
@@ -43,7 +43,7 @@ class Prediction:
 
 
 def with_head(pixels: np.ndarray) -> np.ndarray:
-    """(S,) bool: which slices of (S, H, W, 3) show anything; all of them where none does."""
+    """Which slices of (S, H, W, 3) pixels show a head, (S,) bool; all of them if the whole study is black."""
     bright = np.percentile(pixels[..., FLAIR].reshape(len(pixels), -1), 99, axis=1)
     return bright >= DARK * bright.max()
 
@@ -61,15 +61,17 @@ def predict_slices(
 
     Args:
         slices: (S, H, W, 3) in [0, 1], in order along the head.
-        spacing: between their rows and between their columns, in a common unit.
-        normalise_over: "slice" or "volume" instead of the entries' own, to measure what the choice costs.
-        progress: called with the slices done and their number after each batch of the first network.
-        ood_model: its out-of-distribution detector, if it has one, checks the slices too.
+        spacing: between rows and between columns, in a common unit.
+        normalise_over: "slice" or "volume" instead of the entries' own setting, to compare the two.
+        progress: called with the number of finished slices and of all slices after each batch of the first network.
+        ood_model: the model whose out-of-distribution detector, if any, checks the slices.
     """
     done: dict[int, tuple] = {}
     for model in (segmenter, classifier):
         if model is not None and id(model) not in done:
             images, placements = _place(model, slices, spacing, normalise_over)
+        segmenter: the model that computes the maps, if any.
+        classifier: the model that computes the verdict's logits, if any; it may be the segmenter.
             done[id(model)] = (*run_model(model, images, None if done else progress), placements)
     said: dict = {}
     if ood_model is not None and ood_model.ood:
@@ -93,7 +95,7 @@ def predict_slices(
 def _place(
     model: LoadedModel, slices: np.ndarray, spacing: tuple[float, float], normalise_over: str | None = None
 ) -> tuple[Tensor, tuple[Placement, ...]]:
-    """Slices as a network takes them, (S, 3, h, w) on its device, and where each stands on its grid."""
+    """Preprocess slices: the network's input (S, 3, h, w) on its device, and the placement of each slice on its grid."""
     preprocess = model.entry.preprocess
     preprocess = replace(preprocess, normalise_over=normalise_over or preprocess.normalise_over)
     placed, placements = zip(*(preprocess(s, spacing, _resizing(model)) for s in slices), strict=True)
@@ -101,18 +103,18 @@ def _place(
 
 
 def _resizing(model: LoadedModel) -> torch.device:
-    """The device that brings slices to a network's grid and maps back; not every accelerator knows antialiasing."""
+    """The device that resizes slices and maps; not every accelerator supports antialiasing."""
     return model.device if model.device.type == "cuda" else torch.device("cpu")
 
 
 def _batches(model: LoadedModel, images: Tensor) -> tuple[Tensor, ...]:
-    """Images in parts that suit the network's device."""
+    """Split images into batches that suit the network's device."""
     return images.split(BATCH if model.device.type == "cpu" else ACCELERATED_BATCH)
 
 
 @torch.inference_mode()
 def encoder_features(model: LoadedModel, images: Tensor, feature_spec: ood.FeatureSpec) -> Tensor:
-    """Pool the encoder features for the out-of-distribution check: (S, 3, h, w) normalised slices to (S, D)."""
+    """Features for the out-of-distribution detector: normalised slices (S, 3, h, w) to (S, D)."""
     batches = (image.to(memory_format=torch.channels_last) for image in _batches(model, images))
     return torch.cat([ood.pool_features(model.net.forward_features(image), feature_spec) for image in batches])
 
@@ -121,11 +123,11 @@ def encoder_features(model: LoadedModel, images: Tensor, feature_spec: ood.Featu
 def run_model(
     model: LoadedModel, images: Tensor, progress: Progress | None = None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Run a network on normalised slices; where its entry says so, average with the output for the mirrored slices.
+    """Run a network on normalised slices; if its entry has `flips`, average with the output for the mirrored slices.
 
     Args:
         images: (S, 3, h, w), normalised, on the network's device.
-        progress: called with the slices done and their number after each batch; on a GPU, once the batch is queued.
+        progress: called with the number of finished slices and of all slices after each batch; on a GPU, when it is queued.
 
     Returns:
         Mask probabilities (S, 1, h, w), or None; verdict logits (S,), tumour against no tumour, or None; where the entry has an
@@ -143,11 +145,11 @@ def run_model(
         if output.mask is not None:
             probability = output.mask.sigmoid()
             if entry.flips:
-                straight, mirrored = probability.chunk(2)
-                probability = (straight + mirrored.flip(-1)) / 2
+                original, mirrored = probability.chunk(2)
+                probability = (original + mirrored.flip(-1)) / 2
             maps.append(probability)
         if output.verdict is not None:
-            # the mean of the logits, not of probabilities, so that one temperature calibrates both views
+            # average logits, not probabilities, so that one temperature calibrates the mean
             mean = torch.stack(output.verdict.chunk(2)).mean(0) if entry.flips else output.verdict
             verdicts.append(mean)
         done += len(image)

@@ -1,4 +1,4 @@
-"""From a study's mask to its lesions: which islands count, how large they are and where they lie."""
+"""From a study's mask to its lesions: remove small islands, measure size and position."""
 
 from __future__ import annotations
 
@@ -11,39 +11,38 @@ import numpy as np
 from brainmri.io.scan import Geometry
 from brainmri.zoo.preprocess import head_box
 
-# islands below this share of the largest lesion are dropped; chosen on validation patients, see train/EXPERIMENTS.md
-ISLAND = 0.15
-# a lesion with less than this share of its voxels beyond the midline belongs to one side
-BEYOND = 0.05
+# islands smaller than this share of the largest lesion are removed; chosen on validation patients, see train/EXPERIMENTS.md
+MIN_ISLAND_SHARE = 0.15
+MIDLINE_TOLERANCE = 0.05  # a lesion is on one side if less than this share of its voxels lies on the other
 
 
 class Part(NamedTuple):
-    """A connected component of a mask within one slice; edges and corners connect.
+    """A connected component of a mask within one slice (8-connectivity).
 
     Attributes:
-        plane: the slice, from 0.
+        plane: index of the slice.
         pixel: row and column of one of its pixels.
-        across: the largest distance across it (Feret), in mm where the geometry is plausible, else in pixels.
+        diameter: the largest Feret diameter, in mm; in pixels without a plausible geometry.
     """
 
     plane: int
     pixel: tuple[int, int]
-    across: float
+    diameter: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lesion:
-    """One connected lesion; faces, edges and corners connect.
+    """A connected component of a study's mask (26-connectivity).
 
     Attributes:
-        voxels: how many.
-        volume_mm3: None where the voxel size is unknown.
-        diameter: the largest distance across it within one slice (Feret), in mm; in pixels where the voxel size is unknown.
-        widest: the slice, from 0, in which it is that wide.
-        slices: its first and last slice, from 0.
+        voxels: number of voxels.
+        volume_mm3: volume in cubic millimetres; None if the voxel size is unknown.
+        diameter: the largest Feret diameter within one slice, in mm; in pixels if the voxel size is unknown.
+        widest: index of the slice with this diameter.
+        slices: indices of its first and last slice.
         centroid: slice, row and column, from 0.
-        centroid_mm: towards the patient's right, anterior and superior; None where the files have no orientation.
-        side: "left" or "right" of the patient's midline, "both" across it; None where the files have no orientation.
+        centroid_mm: mm towards the patient's right, anterior and superior; None if the files store no orientation.
+        side: "left" or "right" of the patient's midline, or "both"; None if the files store no orientation.
     """
 
     voxels: int
@@ -56,7 +55,7 @@ class Lesion:
     side: str | None
 
     def record(self) -> dict:
-        """Ready for JSON; slices counted from 1, as people do."""
+        """The lesion for JSON; slices are counted from 1."""
         volume = self.volume_mm3
         known = volume is not None
         return {
@@ -73,17 +72,17 @@ class Lesion:
 
 
 def without_islands(mask: np.ndarray) -> np.ndarray:
-    """An (S, H, W) bool mask without the islands that are small beside its largest lesion."""
+    """Remove the islands of an (S, H, W) bool mask that are small compared with its largest lesion."""
     from skimage.measure import label
 
     labels = np.asarray(label(mask, connectivity=3))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0  # the background
-    return (sizes >= max(1.0, ISLAND * sizes.max()))[labels]
+    return (sizes >= max(1.0, MIN_ISLAND_SHARE * sizes.max()))[labels]
 
 
 def find_parts(mask: np.ndarray, geometry: Geometry | None) -> list[Part]:
-    """What is outlined in each slice of an (S, H, W) bool mask; `geometry` is None where the files have no orientation."""
+    """The connected components in each slice of an (S, H, W) bool mask; `geometry` is None if the files store none."""
     from scipy.ndimage import find_objects
     from skimage.measure import label, regionprops
 
@@ -91,7 +90,7 @@ def find_parts(mask: np.ndarray, geometry: Geometry | None) -> list[Part]:
     boxes = find_objects(mask.view(np.uint8))
     if not boxes:
         return []
-    planes, rows, columns = boxes[0]  # around all lesions: most of a head is none
+    planes, rows, columns = boxes[0]  # search only the bounding box of all lesions
     return [
         Part(
             number,
@@ -104,15 +103,15 @@ def find_parts(mask: np.ndarray, geometry: Geometry | None) -> list[Part]:
 
 
 def diameters(parts: Sequence[Part], slices: int) -> list[float]:
-    """For each slice the largest diameter of its parts, 0 where there is none."""
+    """The largest diameter in each slice; 0 in slices without a part."""
     widest = [0.0] * slices
     for part in parts:
-        widest[part.plane] = max(widest[part.plane], part.across)
+        widest[part.plane] = max(widest[part.plane], part.diameter)
     return widest
 
 
 def midline(pixels: np.ndarray) -> float:
-    """The column of the head's midline in (S, H, W, 3) pixels, which is the middle of its outline from above."""
+    """The column of the head's midline in (S, H, W, 3) pixels: the middle of its bounding box over all slices."""
     _, left, _, wide = head_box(pixels.max(axis=0))
     return left + (wide - 1) / 2
 
@@ -123,29 +122,30 @@ def find_lesions(mask: np.ndarray, parts: Sequence[Part], geometry: Geometry | N
     Args:
         mask: (S, H, W) bool, axial, the patient's right on the image's left.
         parts: `find_parts` of this mask.
-        geometry: where the slices lie in the patient; None where the files have no orientation.
+        geometry: the position of the slices in the patient; None if the files store none.
         middle: the column of the head's midline.
     """
     from skimage.measure import label, regionprops
 
     measured = geometry if geometry is not None and geometry.plausible else None
     labels = np.asarray(label(mask, connectivity=3))
-    rising = sorted(reversed(parts), key=lambda part: part.across)  # the last of a lesion is its widest, of several the first
-    widest = {int(labels[part.plane, *part.pixel]): part for part in rising}
+    # of a lesion's parts the last one wins: the widest, and of equally wide ones the first in the head
+    ascending = sorted(reversed(parts), key=lambda part: part.diameter)
+    widest = {int(labels[part.plane, *part.pixel]): part for part in ascending}
     lesions = []
     for region in regionprops(labels):
         first, last = region.bbox[0], region.bbox[3] - 1
         part = widest[region.label]
         columns = region.coords[:, 2]
         right = float((columns < middle).mean())
-        side = "right" if right > 1 - BEYOND else "left" if right < BEYOND else "both"
+        side = "right" if right > 1 - MIDLINE_TOLERANCE else "left" if right < MIDLINE_TOLERANCE else "both"
         plane, row, column = (float(c) for c in region.coords.mean(axis=0))
         centroid = (plane, row, column)
         lesions.append(
             Lesion(
                 voxels=int(region.num_pixels),
                 volume_mm3=float(region.num_pixels * measured.voxel_volume) if measured else None,
-                diameter=part.across,
+                diameter=part.diameter,
                 widest=part.plane,
                 slices=(int(first), int(last)),
                 centroid=centroid,

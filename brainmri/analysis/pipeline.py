@@ -1,4 +1,4 @@
-"""From an image or a study to a `Finding` or a `Study`."""
+"""The pipeline: from a slice to a `Finding`, from a study to a `Study`."""
 
 from __future__ import annotations
 
@@ -23,20 +23,24 @@ from brainmri.zoo.registry import DEFAULT, LoadedModel, load
 
 
 class Pipeline:
-    """A segmenter and a classifier, loaded once; call it with a slice, or `study` with a stack of them.
+    """A segmenter and a classifier, loaded once. Call it with a slice, or call `study` with a study.
+
+        >>> pipe = Pipeline()
+        >>> pipe("slice.png").verdict
+        'tumour'
 
     Args:
-        segmenter: name of the entry that draws the mask; the zoo's default when None.
-        classifier: name of the entry that gives the verdict; None takes the segmenter itself where it has a verdict
-            head, else the zoo's default.
-        device: "auto", "cpu", "cuda", "mps" and so on.
-        mask_threshold: on the probability map, in (0, 1); the segmenter's own when None.
-        ood_model: the model whose out-of-distribution detector (`brainmri.zoo.ood`) checks the slices, where segmenter and
-            classifier have none; the zoo's default when None.
+        segmenter: the model that draws the mask, or its name; None for the zoo's default.
+        classifier: the model that gives the verdict, or its name; None for the segmenter if it also classifies, else for the
+            zoo's default.
+        device: "auto", "cpu", "cuda", "mps" and so on, for models given by name.
+        mask_threshold: on the probability map, in (0, 1); None for the segmenter's own.
+        ood_model: the model whose out-of-distribution detector (`brainmri.zoo.ood`) checks the slices if segmenter and
+            classifier have none; None for the zoo's default.
 
     Raises:
-        ValueError: for an unknown name, an entry without the task, a device that is not available, or a
-            threshold outside (0, 1).
+        ValueError: for an unknown name, a model without the task, a device that is not available, or a threshold outside (0, 1).
+        FileNotFoundError, brainmri.zoo.hub.HubError: if a model cannot be read or downloaded.
     """
 
     def __init__(
@@ -62,15 +66,19 @@ class Pipeline:
 
     @property
     def mask_threshold(self) -> float:
-        """On the probability map, in (0, 1)."""
+        """The threshold on the probability map, in (0, 1)."""
         return self.rules.mask_threshold
 
     def __call__(self, source: str | Path | Image.Image | np.ndarray | Scan) -> Finding:
-        """One slice: a path, a PIL image, an array (H, W[, 3 or 4]) or a `Scan`.
+        """Analyse one slice.
+
+        Args:
+            source: a path, a PIL image, an array (H, W[, 3 or 4]) or a `Scan`.
 
         Raises:
-            FileNotFoundError: when the path is not a file.
-            brainmri.io.reading.UnreadableImage: when the input cannot be read.
+            FileNotFoundError: if the path is not a file.
+            ValueError: for a `Scan` of more than one slice.
+            brainmri.io.reading.UnreadableImage: if the input cannot be read.
         """
         scan = source if isinstance(source, Scan) else read_slice(source)
         if scan.pixels.ndim != 3:
@@ -80,27 +88,26 @@ class Pipeline:
         return self._finding(decisions, 0, scan.warnings, self.provenance(scan), None)
 
     def study(self, source: str | Path | Sequence[str | Path] | np.ndarray | Scan, progress: Progress | None = None) -> Study:
-        """A study: whatever `read_study` reads (a path, a list of them, an array (S, H, W[, 3])), or a `Scan`.
-
-        Slices without a head in them are not analysed.
+        """Analyse a study. Slices without a head are skipped.
 
         Args:
-            progress: called with the slices done and their number after each batch.
+            source: a path, a list of paths, an array (S, H, W[, 3]), as `read_study` takes them, or a `Scan`.
+            progress: called with the number of finished slices and of all slices after each batch.
 
         Raises:
-            FileNotFoundError: when the path does not exist.
-            brainmri.io.reading.UnreadableImage: when the input cannot be read.
+            FileNotFoundError: if the path does not exist.
+            brainmri.io.reading.UnreadableImage: if the input cannot be read.
         """
         scan = source if isinstance(source, Scan) else read_study(source)
         geometry, warnings = scan.geometry, scan.warnings
         spacing = geometry.spacing[1:] if geometry else (1.0, 1.0)
         measured = geometry is not None and geometry.plausible
         if geometry and not measured:
-            warnings += ("the voxel size cannot be that of a head; volumes are given in voxels and distances in pixels",)
-        shown = with_head(scan.pixels)
-        numbers = np.flatnonzero(shown)
-        in_a_row = numbers[-1] - numbers[0] < len(numbers)  # then a view does; copies take time
-        chosen = slice(numbers[0], numbers[-1] + 1) if in_a_row else numbers
+            warnings += ("the voxel size cannot be that of a head; volumes are in voxels and distances in pixels",)
+        head = with_head(scan.pixels)
+        numbers = np.flatnonzero(head)
+        contiguous = numbers[-1] - numbers[0] < len(numbers)  # then a view is enough and nothing is copied
+        chosen = slice(numbers[0], numbers[-1] + 1) if contiguous else numbers
         predicted = predict_slices(
             self.segmenter, self.classifier, scan.pixels[chosen], spacing, progress=progress, ood_model=self.ood_model
         )
@@ -115,15 +122,15 @@ class Pipeline:
             self._finding(decisions, next(places), warnings, provenance, pixel)
             if analysed
             else _without_head(scan.pixels.shape[1:3], warnings, provenance, pixel)
-            for analysed in shown
+            for analysed in head
         )
         out_of_distribution = [number for number, finding in enumerate(findings) if finding.out_of_distribution]
         verdict, reason, carried_by = decide_study(
-            [finding.verdict for finding in findings], out_of_distribution, int(shown.sum())
+            [finding.verdict for finding in findings], out_of_distribution, int(head.sum())
         )
         if out_of_distribution:
             warnings += (
-                f"not counted, since they do not look like axial brain MR slices: {ranges(out_of_distribution)}; {ood.WARNING}",
+                f"left out, because they do not look like axial brain MR slices: {ranges(out_of_distribution)}; {ood.WARNING}",
             )
         return Study(
             verdict=verdict,
@@ -143,7 +150,7 @@ class Pipeline:
     def _finding(
         self, decisions: SliceDecisions, number: int, warnings: tuple[str, ...], provenance: dict, pixel: float | None
     ) -> Finding:
-        """The finding of one slice; `pixel` is the pixel area in square millimetres where it is known."""
+        """The finding for one slice; `pixel` is the area of a pixel in square millimetres, None if unknown."""
         verdict, reason = decisions.verdicts[number]
         check = decisions.ood[number]
         if check and check.reason:
@@ -163,7 +170,7 @@ class Pipeline:
         )
 
     def provenance(self, scan: Scan) -> dict:
-        """Input, models, thresholds, calibration and versions behind a finding on the scan."""
+        """What a result for the scan depends on: input, models, thresholds, calibration, device and versions."""
         ood_config = self.ood_model.entry.ood
         return {
             "input": {"sha256": scan.sha256},
@@ -187,12 +194,12 @@ class Pipeline:
 def _model(chosen: str | LoadedModel, task: str, device: str) -> LoadedModel:
     model = load(chosen, device=device) if isinstance(chosen, str) else chosen
     if task not in model.entry.tasks:
-        raise ValueError(f"{model.entry.name} does {' and '.join(model.entry.tasks)}, not {task}")
+        raise ValueError(f"expected a model for {task}, got {model.entry.name}, which is for {' and '.join(model.entry.tasks)}")
     return model
 
 
 def _mode(scan: Scan) -> str:
-    """ "study" where slices have neighbours, else "slice"."""
+    """The mode of the rules: "study" if the scan has several slices, else "slice"."""
     return "study" if scan.pixels.ndim == 4 and len(scan.pixels) > 1 else "slice"
 
 

@@ -1,4 +1,4 @@
-"""Stability of a mask under changes that should not matter: mirroring, shifts, brightness, threshold."""
+"""The stability of a mask under changes that should not matter: mirroring, shifts, brightness, threshold."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from brainmri.analysis.forward import predict_slices
 from brainmri.zoo.registry import LoadedModel
 
-SHIFT = 0.03  # of each side
-GAMMAS = (0.8, 1.25)
-THRESHOLDS = (-0.2, -0.1, 0.0, 0.1, 0.2)  # added to the one in use
+SHIFT = 0.03  # share of the image's side
+GAMMAS = (0.8, 1.25)  # exponents of the brightness
+THRESHOLDS = (-0.2, -0.1, 0.0, 0.1, 0.2)  # added to the mask threshold
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -19,11 +19,11 @@ class Stability:
     """The mask of one slice under small changes.
 
     Attributes:
-        share: (H, W) float32 in [0, 1], the share of runs in which each pixel is outlined.
-        area: median area in pixels.
-        interval: 5th and 95th percentile of the area in pixels.
-        runs: number of masks.
-        sentence: the same in words.
+        share: (H, W) float32 in [0, 1], the share of masks that contain each pixel.
+        area: the median area in pixels.
+        interval: the 5th and 95th percentile of the area in pixels.
+        runs: the number of masks.
+        sentence: the result in one sentence.
     """
 
     share: np.ndarray
@@ -34,11 +34,15 @@ class Stability:
 
 
 def stability(segmenter: LoadedModel, pixels: np.ndarray, threshold: float) -> Stability:
-    """Segment a slice again under small changes.
+    """Segment a slice repeatedly under small changes.
 
     Args:
+        segmenter: the model that draws the mask.
         pixels: (H, W, 3) in [0, 1].
-        threshold: the mask threshold in use, in (0, 1).
+        threshold: the mask threshold, in (0, 1).
+
+    Raises:
+        ValueError: if the model gives no mask.
     """
     height, width = pixels.shape[:2]
     down, right = max(1, round(SHIFT * height)), max(1, round(SHIFT * width))
@@ -46,10 +50,10 @@ def stability(segmenter: LoadedModel, pixels: np.ndarray, threshold: float) -> S
     changed = [_shifted(pixels, *shift) for shift in shifts] + [pixels[:, ::-1]] + [pixels**gamma for gamma in GAMMAS]
     maps = predict_slices(segmenter, None, np.stack(changed)).maps
     if maps is None:
-        raise ValueError(f"expected a segmenter, got {segmenter.entry.name}, which gives no mask")
-    back = [_shifted(m, -y, -x) for m, (y, x) in zip(maps, shifts, strict=False)] + [maps[5][:, ::-1], *maps[6:]]
+        raise ValueError(f"expected a segmenter, got {segmenter.entry.name}, which gives no mask; choose another model")
+    aligned = [_shifted(m, -y, -x) for m, (y, x) in zip(maps, shifts, strict=False)] + [maps[5][:, ::-1], *maps[6:]]
     levels = np.clip(threshold + np.array(THRESHOLDS), 0.02, 0.98)
-    masks = np.stack(back)[:, None] > levels[:, None, None].astype(np.float32)  # (changes, thresholds, H, W)
+    masks = np.stack(aligned)[:, None] > levels[:, None, None].astype(np.float32)  # (changes, thresholds, H, W)
     masks = masks.reshape(-1, height, width)
     areas = masks.sum(axis=(1, 2))
     median, (low, high) = float(np.median(areas)), np.percentile(areas, (5, 95))
@@ -75,7 +79,7 @@ def _sentence(areas: np.ndarray, median: float, low: float, high: float) -> str:
 
 
 def _shifted(array: np.ndarray, down: int, right: int) -> np.ndarray:
-    """A shifted (H, W, ...) array, black at the edges that are uncovered."""
+    """Shift an (H, W, ...) array and fill the uncovered edges with zeros."""
     moved = np.zeros_like(array)
     height, width = array.shape[:2]
     moved[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)] = array[

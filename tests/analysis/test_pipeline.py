@@ -134,9 +134,9 @@ def test_a_classifier_of_its_own_changes_the_verdict_and_not_the_mask(pipe, clas
 
 
 def test_wrong_tasks_and_thresholds_are_refused(classifier_alone):
-    with pytest.raises(ValueError, match="not segmentation"):
+    with pytest.raises(ValueError, match="expected a model for segmentation, got resnet50-untrained"):
         brainmri.Pipeline(segmenter=classifier_alone)
-    with pytest.raises(ValueError, match="not classification"):
+    with pytest.raises(ValueError, match="expected a model for classification, got resunet-lgg"):
         brainmri.Pipeline(classifier="resunet-lgg")
     for threshold in (0, 1, -1, 2):
         with pytest.raises(ValueError, match="between 0 and 1"):

@@ -151,7 +151,7 @@ def test_errors_in_words(true, predicted, overlap, words):
 def test_a_study_drops_islands_and_slices_without_a_head():
     tumour = dict(true=40, predicted=40, overlap=40)
     predictions = [prediction(1, predicted=40, head=False), prediction(2), prediction(3, **tumour), prediction(4, **tumour)]
-    predictions += [prediction(5), prediction(6, predicted=13)]  # 13 of 80: more than ISLAND of the largest
+    predictions += [prediction(5), prediction(6, predicted=13)]  # 13 of 80: more than `MIN_ISLAND_SHARE` of the largest
     mask, verdict = study_result(predictions)
     assert (mask.sum((1, 2)).tolist(), verdict) == ([0, 0, 40, 40, 0, 13], "tumour")
     predictions[-1] = prediction(6, predicted=11)

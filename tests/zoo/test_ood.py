@@ -131,7 +131,7 @@ def test_a_study_lists_out_of_distribution_slices(pipe):
     assert [finding.out_of_distribution for finding in some.findings] == [True] * 2 + [False] * 14
     assert any("do not look like axial brain MR slices: 1 to 2;" in warning for warning in some.warnings)
     assert most.verdict == "review"
-    assert most.reason == "Most of this does not look like axial brain MR slices (12 of 16 slices: 1 to 12)."
+    assert most.reason == "Most slices do not look like axial brain MR slices (12 of 16 slices: 1 to 12)."
     assert [row["out_of_distribution"] for row in most.table()] == [True] * 12 + [False] * 4
 
 
