@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,13 +16,15 @@ from torch import Tensor
 from brainmri.io.pixels import FLAIR
 from brainmri.zoo import ood
 from brainmri.zoo.calibration import evidence
+from brainmri.zoo.entry import read_entry
 from brainmri.zoo.ood import OodResult
 from brainmri.zoo.preprocess import Placement
-from brainmri.zoo.registry import LoadedModel
+from brainmri.zoo.registry import LoadedModel, load_on_cpu
 
-BATCH, ACCELERATED_BATCH = 4, 64  # on a CPU larger batches are no faster and take more memory
-# a slice whose brightest parts are below this share of the study's brightest slice's shows no head
-DARK = 0.1
+BATCH, ACCELERATED_BATCH = 4, 64  # on a CPU, larger batches are no faster and need more memory
+DARK = 0.1  # a slice shows no head if its brightest parts are below this share of the brightest slice's
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -28,11 +34,13 @@ class Prediction:
     """The networks' output for S slices, before any rule is applied; a field is None if no network computes it.
 
     Attributes:
-        maps: (S, H, W) float32 in [0, 1], on the slices' own grid.
-        grid_share: (S,) pixels of the network's grid for one of the slice's own.
-        evidence: (S,) float64, `calibration.evidence` of the maps.
-        logits: (S,) float64, of the verdict, tumour against no tumour.
-        ood: the out-of-distribution check of each slice.
+        maps: (S, H, W) float32 in [0, 1], probability of tumour by pixel, on the slices' own grid.
+        grid_share: (S,) float64, pixels of the network's grid per pixel of the slice.
+        evidence: (S,) float64, `brainmri.zoo.calibration.evidence` of the maps.
+        logits: (S,) float64, the verdict's logits, tumour against no tumour.
+        ood: the out-of-distribution result for each slice.
+        device: type of the device that the first network ran on, for example "cuda".
+        runtime: its backend (`brainmri.zoo.backends`).
     """
 
     maps: np.ndarray | None = None
@@ -40,6 +48,8 @@ class Prediction:
     evidence: np.ndarray | None = None
     logits: np.ndarray | None = None
     ood: list[OodResult] | None = None
+    device: str = "cpu"
+    runtime: str = ""
 
 
 def with_head(pixels: np.ndarray) -> np.ndarray:
@@ -57,39 +67,83 @@ def predict_slices(
     progress: Progress | None = None,
     ood_model: LoadedModel | None = None,
 ) -> Prediction:
-    """Run a segmenter, a classifier or both on slices.
+    """Run a segmenter, a classifier or both on slices; on the CPU if an accelerator has no memory left for them.
 
     Args:
+        segmenter: the model that computes the maps, if any.
+        classifier: the model that computes the verdict's logits, if any; it may be the segmenter.
         slices: (S, H, W, 3) in [0, 1], in order along the head.
         spacing: between rows and between columns, in a common unit.
         normalise_over: "slice" or "volume" instead of the entries' own setting, to compare the two.
         progress: called with the number of finished slices and of all slices after each batch of the first network.
         ood_model: the model whose out-of-distribution detector, if any, checks the slices.
     """
+    try:
+        return _predict(segmenter, classifier, slices, spacing, normalise_over, progress, ood_model)
+    except RuntimeError as error:
+        models = [model for model in (segmenter, classifier, ood_model) if model is not None]
+        accelerators = {model.device.type for model in models} - {"cpu"}
+        if not accelerators or not is_out_of_memory(error):
+            raise
+        log.warning("%s is out of memory; these slices are analysed on the CPU", ", ".join(sorted(accelerators)))
+    free_memory()  # no traceback holds the failed attempt now
+    segmenter, classifier, ood_model = (model and _cpu_copy(model) for model in (segmenter, classifier, ood_model))
+    return _predict(segmenter, classifier, slices, spacing, normalise_over, progress, ood_model)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an accelerator has no memory left. CUDA has an error type of its own, MPS has not."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+
+
+def free_memory() -> None:
+    """Give cached memory back to the accelerator."""
+    gc.collect()
+    torch.accelerator.empty_cache()
+
+
+def _cpu_copy(model: LoadedModel) -> LoadedModel:
+    """The model on the CPU: itself, if it is there."""
+    return model if model.device.type == "cpu" else _load_copy(model.entry.folder)
+
+
+@lru_cache(maxsize=4)
+def _load_copy(folder: Path) -> LoadedModel:
+    return load_on_cpu(read_entry(folder))
+
+
+def _predict(
+    segmenter: LoadedModel | None,
+    classifier: LoadedModel | None,
+    slices: np.ndarray,
+    spacing: tuple[float, float],
+    normalise_over: str | None,
+    progress: Progress | None,
+    ood_model: LoadedModel | None,
+) -> Prediction:
     done: dict[int, tuple] = {}
     for model in (segmenter, classifier):
         if model is not None and id(model) not in done:
             images, placements = _place(model, slices, spacing, normalise_over)
-        segmenter: the model that computes the maps, if any.
-        classifier: the model that computes the verdict's logits, if any; it may be the segmenter.
             done[id(model)] = (*run_model(model, images, None if done else progress), placements)
-    said: dict = {}
+    first = segmenter or classifier
+    fields: dict = {} if first is None else {"device": first.device.type, "runtime": first.backend.kind}
     if ood_model is not None and ood_model.ood:
         if id(ood_model) in done:
             features = done[id(ood_model)][2]
         else:
             features = encoder_features(ood_model, _place(ood_model, slices, spacing)[0], ood_model.ood.feature_spec)
-        said["ood"] = ood_model.ood.score(features.cpu().numpy(), slices)
+        fields["ood"] = ood_model.ood.score(features.cpu().numpy(), slices)
     if segmenter is not None:
         grid_maps, *_, placements = done[id(segmenter)]
         grid_maps = grid_maps.to(_resizing(segmenter))
         restored = [segmenter.entry.preprocess.restore(m, p) for m, p in zip(grid_maps, placements, strict=True)]
-        # one copy from a GPU, not one a slice
-        said |= {"maps": torch.stack(restored).cpu().numpy(), "evidence": evidence(grid_maps.cpu())}
-        said["grid_share"] = np.array([p.placed[2] * p.placed[3] / (p.crop[2] * p.crop[3]) for p in placements])
+        # copy from a GPU once, not once per slice
+        fields |= {"maps": torch.stack(restored).cpu().numpy(), "evidence": evidence(grid_maps.cpu())}
+        fields["grid_share"] = np.array([p.placed[2] * p.placed[3] / (p.crop[2] * p.crop[3]) for p in placements])
     if classifier is not None:
-        said["logits"] = done[id(classifier)][1].cpu().double().numpy()
-    return Prediction(**said)
+        fields["logits"] = done[id(classifier)][1].cpu().double().numpy()
+    return Prediction(**fields)
 
 
 def _place(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = Path(__file__).parents[1] / "weights"
 PINS = "hub.json"  # the published entries: repo, 40-hex revision, SHA-256
-OWNER, RUNTIME = "BRAINMRI_HUB_OWNER", "BRAINMRI_RUNTIME"
+OWNER, RUNTIME, DEVICE = "BRAINMRI_HUB_OWNER", "BRAINMRI_RUNTIME", "BRAINMRI_DEVICE"
 DEFAULT = "effunet-pair-lgg"
 
 log = logging.getLogger(__name__)
@@ -177,23 +177,31 @@ def describe(entry: ModelEntry) -> dict:
     }
 
 
+def requested_device(name: str) -> str:
+    """The name of a device; for "auto" that in the environment variable `BRAINMRI_DEVICE`, if set."""
+    return os.environ.get(DEVICE) or name if name == "auto" else name
+
+
 def resolve_device(name: str) -> torch.device:
-    """A torch device by name; "auto" is CUDA if available, else MPS, else the CPU.
+    """A torch device by name; "auto" is `BRAINMRI_DEVICE` if set, else CUDA if available, else MPS, else the CPU.
 
     Raises:
         ValueError: if the device is unknown or not available on this machine.
     """
     import torch
 
-    if name == "auto":
+    requested = requested_device(name)
+    if requested == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(requested)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device {name!r} is not available ({str(error).splitlines()[0]}); try 'auto' or 'cpu'") from error
+        origin = "" if requested == name else f" of {DEVICE}"
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {requested!r}{origin} is not available ({reason}); try 'auto' or 'cpu'") from error
     return device
 
 
@@ -206,10 +214,13 @@ def load(
 ) -> LoadedModel:
     """Load a network strictly, in eval mode, after checking the hash of its weights.
 
+    An accelerator runs one pass first. If that fails, because the accelerator lacks an operation, is not supported by this build
+    of torch, or has no memory left, the network is loaded on the CPU instead, with a warning.
+
     Args:
         source: name of an entry (see `list_models`), a model folder, or OWNER/NAME on the Hub.
         weights: a model folder to load instead of `source`.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        device: "auto", "cpu", "cuda", "cuda:1", "mps"; "auto" takes the environment variable `BRAINMRI_DEVICE`, if set.
         revision: commit, tag or branch on the Hub, instead of the pinned one.
         runtime: the inference backend (`brainmri.zoo.backends`): "auto", "torch", "half", on CUDA also "compiled", on a CPU also
             "openvino" and "int8"; None takes the environment variable `BRAINMRI_RUNTIME`, or "auto".
@@ -220,17 +231,46 @@ def load(
         FileNotFoundError: if the folder lacks a file.
         brainmri.zoo.hub.HubError: if the Hub is needed and the download fails.
     """
-    from brainmri.zoo.backends import AUTO, AutoBackend
-    from brainmri.zoo.nets import create_network
+    from brainmri.zoo.backends import AUTO
 
     entry = read_entry(weights) if weights is not None else find_entry(source, revision)
+    target, runtime = resolve_device(device), runtime or os.environ.get(RUNTIME, AUTO)
+    if target.type == "cpu":
+        return _load_on(target, entry, runtime)
+    try:
+        model = _load_on(target, entry, runtime)
+        model.backend.run_first_pass(entry.preprocess.size, target)
+        return model
+    except ValueError:  # wrong arguments or damaged files
+        raise
+    except Exception as error:  # many types, such as RuntimeError, NotImplementedError and, for float64 on MPS, TypeError
+        log.warning("%s cannot run on %s (%s); it runs on the CPU", entry.name, target, first_line(error))
+    return load_on_cpu(entry)
+
+
+def load_on_cpu(entry: ModelEntry) -> LoadedModel:
+    """Load an entry on the CPU, with the fastest backend there: what an accelerator is replaced by if it fails."""
+    import torch
+
+    from brainmri.zoo.backends import AUTO
+
+    return _load_on(torch.device("cpu"), entry, AUTO)
+
+
+def _load_on(device: torch.device, entry: ModelEntry, runtime: str) -> LoadedModel:
+    from brainmri.zoo.backends import AutoBackend
+    from brainmri.zoo.nets import create_network
+
     net = create_network(entry.net, entry.arguments)
     load_weights(net, entry)
-    target = resolve_device(device)
-    net.requires_grad_(False).to(target)
+    net.requires_grad_(False).to(device)
     ood = read_ood_detector(entry)
-    backend = AutoBackend(entry, net, target, ood, runtime or os.environ.get(RUNTIME, AUTO))
-    return LoadedModel(entry=entry, net=net, device=target, backend=backend, ood=ood)
+    return LoadedModel(entry=entry, net=net, device=device, backend=AutoBackend(entry, net, device, ood, runtime), ood=ood)
+
+
+def first_line(error: BaseException) -> str:
+    """The type of an error and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def split_roles(model: LoadedModel) -> tuple[LoadedModel | None, LoadedModel | None]:

@@ -1,13 +1,21 @@
 """Networks on accelerators, with the CPU in their place: operations that MPS lacks, and devices that fail."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 import brainmri
+from brainmri.analysis.forward import predict_slices
+from brainmri.io.reading import read_slice
 from brainmri.zoo.ood import pool_windows
+from brainmri.zoo.registry import resolve_device
 from tests.support.refusals import RefuseLikeMps
 
+EXAMPLE = Path(__file__).parents[2] / "assets" / "examples" / "large-lesion.png"
 ENTRIES = [entry.name for entry in brainmri.list_models()]
 
 
@@ -37,3 +45,48 @@ def test_every_entry_runs_with_the_operations_of_mps(name):
     for field, value in expected._asdict().items():
         if value is not None:
             assert torch.equal(value, getattr(found, field)), field
+
+
+def test_a_network_that_fails_on_its_device_runs_on_the_cpu(caplog):
+    """The meta device stands in for an accelerator: it takes weights and computes nothing."""
+    expected = brainmri.load("resunet-lgg", device="cpu", runtime="torch")
+    model = brainmri.load("resunet-lgg", device="meta", runtime="torch")
+    assert "resunet-lgg cannot run on meta (RuntimeError: " in caplog.text
+    assert "; it runs on the CPU" in caplog.text
+    assert model.device.type == "cpu"
+    views = torch.rand(1, 3, 64, 64)
+    assert torch.equal(model.backend(views).mask, expected.backend(views).mask)
+
+
+def test_an_output_that_is_not_finite_is_a_failure():
+    model = brainmri.load("resunet-lgg", device="cpu", runtime="torch")
+    torch.nn.init.constant_(model.net.head.bias, torch.nan)
+    with pytest.raises(FloatingPointError, match="expected finite outputs"):
+        model.backend.run_first_pass(64, model.device)
+
+
+def test_a_full_accelerator_is_replaced_by_the_cpu(caplog):
+    def out_of_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    model = brainmri.load("effunet-lgg", device="cpu", runtime="torch")
+    slices = read_slice(EXAMPLE).pixels[None]
+    expected = predict_slices(model, model, slices, ood_model=model)
+    full = replace(model, device=torch.device("meta"))
+    model.net.unet.encoder.register_forward_pre_hook(out_of_memory)
+    found = predict_slices(full, full, slices, ood_model=full)
+    assert "meta is out of memory; these slices are analysed on the CPU" in caplog.text
+    assert (found.device, found.runtime) == ("cpu", "torch")
+    assert np.array_equal(found.maps, expected.maps)
+    assert np.array_equal(found.logits, expected.logits)
+    with pytest.raises(torch.OutOfMemoryError):
+        predict_slices(model, model, slices)  # the CPU has no replacement
+
+
+def test_the_environment_variable_sets_the_device(monkeypatch):
+    monkeypatch.setenv("BRAINMRI_DEVICE", "cpu")
+    assert resolve_device("auto").type == "cpu"
+    monkeypatch.setenv("BRAINMRI_DEVICE", "abacus")
+    assert resolve_device("cpu").type == "cpu"  # an explicit device wins
+    with pytest.raises(ValueError, match="device 'abacus' of BRAINMRI_DEVICE is not available"):
+        brainmri.load("resunet-lgg")
