@@ -1,6 +1,6 @@
 """The web page. Its tabs are in `brainmri.ui`.
 
-    python app.py [--models DIR_OR_REPO…]        # http://127.0.0.1:7860, or the port in GRADIO_SERVER_PORT
+    python app.py [--models DIR_OR_REPO…] [--device DEVICE]        # http://127.0.0.1:7860, or the port in GRADIO_SERVER_PORT
 
 No request leaves anything behind except the files it offers for download. The only state is the list of available models and
 their loaded networks.
@@ -9,6 +9,7 @@ their loaded networks.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import threading
 import time
@@ -35,6 +36,7 @@ from brainmri.ui.service import health_route, load_models, service_endpoints
 from brainmri.ui.slice_tab import slice_tab
 from brainmri.ui.study_tab import study_tab
 from brainmri.zoo.hub import HubError
+from brainmri.zoo.registry import DEVICE, resolve_device
 
 CLEANUP_INTERVAL, MAX_FILE_AGE = (
     5 * 60,
@@ -166,9 +168,11 @@ def main() -> None:
         metavar="DIR_OR_REPO",
         help="additional models: local folders or Hub repos (OWNER/NAME)",
     )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
     options = parser.parse_args()
     try:
         logs.configure()
+        os.environ[DEVICE] = str(resolve_device(options.device))  # of every model that the page loads
         folder = cache.create_cache()
         page = build(options.models)
         serve(page, folder)

@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument(
         "--classifier", help="model for the verdict (default: the segmenter if it classifies too, else the default model)"
     )
-    run.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
     run.add_argument("--engine", choices=("local", "ray"), default="local", help="local: one input at a time; ray: a Ray cluster")
     run.add_argument("--address", help="address of a running Ray cluster, or auto (default: start one on this machine)")
     run.add_argument("--workers", type=int, metavar="N", help="number of Ray actors (default: one per CPU, or four per GPU)")
@@ -167,13 +167,13 @@ def main(arguments: list[str] | None = None) -> int:
     checking.add_argument(
         "names", nargs="*", metavar="NAME", help="zoo entry, folder or OWNER/NAME on the Hub (default: all entries)"
     )
-    checking.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    checking.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
     checking.set_defaults(run=check)
     timing = commands.add_parser("bench", help="benchmark the inference backends on this machine")
     timing.add_argument(
         "names", nargs="*", metavar="NAME", help="zoo entry, folder or OWNER/NAME on the Hub (default: all included entries)"
     )
-    timing.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    timing.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
     timing.add_argument("--runs", type=int, default=24, help="runs for a median; slow tasks use fewer (default: 24)")
     timing.add_argument("--out", type=Path, help="write the figures to this JSON file")
     timing.add_argument("--chart", type=Path, help="write a chart to this SVG file")

@@ -19,7 +19,7 @@ import torch
 
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.batch.cohort import failed_row, process
-from brainmri.zoo.registry import find_entry
+from brainmri.zoo.registry import find_entry, requested_device
 
 ATTEMPTS = 3  # for an input whose worker process dies
 ACTORS_PER_GPU = 4  # default; while one actor reads and writes, the others keep the GPU busy
@@ -65,7 +65,7 @@ def run_on_ray(
     out = out.absolute()
     networks = networks | {role: _absolute_source(networks[role]) for role in ("segmenter", "classifier")}
     with _ray_session(address) as ray:
-        accelerated = networks["device"] == "auto" or networks["device"].startswith("cuda")
+        accelerated = requested_device(networks["device"]).startswith(("auto", "cuda"))
         count, cpus, gpus = divide_cluster(_node_resources(ray), workers, accelerated)
         count = min(count, len(inputs))
         context = ray.data.DataContext.get_current()

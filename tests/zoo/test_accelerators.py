@@ -1,5 +1,7 @@
 """Networks on accelerators, with the CPU in their place: operations that MPS lacks, and devices that fail."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +11,15 @@ import torch
 from torch.nn import functional as F
 
 import brainmri
+from brainmri.__main__ import main
 from brainmri.analysis.forward import predict_slices
 from brainmri.io.reading import read_slice
 from brainmri.zoo.ood import pool_windows
 from brainmri.zoo.registry import resolve_device
 from tests.support.refusals import RefuseLikeMps
 
-EXAMPLE = Path(__file__).parents[2] / "assets" / "examples" / "large-lesion.png"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "assets" / "examples" / "large-lesion.png"
 ENTRIES = [entry.name for entry in brainmri.list_models()]
 
 
@@ -90,3 +94,13 @@ def test_the_environment_variable_sets_the_device(monkeypatch):
     assert resolve_device("cpu").type == "cpu"  # an explicit device wins
     with pytest.raises(ValueError, match="device 'abacus' of BRAINMRI_DEVICE is not available"):
         brainmri.load("resunet-lgg")
+
+
+@pytest.mark.slow
+def test_page_and_command_line_take_a_device(capsys):
+    with pytest.raises(SystemExit):
+        main(["check", "resunet-lgg", "--device", "abacus"])
+    assert "device 'abacus' is not available" in capsys.readouterr().err
+    done = subprocess.run([sys.executable, "app.py", "--device", "abacus"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "device 'abacus' is not available" in done.stderr
