@@ -268,7 +268,7 @@ def render_chart(found: dict) -> str:
         for backend, rates in backends.items()
         if rates
     ]
-    return template("bench.svg").render(bars=bars, most=max(bar["rate"] for bar in bars), machine=found["machine"])
+    return template("bench.svg").render(bars=bars, max_rate=max(bar["rate"] for bar in bars), machine=found["machine"])
 
 
 def write_results(found: dict, out: Path | None, chart: Path | None) -> None:

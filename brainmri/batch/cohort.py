@@ -15,7 +15,7 @@ from brainmri.io.limits import UnreadableImage
 from brainmri.io.nifti import is_mask, is_nifti
 from brainmri.io.reading import holds_one_slice, read_slice, read_study
 from brainmri.io.sequences import sequence_of
-from brainmri.report.outputs import RECORD, SLICE_RECORD, UNFINISHED, deliver, write_slice, write_study
+from brainmri.report.outputs import RECORD, SLICE_RECORD, UNFINISHED, move_files, write_slice, write_study
 
 TABLE = "studies"  # .csv and .parquet
 STATUS_COLUMNS = dict.fromkeys(("input", "kind", "status", "problem"), "string")
@@ -120,7 +120,7 @@ def write_table(rows: list[dict], out: Path) -> None:
         files = [Path(unfinished) / f"{TABLE}.{end}" for end in ("csv", "parquet")]
         table.to_csv(files[0], index=False)
         table.to_parquet(files[1], index=False)
-        deliver(files, out)
+        move_files(files, out)
 
 
 def _read_record(path: Path) -> dict | None:

@@ -27,10 +27,11 @@ from brainmri.zoo.metrics import (
     label,
 )
 
-MIN_DISTANCE, MIN_LENGTH = 3, 4  # of a tumour-free run: slices to the nearest annotated slice, and slices in a row
-SIZE_RATIO = 1.25  # an outline that many times larger or smaller than the tumour has the wrong size
+# of a tumour-free run: the smallest distance to an annotated slice, and the smallest length, in slices
+MIN_DISTANCE, MIN_LENGTH = 3, 4
+SIZE_RATIO = 1.25  # an outline more than this many times larger or smaller than the tumour has the wrong size
 
-COLUMNS = {  # short labels, for tables that say the rest in their caption
+COLUMNS = {  # short labels, for tables whose caption has the details
     VOLUMETRIC_DICE: "volumetric Dice", SLICE_DICE: "slice Dice", ACCURACY: "verdict accuracy", SENSITIVITY: "sensitivity",
     SPECIFICITY: "specificity",
 }  # fmt: skip
@@ -42,8 +43,8 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
 
 
-def shown(figure: dict | None) -> str:
-    """A figure with its interval and counts, where it has them; a dash for none."""
+def format_figure(figure: dict | None) -> str:
+    """A figure with its interval and counts, if it has them; a dash for None."""
     if figure is None:
         return "-"
     interval = " [{:.3f}, {:.3f}]".format(*figure["interval_95"]) if "interval_95" in figure else ""
@@ -52,15 +53,15 @@ def shown(figure: dict | None) -> str:
 
 
 def figure_table(variants: dict[str, dict]) -> str:
-    """Every figure with its interval, a column for each variant of the input."""
+    """A table of all figures with their intervals, one column per variant."""
     columns = [variant for variant in VARIANTS if variant in variants]
     metrics = [metric for metric, figure in variants[THREE_SEQUENCES].items() if is_figure(figure)]
-    rows = [[label(metric), *(shown(variants[variant].get(metric)) for variant in columns)] for metric in metrics]
+    rows = [[label(metric), *(format_figure(variants[variant].get(metric)) for variant in columns)] for metric in metrics]
     return markdown_table(["figure", *(VARIANTS[variant] for variant in columns)], rows)
 
 
 def reliability_table(variants: dict[str, dict]) -> str:
-    """The share of tumours among the slices of each bin of probability, a column for each variant; empty where none is stored."""
+    """A table of the share of slices with tumour in each bin of probability, one column per variant; "" without bins."""
     columns = [variant for variant in VARIANTS if RELIABILITY in variants.get(variant, {})]
     rows: dict[tuple[float, float], dict[str, str]] = {}
     for variant in columns:
@@ -76,24 +77,30 @@ def reliability_table(variants: dict[str, dict]) -> str:
 def reliability_svg(entry: ModelEntry, variant: str, background: str = "none") -> Markup:
     """The reliability diagram: the share of slices with a tumour over the predicted probability.
 
-    The larger a dot, the more slices; whiskers are 95% intervals; the review band is shaded. Lines and text take the text's
-    colour.
+    Larger dots stand for more slices; whiskers are 95% intervals; the review band is shaded. Lines and labels use the text
+    colour of the page.
 
     Args:
-        entry: with the variant's bins, as `train.evaluation.metrics.reliability` gives them.
+        entry: an entry whose metrics have the variant's bins (`train.evaluation.metrics.reliability`).
         variant: one of `VARIANTS`.
-        background: a CSS colour, for a file that may be shown on any background.
+        background: a CSS colour, for files that may be shown on any background.
     """
     bins = entry.metrics["variants"][variant][RELIABILITY]
     return Markup(template("reliability.svg").render(
         name=f"Reliability diagram of {entry.name}, {VARIANTS[variant]}: share of slices with tumour over predicted probability",
-        bins=bins, most=max(one["slices"] for one in bins), background=background,
+        bins=bins, max_slices=max(one["slices"] for one in bins), background=background,
         review=rules_of(entry, entry).band("study" if variant == WHOLE_STUDY else "slice"),
     ))  # fmt: skip
 
 
-def error_in_words(true: int, predicted: int, overlap: int) -> str:
-    """What is wrong with a mask, from its pixels, the tumour's and those in both; the first rule that applies."""
+def describe_error(true: int, predicted: int, overlap: int) -> str:
+    """Describe the error of a mask by the first rule that applies.
+
+    Args:
+        true: pixels of the tumour.
+        predicted: pixels of the mask.
+        overlap: pixels in both.
+    """
     if not predicted:
         return "nothing found" if true else "none"
     if not true:
@@ -115,10 +122,10 @@ def error_in_words(true: int, predicted: int, overlap: int) -> str:
 
 
 def failure_tables(variants: dict[str, dict]) -> str:
-    """The failure analysis in Markdown: the first variant's groups and worst patients, and every variant's studies.
+    """The failure analysis in Markdown: groups and worst patients of the first variant, and whole studies of every variant.
 
     Args:
-        variants: the figures of `train.evaluation.evaluate.summarise` by variant of the input.
+        variants: the figures by variant, as `train.evaluation.evaluate.summarise` returns them.
     """
     first = next(iter(variants.values()))[FAILURES]
     groups = first["groups"] | {VARIANTS[name]: variants[name] for name in (THREE_SEQUENCES, FLAIR_ONLY) if name in variants}
@@ -127,7 +134,7 @@ def failure_tables(variants: dict[str, dict]) -> str:
         markdown_table(
             ["group", "patients", "slices", *(COLUMNS[metric] for metric in columns)],
             [
-                [group, str(figures["patients"]), str(figures["slices"]), *(shown(figures.get(metric)) for metric in columns)]
+                [group, str(figures["patients"]), str(figures["slices"]), *(format_figure(figures.get(metric)) for metric in columns)]
                 for group, figures in groups.items()
             ],
         )
@@ -150,8 +157,8 @@ def _worst_table(patients: list[dict]) -> str:
         true, predicted, overlap = (patient[name] for name in ("true_pixels", "predicted_pixels", "overlap_pixels"))
         shares = [f"{1 - overlap / pixels:.0%}" if pixels else "-" for pixels in (true, predicted)]
         pixels = [f"{true:,}", f"{predicted:,}"]
-        words = error_in_words(true, predicted, overlap)
-        rows.append([patient["patient"], f"{patient['volumetric_dice']:.3f}", *pixels, *shares, words])
+        error = describe_error(true, predicted, overlap)
+        rows.append([patient["patient"], f"{patient['volumetric_dice']:.3f}", *pixels, *shares, error])
     header = ["patient", "volumetric Dice", "tumour pixels", "predicted pixels", "of the tumour missed", "of the mask false"]
     return markdown_table([*header, "error"], rows)
 
@@ -160,6 +167,6 @@ def _study_table(variants: dict[str, dict]) -> str:
     by_slice = {name: figures for name, figures in variants.items() if name != WHOLE_STUDY}
     studies = [figures[FAILURES]["studies"] for figures in by_slice.values()]
     metrics = [metric for metric, figure in studies[0].items() if is_figure(figure)]
-    rows = [["volumetric Dice slice by slice, mean over patients", *(shown(f[VOLUMETRIC_DICE]) for f in by_slice.values())]]
-    rows += [[label(metric), *(shown(figures.get(metric)) for figures in studies)] for metric in metrics]
+    rows = [["volumetric Dice slice by slice, mean over patients", *(format_figure(f[VOLUMETRIC_DICE]) for f in by_slice.values())]]
+    rows += [[label(metric), *(format_figure(figures.get(metric)) for figures in studies)] for metric in metrics]
     return markdown_table(["figure", *(VARIANTS[name] for name in by_slice)], rows)

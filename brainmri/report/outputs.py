@@ -1,4 +1,4 @@
-"""A finding as files: what the command line writes and the page offers for download."""
+"""Results as files: what the command line writes and the page offers for download."""
 
 from __future__ import annotations
 
@@ -18,55 +18,58 @@ from brainmri.io.writers import write_nifti, write_segmentation, write_tiff
 from brainmri.report.html import report_html
 from brainmri.report.render import mask_picture, montage_picture, overlay_picture
 
-RECORD, SLICE_RECORD = "study.json", "finding.json"  # the latter after the slice's stem and a dot
-UNFINISHED = ".unfinished-"  # begins the names of folders that files are written in before they move to their place
+RECORD = "study.json"
+SLICE_RECORD = "finding.json"  # preceded by the slice's stem and a dot
+UNFINISHED = ".unfinished-"  # prefix of temporary folders; complete files are moved out of them
 
 
 def write_slice(scan: Scan, finding: Finding, folder: Path, stem: str) -> tuple[Path, Path, Path]:
-    """Mask (PNG, 0 and 255), overlay (PNG) and record (JSON) of one slice; no record ever lies beside files of another finding.
+    """Write mask (PNG, 0 and 255), overlay (PNG) and record (JSON) of one slice.
+
+    The record is moved into the folder last, so it never describes files of another finding.
 
     Returns:
-        Their paths, `<stem>.mask.png`, `<stem>.overlay.png`, `<stem>.finding.json`.
+        The paths `<stem>.mask.png`, `<stem>.overlay.png` and `<stem>.finding.json`.
     """
     with TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:
         mask, overlay, record = (Path(unfinished) / f"{stem}.{end}" for end in ("mask.png", "overlay.png", SLICE_RECORD))
         mask_picture(finding.mask).save(mask)
         overlay_picture(scan.pixels, finding.mask).save(overlay)
         record.write_text(json.dumps({"input": scan.name, **finding.record()}, indent=2) + "\n", encoding="utf-8")
-        mask, overlay, record = deliver([mask, overlay, record], folder)
+        mask, overlay, record = move_files([mask, overlay, record], folder)
         return mask, overlay, record
 
 
 def write_study(scan: Scan, study: Study, folder: Path) -> list[Path]:
     """Write all results of a study to a folder, which is created if missing.
 
-    Where the files told their geometry: mask and probability map as NIfTI on the input's own grid; for DICOM, the mask as a
-    DICOM segmentation too. Else the mask as a TIFF stack. Always the slices' table (CSV), a montage (PNG), a report (HTML)
-    and the record (JSON). All are written out of sight and moved to their place one by one, the record last, so that a folder
-    with a record is complete, even after an interruption.
+    The files are a report (HTML), the table of slices (CSV), a montage (PNG) and the record (JSON). If the geometry is known,
+    mask and probability map are written as NIfTI on the input's own grid, and for DICOM the mask also as a DICOM segmentation.
+    Otherwise the mask is written as a TIFF stack. All files are written to a temporary folder and then moved, the record last,
+    so a folder with a record is complete, even after an interruption.
 
     Returns:
-        The files written, the report first.
+        The paths of the files, the report first and the record last.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob(f"{UNFINISHED}*"):
         shutil.rmtree(left_over, ignore_errors=True)
     with TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:
-        return deliver(_study_files(scan, study, Path(unfinished)), folder)
+        return move_files(_study_files(scan, study, Path(unfinished)), folder)
 
 
-def deliver(files: list[Path], folder: Path) -> list[Path]:
-    """Move files to a folder of the same file system, in order; what it has of the last one's name goes first.
+def move_files(files: list[Path], folder: Path) -> list[Path]:
+    """Move files, in order, to a folder on the same file system. An old copy of the last file is removed first.
 
     Returns:
-        Where they lie now.
+        The new paths.
     """
     (folder / files[-1].name).unlink(missing_ok=True)
     return [file.replace(folder / file.name) for file in files]
 
 
 def _study_files(scan: Scan, study: Study, folder: Path) -> list[Path]:
-    """The files of a study, written; the report first, the record last."""
+    """Write the files of a study; return their paths, the report first and the record last."""
     volumes, problems = _write_volumes(study, folder)
     study = replace(study, warnings=(*study.warnings, *problems))
     report, table, montage, record = (folder / name for name in ("report.html", "slices.csv", "montage.png", RECORD))
@@ -83,7 +86,7 @@ def _study_files(scan: Scan, study: Study, folder: Path) -> list[Path]:
 
 
 def _write_volumes(study: Study, folder: Path) -> tuple[list[Path], list[str]]:
-    """The files written, and what could not be written and why."""
+    """Write masks and maps; return their paths, and the problems as warnings."""
     if study.geometry is None:
         stack = folder / "mask.tif"
         write_tiff(stack, study.mask)
@@ -95,13 +98,13 @@ def _write_volumes(study: Study, folder: Path) -> tuple[list[Path], list[str]]:
         return [mask, probability], []
     try:
         write_segmentation(segmentation, study.mask, study.geometry, __version__)
-    except UnreadableImage as error:  # the series lacks what a segmentation must reference; the rest stands
+    except UnreadableImage as error:  # the series lacks elements that a segmentation must reference
         return [mask, probability], [f"no DICOM segmentation was written: {error}".rstrip(".")]
     return [mask, probability, segmentation], []
 
 
 def pack(files: list[Path], path: Path) -> Path:
-    """The files in one zip, in a folder of the zip's name."""
+    """Write the files into a zip, in a folder with the zip's name, and return its path."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in files:
             archive.write(file, f"{path.stem}/{file.name}")

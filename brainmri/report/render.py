@@ -1,4 +1,4 @@
-"""Arrays to pictures: overlays, contours, heat maps, the gallery of a slice; layers, montage and projections of a study."""
+"""From arrays to pictures: overlays, contours and heat maps of slices; montage and projections of studies."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from brainmri.analysis.findings import Finding, Study
 from brainmri.io.pixels import FLAIR
 from brainmri.io.scan import Geometry
 
-MASK_COLOUR = (255, 92, 60)  # warm on grey, told apart by colour-blind eyes by its brightness
+MASK_COLOUR = (255, 92, 60)  # a warm colour that also differs from grey in brightness, for colour-blind people
 CONTOUR_COLOUR = (255, 220, 80)
-TINT = 0.35
-AIR = 0.06  # what a scan shows where there is nothing, left out of projections
+TINT = 0.35  # opacity of the mask
+AIR = 0.06  # intensity of air, subtracted in projections
 
 
 def to_bytes(unit: np.ndarray) -> np.ndarray:
-    """[0, 1] floats to uint8."""
+    """Floats in [0, 1] to uint8."""
     return np.clip(np.rint(unit * 255), 0, 255).astype(np.uint8)
 
 
 def slice_picture(pixels: np.ndarray) -> Image.Image:
-    """(H, W, 3) in [0, 1], the three sequences as red, green and blue."""
+    """Pixels (H, W, 3) in [0, 1] with the three sequences as red, green and blue."""
     return Image.fromarray(to_bytes(pixels), "RGB")
 
 
 def flair_picture(pixels: np.ndarray) -> Image.Image:
-    """The FLAIR channel of (H, W, 3) in [0, 1], in grey."""
+    """The FLAIR channel of pixels (H, W, 3) in [0, 1], in grey."""
     return Image.fromarray(to_bytes(pixels[..., FLAIR]), "L")
 
 
 def mask_picture(mask: np.ndarray) -> Image.Image:
-    """(H, W) bool to a single-channel image of 0 and 255."""
+    """A mask (H, W) bool as a greyscale image of 0 and 255."""
     return Image.fromarray(mask.astype(np.uint8) * 255, "L")
 
 
 def contour(mask: np.ndarray) -> np.ndarray:
-    """The outline of an (H, W) bool mask, inside it, at least one pixel wide and thicker on large images."""
+    """The inner contour of a mask, (H, W) bool, one pixel wide and wider in large images."""
     width = max(1, round(max(mask.shape) / 256))
     eroded = mask_picture(np.pad(mask, width)).filter(ImageFilter.MinFilter(2 * width + 1))
     return mask & ~(np.asarray(eroded) > 0)[width:-width, width:-width]
 
 
 def overlay_layer(mask: np.ndarray) -> Image.Image:
-    """An (H, W) bool mask tinted, its contour drawn, the rest transparent: RGBA, to lie over FLAIR in grey."""
+    """A mask (H, W) bool as an RGBA layer over FLAIR: tinted, with its contour, transparent elsewhere."""
     layer = np.zeros((*mask.shape, 4), np.uint8)
     layer[mask] = [*MASK_COLOUR, round(255 * TINT)]
     layer[contour(mask)] = [*CONTOUR_COLOUR, 255]
@@ -51,24 +51,24 @@ def overlay_layer(mask: np.ndarray) -> Image.Image:
 
 
 def overlay_picture(pixels: np.ndarray, mask: np.ndarray) -> Image.Image:
-    """FLAIR in grey with the mask tinted and its contour drawn; (H, W, 3) in [0, 1] and (H, W) bool."""
+    """FLAIR in grey with the tinted mask and its contour, from pixels (H, W, 3) in [0, 1] and a mask (H, W) bool."""
     return Image.alpha_composite(flair_picture(pixels).convert("RGBA"), overlay_layer(mask)).convert("RGB")
 
 
 def heat_layer(probability_map: np.ndarray) -> Image.Image:
-    """The probability of tumour, from transparent through red and yellow to white: RGBA, to lie over FLAIR in grey."""
+    """A map (H, W) in [0, 1] as an RGBA layer over FLAIR, from transparent through red and yellow to white."""
     p = probability_map[..., None]
     colours = [np.clip(p * 3, 0, 1), np.clip(p * 3 - 1, 0, 1), np.clip(p * 3 - 2, 0, 1), np.clip(p * 1.5, 0, 0.85)]
     return Image.fromarray(to_bytes(np.concatenate(colours, axis=2)), "RGBA")
 
 
 def heat_picture(pixels: np.ndarray, probability_map: np.ndarray) -> Image.Image:
-    """FLAIR in grey under the probability of tumour."""
+    """FLAIR in grey with a map (H, W) in [0, 1] over it, for example the probability of tumour."""
     return Image.alpha_composite(flair_picture(pixels).convert("RGBA"), heat_layer(probability_map)).convert("RGB")
 
 
 def gallery(pixels: np.ndarray, finding: Finding) -> list[tuple[Image.Image, str]]:
-    """The pictures of a finding with their captions, in the order the page shows them."""
+    """The pictures of a finding with their captions, in the order of the page."""
     found = f"{finding.area_px:,} pixels" if finding.area_px else "nothing outlined"
     return [
         (overlay_picture(pixels, finding.mask), f"Overlay with contour: {found}"),
@@ -79,57 +79,61 @@ def gallery(pixels: np.ndarray, finding: Finding) -> list[tuple[Image.Image, str
     ]
 
 
-def montage_picture(pixels: np.ndarray, study: Study, most: int = 24, columns: int = 6, side: int = 192) -> Image.Image:
-    """The overlays of a study's outlined slices, numbered; of slices evenly along the head where none is outlined.
+def montage_picture(pixels: np.ndarray, study: Study, max_slices: int = 24, columns: int = 6, side: int = 192) -> Image.Image:
+    """The numbered overlays of a study's outlined slices; if nothing is outlined, of all slices.
 
     Args:
         pixels: (S, H, W, 3) in [0, 1].
-        most: slices shown; of more, evenly spaced ones.
-        side: longer side of each, in pixels, in the proportions of the head.
+        study: its result.
+        max_slices: the largest number of overlays; of more slices, evenly spaced ones are shown.
+        columns: overlays per row.
+        side: longer side of an overlay in pixels; pixels that are not square are stretched to true proportions.
     """
     numbers = np.flatnonzero(study.mask.any(axis=(1, 2)))
     if not len(numbers):
         numbers = np.arange(len(pixels))
-    if len(numbers) > most:
-        numbers = numbers[np.linspace(0, len(numbers) - 1, most).round().astype(int)]
+    if len(numbers) > max_slices:
+        numbers = numbers[np.linspace(0, len(numbers) - 1, max_slices).round().astype(int)]
     height, width = proportions(pixels.shape[1:3], study.geometry, side)
     columns = min(columns, len(numbers))
     canvas = Image.new("RGB", (columns * width, -(-len(numbers) // columns) * height))
-    write = ImageDraw.Draw(canvas)
+    draw = ImageDraw.Draw(canvas)
     for place, number in enumerate(numbers):
         corner = place % columns * width, place // columns * height
         canvas.paste(overlay_picture(pixels[number], study.mask[number]).resize((width, height)), corner)
-        write.text(
+        draw.text(
             (corner[0] + 4, corner[1] + 3), str(number + 1), fill="white", stroke_width=1, stroke_fill="black", font_size=14
         )
     return canvas
 
 
 def proportions(shape: tuple[int, int], geometry: Geometry | None, side: int) -> tuple[int, int]:
-    """Height and width of a picture of an (H, W) slice in the head's true proportions, the longer of them `side`."""
+    """Height and width in pixels of a picture of an (H, W) slice in true proportions, the longer one equal to `side`."""
     tall, wide = np.multiply(shape, geometry.spacing[1:] if geometry else (1, 1))
     return max(1, round(side * tall / max(tall, wide))), max(1, round(side * wide / max(tall, wide)))
 
 
 def projection_pictures(pixels: np.ndarray, study: Study, views: int = 24, side: int = 192) -> list[Image.Image]:
-    """The lesions in a translucent head, seen from all around: projections of FLAIR with the mask's thickness over them.
+    """Projections of the head from all around: FLAIR, with the mask over it, more opaque where it is thicker.
 
     Args:
         pixels: (S, H, W, 3) in [0, 1].
-        views: pictures of a full turn about the long axis, the first from the front; an even number.
-        side: of each picture, in pixels.
+        study: its result.
+        views: number of pictures over a full turn about the long axis, starting at the front; even.
+        side: side of a picture in pixels.
 
     Returns:
-        RGB pictures, upright.
+        RGB pictures, the top of the head up.
     """
     from scipy.ndimage import zoom
 
     extent = np.array(pixels.shape[:3], float)
     if study.geometry:
         extent *= study.geometry.spacing
-    else:  # a head is about as high as it is wide, whatever the slices' thickness
+    else:  # unknown slice thickness: a head is about as high as it is wide
         extent[0] = max(extent[1:])
-    grid = side / 2 * extent / (1.1 * extent.max())  # half as fine as the picture; the corners of the field of view are air
+    # half the picture's resolution; a margin of 10% suffices for rotated volumes, because their corners are air
+    grid = side / 2 * extent / (1.1 * extent.max())
     head = np.clip(pixels[..., FLAIR] - AIR, 0, None)
     shapes = (np.asarray(zoom(volume, grid / volume.shape, order=1)) for volume in (head, study.mask.astype(np.float32)))
     heads, thicknesses = (_projections(volume, views // 2, round(side / 2)) for volume in shapes)
@@ -144,10 +148,13 @@ def projection_pictures(pixels: np.ndarray, study: Study, views: int = 24, side:
 
 
 def _projections(volume: np.ndarray, views: int, side: int) -> np.ndarray:
-    """Sums through an (S, H, W) float32 volume, none of its axes longer than `side`, over half a turn from the front; upright.
+    """Projections of a volume over half a turn about the long axis, starting at the front.
+
+    Args:
+        volume: (S, H, W) float32, no axis longer than `side`.
 
     Returns:
-        (views, side, side) float32.
+        (views, side, side) float32, sums along the line of sight, the top of the head up.
     """
     import torch
     from torch.nn import functional as F
@@ -157,7 +164,7 @@ def _projections(volume: np.ndarray, views: int, side: int) -> np.ndarray:
     square = F.pad(torch.from_numpy(volume), (left, side - width - left, top, side - height - top))
     angles = torch.arange(views) * (np.pi / views)
     zero = torch.zeros_like(angles)
-    turns = torch.stack([angles.cos(), -angles.sin(), zero, angles.sin(), angles.cos(), zero], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(turns, [views, 1, side, side], align_corners=False)
-    turned = F.grid_sample(square.expand(views, -1, -1, -1), grid, align_corners=False)  # slices as channels, all at once
-    return F.pad(turned.sum(dim=2).flip(1), (0, 0, above, side - slices - above)).numpy()
+    rotations = torch.stack([angles.cos(), -angles.sin(), zero, angles.sin(), angles.cos(), zero], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(rotations, [views, 1, side, side], align_corners=False)
+    rotated = F.grid_sample(square.expand(views, -1, -1, -1), grid, align_corners=False)  # the slices are the channels
+    return F.pad(rotated.sum(dim=2).flip(1), (0, 0, above, side - slices - above)).numpy()

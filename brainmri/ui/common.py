@@ -59,10 +59,10 @@ def safe_stem(name: str, otherwise: str) -> str:
 
 def verdict_html(verdict: str, sentences: list[str], warnings: list[str], scale: str = "") -> str:
     """The verdict box. Sentences and warnings are escaped."""
-    state, sign, words = STATES[verdict]
+    state, symbol, label = STATES[verdict]
     return f"""
 <section class="verdict {state}">
-  <h2><span aria-hidden="true">{sign}</span> {words}</h2>{scale}
+  <h2><span aria-hidden="true">{symbol}</span> {label}</h2>{scale}
   <p>{escape(" ".join(sentences))}</p>{"".join(f"<p class='warning'><b>Note:</b> {escape(w)}.</p>" for w in warnings)}
 </section>"""
 

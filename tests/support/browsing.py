@@ -14,7 +14,7 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 VERDICT = "section.verdict h2"
-WORDS = "#study-viewer .study-words"
+CAPTION = "#study-viewer .study-caption"
 
 
 @contextmanager
@@ -54,5 +54,5 @@ def open_studies(page) -> None:
 
 def study_verdict(page) -> str:
     page.wait_for_selector("#study-verdict section.verdict h2")
-    page.wait_for_selector(WORDS)
+    page.wait_for_selector(CAPTION)
     return page.inner_text("#study-verdict h2")

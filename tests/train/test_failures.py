@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import brainmri
-from brainmri.report.metric_tables import error_in_words, failure_tables
+from brainmri.report.metric_tables import describe_error, failure_tables
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.metrics import (
     ACCURACY,
@@ -145,7 +145,7 @@ def test_the_worst_come_first_and_are_ten():
     ],
 )
 def test_errors_in_words(true, predicted, overlap, words):
-    assert error_in_words(true, predicted, overlap) == words
+    assert describe_error(true, predicted, overlap) == words
 
 
 def test_a_study_drops_islands_and_slices_without_a_head():

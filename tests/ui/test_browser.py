@@ -13,7 +13,7 @@ from PIL import Image
 
 import brainmri
 from brainmri.zoo.registry import DEFAULT
-from tests.support.browsing import CHROMIUM, EXAMPLE, STUDY, VERDICT, WORDS, open_studies, open_tab, study_verdict, upload
+from tests.support.browsing import CAPTION, CHROMIUM, EXAMPLE, STUDY, VERDICT, open_studies, open_tab, study_verdict, upload
 
 pytestmark = [
     pytest.mark.browser,
@@ -105,13 +105,13 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     slider, picture = page.locator("#study-viewer .study-number"), page.locator("#study-viewer .study-flair")
     slider.focus()
     page.keyboard.press("Home")
-    assert page.inner_text(WORDS).startswith("Slice 1 of 16: no tumour")
+    assert page.inner_text(CAPTION).startswith("Slice 1 of 16: no tumour")
     first = picture.get_attribute("src")
     page.keyboard.press("ArrowRight")
-    assert page.inner_text(WORDS).startswith("Slice 2 of 16")
+    assert page.inner_text(CAPTION).startswith("Slice 2 of 16")
     assert picture.get_attribute("src") != first
     page.locator(".study-chart .hit[data-slice='8']").click()
-    assert page.inner_text(WORDS).startswith("Slice 8 of 16: tumour")
+    assert page.inner_text(CAPTION).startswith("Slice 8 of 16: tumour")
     layer = page.locator("#study-viewer .study-layer")
     outline = layer.get_attribute("src")
     page.click("#study-viewer button:has-text('Probability')")
@@ -119,7 +119,7 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     assert page.evaluate("Array.from(document.querySelectorAll('.study-stage img')).every(i => i.complete && i.naturalWidth > 0)")
     page.locator("#study-viewer .study-stage").focus()
     page.keyboard.press("ArrowUp")
-    assert page.inner_text(WORDS).startswith("Slice 9 of 16")
+    assert page.inner_text(CAPTION).startswith("Slice 9 of 16")
     with page.expect_download() as waiting:
         page.click("#study-downloads >> text=All files")
     waiting.value.save_as(tmp_path / "study.zip")
@@ -129,7 +129,7 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     report = page.context.new_page()
     report.goto((tmp_path / "study-flair" / "report.html").as_uri())
     report.locator(".study-chart .hit[data-slice='3']").click()
-    assert report.inner_text(".study-words").startswith("Slice 3 of 16")
+    assert report.inner_text(".study-caption").startswith("Slice 3 of 16")
 
 
 def test_an_unknown_sequence_is_asked_for(visit, tmp_path):
@@ -156,7 +156,7 @@ def test_a_refused_study_shows_no_earlier_result(visit, tmp_path):
     page.set_input_files("#study-upload input[type=file]", tmp_path / "cut.nii.gz")
     page.wait_for_selector("text=cut.nii.gz: got a damaged NIfTI file")
     page.wait_for_selector("#study-verdict .verdict.empty")
-    assert not page.is_visible(WORDS)
+    assert not page.is_visible(CAPTION)
 
 
 def test_a_study_on_a_phone(visit):
