@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from brainmri.zoo import hub, registry
-from brainmri.zoo.entry import WEIGHTS
+from brainmri.zoo.entry import WEIGHTS, read_config
 
 
 def output_stems(paths: list[Path]) -> list[str]:
@@ -69,7 +69,10 @@ def models(options: argparse.Namespace) -> int:
     """List the zoo, as a table or as JSON."""
     entries = [*registry.list_models(), *(registry.find_entry(source) for source in options.sources)]
     if options.json:
-        rows = [{**registry.describe(e), "metrics": e.metrics, "default": e.name == registry.DEFAULT} for e in entries]
+        rows = [
+            {**registry.describe(e), "metrics": read_config(e.folder)["metrics"], "default": e.name == registry.DEFAULT}
+            for e in entries
+        ]
         print(json.dumps(rows, indent=2))
     else:
         for e in entries:

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from brainmri.zoo.entry import ModelEntry, Training, TrainingStage, new_config, read_split, save_entry
+from brainmri.zoo.entry import ModelEntry, new_config, read_split, save_entry
 from brainmri.zoo.hub_mixin import PretrainedNet
 from brainmri.zoo.preprocess import Preprocess
+from brainmri.zoo.records import Training, TrainingStage
 from brainmri.zoo.registry import LoadedModel, find_entry, load
 from train.data import load_placed
 from train.datasets import DATASETS, Dataset, Slice

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from brainmri.analysis.forward import predict_slices
 from brainmri.io.reading import read_slice
 from brainmri.zoo.entry import rules_of
+from brainmri.zoo.records import SelfCheckOutputs
 from brainmri.zoo.registry import LoadedModel, split_roles
 
 SLICE = Path(__file__).parents[1] / "templates" / "selfcheck.png"
@@ -17,7 +18,7 @@ TOLERANCE = 0.02  # of a probability; rounding differs between devices and torch
 BLOCKS = 8  # the map is stored as the means of BLOCKS x BLOCKS blocks
 
 
-def compute_outputs(model: LoadedModel) -> dict:
+def compute_outputs(model: LoadedModel) -> SelfCheckOutputs:
     """A model's outputs on the bundled slice, as stored in `config.json`.
 
     Returns:
@@ -25,24 +26,24 @@ def compute_outputs(model: LoadedModel) -> dict:
     """
     segmenter, classifier = split_roles(model)
     predicted = predict_slices(segmenter, classifier, read_slice(SLICE).pixels[None])
-    outputs = {}
+    outputs = SelfCheckOutputs()
     if classifier and predicted.logits is not None:
         rules = rules_of(segmenter and segmenter.entry, classifier.entry)
-        outputs["probability"] = round(float(rules.probability(predicted.logits, predicted.evidence, "slice")[0]), 5)
+        probability = float(rules.probability(predicted.logits, predicted.evidence, "slice")[0])
+        outputs = replace(outputs, probability=round(probability, 5))
     if predicted.maps is not None:
         side = predicted.maps.shape[1] // BLOCKS
         blocks = predicted.maps[0, : BLOCKS * side, : BLOCKS * side].reshape(BLOCKS, side, BLOCKS, side).mean(axis=(1, 3))
-        outputs["map"] = np.round(blocks, 4).tolist()
+        outputs = replace(outputs, map=tuple(map(tuple, np.round(blocks, 4).tolist())))
     return outputs
 
 
 def max_difference(model: LoadedModel) -> float | None:
     """The largest absolute difference between stored and computed outputs; None if the entry stores none."""
-    stored = model.entry.selfcheck
-    if not stored:
+    if model.entry.selfcheck is None:
         return None
-    outputs = compute_outputs(model)
-    return max(float(np.abs(np.subtract(outputs[key], stored[key])).max()) for key in stored)
+    stored, computed = model.entry.selfcheck.config(), compute_outputs(model).config()
+    return max(float(np.abs(np.subtract(computed[key], stored[key])).max()) for key in stored)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,17 @@
 """An entry's measured figures as Markdown tables and a diagram, for its card and for the page.
 
-The figures are those of `metrics["variants"]` in `config.json`, by the ids of `brainmri.zoo.metrics`; the tables print the
+The figures are those of `Measurements.variants`, by the ids of `brainmri.zoo.metrics`; the tables print the
 labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from markupsafe import Markup
 
 from brainmri.report.html import template
-from brainmri.zoo.entry import ModelEntry, rules_of
+from brainmri.zoo.entry import ModelEntry, require_metrics, rules_of
 from brainmri.zoo.metrics import (
     ACCURACY,
     FAILURES,
@@ -23,6 +25,7 @@ from brainmri.zoo.metrics import (
     VARIANTS,
     VOLUMETRIC_DICE,
     WHOLE_STUDY,
+    Figure,
     is_figure,
     label,
 )
@@ -43,16 +46,16 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
 
 
-def format_figure(figure: dict | None) -> str:
+def format_figure(figure: Figure | None) -> str:
     """A figure with its interval and counts, if it has them; a dash for None."""
     if figure is None:
         return "-"
     interval = " [{:.3f}, {:.3f}]".format(*figure["interval_95"]) if "interval_95" in figure else ""
-    counts = f" ({figure['count']} of {figure['of']})" if "count" in figure else ""
+    counts = f" ({figure['count']} of {figure['of']})" if "count" in figure and "of" in figure else ""
     return f"{figure['value']:.3f}{interval}{counts}"
 
 
-def figure_table(variants: dict[str, dict]) -> str:
+def figure_table(variants: Mapping[str, dict]) -> str:
     """A table of all figures with their intervals, one column per variant."""
     columns = [variant for variant in VARIANTS if variant in variants]
     metrics = [metric for metric, figure in variants[THREE_SEQUENCES].items() if is_figure(figure)]
@@ -60,7 +63,7 @@ def figure_table(variants: dict[str, dict]) -> str:
     return markdown_table(["figure", *(VARIANTS[variant] for variant in columns)], rows)
 
 
-def reliability_table(variants: dict[str, dict]) -> str:
+def reliability_table(variants: Mapping[str, dict]) -> str:
     """A table of the share of slices with tumour in each bin of probability, one column per variant; "" without bins."""
     columns = [variant for variant in VARIANTS if RELIABILITY in variants.get(variant, {})]
     rows: dict[tuple[float, float], dict[str, str]] = {}
@@ -85,7 +88,7 @@ def reliability_svg(entry: ModelEntry, variant: str, background: str = "none") -
         variant: one of `VARIANTS`.
         background: a CSS colour, for files that may be shown on any background.
     """
-    bins = entry.metrics["variants"][variant][RELIABILITY]
+    bins = require_metrics(entry).variants[variant][RELIABILITY]
     return Markup(template("reliability.svg").render(
         name=f"Reliability diagram of {entry.name}, {VARIANTS[variant]}: share of slices with tumour over predicted probability",
         bins=bins, max_slices=max(one["slices"] for one in bins), background=background,
@@ -121,7 +124,7 @@ def describe_error(true: int, predicted: int, overlap: int) -> str:
     return "right size, inaccurate border"
 
 
-def failure_tables(variants: dict[str, dict]) -> str:
+def failure_tables(variants: Mapping[str, dict]) -> str:
     """The failure analysis in Markdown: groups and worst patients of the first variant, and whole studies of every variant.
 
     Args:
@@ -134,7 +137,12 @@ def failure_tables(variants: dict[str, dict]) -> str:
         markdown_table(
             ["group", "patients", "slices", *(COLUMNS[metric] for metric in columns)],
             [
-                [group, str(figures["patients"]), str(figures["slices"]), *(format_figure(figures.get(metric)) for metric in columns)]
+                [
+                    group,
+                    str(figures["patients"]),
+                    str(figures["slices"]),
+                    *(format_figure(figures.get(metric)) for metric in columns),
+                ]
                 for group, figures in groups.items()
             ],
         )
@@ -163,10 +171,12 @@ def _worst_table(patients: list[dict]) -> str:
     return markdown_table([*header, "error"], rows)
 
 
-def _study_table(variants: dict[str, dict]) -> str:
+def _study_table(variants: Mapping[str, dict]) -> str:
     by_slice = {name: figures for name, figures in variants.items() if name != WHOLE_STUDY}
     studies = [figures[FAILURES]["studies"] for figures in by_slice.values()]
     metrics = [metric for metric, figure in studies[0].items() if is_figure(figure)]
-    rows = [["volumetric Dice slice by slice, mean over patients", *(format_figure(f[VOLUMETRIC_DICE]) for f in by_slice.values())]]
+    rows = [
+        ["volumetric Dice slice by slice, mean over patients", *(format_figure(f[VOLUMETRIC_DICE]) for f in by_slice.values())]
+    ]
     rows += [[label(metric), *(format_figure(figures.get(metric)) for figures in studies)] for metric in metrics]
     return markdown_table(["figure", *(VARIANTS[name] for name in by_slice)], rows)

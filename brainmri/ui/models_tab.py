@@ -70,12 +70,12 @@ def card_html(entry: ModelEntry) -> str:
 
 def figures_html(entry: ModelEntry) -> str:
     """Metrics, reliability diagrams and failure cases, if stored with the entry."""
-    if not entry.metrics:
+    if entry.metrics is None:
         return "<p>No metrics available.</p>"
-    variants = entry.metrics["variants"]
+    variants = entry.metrics.variants
     first = variants[THREE_SEQUENCES]
     counts = f"{first['patients']:,} patients, {first['slices']:,} slices"
-    protocol = f"<p>{counts}: {escape(entry.metrics['protocol'])}. Brackets: 95% confidence intervals over patients.</p>"
+    protocol = f"<p>{counts}: {escape(entry.metrics.protocol)}. Brackets: 95% confidence intervals over patients.</p>"
     parts = [protocol, safe_html(figure_table(variants))]
     if "classification" in entry.tasks:
         parts.append("<h3>Calibration</h3>")

@@ -38,11 +38,11 @@ def models() -> list[dict]:
 
 def headline_metrics(entry: ModelEntry) -> dict | None:
     """The main metrics on three sequences; None if nothing was measured."""
-    if not entry.metrics:
+    if entry.metrics is None:
         return None
-    measured = entry.metrics["variants"].get(THREE_SEQUENCES, {})
+    measured = entry.metrics.variants.get(THREE_SEQUENCES, {})
     shown = {name: round(measured[name]["value"], 3) for name in FIGURES if name in measured}
-    return {"input": THREE_SEQUENCES, "protocol": entry.metrics["protocol"], **shown}
+    return {"input": THREE_SEQUENCES, "protocol": entry.metrics.protocol, **shown}
 
 
 @cache

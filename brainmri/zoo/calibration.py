@@ -7,7 +7,7 @@ used for training. In a study both are first smoothed across slices, because a t
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,12 @@ class Fusion:
     bias: float
     review: tuple[float, float]
     neighbours: float = 0.0
+
+    @classmethod
+    def from_config(cls, stored: dict[str, Any]) -> Fusion:
+        """The fusion that `config.json` stores."""
+        low, high = stored["review"]
+        return cls(**{**stored, "review": (float(low), float(high))})
 
     def config(self) -> dict:
         """What `config.json` stores."""

@@ -11,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from brainmri.zoo.calibration import Fusion, Rules
+from brainmri.zoo.metrics import Measurements
 from brainmri.zoo.nets import NETWORKS
 from brainmri.zoo.preprocess import Preprocess
+from brainmri.zoo.records import OodConfig, QuantisedInfo, SelfCheckOutputs, Training
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,134 +30,9 @@ CONFIG, WEIGHTS, SPLIT, CARD, ONNX = "config.json", "model.safetensors", "split.
 DIAGRAM = "reliability.svg"  # shown in the card
 OOD = "ood.safetensors"
 INT8, INT8_WEIGHTS = "int8.xml", "int8.bin"
+DESCRIPTION = (CONFIG, SPLIT, CARD)  # the files of every published entry besides those in `ModelEntry.hashes`
+OPTIONAL = (DIAGRAM, ONNX)  # further files, which loading does not need
 TASKS = ("segmentation", "classification")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureSpec:
-    """Which maps of `forward_features` the detector uses, by index: 0 is the image, 1 to 5 are maps at 1/2 to 1/32 of its size.
-
-    Attributes:
-        means, deviations: maps whose channel means and standard deviations over the slice make up the distance features.
-        parts: maps whose channel means over a grid of parts of the slice (`ood.GRID`) make up the orientation features.
-    """
-
-    means: tuple[int, ...] = ()
-    deviations: tuple[int, ...] = ()
-    parts: tuple[int, ...] = ()
-
-    def config(self) -> dict:
-        """What `config.json` stores."""
-        return {name: list(indices) for name, indices in asdict(self).items()}
-
-    def distance_size(self, channels: Sequence[int]) -> int:
-        """The number of distance features D, given the `feature_channels` of a network."""
-        return sum(channels[index] for index in (*self.means, *self.deviations))
-
-
-@dataclass(frozen=True, kw_only=True)
-class OodConfig:
-    """The out-of-distribution detector (`brainmri.zoo.ood`).
-
-    Attributes:
-        sha256: of `ood.safetensors`.
-        distance_threshold, orientation_threshold: a slice above either one is out of distribution.
-        feature_spec: what the detector's features are computed from.
-    """
-
-    sha256: str
-    distance_threshold: float
-    orientation_threshold: float
-    feature_spec: FeatureSpec
-
-    def config(self) -> dict:
-        """What `config.json` stores."""
-        return {
-            "sha256": self.sha256,
-            "distance_threshold": self.distance_threshold,
-            "orientation_threshold": self.orientation_threshold,
-            "feature_spec": self.feature_spec.config(),
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantisedInfo:
-    """The 8-bit network.
-
-    Attributes:
-        files: SHA-256 of `int8.xml` and `int8.bin`, by file name.
-        measured: how far its metrics are from those in float32 (`train.release.quantise`).
-    """
-
-    files: dict[str, str]
-    measured: dict[str, float]
-
-    def config(self) -> dict:
-        """What `config.json` stores."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingStage:
-    """One run of a training command.
-
-    Attributes:
-        command: the module and its arguments, with placeholders for folders.
-        samples: slices drawn.
-        patients: patients trained on.
-        teacher: name and hash of the entry it learned from.
-        processes: the number of processes, if more than one.
-        averages: the number of preceding stages whose weights it averages.
-        unites: the last stages, counted from 1, of the networks that it joins in an ensemble.
-    """
-
-    command: tuple[str, ...]
-    samples: int
-    patients: int
-    teacher: str | None = None
-    processes: int | None = None
-    averages: int | None = None
-    unites: tuple[int, ...] = ()
-
-    @property
-    def command_line(self) -> str:
-        """The command as it is typed."""
-        return " ".join(["python", "-m", *self.command])
-
-    @property
-    def options(self) -> list[tuple[str, ...]]:
-        """The module with its positional arguments, then each option with its values."""
-        groups: list[list[str]] = [[]]
-        for argument in self.command:
-            if argument.startswith("--"):
-                groups.append([])
-            groups[-1].append(argument)
-        return [tuple(group) for group in groups]
-
-    def config(self) -> dict:
-        """What `config.json` stores."""
-        stored = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        return {name: value for name, value in stored.items() if value not in (None, [])}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """How the weights were trained.
-
-    Attributes:
-        dataset: its name, source and licence; None if unknown.
-        stages: in order.
-        torch: the version of torch; None if unknown.
-    """
-
-    dataset: str | None = None
-    stages: tuple[TrainingStage, ...] = ()
-    torch: str | None = None
-
-    def config(self) -> dict:
-        """What `config.json` stores."""
-        stored = {"dataset": self.dataset, "stages": [stage.config() for stage in self.stages], "torch": self.torch}
-        return {name: value for name, value in stored.items() if value not in (None, [])}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +44,7 @@ class ModelEntry:
         summary: one line about it.
         tasks: "segmentation", "classification" or both.
         net: the network's class, one of `brainmri.zoo.nets.NETWORKS`.
-        arguments: the arguments of its constructor.
+        arguments: the arguments of its constructor, by name; each network has its own. Read-only.
         preprocess: the preprocessing it was trained with.
         labels: the classes of the verdict, in order; empty without a verdict.
         temperature: divides the verdict's logits before the softmax (Guo et al. 2017); fitted on validation patients.
@@ -178,11 +56,11 @@ class ModelEntry:
         flips: average the prediction with that for the left-right mirrored slice.
         parameters: the number of trainable parameters and batch-norm statistics.
         sha256: of `model.safetensors`.
-        selfcheck: the output of `selfcheck.compute_outputs` at release; empty if it was not computed.
+        selfcheck: the output of `selfcheck.compute_outputs` at release; None if it was not computed.
         ood: the out-of-distribution detector; None without one.
         int8: the 8-bit network; None without one.
         training: dataset and training stages.
-        metrics: measured figures with their protocol, by the ids of `brainmri.zoo.metrics`.
+        metrics: measured figures with their protocol; None if nothing was measured.
         folder: where the entry is stored.
     """
 
@@ -190,7 +68,7 @@ class ModelEntry:
     summary: str
     tasks: tuple[str, ...]
     net: str
-    arguments: dict
+    arguments: Mapping[str, Any]
     preprocess: Preprocess
     labels: tuple[str, ...]
     temperature: float
@@ -201,11 +79,11 @@ class ModelEntry:
     flips: bool
     parameters: int
     sha256: str
-    selfcheck: dict
+    selfcheck: SelfCheckOutputs | None
     ood: OodConfig | None
     int8: QuantisedInfo | None
     training: Training
-    metrics: dict
+    metrics: Measurements | None
     folder: Path
 
     @property
@@ -214,6 +92,12 @@ class ModelEntry:
         ood = {OOD: self.ood.sha256} if self.ood else {}
         int8 = {name: self.int8.files[name] for name in (INT8, INT8_WEIGHTS)} if self.int8 else {}
         return {WEIGHTS: self.sha256} | ood | int8
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The entry's files that exist, by name; other files in the folder do not belong to it."""
+        paths = {name: self.folder / name for name in (*DESCRIPTION, *self.hashes, *OPTIONAL)}
+        return {name: path for name, path in paths.items() if path.is_file()}
 
 
 def file_sha256(path: Path) -> str:
@@ -276,15 +160,15 @@ def read_entry(folder: str | Path) -> ModelEntry:
             mask_threshold=float(config["mask_threshold"]),
             mask_neighbours=float(config.get("mask_neighbours", 0.0)),
             review=_pair(config["review"]),
-            fusion={mode: _read_fusion(fusion) for mode, fusion in config.get("fusion", {}).items()},
+            fusion={mode: Fusion.from_config(fusion) for mode, fusion in config.get("fusion", {}).items()},
             flips=bool(config["flips"]),
             parameters=int(config["parameters"]),
             sha256=config["sha256"],
-            selfcheck=config.get("selfcheck", {}),
-            ood=_read_ood(config["ood"]) if config.get("ood") else None,
-            int8=QuantisedInfo(**config["int8"]) if config.get("int8") else None,
-            training=_read_training(config["training"]),
-            metrics=config["metrics"],
+            selfcheck=SelfCheckOutputs.from_config(config["selfcheck"]) if config.get("selfcheck") else None,
+            ood=OodConfig.from_config(config["ood"]) if config.get("ood") else None,
+            int8=QuantisedInfo.from_config(config["int8"]) if config.get("int8") else None,
+            training=Training.from_config(config["training"]),
+            metrics=Measurements.from_config(config["metrics"]) if config["metrics"] else None,
             folder=folder,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -297,36 +181,21 @@ def read_entry(folder: str | Path) -> ModelEntry:
     return entry
 
 
-def _read_ood(config: dict) -> OodConfig:
-    spec = FeatureSpec(**{name: tuple(indices) for name, indices in config["feature_spec"].items()})
-    return OodConfig(**{**config, "feature_spec": spec})
-
-
-def _read_training(config: dict) -> Training:
-    stages = tuple(
-        TrainingStage(**{**stage, "command": tuple(stage["command"]), "unites": tuple(stage.get("unites", ()))})
-        for stage in config.get("stages", ())
-    )
-    return Training(**{**config, "stages": stages})
-
-
-def _read_fusion(config: dict) -> Fusion:
-    return Fusion(**{**config, "review": _pair(config["review"])})
-
-
 def _pair(values: list) -> tuple[float, float]:
     low, high = values
     return float(low), float(high)
 
 
-def new_config(*, name: str, net: str, tasks: tuple[str, ...], arguments: dict, preprocess: Preprocess, **known) -> dict:
+def new_config(
+    *, name: str, net: str, tasks: tuple[str, ...], arguments: Mapping[str, Any], preprocess: Preprocess, **known
+) -> dict:
     """The `config.json` of a network without calibration and metrics, for `save_entry`; `known` replaces fields."""
     return {
         "name": name,
         "summary": net,
         "tasks": list(tasks),
         "net": net,
-        "arguments": arguments,
+        "arguments": dict(arguments),
         "preprocess": preprocess.config(),
         "labels": ["no tumour", "tumour"] if "classification" in tasks else [],
         "temperature": 1.0,
@@ -376,6 +245,15 @@ def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, ha
     return read_entry(folder)
 
 
+def copy_entry(source: str | Path, folder: str | Path) -> ModelEntry:
+    """Copy an entry's files, and no others, into a folder."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, path in read_entry(source).files.items():
+        shutil.copyfile(path, folder / name)
+    return read_entry(folder)
+
+
 def load_weights(net: nn.Module, entry: ModelEntry) -> None:
     """Load an entry's weights into a network: strictly, as float32, in eval mode.
 
@@ -395,6 +273,13 @@ def load_weights(net: nn.Module, entry: ModelEntry) -> None:
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit {entry.net}: {error}") from error
     net.eval()
+
+
+def require_metrics(entry: ModelEntry) -> Measurements:
+    """An entry's metrics; ValueError if nothing was measured."""
+    if entry.metrics is None:
+        raise ValueError(f"expected an entry with metrics, got {entry.name} without; run train.release.release first")
+    return entry.metrics
 
 
 def rules_of(segmenter: ModelEntry | None, classifier: ModelEntry | None, mask_threshold: float | None = None) -> Rules:

@@ -1,4 +1,4 @@
-"""The measured figures in an entry's `config.json`: their ids, what they mean, and how the Hub files them.
+"""The measured figures in an entry's `config.json`: their records, ids and meaning, and how the Hub files them.
 
 `train.release.release` stores them as `metrics["variants"][variant][metric]`, by the ids of `VARIANTS` and `METRICS`. Tables and
 cards print the labels.
@@ -6,7 +6,9 @@ cards print the labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Required, TypedDict, TypeGuard
 
 THREE_SEQUENCES, FLAIR_ONLY, VOLUME_NORMALISATION = "three_sequences", "flair_only", "volume_normalisation"
 WHOLE_STUDY = "whole_study"
@@ -17,6 +19,53 @@ VARIANTS = {  # id to label; a variant of the input, or three sequences analysed
     VOLUME_NORMALISATION: "volume normalisation",
     WHOLE_STUDY: "whole study",
 }
+
+
+class Figure(TypedDict, total=False):
+    """One measured number.
+
+    Attributes:
+        value: the number; NaN for a share of nothing.
+        interval_95: [low, high], the 95% confidence interval over patients.
+        count, of: for a share, the numbers that it was computed from.
+    """
+
+    value: Required[float]
+    interval_95: list[float]
+    count: int
+    of: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """What was measured of an entry.
+
+    Entries come from other people too, so only the names of the parts are checked when an entry is read.
+
+    Attributes:
+        protocol: how the figures were measured.
+        stages: the number of training stages of the measured weights.
+        machine: the machine and the version of torch that measured them.
+        variants: variant id to metric id to `Figure`, with the counts `patients` and `slices` and the other keys below.
+        healthy: the report of `train.evaluation.healthy`; None without one.
+    """
+
+    protocol: str = ""
+    stages: int = 0
+    machine: str = ""
+    variants: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    healthy: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_config(cls, stored: object) -> Measurements:
+        """The record of what `config.json` stores; parts of another layout are left out."""
+        known = stored if isinstance(stored, dict) else {}
+        return cls(**{part.name: known[part.name] for part in fields(cls) if part.name in known})
+
+    def config(self) -> dict:
+        """What `config.json` stores."""
+        stored = {"protocol": self.protocol, "stages": self.stages, "machine": self.machine, "variants": self.variants}
+        return stored if self.healthy is None else {**stored, "healthy": self.healthy}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +154,6 @@ def label(metric: str) -> str:
     return METRICS[metric].label if metric in METRICS else metric
 
 
-def is_figure(value: object) -> bool:
-    """Whether what an entry stores under a metric's id is one number: `{"value": …}`, with an interval where it has one."""
+def is_figure(value: object) -> TypeGuard[Figure]:
+    """Whether what an entry stores under a metric's id is one number."""
     return isinstance(value, dict) and "value" in value

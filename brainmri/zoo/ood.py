@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from brainmri.zoo.entry import OOD, FeatureSpec, ModelEntry, file_sha256
+from brainmri.zoo.entry import OOD, ModelEntry, file_sha256
+from brainmri.zoo.records import FeatureSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

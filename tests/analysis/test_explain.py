@@ -117,10 +117,10 @@ def test_every_entry_gives_its_stored_outputs(name):
 
 
 def test_a_failed_self_check_is_reported(pipe, capsys):
-    entry = replace(pipe.segmenter.entry, selfcheck=compute_outputs(pipe.segmenter) | {"probability": 0.5})
+    entry = replace(pipe.segmenter.entry, selfcheck=replace(compute_outputs(pipe.segmenter), probability=0.5))
     failed = check(replace(pipe.segmenter, entry=entry))
     assert not failed.passed
     assert "do not trust it on this machine" in failed.sentence
-    assert check(replace(pipe.segmenter, entry=replace(entry, selfcheck={}))).passed
+    assert check(replace(pipe.segmenter, entry=replace(entry, selfcheck=None))).passed
     assert main(["check", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.count("the stored outputs, within") == len(brainmri.list_models())

@@ -30,7 +30,7 @@ from brainmri.zoo.metrics import (
     VOLUMETRIC_DICE_BY_PATIENT,
     share_metric,
 )
-from train.datasets.lgg import find_slices
+from train.datasets.lgg import LGG
 from train.evaluation import metrics
 from train.evaluation.evaluate import evaluate
 from train.evaluation.failures import (
@@ -79,7 +79,7 @@ def test_a_slice_is_counted():
 def test_patients_are_grouped_by_institution():
     one, two, three = ([Tally(true=n)] for n in (1, 2, 3))
     other = CS.replace("0001", "0009")
-    assert by_institution({DU: one, CS: two, other: three}) == {"institution CS": [two, three], "institution DU": [one]}
+    assert by_institution(LGG, {DU: one, CS: two, other: three}) == {"institution CS": [two, three], "institution DU": [one]}
 
 
 def test_tumour_sizes_are_grouped_in_thirds_with_their_bounds():
@@ -166,7 +166,7 @@ def test_a_study_drops_islands_and_slices_without_a_head():
 def test_study_rules_give_the_pipelines_result(tmp_path):
     write_phantom_dataset(tmp_path, patients=1, slices=8, size=64)
     model = brainmri.load("effunet-lgg", device="cpu")
-    (slices,) = find_slices(tmp_path).values()
+    (slices,) = LGG.find_slices(tmp_path).values()
     study = brainmri.Pipeline(model, model).study(np.stack([item.read_image() for item in slices]))
     mask, verdict = study_result(predict_case(slices, model, model))
     assert mask.any()
@@ -206,7 +206,7 @@ def test_dropping_an_island_is_a_gain():
 
 
 def test_a_verdict_without_a_mask_has_groups_only():
-    report = failures({CS: [verdict_only(1, true=4, probability=0.9), verdict_only(2, probability=0.2)]})
+    report = failures(LGG, {CS: [verdict_only(1, true=4, probability=0.9), verdict_only(2, probability=0.2)]})
     assert set(report) == {"groups"}
     assert report["groups"]["institution CS"] == {"patients": 1, "slices": 2} | {
         metric: {"value": 1.0} for metric in (ACCURACY, SENSITIVITY, SPECIFICITY)
@@ -224,7 +224,7 @@ def measured(tmp_path_factory):
     model = brainmri.load("effunet-lgg", device="cpu")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "bootstrap_interval", partial(metrics.bootstrap_interval, resamples=20))
-        return json.loads(json.dumps(evaluate(find_slices(data), model, model, (THREE_SEQUENCES, FLAIR_ONLY))))
+        return json.loads(json.dumps(evaluate(LGG, LGG.find_slices(data), model, model, (THREE_SEQUENCES, FLAIR_ONLY))))
 
 
 def test_groups_add_up_to_the_whole(measured):

@@ -11,7 +11,8 @@ from brainmri.zoo.backends import QUANTISED
 from brainmri.zoo.entry import INT8, INT8_WEIGHTS, SPLIT, file_sha256, new_config, read_entry, save_entry
 from brainmri.zoo.nets import ResUNet
 from brainmri.zoo.preprocess import Preprocess
-from train.datasets.lgg import find_slices
+from brainmri.zoo.records import Training
+from train.datasets.lgg import LGG
 from train.phantoms import write_phantom_dataset
 from train.release import quantise
 
@@ -23,11 +24,12 @@ def run(tmp_path_factory):
     """A dataset of two phantoms and a run on one of them, whose network is as it was initialised."""
     root = tmp_path_factory.mktemp("quantise")
     write_phantom_dataset(root / "data")
-    first, second = sorted(find_slices(root / "data"))[:2]
+    first, second = sorted(LGG.find_slices(root / "data"))[:2]
     torch.manual_seed(0)
     config = new_config(
-        name="run", net="ResUNet", tasks=("segmentation",), arguments={}, preprocess=Preprocess(size=64, normalise_over="slice")
-    )
+        name="run", net="ResUNet", tasks=("segmentation",), arguments={}, preprocess=Preprocess(size=64, normalise_over="slice"),
+        training=Training(dataset=LGG.reference).config(),
+    )  # fmt: skip
     save_entry(root / "run", ResUNet(), config, {"train": [first], "validation": [second]})
     return root
 

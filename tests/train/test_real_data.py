@@ -112,6 +112,6 @@ def test_evaluate_writes_its_report(cases, tmp_path, capsys):
 
 def test_a_segmenter_alone_is_measured(cases):
     model = brainmri.load("resunet-lgg", device="cpu")
-    report = evaluate({"TCGA_CS_4941_19960909": cases["TCGA_CS_4941_19960909"]}, model, None)
+    report = evaluate(LGG, {"TCGA_CS_4941_19960909": cases["TCGA_CS_4941_19960909"]}, model, None)
     assert AUC not in report[THREE_SEQUENCES]
     assert 0 <= report[THREE_SEQUENCES][VOLUMETRIC_DICE]["value"] <= 1

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from brainmri.report.metric_tables import failure_tables, reliability_table
-from brainmri.zoo.entry import DIAGRAM, Training, TrainingStage, read_entry
+from brainmri.zoo.entry import DIAGRAM, read_entry
 from brainmri.zoo.metrics import RELIABILITY, THREE_SEQUENCES, VARIANTS
+from brainmri.zoo.records import Training, TrainingStage
 from brainmri.zoo.registry import load
 from train import crossvalidate, segmenter
 from train.phantoms import write_phantom_dataset
@@ -119,19 +120,19 @@ def test_a_release_says_when_another_teacher_taught_the_measured_weights(tmp_pat
         config["training"]["stages"][0]["teacher"] = teacher
         (folder / "config.json").write_text(json.dumps(config))
     data, said = measured / "phantoms", "; the measured weights were trained with other teachers: effunet-lgg"
-    assert said in release(other, [measured], data, tmp_path / "zoo", half=False).metrics["protocol"]
-    assert said not in release(measured, [measured], data, tmp_path / "zoo", half=False).metrics["protocol"]
+    assert said in release(other, [measured], data, tmp_path / "zoo", half=False).metrics.protocol
+    assert said not in release(measured, [measured], data, tmp_path / "zoo", half=False).metrics.protocol
 
 
 def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):
     run, zoo = tmp_path / "run", tmp_path / "zoo"
     segmenter.main([*SMOKE, "--net", "effunet", "--out", str(run)])
     entry = release(run, [run], run / "phantoms", zoo, half=True)
-    assert entry.metrics["variants"][THREE_SEQUENCES]["patients"] == 1
+    assert entry.metrics.variants[THREE_SEQUENCES]["patients"] == 1
     assert 0.2 <= entry.temperature <= 5
     card = (zoo / entry.name / "README.md").read_text()
     assert "The released weights are the measured ones" in card
-    variants = entry.metrics["variants"]
+    variants = entry.metrics.variants
     assert failure_tables(variants) in card
     for variant in VARIANTS:
         assert sum(one["slices"] for one in variants[variant][RELIABILITY]) == variants[variant]["slices"]
@@ -169,11 +170,11 @@ def test_a_cross_validation_measures_every_patient_once(tmp_path):
     last = tmp_path / "all-2"
     segmenter.main([*everything, "--start", str(tmp_path / "all"), "--out", str(last)])
     entry = release(last, runs, data, tmp_path / "zoo", half=False)
-    assert entry.metrics["variants"][THREE_SEQUENCES]["patients"] == 2
+    assert entry.metrics.variants[THREE_SEQUENCES]["patients"] == 2
     for run, split in zip(runs, splits, strict=True):  # what it says of its own patients, by three variants, stays with a run
         kept = [path.stem for path in (run / OUT_OF_FOLD).rglob("*.npz")]
         assert kept == split["validation"] * 3
-    assert entry.metrics["protocol"].startswith("2-fold cross-validation by patient, 2 of 2 patients")
+    assert entry.metrics.protocol.startswith("2-fold cross-validation by patient, 2 of 2 patients")
     card = (tmp_path / "zoo" / entry.name / "README.md").read_text()
     assert "trained with the same recipe on all patients" in card
 

@@ -175,7 +175,7 @@ def test_the_run_is_an_entry_split_by_slice(run):
     assert not entry.preprocess.crop
     measured = json.loads((run / "table.json").read_text())["runs"]["segmenter"]["figures"]
     assert {name: figure for (_, name), figure in card.measured(entry).items()} == measured
-    assert "These figures say nothing about new patients" in entry.metrics["protocol"]
+    assert "These figures say nothing about new patients" in entry.metrics.protocol
     split = json.loads((run / "split.json").read_text())
     assert split["unit"] == "slice"
     assert (len(split["train"]), split["validation"], len(split["held_out"])) == (7, [], 20)
@@ -189,7 +189,7 @@ def test_the_run_by_patient_is_a_separate_entry(run):
     split = json.loads((run / "segmenter-by-patient" / "split.json").read_text())
     assert [len({s.rsplit("_", 1)[0] for s in split["slices"][role]}) for role in ("train", "test", "validation")] == [5, 1, 1]
     assert {s.rsplit("_", 1)[0] for s in split["slices"]["train"]} == set(split["train"])
-    assert load(run / "segmenter-by-patient", device="cpu").entry.metrics == {}
+    assert load(run / "segmenter-by-patient", device="cpu").entry.metrics is None
 
 
 def test_our_network_uses_the_same_slices_as_the_papers(run):
@@ -266,7 +266,7 @@ def test_the_table(tmp_path):
     assert (tmp_path / "table.md").read_text() == text
     rows = {row["figure"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
     effunets = ["effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg"]
-    shipped = {entry.name: entry.metrics["variants"][THREE_SEQUENCES] for entry in brainmri.list_models()}
+    shipped = {entry.name: entry.metrics.variants[THREE_SEQUENCES] for entry in brainmri.list_models()}
     assert rows[label(tversky)] == {
         "figure": label(tversky), "paper": 0.9168, "same_protocol": 0.91, "our_network": 0.94, "split_by_patient": 0.82,
         "shipped": {name: shipped[name][tversky]["value"] for name in (*effunets, "resunet-lgg")},

@@ -146,7 +146,7 @@ def test_names_of_metrics_are_escaped(entry):
 def test_every_metric_is_shown_with_its_interval(name):
     entry = embedded()[name]
     html = model_html(entry)
-    for figures in entry.metrics["variants"].values():
+    for figures in entry.metrics.variants.values():
         for figure, found in figures.items():
             if isinstance(found, dict) and "value" in found:
                 assert label(figure) in html
@@ -160,7 +160,7 @@ def test_every_metric_is_shown_with_its_interval(name):
 def test_diagram_is_drawn_from_the_bins(with_bins):
     drawing = ElementTree.fromstring(str(reliability_svg(with_bins, THREE_SEQUENCES)))
     dots = [{name: float(dot.get(name)) for name in ("cx", "cy", "r")} for dot in drawing.findall(".//{*}circle")]
-    bins = with_bins.metrics["variants"][THREE_SEQUENCES][RELIABILITY]
+    bins = with_bins.metrics.variants[THREE_SEQUENCES][RELIABILITY]
     assert [one["slices"] for one in bins] == [2000, 800, 1200]
     assert [dot["cx"] for dot in dots] == pytest.approx([58 + 250 * 0.05, 58 + 125, 58 + 250 * 0.95], abs=0.06)
     assert [dot["cy"] for dot in dots] == pytest.approx([260 - 250 * one["tumour"] for one in bins], abs=0.06)
@@ -177,7 +177,7 @@ def test_diagram_is_drawn_from_the_bins(with_bins):
 def test_numbers_of_the_diagrams_are_shown_in_a_table(with_bins):
     html = model_html(with_bins)
     assert html.count("<svg") == 2
-    rows = reliability_table(with_bins.metrics["variants"]).splitlines()
+    rows = reliability_table(with_bins.metrics.variants).splitlines()
     assert rows[0] == "| probability of tumour | three sequences | whole study |"
     assert rows[3].startswith("| 46.7% to 53.3% | 47.5% of 800 |")
     assert safe_html("\n".join(rows)) in html

@@ -334,7 +334,7 @@ with torch.inference_mode():
 known = brainmri.load("resunet-lgg", device="cpu").entry
 described = ("name", "summary", "preprocess", "flips", "mask_threshold", "mask_neighbours", "training")
 assert all(getattr(mine.entry, field) == getattr(known, field) for field in described), mine.entry
-assert mine.entry.metrics == mine.entry.selfcheck == {}, mine.entry
+assert mine.entry.metrics is mine.entry.selfcheck is None, mine.entry
 assert mine.entry.int8 is None, mine.entry
 fresh = ResUNet(in_channels=3)
 fresh.push_to_hub("owner/fresh")

@@ -19,12 +19,13 @@ from brainmri.analysis.decision import decide_study
 from brainmri.io.reading import read_slice, read_study
 from brainmri.io.scan import Scan
 from brainmri.zoo import ood
-from brainmri.zoo.entry import CARD, CONFIG, INT8, INT8_WEIGHTS, OOD, SPLIT, FeatureSpec, new_config, read_entry, save_entry
+from brainmri.zoo.entry import CARD, CONFIG, INT8, INT8_WEIGHTS, OOD, SPLIT, new_config, read_entry, save_entry
 from brainmri.zoo.nets import EffUNet, EffUNetEnsemble
 from brainmri.zoo.ood import OodDetector, check_pixels
 from brainmri.zoo.preprocess import Preprocess
+from brainmri.zoo.records import FeatureSpec, Training
 from brainmri.zoo.registry import DEFAULT
-from train.datasets.lgg import find_slices
+from train.datasets.lgg import LGG
 from train.ood import fit as fitting
 from train.ood.negatives import PACKAGES, altered
 from train.phantoms import write_phantom_dataset
@@ -215,7 +216,10 @@ def test_pooled_features_by_hand():
 def test_a_detector_is_fitted_by_folds_and_measured(tmp_path, monkeypatch, capsys):
     """On phantoms, by untrained networks: two folds of two patients, and an entry trained on both."""
     patients = write_phantom_dataset(tmp_path, patients=2, slices=8)
-    config = new_config(name="mine", net="EffUNet", tasks=EffUNet.tasks, arguments={}, preprocess=Preprocess(size=64))
+    config = new_config(
+        name="mine", net="EffUNet", tasks=EffUNet.tasks, arguments={}, preprocess=Preprocess(size=64),
+        training=Training(dataset=LGG.reference).config(),
+    )  # fmt: skip
     net = EffUNet()
     for name, train, validation in (("mine", patients, []), ("0", patients[:1], patients[1:]), ("1", patients[1:], patients[:1])):
         save_entry(tmp_path / "runs" / name, net, config, {"train": train, "validation": validation})
@@ -246,7 +250,7 @@ def test_a_detector_is_fitted_by_folds_and_measured(tmp_path, monkeypatch, capsy
 @pytest.mark.skipif("BRAINMRI_DATA" not in os.environ, reason="BRAINMRI_DATA is not set")
 def test_real_slices_pass_and_rotated_ones_do_not(pipe):
     # one patient, whom the released weights may have seen: this checks the code path; train.ood.fit measures
-    slices = np.stack([item.read_image() for item in find_slices(os.environ["BRAINMRI_DATA"])["TCGA_HT_7694_19950404"]])
+    slices = np.stack([item.read_image() for item in LGG.find_slices(os.environ["BRAINMRI_DATA"])["TCGA_HT_7694_19950404"]])
     for stack in (slices, slices[..., 1]):
         assert np.mean([finding.out_of_distribution for finding in pipe.study(stack).findings]) <= 0.05
     assert np.mean([pipe(np.rot90(one)).out_of_distribution for one in slices[5:-5:4]]) >= 0.8

@@ -12,16 +12,15 @@ from brainmri.zoo.entry import (
     CARD,
     CONFIG,
     WEIGHTS,
-    Training,
-    TrainingStage,
     count_parameters,
     file_sha256,
     read_entry,
     read_split,
     save_entry,
 )
-from brainmri.zoo.metrics import DECIDED_ACCURACY, REVIEW_SHARE, THREE_SEQUENCES, VOLUMETRIC_DICE
+from brainmri.zoo.metrics import DECIDED_ACCURACY, REVIEW_SHARE, THREE_SEQUENCES, VOLUMETRIC_DICE, Measurements
 from brainmri.zoo.nets import create_network
+from brainmri.zoo.records import Training, TrainingStage
 from brainmri.zoo.registry import DEFAULT
 from train.datasets.lgg import HELD_OUT
 from train.release.card import by_slice, card_data, measured, model_card, readme_row, released_weights
@@ -81,7 +80,7 @@ def test_its_split_is_honest(entry):
     if by_slice(entry):  # patients on both sides, which it says
         train, test = (set(split["slices"][role]) for role in ("train", "test"))
         assert not train & test
-        assert entry.metrics["variants"][THREE_SEQUENCES]["slices"] == len(test)
+        assert entry.metrics.variants[THREE_SEQUENCES]["slices"] == len(test)
         assert not any(metric == VOLUMETRIC_DICE for _, metric in measured(entry))
         return
     seen = set(split["train"]) & set(split["validated_on"])
@@ -110,7 +109,7 @@ def test_its_card_is_the_entrys(entry):
 def test_a_share_of_nothing_is_no_figure_of_the_hubs():
     shares = {REVIEW_SHARE: 1.0, DECIDED_ACCURACY: float("nan")}
     variants = {THREE_SEQUENCES: {name: {"value": value} for name, value in shares.items()}}
-    made_up = replace(ENTRIES["resunet-lgg"], metrics={"variants": variants})
+    made_up = replace(ENTRIES["resunet-lgg"], metrics=Measurements(variants=variants))
     assert measured(made_up) == {(THREE_SEQUENCES, REVIEW_SHARE): 1.0}
     assert "accuracy where decided" not in card_data(made_up).to_yaml()
 
@@ -131,7 +130,7 @@ def test_a_share_of_nothing_is_no_figure_of_the_hubs():
 )
 def test_a_card_says_what_the_released_weights_have_to_do_with_the_measured(patients, measured, said):
     stages = tuple(TrainingStage(command=(), samples=0, patients=number) for number in patients)
-    made_up = replace(ENTRIES["resunet-lgg"], training=Training(stages=stages), metrics={"stages": measured})
+    made_up = replace(ENTRIES["resunet-lgg"], training=Training(stages=stages), metrics=Measurements(stages=measured))
     assert said in released_weights(made_up)
 
 

@@ -44,6 +44,7 @@ class Dataset:
         hub_id: the dataset's identifier on the Hub.
         citation: the publication to cite.
         intended_use: what networks trained on it are for, and what they are not for.
+        tags: further tags on the Hub for networks trained on it.
         held_out: patients that no command trains or validates on; released weights are tested on them independently.
         find_slices: root folder to the slices of every patient, in order along the head. Raises FileNotFoundError for a folder
             in another layout.
@@ -63,6 +64,7 @@ class Dataset:
     find_slices: Callable[[str | Path], dict[str, list[Slice]]]
     institution_of: Callable[[str], str]
     manifest: Path | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:

@@ -80,4 +80,5 @@ LGG = Dataset(
     find_slices=find_slices,
     institution_of=institution_of,
     manifest=Path(__file__).with_name("lgg_folds.json"),
+    tags=("glioma", "flair"),
 )

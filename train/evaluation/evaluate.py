@@ -43,8 +43,7 @@ from brainmri.zoo.metrics import (
 )
 from brainmri.zoo.registry import DEFAULT, LoadedModel, load
 from train.data import read_patients
-from train.datasets import Slice
-from train.datasets.lgg import find_slices
+from train.datasets import DATASETS, Dataset, Slice, dataset_of
 from train.evaluation.failures import failures
 from train.evaluation.healthy import identity
 from train.evaluation.metrics import (
@@ -88,10 +87,11 @@ def public_unet_dice(predicted: np.ndarray, true: np.ndarray) -> float:
     return dice(largest[0].numpy(), inner[1].numpy())
 
 
-def summarise(cases: dict[str, list[SlicePrediction]]) -> dict:
+def summarise(dataset: Dataset, cases: dict[str, list[SlicePrediction]]) -> dict:
     """All figures that the predictions allow, by metric id; intervals by bootstrap over patients.
 
     Args:
+        dataset: that the patients belong to.
         cases: patient to predictions, as `predict_case` returns them.
     """
     patients = list(cases.values())
@@ -106,7 +106,7 @@ def summarise(cases: dict[str, list[SlicePrediction]]) -> dict:
         decided = [(verdict == TUMOUR) == tumour for verdict, tumour in verdicts if verdict != REVIEW]
         report[REVIEW_SHARE] = {"value": 1 - len(decided) / len(verdicts)}
         report[DECIDED_ACCURACY] = {"value": float(np.mean(decided)) if decided else float("nan")}
-    report[FAILURES] = failures(cases)
+    report[FAILURES] = failures(dataset, cases)
     return report
 
 
@@ -151,6 +151,7 @@ def verdict_figures(patients: list[list[SlicePrediction]]) -> dict:
 
 
 def evaluate(
+    dataset: Dataset,
     cases: dict[str, list[Slice]],
     segmenter: LoadedModel | None,
     classifier: LoadedModel | None,
@@ -163,7 +164,7 @@ def evaluate(
             case: predict_case(slices, segmenter, classifier, variant)
             for case, slices in tqdm(cases.items(), desc=VARIANTS[variant], unit="patient")
         }
-        report[variant] = summarise(predicted)
+        report[variant] = summarise(dataset, predicted)
     return report
 
 
@@ -180,7 +181,8 @@ def summary(variant: str, figures: dict) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder in the Kaggle layout")
+    add("--data", type=Path, required=True, help="the dataset's folder")
+    add("--dataset", choices=list(DATASETS), help="which dataset --data holds; default: the segmenter's training dataset")
     add("--patients", type=Path, help="text file, one patient a line; default: every patient in --data")
     add("--segmenter", default=DEFAULT, help="zoo name, run folder or OWNER/NAME")
     add("--classifier", default=DEFAULT, help="zoo name, run folder or OWNER/NAME")
@@ -188,7 +190,9 @@ def main(arguments: list[str] | None = None) -> None:
     add("--device", default="auto")
     add("--out", type=Path, required=True, help="where the JSON report goes")
     options = parser.parse_args(arguments)
-    cases = find_slices(options.data)
+    segmenter = load(options.segmenter, device=options.device)
+    dataset = DATASETS[options.dataset] if options.dataset else dataset_of(segmenter.entry)
+    cases = dataset.find_slices(options.data)
     if options.patients:
         wanted = read_patients(options.patients)
         if missing := set(wanted) - set(cases):
@@ -197,13 +201,12 @@ def main(arguments: list[str] | None = None) -> None:
                 f"{', '.join(sorted(missing)[:5])} …; correct the list or the folder"
             )
         cases = {case: cases[case] for case in wanted}
-    segmenter = load(options.segmenter, device=options.device)
     classifier = segmenter if options.classifier == options.segmenter else load(options.classifier, device=options.device)
     seen = {m.entry.name: len(set(cases) & set(trained_on(m))) for m in (segmenter, classifier)}
     for name, count in seen.items():
         if count:
             print(f"note: {name} was trained on {count} of these {len(cases)} patients, so its figures are too good")
-    figures = evaluate(cases, segmenter, classifier, tuple(options.variants))
+    figures = evaluate(dataset, cases, segmenter, classifier, tuple(options.variants))
     report = {
         role: identity(model.entry, role) | {"device": model.device.type, "runtime": model.backend.kind}
         for role, model in (("segmenter", segmenter), ("classifier", classifier))

@@ -29,7 +29,7 @@ from brainmri.zoo.metrics import (
     VOLUMETRIC_DICE,
     share_metric,
 )
-from train.datasets.lgg import institution_of
+from train.datasets import Dataset
 from train.evaluation.metrics import accuracy, dice, dice_of_counts, mean, pooled_mean, sensitivity, specificity, with_interval
 from train.evaluation.predictions import SlicePrediction, stack
 
@@ -74,11 +74,11 @@ def _dice(slices: Sequence[Tally]) -> float:
     return dice_of_counts(predicted, true, overlap)
 
 
-def by_institution(patients: dict[str, list[Tally]]) -> dict[str, list[list[Tally]]]:
-    """The patients of each institution, by the two letters that name it."""
+def by_institution(dataset: Dataset, patients: dict[str, list[Tally]]) -> dict[str, list[list[Tally]]]:
+    """The patients of each institution, by its name."""
     groups: dict[str, list] = {}
     for case in sorted(patients):
-        groups.setdefault(f"institution {institution_of(case)}", []).append(patients[case])
+        groups.setdefault(f"institution {dataset.institution_of(case)}", []).append(patients[case])
     return groups
 
 
@@ -242,10 +242,11 @@ def _shares(unit: str, verdicts: Sequence[Sequence[str | None]]) -> dict:
     return report
 
 
-def failures(cases: dict[str, list[SlicePrediction]]) -> dict:
+def failures(dataset: Dataset, cases: dict[str, list[SlicePrediction]]) -> dict:
     """The failure analysis, ready for JSON: `groups`, and where there are maps `worst` and `studies`."""
     patients = {case: [tally(one) for one in predictions] for case, predictions in cases.items()}
-    groups = {name: group_figures(group) for name, group in (by_institution(patients) | by_tumour_size(patients)).items()}
+    whole = by_institution(dataset, patients) | by_tumour_size(patients)
+    groups = {name: group_figures(group) for name, group in whole.items()}
     groups |= {name: group_figures(group, volumes=False) for name, group in by_position(patients).items()}
     report: dict = {"groups": groups}
     if next(iter(cases.values()))[0].map is not None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -133,7 +134,7 @@ def identity(entry: ModelEntry, role: str) -> dict:
     return known | {"temperature": entry.temperature, "review_band": list(entry.review), "fusion": fusion}
 
 
-def healthy_table(report: dict) -> str:
+def healthy_table(report: Mapping[str, Any]) -> str:
     """The report in Markdown: slices and studies by verdict, as counts, and the shares that are false alarms."""
     rows = []
     for name, figures in report["sources"].items():

@@ -28,11 +28,12 @@ from brainmri.analysis.forward import encoder_features, with_head
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.io.reading import read_study
 from brainmri.report.metric_tables import markdown_table
-from brainmri.zoo.entry import INT8, INT8_WEIGHTS, OOD, FeatureSpec, OodConfig, file_sha256, read_entry, read_split, update_config
+from brainmri.zoo.entry import INT8, INT8_WEIGHTS, OOD, file_sha256, read_entry, read_split, update_config
 from brainmri.zoo.ood import OodDetector, check_pixels
 from brainmri.zoo.preprocess import Preprocess
+from brainmri.zoo.records import FeatureSpec, OodConfig
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load
-from train.datasets.lgg import find_slices
+from train.datasets import dataset_of
 from train.evaluation.healthy import sources
 from train.ood.negatives import ASSETS, PACKAGES, altered, reformatted
 from train.release.card import write_card
@@ -287,7 +288,7 @@ def write_ood_detector(folder: Path, tensors: dict[str, np.ndarray], thresholds:
             (folder / name).unlink(missing_ok=True)
     ood = OodConfig(sha256=file_sha256(folder / OOD), feature_spec=FEATURES, **thresholds)
     entry = update_config(folder, ood=ood.config(), int8=int8.config() if int8 else {})
-    if entry.metrics:  # its card describes the quantised network
+    if entry.metrics is not None:  # its card describes the quantised network
         write_card(entry)
 
 
@@ -331,7 +332,7 @@ def main(arguments: list[str] | None = None) -> dict:
     entry, *folds = networks = [open_network(path.name, path) for path in (folder, *options.validated)]
     check_networks(entry, folds)
     wanted = frozenset().union(*(network.train | network.validation for network in networks))
-    cases = {case: slices for case, slices in find_slices(options.data).items() if case in wanted}
+    cases = {case: slices for case, slices in dataset_of(entry.model.entry).find_slices(options.data).items() if case in wanted}
     if missing := wanted - set(cases):
         raise SystemExit(
             f"expected all patients of the splits in {options.data}, but {len(missing)} of the patients are missing; give the "

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import shutil
 import sys
 from pathlib import Path
 
@@ -21,12 +19,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from brainmri.zoo.backends import TORCH
-from brainmri.zoo.entry import CONFIG, SPLIT, WEIGHTS, Training, TrainingStage, new_config, save_entry
+from brainmri.zoo.entry import copy_entry, new_config, save_entry
 from brainmri.zoo.hub_mixin import PretrainedNet
-from brainmri.zoo.metrics import ACCURACY, SLICE_DICE, THREE_SEQUENCES, TVERSKY
+from brainmri.zoo.metrics import ACCURACY, SLICE_DICE, THREE_SEQUENCES, TVERSKY, Measurements
 from brainmri.zoo.nets.resnet import ResNet50Classifier
 from brainmri.zoo.nets.resunet import ResUNet
 from brainmri.zoo.preprocess import Preprocess
+from brainmri.zoo.records import Training, TrainingStage
 from brainmri.zoo.registry import EMBEDDED, load, resolve_device
 from train import segmenter
 from train.classifier import head_arguments
@@ -44,7 +43,7 @@ from train.paper.slicewise import SliceSplit, split_for_classifier, split_for_se
 from train.phantoms import write_phantom_dataset
 from train.pretrained import imagenet_resnet50
 from train.release.card import write_card
-from train.release.release import store_selfcheck
+from train.release.release import describe_machine, store_selfcheck
 from train.run import find_eligible, without_paths
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,16 +109,16 @@ def run_segmenter(options: argparse.Namespace, slices: list[Slice], device: torc
     record = describe_run(options, split, split.test, best["epoch"], len(history)) | {"figures": metric_values(metrics)}
     if name == SEGMENTER:
         counts = {"patients": len({row.case for row in rows}), "slices": len(rows)}
-        measured = {
-            "protocol": "paper protocol, split by slice: tumour slices of patients whose other slices are in the training set; "
+        measured = Measurements(
+            protocol="paper protocol, split by slice: tumour slices of patients whose other slices are in the training set; "
             f"{record['neighbour_in_training']} of them are adjacent to a training slice. These figures say nothing about new "
             "patients",
-            "stages": 1,
-            "machine": f"{platform.machine()} {device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}",
-            "variants": {THREE_SEQUENCES: counts | metrics},
-        }
+            stages=1,
+            machine=describe_machine(device),
+            variants={THREE_SEQUENCES: counts | metrics},
+        )
         roles["validated_on"] = sorted({row.case for row in rows})
-        save_entry(folder, net, config | {"metrics": measured}, roles)
+        save_entry(folder, net, config | {"metrics": measured.config()}, roles)
     return record
 
 
@@ -293,11 +292,8 @@ def describe_entry(
 
 def release(run: Path, into: Path) -> None:
     """Copy the run's entry into a folder of entries and add self-check and card, as `train.release.release` does."""
-    folder = into / ENTRY
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, SPLIT, WEIGHTS):
-        shutil.copyfile(run / name, folder / name)
-    write_card(store_selfcheck(folder))
+    copy_entry(run, into / ENTRY)
+    write_card(store_selfcheck(into / ENTRY))
     print(f"released {ENTRY} into {into}")
 
 

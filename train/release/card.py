@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from brainmri.report.metric_tables import failure_tables, figure_table, reliability_svg, reliability_table
-from brainmri.zoo.entry import CARD, DIAGRAM, ONNX, ModelEntry, TrainingStage, read_split
+from brainmri.zoo.entry import CARD, DIAGRAM, ONNX, ModelEntry, read_split, require_metrics
 from brainmri.zoo.metrics import (
     ACCURACY,
     AUC,
@@ -24,7 +24,8 @@ from brainmri.zoo.metrics import (
     is_figure,
     label,
 )
-from train.datasets.lgg import LGG
+from brainmri.zoo.records import TrainingStage
+from train.datasets import dataset_of
 from train.evaluation.healthy import healthy_table
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -70,7 +71,7 @@ def measured(entry: ModelEntry) -> dict[tuple[str, str], float]:
     """Every figure by variant and metric id, without NaN (a share of nothing), which the Hub refuses."""
     return {
         (variant, metric): figure["value"]
-        for variant, figures in entry.metrics["variants"].items()
+        for variant, figures in require_metrics(entry).variants.items()
         for metric, figure in figures.items()
         if is_figure(figure) and not math.isnan(figure["value"])
     }
@@ -78,11 +79,12 @@ def measured(entry: ModelEntry) -> dict[tuple[str, str], float]:
 
 def card_data(entry: ModelEntry) -> ModelCardData:
     """The card's front matter: the Hub's categories, and a `model-index` with every measured figure."""
+    dataset = dataset_of(entry)
     results = [
         EvalResult(
             task_type="image-classification" if METRICS[metric].task == "classification" else "image-segmentation",
-            dataset_type=LGG.hub_id,
-            dataset_name=LGG.name,
+            dataset_type=dataset.hub_id,
+            dataset_name=dataset.name,
             dataset_config=VARIANTS[variant],
             dataset_split="test slices" if by_slice(entry) else "validation patients",
             metric_type=METRICS[metric].hub_type,
@@ -95,9 +97,9 @@ def card_data(entry: ModelEntry) -> ModelCardData:
         model_name=entry.name,
         library_name="brainmri",
         pipeline_tag="image-segmentation" if "segmentation" in entry.tasks else "image-classification",
-        license=LGG.licence_id,
-        datasets=[LGG.hub_id],
-        tags=["medical", "mri", "brain", "tumour", "glioma", "flair"],
+        license=dataset.licence_id,
+        datasets=[dataset.hub_id],
+        tags=["medical", "mri", "brain", "tumour", *dataset.tags],
         eval_results=results,
     )
 
@@ -106,15 +108,15 @@ def model_card(entry: ModelEntry) -> str:
     """The card as Markdown with YAML front matter.
 
     Args:
-        entry: with metrics, as `train.release.release` writes them.
+        entry: with metrics, as `train.release.release` writes them, and trained on a dataset of `train.datasets`.
     """
-    variants = entry.metrics["variants"]
-    healthy = entry.metrics.get("healthy")
+    metrics = require_metrics(entry)
+    variants = metrics.variants
     card = ModelCard.from_template(
         card_data(entry),
         template_path=str(TEMPLATE),
         entry=entry,
-        dataset=LGG,
+        dataset=dataset_of(entry),
         counts=variants[THREE_SEQUENCES],
         released_weights=released_weights(entry),
         figure_table=figure_table(variants),
@@ -122,7 +124,7 @@ def model_card(entry: ModelEntry) -> str:
         diagram=DIAGRAM,
         reliability_table=reliability_table(variants) if has_diagram(entry) else "",
         failure_tables=failure_tables(variants) if FAILURES in variants[THREE_SEQUENCES] else "",
-        healthy_table=healthy_table(healthy) if healthy else "",
+        healthy_table=healthy_table(metrics.healthy) if metrics.healthy else "",
         onnx_example=numpy_example(entry) if (entry.folder / ONNX).is_file() else "",
         int8_cost=int8_cost(entry),
         stages=[describe_stage(stage) for stage in entry.training.stages],
@@ -142,12 +144,12 @@ def write_card(entry: ModelEntry) -> None:
 
 def has_diagram(entry: ModelEntry) -> bool:
     """Whether the metrics hold the bins of the reliability diagram."""
-    return RELIABILITY in entry.metrics["variants"][THREE_SEQUENCES]
+    return RELIABILITY in require_metrics(entry).variants[THREE_SEQUENCES]
 
 
 def comparisons(entry: ModelEntry) -> list[str]:
     """A sentence or two for each task: how its main figure changes with the variant of the input."""
-    variants = entry.metrics["variants"]
+    variants = require_metrics(entry).variants
     sentences = []
     if VOLUMETRIC_DICE in variants[THREE_SEQUENCES]:
         full, flair, volume = (variants[variant][VOLUMETRIC_DICE]["value"] for variant in SLICE_VARIANTS)
@@ -221,7 +223,7 @@ def released_weights(entry: ModelEntry) -> str:
     split = split_of(entry)
     if by_slice(entry) or not set(split["train"]) & set(split["validated_on"]):
         return "The released weights are the measured ones."
-    patients, stages = [stage.patients for stage in entry.training.stages], entry.metrics["stages"]
+    patients, stages = [stage.patients for stage in entry.training.stages], require_metrics(entry).stages
     earlier = patients.index(max(patients))  # stages without the patients measured on
     if earlier == stages:
         return (
@@ -256,7 +258,7 @@ def readme_row(entry: ModelEntry) -> str:
 
     Dice in whole studies, slice by slice, and slice by slice with FLAIR only; AUC in whole studies and slice by slice; accuracy.
     """
-    variants = entry.metrics["variants"]
+    variants = require_metrics(entry).variants
 
     def cell(variant: str, metric: str) -> str:
         figure = variants.get(variant, {}).get(metric)

@@ -8,22 +8,19 @@ out-of-distribution detector uses the first network's encoder.
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import replace
 from itertools import accumulate, chain
 from pathlib import Path
 
-from brainmri.zoo.entry import ModelEntry, TrainingStage, new_config, save_entry
+from brainmri.zoo.entry import ModelEntry, new_config, save_entry
 from brainmri.zoo.nets.effunet import EffUNetEnsemble
-from train.release.average import check_alike, open_runs
+from train.release.combine import combined_training, load_alike, parse_runs
 
 NAME, SUMMARY = "effunet-pair-lgg", "Two U-Nets on EfficientNet-lite2, with verdict heads, as an ensemble"
 
 
 def unite(folders: list[Path], out: Path) -> ModelEntry:
     """Write the ensemble of the runs' networks as a run, whose record has all their stages, run by run, and this one."""
-    runs, splits = open_runs(folders)
-    check_alike(runs, splits)
+    runs, split = load_alike(folders)
     first = runs[0].entry
     if first.net != "EffUNet":
         raise SystemExit(f"expected runs of EffUNet, got {first.net} in {first.folder}")
@@ -31,24 +28,18 @@ def unite(folders: list[Path], out: Path) -> ModelEntry:
     for member, run in zip(net.members, runs, strict=True):
         member.load_state_dict(run.net.state_dict())
     stages = [run.entry.training.stages for run in runs]
-    command = ("train.release.ensemble", "--out", "RUN", *["RUN"] * len(runs))
     last_stages = tuple(accumulate(map(len, stages)))
-    stage = TrainingStage(command=command, samples=0, patients=stages[0][-1].patients, unites=last_stages)
+    training = combined_training("train.release.ensemble", runs, tuple(chain(*stages)), unites=last_stages)
     config = new_config(
         name=NAME, net="EffUNetEnsemble", tasks=first.tasks, arguments={"members": len(runs), **first.arguments},
         preprocess=first.preprocess, summary=SUMMARY, flips=False,  # mirrored slices would add nothing; see EXPERIMENTS.md
-        training=replace(first.training, stages=(*chain(*stages), stage)).config(),
+        training=training.config(),
     )  # fmt: skip
-    return save_entry(out, net, config, splits[0])
+    return save_entry(out, net, config, split)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="finished runs, two or more")
-    parser.add_argument("--out", type=Path, required=True, help="run folder to write")
-    options = parser.parse_args(arguments)
-    if len(options.runs) < 2:
-        parser.error("expected two or more runs, got one")
+    options = parse_runs(__doc__, arguments)
     entry = unite(options.runs, options.out)
     print(f"{entry.name}: {len(options.runs)} networks, {entry.parameters:,} parameters in {entry.folder}")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from brainmri._version import __version__
-from brainmri.zoo.entry import CARD, CONFIG, DIAGRAM, ONNX, SPLIT, ModelEntry, file_sha256, read_entry
+from brainmri.zoo.entry import CARD, CONFIG, DESCRIPTION, DIAGRAM, ModelEntry, file_sha256, read_entry
 from brainmri.zoo.hub import HubError, Published, publish
 from brainmri.zoo.metrics import VARIANTS, label
 from brainmri.zoo.registry import EMBEDDED, PINS
@@ -27,14 +27,13 @@ def entry_files(entry: ModelEntry) -> dict[str, Path]:
     Raises:
         ValueError: when a file is missing, does not match the configuration, or the card does not match the entry.
     """
-    layout = (CONFIG, SPLIT, CARD, DIAGRAM, ONNX, *entry.hashes)
-    files = {name: entry.folder / name for name in layout if (entry.folder / name).is_file()}
-    if missing := {CONFIG, SPLIT, CARD, *entry.hashes} - set(files):
+    files = entry.files
+    if missing := {*DESCRIPTION, *entry.hashes} - set(files):
         raise ValueError(f"{entry.name} lacks {', '.join(sorted(missing))}")
     for name, sha256 in entry.hashes.items():
         if file_sha256(files[name]) != sha256:
             raise ValueError(f"{entry.name}: {name} does not have the SHA-256 that {CONFIG} names")
-    if not entry.metrics:
+    if entry.metrics is None:
         raise ValueError(f"{entry.name} was not measured; run train.release.release first")
     data = ModelCard.load(files[CARD]).data
     results = (data.eval_results if isinstance(data, ModelCardData) else None) or []

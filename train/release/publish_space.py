@@ -13,7 +13,7 @@ from pathlib import Path
 
 from huggingface_hub import RepoCard
 
-from brainmri.zoo.entry import CARD, CONFIG, SPLIT
+from brainmri.zoo.entry import DESCRIPTION
 from brainmri.zoo.hub import HubError, publish
 from brainmri.zoo.registry import DEFAULT, EMBEDDED, PINS
 from train.release.publish import report
@@ -41,7 +41,7 @@ def space_files(pins: Path) -> dict[str, Path | bytes]:
     card = RepoCard.load(ROOT / "README.md")
     card.data["models"] = [pin["repo"] for pin in pinned.values()]
     card.data["preload_from_hub"] = [
-        f"{pin['repo']} {','.join((CONFIG, SPLIT, CARD, *pin['files']))} {pin['revision']}" for pin in pinned.values()
+        f"{pin['repo']} {','.join((*DESCRIPTION, *pin['files']))} {pin['revision']}" for pin in pinned.values()
     ]
     files["README.md"] = str(card).encode()
     return files

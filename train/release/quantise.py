@@ -24,10 +24,10 @@ from tqdm import tqdm
 from brainmri.analysis.selfcheck import TOLERANCE, max_difference
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.zoo.backends import TORCH, Backend, load_openvino, openvino_forward, to_openvino
-from brainmri.zoo.entry import INT8, INT8_WEIGHTS, ModelEntry, QuantisedInfo, file_sha256, read_split, update_config
+from brainmri.zoo.entry import INT8, INT8_WEIGHTS, ModelEntry, file_sha256, read_entry, read_split, update_config
+from brainmri.zoo.records import QuantisedInfo
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load, split_roles
-from train.datasets import Slice
-from train.datasets.lgg import find_slices
+from train.datasets import Slice, dataset_of
 from train.evaluation.metrics import auc, dice
 from train.evaluation.predictions import predict_case
 from train.release.card import write_card
@@ -126,11 +126,12 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--validated", type=Path, nargs="+", required=True, help="runs of its recipe with validation patients")
     parser.add_argument("--into", type=Path, default=EMBEDDED, help="folder of entries")
     options = parser.parse_args(arguments)
-    cases = find_slices(options.data)
+    folder = options.into / options.name
+    cases = dataset_of(read_entry(folder)).find_slices(options.data)
     volumes, logits = [], []
-    for folder in options.validated:
-        split = read_split(folder)
-        model = load(folder, device="cpu", runtime=TORCH)
+    for run in options.validated:
+        split = read_split(run)
+        model = load(run, device="cpu", runtime=TORCH)
         graph = quantise(model, calibration_slices(model, [cases[case] for case in split["train"]]))
         found = compare(model, graph, [cases[case] for case in split["validation"]])
         volumes, logits = volumes + found[0], logits + found[1]
@@ -140,7 +141,6 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         raise SystemExit(
             f"expected at most {MAX_DICE_LOST} of Dice and {MAX_AUC_LOST} of AUC lost, got more; {options.name} stays in float32"
         )
-    folder = options.into / options.name
     split = read_split(folder)
     model = load(options.name, weights=folder, device="cpu", runtime=TORCH)
     graph = quantise(model, calibration_slices(model, [cases[case] for case in split["train"]]))

@@ -15,6 +15,7 @@ import argparse
 import json
 import platform
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,10 +24,19 @@ from tqdm import tqdm
 from brainmri.analysis.selfcheck import compute_outputs
 from brainmri.zoo.backends import TORCH
 from brainmri.zoo.calibration import Rules
-from brainmri.zoo.entry import ModelEntry, read_config, read_entry, read_split, rules_of, save_entry, update_config
-from brainmri.zoo.metrics import SLICE_VARIANTS, THREE_SEQUENCES, VARIANTS, WHOLE_STUDY
+from brainmri.zoo.entry import (
+    ModelEntry,
+    read_config,
+    read_entry,
+    read_split,
+    require_metrics,
+    rules_of,
+    save_entry,
+    update_config,
+)
+from brainmri.zoo.metrics import SLICE_VARIANTS, THREE_SEQUENCES, VARIANTS, WHOLE_STUDY, Measurements
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load, split_roles
-from train.datasets.lgg import find_slices
+from train.datasets import dataset_of
 from train.evaluation.calibrate import cross_fitted
 from train.evaluation.evaluate import summarise, summary
 from train.evaluation.failures import apply_study_rules
@@ -91,14 +101,15 @@ def attach_healthy(folder: Path, report: dict) -> ModelEntry:
             f"expected a report on brains without tumour made with {folder} as it is now, got one with other weights, thresholds "
             f"or calibration; run python -m train.evaluation.healthy on {folder} and release again with the new report"
         )
-    entry = update_config(folder, metrics=entry.metrics | {"healthy": report})
+    entry = update_config(folder, metrics=replace(require_metrics(entry), healthy=report).config())
     write_card(entry)
     return entry
 
 
 def store_selfcheck(folder: Path) -> ModelEntry:
     """Store an entry's output for the self-check slice in its configuration, for comparison on other machines."""
-    return update_config(folder, selfcheck=compute_outputs(load(folder.name, weights=folder, device="cpu", runtime=TORCH)))
+    model = load(folder.name, weights=folder, device="cpu", runtime=TORCH)
+    return update_config(folder, selfcheck=compute_outputs(model).config())
 
 
 def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool) -> ModelEntry:
@@ -119,12 +130,12 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
         "temperature": rules.temperature,
         "review": list(rules.review),
         "fusion": {mode: fusion.config() for mode, fusion in rules.fusion.items()},
-        "metrics": {
-            "protocol": describe_protocol(trained.entry, folds[0].entry, splits),
-            "stages": len(folds[0].entry.training.stages),  # of the measured weights
-            "machine": f"{platform.machine()} {folds[0].device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}",
-            "variants": figures,
-        },
+        "metrics": Measurements(
+            protocol=describe_protocol(trained.entry, folds[0].entry, splits),
+            stages=len(folds[0].entry.training.stages),
+            machine=describe_machine(folds[0].device),
+            variants=figures,
+        ).config(),
     }
     folder = into / config["name"]
     validated_on = sorted(case for split in splits for case in split["validation"])
@@ -134,16 +145,22 @@ def release(run: Path, validated: list[Path], data: Path, into: Path, half: bool
     return entry
 
 
+def describe_machine(device: torch.device) -> str:
+    """What figures in float32 were measured on."""
+    return f"{platform.machine()} {device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}"
+
+
 def measure(folds: list[LoadedModel], patients: list[list[str]], data: Path) -> tuple[Rules, dict[str, dict]]:
     """The rules fitted on all validation patients, and the figures by variant with rules fitted on the other patients.
 
     Args:
         folds: the validated runs.
         patients: each run's validation patients.
-        data: folder of the dataset.
+        data: folder of the dataset that the runs were trained on.
     """
+    dataset = dataset_of(folds[0].entry)
     wanted = {case for part in patients for case in part}
-    cases = {case: slices for case, slices in find_slices(data).items() if case in wanted}
+    cases = {case: slices for case, slices in dataset.find_slices(data).items() if case in wanted}
     if missing := wanted - set(cases):
         raise SystemExit(f"expected all validation patients in {data}, but {len(missing)} are missing; give the runs' dataset")
     tasks = folds[0].entry.tasks
@@ -163,9 +180,10 @@ def measure(folds: list[LoadedModel], patients: list[list[str]], data: Path) -> 
             each, fitted = cross_fitted([[predicted[case] for case in part] for part in parts], fitted, fused)
             rules = {case: part_rules for part, part_rules in zip(parts, each, strict=True) for case in part}
         decided = {case: apply_rules(predictions, rules[case]) for case, predictions in predicted.items()}
-        figures[variant] = summarise(decided)
+        figures[variant] = summarise(dataset, decided)
         if variant == THREE_SEQUENCES and "segmentation" in tasks:
-            figures[WHOLE_STUDY] = summarise({case: apply_study_rules(predictions) for case, predictions in decided.items()})
+            studies = {case: apply_study_rules(predictions) for case, predictions in decided.items()}
+            figures[WHOLE_STUDY] = summarise(dataset, studies)
     return fitted, figures
 
 

@@ -5,8 +5,9 @@ To add a network, write its class in one module and register it by one line in `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from brainmri.zoo.hub_mixin import PretrainedNet
@@ -20,7 +21,7 @@ NETWORKS = {
 }
 
 
-def create_network(name: str, arguments: dict) -> PretrainedNet:
+def create_network(name: str, arguments: Mapping[str, Any]) -> PretrainedNet:
     """A network with untrained weights.
 
     Args:
