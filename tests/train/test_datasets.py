@@ -1,17 +1,25 @@
 """The layout of the LGG dataset, and another dataset in one file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 
-from brainmri.zoo.registry import load
+from brainmri.zoo.entry import CARD, read_entry, read_split
+from brainmri.zoo.metrics import FAILURES, THREE_SEQUENCES
+from brainmri.zoo.records import Training
+from brainmri.zoo.registry import embedded
+from tests.support.array_dataset import ARRAYS, write_arrays
 from train import segmenter
-from train.datasets import DATASETS, Dataset, Slice
+from train.datasets import DATASETS, dataset_of
 from train.datasets.lgg import HELD_OUT, LGG, find_slices, institution_of
+from train.evaluation import evaluate
 from train.phantoms import phantom_volume, write_phantom_dataset
+from train.release.release import release
 
 
 @pytest.fixture(scope="module")
@@ -68,56 +76,72 @@ def test_lgg_describes_itself():
         institution_of("patient-1")
 
 
-class ArraySlice(Slice):
-    """A slice in NumPy files, which Pillow does not open."""
-
-    def read_image(self) -> np.ndarray:
-        return np.load(self.image)
-
-    def read_mask(self) -> np.ndarray:
-        return np.load(self.mask)
-
-
-def find_arrays(root: str | Path) -> dict[str, list[Slice]]:
-    """Slices at `<root>/<patient>/image-<n>.npy` and `mask-<n>.npy`."""
-    cases: dict[str, list[Slice]] = {}
-    for image in sorted(Path(root).glob("*/image-*.npy")):
-        number = int(image.stem.removeprefix("image-"))
-        mask = image.with_name(f"mask-{number}.npy")
-        cases.setdefault(image.parent.name, []).append(
-            ArraySlice(case=image.parent.name, number=number, image=image, mask=mask)
-        )  # fmt: skip
-    return cases
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    """A network trained on another dataset, which is one module and one registration line: its data and its run folder."""
+    root = tmp_path_factory.mktemp("arrays")
+    data, run = root / "data", root / "run"
+    write_arrays(data, patients=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DATASETS, ARRAYS.key, ARRAYS)  # the registration line
+        smoke = ["--smoke", "--precision", "float32", "--net", "effunet"]
+        segmenter.main([*smoke, "--dataset", "arrays", "--data", str(data), "--out", str(run)])
+    return data, run
 
 
-ARRAYS = Dataset(
-    key="arrays",
-    name="Phantoms in NumPy files",
-    source="this test",
-    licence="CC0 1.0",
-    licence_id="cc0-1.0",
-    hub_id="nobody/arrays",
-    citation="None.",
-    intended_use="Tests.",
-    held_out=frozenset({"patient-3"}),
-    find_slices=find_arrays,
-    institution_of=lambda case: "here",
-)
-
-
-def test_another_dataset_is_one_file_and_one_line(tmp_path, monkeypatch):
-    data, out = tmp_path / "data", tmp_path / "run"
-    for patient in (1, 2, 3):
-        folder = data / f"patient-{patient}"
-        folder.mkdir(parents=True)
-        for number, (image, mask) in enumerate(zip(*phantom_volume(8, 64, seed=patient), strict=True), 1):
-            np.save(folder / f"image-{number}.npy", image)
-            np.save(folder / f"mask-{number}.npy", mask)
+@pytest.fixture
+def registered(monkeypatch):
     monkeypatch.setitem(DATASETS, ARRAYS.key, ARRAYS)
-    segmenter.main(
-        ["--smoke", "--precision", "float32", "--dataset", "arrays", "--data", str(data), "--out", str(out)]
-    )  # fmt: skip
-    split = json.loads((out / "split.json").read_text())
+
+
+def test_another_dataset_trains_a_network(arrays):
+    _, run = arrays
+    split = read_split(run)
     assert split["held_out"] == ["patient-3"]
     assert sorted(split["train"] + split["validation"]) == ["patient-1", "patient-2"]
-    assert load(out, device="cpu").entry.training.dataset == "Phantoms in NumPy files (this test), CC0 1.0"
+    assert read_entry(run).training.dataset == "Phantoms in NumPy files (this test), CC0 1.0"
+
+
+@pytest.mark.usefixtures("registered")
+def test_another_dataset_is_released_under_its_own_name(arrays, tmp_path):
+    data, run = arrays
+    assert dataset_of(read_entry(run)) is ARRAYS
+    entry = release(run, [run], data, tmp_path, half=False)
+    assert "institution here" in entry.metrics.variants[THREE_SEQUENCES][FAILURES]["groups"]
+    card = ModelCard.load(entry.folder / CARD)
+    assert (card.data.license, card.data.datasets) == ("cc0-1.0", ["nobody/arrays"])
+    assert {result.dataset_name for result in card.data.eval_results} == {"Phantoms in NumPy files"}
+    assert "The 1 held-out patients" in card.text
+    assert "CC0 1.0, as the dataset" in card.text
+    assert "LGG" not in card.content.replace(entry.name, "")
+
+
+@pytest.mark.usefixtures("registered")
+def test_another_dataset_is_evaluated(arrays, tmp_path):
+    data, run = arrays
+    command = ["--data", str(data), "--segmenter", str(run), "--classifier", str(run), "--device", "cpu"]
+    evaluate.main([*command, "--out", str(tmp_path / "report.json")])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["patients"] == ["patient-1", "patient-2", "patient-3"]
+    with pytest.raises(FileNotFoundError, match="Kaggle layout"):
+        evaluate.main([*command, "--dataset", "lgg", "--out", str(tmp_path / "report.json")])
+
+
+def test_an_unregistered_dataset_is_refused(arrays, capsys):
+    data, run = arrays
+    with pytest.raises(ValueError, match=r"one of the datasets LGG MRI Segmentation, got Phantoms in NumPy files \(this test\)"):
+        dataset_of(read_entry(run))
+    with pytest.raises(SystemExit):
+        segmenter.main(["--smoke", "--dataset", "arrays", "--data", str(data), "--out", str(run)])
+    assert "invalid choice: 'arrays'" in capsys.readouterr().err
+
+
+def test_an_entry_that_names_no_dataset_is_refused():
+    entry = replace(embedded()["resunet-lgg"], training=Training())
+    with pytest.raises(ValueError, match="got no dataset"):
+        dataset_of(entry)
+
+
+@pytest.mark.parametrize("name", embedded())
+def test_the_embedded_entries_name_their_dataset(name):
+    assert dataset_of(embedded()[name]) is LGG

@@ -17,12 +17,11 @@ def dataset_of(entry: ModelEntry) -> Dataset:
     Raises:
         ValueError: if the record names no dataset of `DATASETS`.
     """
-    recorded = entry.training.dataset or ""
+    recorded = entry.training.dataset or "no dataset"
     for dataset in DATASETS.values():
         if recorded.startswith(f"{dataset.name} ("):
             return dataset
     known = ", ".join(dataset.name for dataset in DATASETS.values())
     raise ValueError(
-        f"expected {entry.name} to be trained on one of the datasets {known}, got {recorded or 'no dataset'!r}; "
-        "add the dataset to train.datasets"
+        f"expected {entry.name} to be trained on one of the datasets {known}, got {recorded}; add the dataset to train.datasets"
     )
