@@ -24,12 +24,12 @@ from starlette.routing import Route
 from brainmri.io.images import ACCEPTED
 from brainmri.io.limits import ACCEPTED_STUDIES
 from brainmri.report.html import TEMPLATES
-from brainmri.ui import cache, logs
+from brainmri.ui import cache, fetch, logs
 from brainmri.ui.blocks import Page
 from brainmri.ui.common import ASSETS
 from brainmri.ui.compare_tab import compare_tab
 from brainmri.ui.decoding import decoder_pool
-from brainmri.ui.guard import MAX_UPLOAD, RequestGuard, install_public_transport
+from brainmri.ui.guard import RequestGuard
 from brainmri.ui.inference import ZERO_GPU, models_loading, set_available_models
 from brainmri.ui.models_tab import models_tab
 from brainmri.ui.service import health_route, load_models, service_endpoints
@@ -38,10 +38,7 @@ from brainmri.ui.study_tab import study_tab
 from brainmri.zoo.hub import HubError
 from brainmri.zoo.registry import DEVICE, resolve_device
 
-CLEANUP_INTERVAL, MAX_FILE_AGE = (
-    5 * 60,
-    25 * 60,
-)  # seconds
+CLEANUP_INTERVAL, MAX_FILE_AGE = 10, 30 * 60 - 10  # seconds
 QUEUE_SIZE = 32
 DRAIN_SECONDS = 60  # to finish running requests after a stop signal
 
@@ -81,7 +78,7 @@ def build(models: list[str] | None = None) -> Page:
     """
     set_available_models(models or [])
     decoder_pool()
-    install_public_transport()
+    fetch.install()
     with Page(title="Brain MRI demo", analytics_enabled=False) as page:
         gr.Markdown(INTRO, elem_id="intro")
         with gr.Tabs(elem_id="tabs"):
@@ -115,7 +112,7 @@ def launch_options() -> dict:
         "css_paths": [ASSETS / "page.css", TEMPLATES / "viewer.css"],
         "js": (ASSETS / "page.js").read_text(encoding="utf-8"),
         "allowed_paths": [str(ASSETS / "examples")],
-        "max_file_size": MAX_UPLOAD,
+        "max_file_size": fetch.MAX_FILE,
         "footer_links": ["api"],
         "run_history": False,
         "enable_monitoring": False,
@@ -133,7 +130,7 @@ def serve(page: Page, folder: Path) -> None:
 
     Args:
         page: the page to launch.
-        folder: the page's temporary files; expired ones are deleted.
+        folder: the page's temporary files; expired ones are deleted, and the oldest if there are too many.
 
     Raises:
         ValueError: if weights are damaged or do not fit their network.
@@ -153,6 +150,7 @@ def serve(page: Page, folder: Path) -> None:
     while not ended.wait(1):  # short waits, since Windows handles Ctrl-C only between them
         if time.monotonic() > swept + CLEANUP_INTERVAL:
             cache.delete_expired(folder, MAX_FILE_AGE, examples)
+            cache.limit_size(folder, keep=examples)
             swept = time.monotonic()
     page.drain(DRAIN_SECONDS)
     page.close()

@@ -6,17 +6,29 @@ import asyncio
 import errno
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
+import anyio.to_thread
 import gradio as gr
 from gradio.data_classes import APIInfo
+from gradio.exceptions import InvalidPathError
 from gradio.utils import get_function_description
+from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
 
+from brainmri.io.files import MAX_FILES
+from brainmri.io.limits import MAX_STUDY_BYTES
+from brainmri.ui.fetch import FetchRefused
 from brainmri.ui.logs import error_chain, start_request
 
 INTERNAL_ERROR = "Something went wrong on our side. The error was logged. Please try again or use another input."
 DISK_FULL = "The server's disk is full. Please try again later."
+NOT_UPLOADED = "Expected uploaded files, got other paths. Please upload the files first."
+TOO_LARGE = f"Expected at most {MAX_FILES} files with {MAX_STUDY_BYTES // 2**20} MiB, got more. Please choose fewer files."
+TOO_MANY_ADDRESSES = "Expected at most {most} addresses of files, got {count}. Please send a study's files in a zip."
 RESTARTING = "The server is being restarted. Please try again in a minute."
 
+MAX_ADDRESSES = 8  # files of a request that are given by URL
 DELIVERY_SECONDS = 1.0  # for the last responses to reach their clients
 
 log = logging.getLogger(__name__)
@@ -25,6 +37,31 @@ log = logging.getLogger(__name__)
 def disk_is_full(error: BaseException) -> bool:
     """Whether an error, or any error that caused it, is a full disk."""
     return any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) for e in error_chain(error))
+
+
+def check_files(inputs: list) -> None:
+    """Refuse inputs that refer to too many or too large files, before any of them is read.
+
+    Raises:
+        gr.Error: beyond the limits.
+    """
+    paths: list[str] = []
+    traverse(inputs, lambda file: paths.append(str(file.get("path"))), is_file_obj_with_meta)
+    addresses = sum(map(is_http_url_like, paths))
+    if addresses > MAX_ADDRESSES:
+        raise gr.Error(TOO_MANY_ADDRESSES.format(most=MAX_ADDRESSES, count=addresses), print_exception=False)
+    local = [Path(path) for path in paths if not is_http_url_like(path)]
+    if len(local) > MAX_FILES or sum(path.stat().st_size for path in local if path.is_file()) > MAX_STUDY_BYTES:
+        raise gr.Error(TOO_LARGE, print_exception=False)
+
+
+async def run_off_loop(call: Callable[..., Awaitable], *arguments):
+    """Run a coroutine function in a thread with an event loop of its own, so that the server's loop answers other requests."""
+
+    async def run():
+        return await call(*arguments)
+
+    return await anyio.to_thread.run_sync(lambda: asyncio.run(run()))
 
 
 class Page(gr.Blocks):
@@ -42,6 +79,30 @@ class Page(gr.Blocks):
             time.sleep(0.05)
         time.sleep(DELIVERY_SECONDS)
         return not self.active_requests
+
+    async def preprocess_data(self, block_fn, inputs: list, *arguments, **options) -> list:
+        """Check and read the inputs of a request, which Gradio does on the server's event loop.
+
+        Raises:
+            gr.Error: for too many or too large files, paths that were not uploaded, and addresses that cannot be fetched.
+        """
+        gradio_preprocess = super().preprocess_data
+
+        async def preprocess():
+            check_files(inputs)
+            return await gradio_preprocess(block_fn, inputs, *arguments, **options)
+
+        try:
+            return await run_off_loop(preprocess)
+        except InvalidPathError as error:
+            raise gr.Error(NOT_UPLOADED, duration=15, print_exception=False) from error
+        except FetchRefused as error:
+            message = f"The file could not be fetched: {error}. Please upload it instead."
+            raise gr.Error(message, duration=15, print_exception=False) from error
+
+    async def postprocess_data(self, *arguments) -> list:
+        """Move the outputs of a request to the cache, which Gradio does on the server's event loop."""
+        return await run_off_loop(super().postprocess_data, *arguments)
 
     async def process_api(self, block_fn, *arguments, **options) -> dict:
         """Handle a request and log its kind, outcome, duration and sizes. Unexpected errors become a generic message.

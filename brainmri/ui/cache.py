@@ -4,33 +4,70 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import getpass
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Container
 from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 VARIABLE = "GRADIO_TEMP_DIR"
-HOME = "brainmri-page"
+MAX_BYTES = 8 * 2**30  # of all uploads and results; the oldest files are deleted first
+IN_USE_SECONDS = 120  # files younger than this may belong to a running request and are kept
+
+_full = threading.Event()
 
 
 def create_cache() -> Path:
     """Create a cache folder for this process, point Gradio to it, and remove it at exit.
 
-    Folders of processes that were killed are removed too. The folder lies in GRADIO_TEMP_DIR or in the system's folder for
-    temporary files. Call this before the page is built.
+    The folder lies in GRADIO_TEMP_DIR or in the system's folder for temporary files, in a folder of the user's own. A lock file
+    beside it shows that its process runs: folders whose lock is free belong to processes that were killed, and are removed. Call
+    this before the page is built.
+
+    Raises:
+        ValueError: if the user's folder belongs to somebody else.
     """
-    home = Path(os.environ.get(VARIABLE) or tempfile.gettempdir()) / HOME
-    own = home / str(os.getpid())
+    home = Path(os.environ.get(VARIABLE) or tempfile.gettempdir()) / f"brainmri-page-{_user()}"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for left in home.iterdir():
-        if left == own or not _is_running(left.name):
-            shutil.rmtree(left, ignore_errors=True)
+    if hasattr(os, "getuid") and home.stat().st_uid != os.getuid():
+        raise ValueError(f"expected {home} to belong to this user; delete it, or set {VARIABLE} to another folder")
+    for folder in filter(Path.is_dir, home.iterdir()):
+        _remove_if_abandoned(folder)
+    own = home / uuid4().hex
+    lock = FileLock(_lock_path(own))
+    lock.acquire()  # before there is a folder, so that no other process takes it for abandoned
     own.mkdir(mode=0o700)
     os.environ[VARIABLE] = str(own)
-    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    atexit.register(_remove, own, lock)
     return own
+
+
+def _user() -> str:
+    """The user's id, or name on Windows, which has no ids."""
+    return str(os.getuid()) if hasattr(os, "getuid") else "".join(filter(str.isalnum, getpass.getuser()))
+
+
+def _lock_path(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    lock = FileLock(_lock_path(folder))
+    with contextlib.suppress(Timeout):  # its process runs
+        lock.acquire(blocking=False)
+        _remove(folder, lock)
+
+
+def _remove(folder: Path, lock: FileLock) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.release()
+    _lock_path(folder).unlink(missing_ok=True)
 
 
 def delete_expired(folder: Path, age: float, keep: Container[str] = ()) -> None:
@@ -56,12 +93,42 @@ def delete_expired(folder: Path, age: float, keep: Container[str] = ()) -> None:
                     path.unlink()
 
 
-def _is_running(name: str) -> bool:
-    """Whether `name` is the id of a running process."""
-    try:
-        os.kill(int(name), 0)
-    except PermissionError:
-        return True
-    except (ValueError, OSError):
-        return False
-    return True
+def limit_size(folder: Path, most: int = MAX_BYTES, keep: Container[str] = (), in_use: float = IN_USE_SECONDS) -> int:
+    """Delete the oldest files until the others have at most `most` bytes.
+
+    While too many bytes remain, in files that may be in use, `is_full` returns True.
+
+    Args:
+        folder: searched recursively.
+        most: bytes.
+        keep: paths that are never deleted.
+        in_use: seconds for which a new file is kept.
+
+    Returns:
+        The bytes that remain.
+    """
+    files = []
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            with contextlib.suppress(OSError):  # already gone
+                status = path.lstat()
+                files.append((status.st_ctime, status.st_size, path))
+    left, newest = sum(size for _, size, _ in files), time.time() - in_use
+    for written, size, path in sorted(files):
+        if left <= most or written > newest:
+            break
+        if str(path) not in keep:
+            with contextlib.suppress(OSError):  # open on Windows
+                path.unlink(missing_ok=True)
+                left -= size
+    if left > most:
+        _full.set()
+    else:
+        _full.clear()
+    return left
+
+
+def is_full() -> bool:
+    """Whether new uploads must wait until files expire."""
+    return _full.is_set()

@@ -14,7 +14,7 @@ import pytest
 from gradio import processing_utils
 from PIL import Image
 
-from brainmri.ui import guard
+from brainmri.ui import fetch, guard
 
 pytestmark = pytest.mark.slow
 
@@ -114,35 +114,35 @@ def test_only_uploaded_files_are_read_and_served(web, path):
     "host", ["localhost", "10.1.2.3", "169.254.169.254", "100.64.0.1", "::1", "fd00::1", "64:ff9b::a00:1", "224.0.0.1"]
 )
 def test_hosts_that_are_not_public_are_refused(host):
-    with pytest.raises(guard.FetchRefused, match="not public"):
-        asyncio.run(guard.public_address(host))
+    with pytest.raises(fetch.FetchRefused, match="not public"):
+        asyncio.run(fetch.public_address(host))
 
 
 def test_gradio_fetches_from_public_hosts_only_and_within_the_upload_limit(page_url, secret, monkeypatch):
-    def fetch(host: str) -> bytes:
+    def fetch_from(host: str) -> bytes:
         return asyncio.run(processing_utils.async_ssrf_protected_get(f"http://{host}:{port}/slice.png")).content
 
     port, requests = secret
-    with pytest.raises(guard.FetchRefused, match="not public"):
-        fetch("127.0.0.1")
-    with pytest.raises(guard.FetchRefused, match="unknown host"):
-        fetch("no-such-host.invalid")
-    assert asyncio.run(guard.public_address("93.184.215.14")) == "93.184.215.14"
+    with pytest.raises(fetch.FetchRefused, match="not public"):
+        fetch_from("127.0.0.1")
+    with pytest.raises(fetch.FetchRefused, match="unknown host"):
+        fetch_from("no-such-host.invalid")
+    assert asyncio.run(fetch.public_address("93.184.215.14")) == "93.184.215.14"
     assert requests == []
 
     async def local_address(host: str) -> str:
         return "127.0.0.1"
 
-    monkeypatch.setattr(guard, "public_address", local_address)  # stands in for a public host
-    assert fetch("public.example") == b"secret"
+    monkeypatch.setattr(fetch, "public_address", local_address)  # stands in for a public host
+    assert fetch_from("public.example") == b"secret"
     assert b"Host: public.example" in requests.pop()
-    monkeypatch.setattr(guard, "MAX_UPLOAD", 5)
-    with pytest.raises(guard.FetchRefused, match="exceeds 0 MiB"):
-        fetch("public.example")
-    monkeypatch.setattr(guard, "MAX_UPLOAD", 6)
-    monkeypatch.setattr(guard, "FETCH_SECONDS", -1)
-    with pytest.raises(guard.FetchRefused, match="-1 seconds"):
-        fetch("public.example")
+    monkeypatch.setattr(fetch, "MAX_FILE", 5)
+    with pytest.raises(fetch.FetchRefused, match="exceeds 0 MiB"):
+        fetch_from("public.example")
+    monkeypatch.setattr(fetch, "MAX_FILE", 6)
+    monkeypatch.setattr(fetch, "FETCH_SECONDS", -1)
+    with pytest.raises(fetch.FetchRefused, match="-1 seconds"):
+        fetch_from("public.example")
     requests.clear()
 
 

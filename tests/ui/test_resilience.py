@@ -1,8 +1,10 @@
 """Requests survive a server that is stopped or killed, a full disk and a full accelerator."""
 
+import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -16,8 +18,8 @@ from gradio_client.exceptions import AppError
 from gradio_client.utils import Status
 
 from brainmri.io.reading import read_slice
-from brainmri.ui import inference
-from brainmri.ui.cache import delete_expired
+from brainmri.ui import cache, inference
+from brainmri.ui.cache import delete_expired, limit_size
 from brainmri.zoo.registry import DEFAULT
 from tests.support.serving import ROOT, served
 
@@ -40,8 +42,9 @@ def start_study(client: Client):
     return job
 
 
-def own_folders(home: Path) -> list[str]:
-    return sorted(path.name for path in (home / "cache" / "brainmri-page").iterdir())
+def own_folders(home: Path) -> list[Path]:
+    """The folders of running and killed servers; the lock files beside them are not listed."""
+    return sorted(path for path in home.glob("cache/brainmri-page-*/*") if path.is_dir())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs signals and resource limits of Linux")
@@ -49,15 +52,16 @@ def test_server_recovers_from_a_kill_and_a_full_disk_and_cleans_up(tmp_path):
     with served(tmp_path) as (killed, url, _):
         start_study(connect(url, tmp_path / "a"))
         killed.kill()
-        assert own_folders(tmp_path) == [str(killed.pid)]
+        (left,) = own_folders(tmp_path)
 
     with served(tmp_path) as (server, url, log):
-        assert own_folders(tmp_path) == [str(server.pid)]  # files of the killed server are deleted
+        (own,) = own_folders(tmp_path)
+        assert own != left  # files of the killed server are deleted
         client = connect(url, tmp_path / "b")
         image = handle_file(SLICE)
         expected = client.predict(image, api_name="/predict")[0]
 
-        shutil.rmtree(tmp_path / "cache" / "brainmri-page" / str(server.pid))
+        shutil.rmtree(own)
         assert client.predict(image, api_name="/predict")[0]["probability"] == expected["probability"]
 
         _, hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
@@ -79,7 +83,7 @@ def test_server_recovers_from_a_kill_and_a_full_disk_and_cleans_up(tmp_path):
             late.predict(image, api_name="/predict")
         assert running.result()[0]["verdict"] == "tumour"
         assert server.wait(timeout=30) == 0
-        assert own_folders(tmp_path) == []
+        assert list(own.parent.iterdir()) == []
         assert "Traceback" not in log.read_text()
 
 
@@ -121,3 +125,56 @@ def test_expired_files_are_deleted_and_excepted_files_kept(tmp_path):
         time.sleep(0.05)
         delete_expired(tmp_path, 0.01, {str(example)})
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["example", "kept.png"]
+
+
+def test_the_oldest_files_are_deleted_when_there_are_too_many(tmp_path):
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(bytes(100))
+        time.sleep(0.02)
+    kept = {str(tmp_path / "0.png")}
+    assert limit_size(tmp_path, 400, kept, in_use=0) == 400
+    assert limit_size(tmp_path, 250, kept, in_use=0) == 200
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "3.png"]
+    assert not cache.is_full()
+    assert limit_size(tmp_path, 150, in_use=60) == 200  # both are new
+    assert cache.is_full()
+    assert limit_size(tmp_path, 150, in_use=0) == 100
+    assert not cache.is_full()
+
+
+CREATE_CACHE = """
+import sys, time
+from brainmri.ui.cache import create_cache
+print(create_cache(), flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def test_every_process_has_its_own_cache_folder(tmp_path):
+    """Process ids repeat, in containers and after a restart; a lock file does not outlive its process."""
+
+    def start(seconds: float) -> tuple[subprocess.Popen, Path]:
+        command, environment = [sys.executable, "-c", CREATE_CACHE, str(seconds)], {"GRADIO_TEMP_DIR": str(tmp_path)}
+        process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True)
+        return process, Path(process.stdout.readline().strip())
+
+    running, first = start(60)
+    killed, second = start(60)
+    assert first != second
+    assert first.is_dir()  # the second process does not take it for abandoned
+    killed.kill()
+    killed.wait()
+    third = start(0)[0]
+    third.wait()
+    assert [path for path in first.parent.iterdir() if path.is_dir()] == [first]
+    running.terminate()
+    running.wait()
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root, to make a folder of somebody else's")
+def test_a_cache_folder_of_somebody_else_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (foreign := tmp_path / f"brainmri-page-{os.getuid()}").mkdir()
+    os.chown(foreign, 12345, 12345)
+    with pytest.raises(ValueError, match="to belong to this user"):
+        cache.create_cache()
