@@ -1,4 +1,4 @@
-"""Why a verdict is what it is, and how stable an outline: on the examples, with the shipped weights."""
+"""Explanation, stability, comparison and self-check, on the examples with the embedded weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_evidence_outside_the_mask_is_reported(pipe):
     assert nothing.agrees is None
 
 
-def test_explaining_leaves_the_network_as_it_was(pipe):
+def test_explaining_does_not_change_the_network(pipe):
     scan = read_slice(EXAMPLES / "small-lesion.png")
     before = pipe(scan).probability
     explain(pipe.classifier, scan.pixels, pipe(scan).mask)
@@ -75,19 +75,19 @@ def test_a_clear_lesion_is_stable(pipe):
     assert found.sentence.startswith("Stable: the area stays within ±")
 
 
-# the default outlines the ventricles, mirrored, under thresholds below 0.5: see EXPERIMENTS.md
+# without the default on healthy-ventricles: it outlines mirrored ventricles at thresholds below 0.5 (EXPERIMENTS.md)
 @pytest.mark.parametrize(
     ("name", "example"),
     [(DEFAULT, "healthy-high"), ("effunet-lite2-lgg", "healthy-high"), ("effunet-lite2-lgg", "healthy-ventricles")],
 )
-def test_nothing_stays_nothing(name, example):
+def test_healthy_examples_stay_without_outline(name, example):
     model = brainmri.load(name, device="cpu")
     found = stability(model, read_slice(EXAMPLES / f"{example}.png").pixels, model.entry.mask_threshold)
     assert found.interval == (0, 0)
     assert "none of 40" in found.sentence
 
 
-def test_an_outline_at_the_edge_is_called_unstable(pipe):
+def test_an_outline_near_the_threshold_is_unstable(pipe):
     pixels = np.array(read_slice(EXAMPLES / "small-lesion.png").pixels)
     maps = brainmri.analysis.forward.predict_slices(pipe.segmenter, None, pixels[None]).maps
     peak = float(maps.max())

@@ -1,4 +1,4 @@
-"""The rules that make a verdict of a probability and a mask."""
+"""How a probability and a mask become a verdict."""
 
 import numpy as np
 import pytest
@@ -14,9 +14,9 @@ BAND = (0.3, 0.7)
     [
         (0.95, 500, "tumour"),
         (0.05, 0, "no tumour"),
-        (0.05, MIN_AREA - 1, "no tumour"),  # a speck is not a region
-        (0.05, MIN_AREA, "review"),  # mask says yes, classifier no
-        (0.95, 0, "review"),  # classifier says yes, mask no
+        (0.05, MIN_AREA - 1, "no tumour"),  # a smaller mask counts as empty
+        (0.05, MIN_AREA, "review"),  # only the mask shows a tumour
+        (0.95, 0, "review"),  # only the classifier sees one
         (0.3, 0, "review"),  # both edges belong to the band
         (0.5, 500, "review"),
         (0.7, 500, "review"),
@@ -29,7 +29,7 @@ def test_verdicts(probability, area, verdict):
     assert reason.endswith(".")
 
 
-def test_without_a_band_one_half_decides():
+def test_without_a_review_band_the_threshold_is_one_half():
     assert decide_slice(0.51, 500, (0.5, 0.5))[0] == "tumour"
     assert decide_slice(0.5, 0, (0.5, 0.5))[0] == "no tumour"
 

@@ -1,4 +1,4 @@
-"""From an image to a finding, with the shipped weights: on the examples, on odd sizes, on stacks."""
+"""From an image to a finding with the embedded weights: examples, other sizes, stacks."""
 
 import json
 from dataclasses import replace
@@ -32,7 +32,7 @@ def pipe():
 def test_examples_with_a_lesion_are_found(pipe, name):
     finding = pipe(EXAMPLES / f"{name}.png")
     truth = np.asarray(Image.open(EXAMPLES / "truth" / f"{name}.mask.png")) > 0
-    # a lesion of half a thousand pixels may be one for a human to look at; none is missed
+    # a lesion of about 500 pixels may be flagged for review, but must not be missed
     assert finding.verdict in (("tumour", "review") if name == "small-lesion" else ("tumour",))
     assert dice(finding.mask, truth) > 0.8
 
@@ -59,7 +59,7 @@ def test_every_pair_works(segmenter, classifier):
     assert finding.provenance["classifier"]["name"] == classifier
 
 
-def test_a_finding_keeps_its_promises(pipe):
+def test_the_fields_of_a_finding_are_consistent(pipe):
     image, _ = phantom_slice(256)
     finding = pipe(image)
     assert finding.mask.shape == finding.probability_map.shape == (256, 256)
@@ -87,7 +87,7 @@ def test_other_sizes_find_the_same_lesion(pipe, size):
     assert dice(finding.mask, np.asarray(mask) > 127) > 0.8
 
 
-def test_gain_and_depth_do_not_matter(pipe):
+def test_gain_and_bit_depth_do_not_matter(pipe):
     image = np.asarray(Image.open(EXAMPLES / "large-lesion.png").convert("RGB"))
     eight, sixteen = pipe(image), pipe(image.astype(np.uint16) * 16)
     assert dice(eight.mask, sixteen.mask) > 0.98
@@ -98,15 +98,15 @@ def test_a_blank_slice_has_no_tumour(pipe):
         assert pipe(np.full((256, 256), value, np.uint8)).area_px == 0
 
 
-def test_a_study_is_its_slices_where_neighbours_are_not_heard(tmp_path):
+def test_without_smoothing_a_study_equals_its_slices(tmp_path):
     model = brainmri.load("effunet-lgg", device="cpu")
     pipe = brainmri.Pipeline(replace(model, entry=replace(model.entry, fusion={}, mask_neighbours=0.0)))
     stack = np.stack([phantom_slice(96, lesion=None, seed=1)[0], phantom_slice(96, seed=2)[0]])
     study = pipe.study(stack)
     assert study.mask.shape == study.probability_map.shape == (2, 96, 96)
-    alone = [pipe(s) for s in stack]
-    assert [f.verdict for f in study.findings] == [f.verdict for f in alone]
-    assert np.allclose(study.probability_map, np.stack([f.probability_map for f in alone]), atol=1e-4)
+    single = [pipe(s) for s in stack]
+    assert [f.verdict for f in study.findings] == [f.verdict for f in single]
+    assert np.allclose(study.probability_map, np.stack([f.probability_map for f in single]), atol=1e-4)
     for number, pixels in enumerate(stack, 1):
         Image.fromarray(pixels).save(tmp_path / f"case_{number}.tif")
     assert np.array_equal(pipe.study(tmp_path).mask, study.mask)
@@ -114,8 +114,8 @@ def test_a_study_is_its_slices_where_neighbours_are_not_heard(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def classifier_alone(tmp_path_factory):
-    """An untrained ResNet50 as an entry of its own, at another input size than the segmenters'."""
+def untrained_classifier(tmp_path_factory):
+    """An entry with an untrained ResNet50 and another input size than the segmenters."""
     folder = tmp_path_factory.mktemp("resnet50")
     config = json.loads((find_entry("effunet-lgg").folder / "config.json").read_text())
     arguments = {"image_size": 64, "pool": 2}
@@ -125,17 +125,17 @@ def classifier_alone(tmp_path_factory):
     return brainmri.load("resnet50-untrained", weights=folder, device="cpu")
 
 
-def test_a_classifier_of_its_own_changes_the_verdict_and_not_the_mask(pipe, classifier_alone):
+def test_another_classifier_changes_the_probability_but_not_the_mask(pipe, untrained_classifier):
     image, _ = phantom_slice(128)
-    own, other = pipe(image), brainmri.Pipeline(classifier=classifier_alone, device="cpu")(image)
+    own, other = pipe(image), brainmri.Pipeline(classifier=untrained_classifier, device="cpu")(image)
     assert np.array_equal(own.mask, other.mask)
     assert own.probability != other.probability
-    assert other.provenance["classifier"] == {"name": "resnet50-untrained", "sha256": classifier_alone.entry.sha256}
+    assert other.provenance["classifier"] == {"name": "resnet50-untrained", "sha256": untrained_classifier.entry.sha256}
 
 
-def test_wrong_tasks_and_thresholds_are_refused(classifier_alone):
+def test_wrong_tasks_and_thresholds_are_refused(untrained_classifier):
     with pytest.raises(ValueError, match="expected a model for segmentation, got resnet50-untrained"):
-        brainmri.Pipeline(segmenter=classifier_alone)
+        brainmri.Pipeline(segmenter=untrained_classifier)
     with pytest.raises(ValueError, match="expected a model for classification, got resunet-lgg"):
         brainmri.Pipeline(classifier="resunet-lgg")
     for threshold in (0, 1, -1, 2):
@@ -143,12 +143,12 @@ def test_wrong_tasks_and_thresholds_are_refused(classifier_alone):
             brainmri.Pipeline(mask_threshold=threshold)
 
 
-def test_the_threshold_is_obeyed():
+def test_a_higher_threshold_outlines_less():
     areas = [brainmri.Pipeline(mask_threshold=t, device="cpu")(EXAMPLES / "large-lesion.png").area_px for t in (0.1, 0.5, 0.9)]
     assert areas[0] > areas[1] > areas[2] > 0
 
 
-def test_the_contour_runs_along_the_inside():
+def test_the_contour_lies_inside_the_mask():
     mask = np.zeros((40, 40), bool)
     mask[10:20, 0:15] = True  # touches the border
     line = render.contour(mask)
@@ -166,7 +166,7 @@ def test_the_gallery_is_on_the_slices_own_grid(pipe):
     assert len({caption for _, caption in pictures}) == 5
 
 
-def test_a_refusal_reaches_the_caller(pipe):
+def test_unreadable_inputs_raise(pipe):
     with pytest.raises(UnreadableImage, match="Accepted"):
         pipe(np.zeros((10, 10), np.uint8))
     with pytest.raises(ValueError, match="use study"):

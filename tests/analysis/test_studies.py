@@ -1,4 +1,4 @@
-"""A study as a whole: its verdict, its lesions and their measures, and the report."""
+"""Studies: verdict, lesions and their measurements, report."""
 
 import json
 import re
@@ -21,7 +21,7 @@ SPACING = (5.0, 1.0, 2.0)  # slices, rows, columns
 
 
 def geometry(shape, spacing=SPACING, oriented=True) -> Geometry:
-    """Slices to superior, rows to posterior, columns to the left, the first voxel at (90, 80, -20) mm."""
+    """Slices towards superior, rows towards posterior, columns towards left; the first voxel is at (90, 80, -20) mm."""
     affine = np.array([[0, 0, -spacing[2], 90], [0, -spacing[1], 0, 80], [spacing[0], 0, 0, -20], [0, 0, 0, 1.0]])
     return Geometry(shape=shape, affine=affine, oriented=oriented)
 
@@ -41,9 +41,9 @@ def box() -> np.ndarray:
     [
         ([N, T, T, N], T, (1, 2)),
         ([T, R, N, T, T], T, (0, 3, 4)),
-        ([N, T, N, T, N], R, (1, 3)),  # one slice alone is not believed
+        ([N, T, N, T, N], R, (1, 3)),  # isolated slices are not enough
         ([N, T, R, N], R, (1, 2)),
-        ([N, R, N, R], N, ()),  # a doubt without a neighbour's
+        ([N, R, N, R], N, ()),  # isolated undecided slices do not count
         ([N, R, R, N], R, (1, 2)),
         ([N, N, N], N, ()),
         ([T], T, (0,)),  # a single slice has no neighbour
@@ -61,7 +61,7 @@ def test_ranges_count_from_one():
     assert ranges([]) == ""
 
 
-# --- measures -------------------------------------------------------------------------------------------------------------
+# --- measurements ----------------------------------------------------------------------------------------------------------
 
 
 def lesions_of(mask, grid, middle):
@@ -76,7 +76,7 @@ def test_a_box_is_measured(box):
     assert lesion.slices == (4, 6)
     assert lesion.centroid == (5, 24.5, 14.5)
     assert lesion.centroid_mm == pytest.approx((90 - 2 * 14.5, 80 - 24.5, -20 + 5 * 5))
-    assert lesion.side == "right"  # of the patient, on the left of the picture
+    assert lesion.side == "right"  # of the patient; on the left of the picture
 
 
 @pytest.mark.parametrize(("middle", "side"), [(29.5, "right"), (2, "left"), (15, "both")])
@@ -95,7 +95,7 @@ def test_without_a_known_size_nothing_is_in_millimetres(box):
     assert (sized.centroid_mm, sized.side) == (None, None)
 
 
-def test_lesions_touch_by_corners_and_come_by_size():
+def test_lesions_connect_by_corners_and_are_sorted_by_size():
     mask = np.zeros((6, 40, 40), bool)
     mask[0, 0:5, 0:5] = True
     mask[1, 5:8, 5:8] = True  # one corner away
@@ -122,7 +122,7 @@ def test_diameters_are_those_of_the_widest_part_in_each_slice():
     assert found[1] == pytest.approx(60, abs=2)
 
 
-def test_a_lesion_is_as_wide_as_its_widest_part():
+def test_the_diameter_of_a_lesion_is_that_of_its_widest_part():
     mask = np.zeros((4, 50, 50), bool)
     mask[0, 10:20, 10:20] = True
     mask[1, 10:20, 10:30] = mask[1, 40:44, 40:44] = True
@@ -161,7 +161,7 @@ def study(pipe, phantom):
     return pipe.study(phantom[0])
 
 
-def test_a_study_keeps_its_promises(study, phantom):
+def test_the_fields_of_a_study_are_consistent(study, phantom):
     scan, truth = phantom
     assert study.verdict == "tumour"
     assert study.mask.shape == study.probability_map.shape == scan.pixels.shape[:3]
@@ -186,12 +186,12 @@ def test_a_slice_without_a_head_is_not_analysed(study):
 def test_progress_is_reported_to_the_end(pipe, phantom):
     seen = []
     pipe.study(phantom[0], progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (9, 9)  # the tenth slice is dark
+    assert seen[-1] == (9, 9)  # the first of ten slices shows no head
     assert seen == sorted(seen)
 
 
-def test_pixels_that_are_not_square_are_seen_in_proportion(pipe, phantom, study):
-    """Every second column left out, and the header says so: the same mask on the columns that stayed."""
+def test_pixels_that_are_not_square_give_the_same_mask(pipe, phantom, study):
+    """A scan without every second column, at twice the spacing, gets the same mask on the remaining columns."""
     scan, _ = phantom
     grid = geometry((10, 128, 64), spacing=(6.0, 1.4, 2.8))
     thin = Scan(pixels=scan.pixels[:, :, ::2], name="thin", sha256="0" * 64, geometry=grid)
@@ -209,7 +209,7 @@ def test_an_impossible_voxel_size_is_reported_and_not_used(pipe, phantom):
     assert tiny.record()["lesion_volume_ml"] is None
 
 
-def test_the_report_is_whole_and_fetches_nothing(study, phantom):
+def test_the_report_is_complete_and_self_contained(study, phantom):
     report = report_html(phantom[0], study, "a <i>title</i>", montage_picture(phantom[0].pixels, study))
     assert "a &lt;i&gt;title&lt;/i&gt;" in report
     assert "a &lt;b&gt;warning&lt;/b&gt;" in report
@@ -224,8 +224,8 @@ def test_the_report_is_whole_and_fetches_nothing(study, phantom):
     assert all(frame["flair"].startswith("data:image/webp;base64,") for frame in data["frames"])
 
 
-def test_a_head_is_seen_from_all_around(phantom):
-    """A rod in front of the head, to its right: as it goes round, it is on one side, before the middle, on the other."""
+def test_projections_rotate_about_the_long_axis(phantom):
+    """A rod in the front of the head appears in the middle, on one side, in the middle again, and on the other side."""
     scan, _ = phantom
     mask = np.zeros(scan.pixels.shape[:3], bool)
     mask[2:8, 20:24, 60:68] = True
@@ -235,11 +235,11 @@ def test_a_head_is_seen_from_all_around(phantom):
     across = [np.flatnonzero((red[..., 0] - red[..., 2] > 60).any(axis=0)).mean() for red in reds]
     middle = 95.5
     assert (across[0], across[2]) == (pytest.approx(middle, abs=3), pytest.approx(middle, abs=3))
-    assert abs(across[1] - middle) == pytest.approx((64 - 22) * 192 / 1.1 / 128, abs=3)  # as far as it lies in front
+    assert abs(across[1] - middle) == pytest.approx((64 - 22) * 192 / 1.1 / 128, abs=3)  # its distance from the axis
     assert across[1] + across[3] == pytest.approx(2 * middle, abs=2)
 
 
-def test_a_report_of_nothing_found(pipe):
+def test_a_report_without_lesions(pipe):
     empty = Scan(pixels=np.full((3, 64, 64, 3), 0.2, np.float32), name="empty", sha256="")
     study = pipe.study(empty)
     assert (study.lesions, study.volume_mm3) == ((), None)

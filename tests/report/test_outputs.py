@@ -1,4 +1,4 @@
-"""The files of a study: the same result for every input format, on its own grid; the command line; no patient data."""
+"""Result files: equal for every input format, on the input's own grid, without patient data; and the command line."""
 
 import gzip
 import json
@@ -37,7 +37,7 @@ EXAMPLE = Path(__file__).parents[2] / "assets" / "examples" / "study-flair.nii.g
 SOURCE = nibabel.load(EXAMPLE)
 TRUTH = nibabel.load(EXAMPLE.parent / "truth" / "study-flair.mask.nii.gz")
 PLANES = np.asarray(SOURCE.dataobj).transpose(2, 1, 0)  # (slices upwards, rows to the back, columns to the left) uint8
-# as planted, but not what UIDs must or may hold: their root has 4711 in it, and six digits occur in long random numbers
+# the planted values, without those that UIDs may contain: their root has 4711, and random numbers may have any six digits
 IDENTIFIERS = {*PLANTED, "ID4711", "SN4711", "ACC0815", "235959.4711"} - {"4711", "0815", "235959"}
 
 
@@ -51,21 +51,21 @@ def study(pipe):
     return pipe.study(EXAMPLE)
 
 
-def turned(path: Path, code: str) -> Path:
-    """The example with its axes in another order and direction."""
+def reoriented(path: Path, code: str) -> Path:
+    """Save the example with its axes in another order and direction."""
     nibabel.save(SOURCE.as_reoriented(ornt_transform(io_orientation(SOURCE.affine), axcodes2ornt(code))), path)
     return path
 
 
 def stretched(path: Path, tall: float, wide: float) -> Path:
-    """The example with pixels of other sides, in mm."""
+    """Save the example resampled to other pixel sides, in mm."""
     volume = zoom(np.asarray(SOURCE.dataobj), (1 / wide, 1 / tall, 1), order=1, grid_mode=True, mode="grid-constant")
     nibabel.save(nibabel.Nifti1Image(volume, SOURCE.affine @ np.diag([wide, tall, 1, 1])), path)
     return path
 
 
 def series(folder: Path, syntax=None) -> Path:
-    """The example as axial DICOM images, with everything in their headers that identifies a patient."""
+    """Save the example as axial DICOM images whose headers are full of patient data."""
     made = []
     for number, plane in enumerate(PLANES):
         corner = (SOURCE.affine @ [0, 0, number, 1])[:3] * (-1, -1, 1)
@@ -96,9 +96,9 @@ def pictures(folder: Path) -> Path:
 
 
 CONTAINERS = {
-    "nifti-axial": lambda folder: turned(folder / "flair.nii.gz", "RAS"),
-    "nifti-sagittal": lambda folder: turned(folder / "flair.nii", "ASR"),
-    "nifti-coronal": lambda folder: turned(folder / "flair.nii.gz", "LIA"),
+    "nifti-axial": lambda folder: reoriented(folder / "flair.nii.gz", "RAS"),
+    "nifti-sagittal": lambda folder: reoriented(folder / "flair.nii", "ASR"),
+    "nifti-coronal": lambda folder: reoriented(folder / "flair.nii.gz", "LIA"),
     "dicom": lambda folder: series(folder / "series"),
     "dicom-rle": lambda folder: series(folder / "series", RLELossless),
     "dicom-jpeg2000": lambda folder: series(folder / "series", JPEG2000Lossless),
@@ -114,7 +114,7 @@ def test_the_same_study_in_any_container_gives_the_same_mask(pipe, study, tmp_pa
     assert dice(found.mask, study.mask) > 0.98
     assert found.verdict == study.verdict
     if "tiff" in container:
-        assert (found.volume_mm3, found.lesions[0].side) == (None, None)  # pictures tell neither size nor side
+        assert (found.volume_mm3, found.lesions[0].side) == (None, None)  # pictures have no voxel size and no orientation
     else:
         assert found.volume_mm3 == pytest.approx(study.volume_mm3, rel=0.02)
         assert found.lesions[0].centroid_mm == pytest.approx(study.lesions[0].centroid_mm, abs=1)
@@ -122,7 +122,7 @@ def test_the_same_study_in_any_container_gives_the_same_mask(pipe, study, tmp_pa
 
 
 @pytest.mark.parametrize(("tall", "wide"), [(1.0, 0.8), (1.25, 1.0)])
-def test_pixels_of_other_sides_give_the_same_lesion(pipe, study, tmp_path, tall, wide):
+def test_other_pixel_sizes_give_the_same_lesion(pipe, study, tmp_path, tall, wide):
     found = pipe.study(stretched(tmp_path / "flair.nii.gz", tall, wide))
     back = zoom(
         found.mask.astype(np.float32), np.divide(study.mask.shape, found.mask.shape), order=1, grid_mode=True, mode="nearest"
@@ -142,7 +142,7 @@ def test_the_examples_lesion_is_found_and_measured(study):
 # --- files ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_nifti_studys_files(pipe, study, tmp_path):
+def test_the_files_of_a_nifti_study(pipe, study, tmp_path):
     scan = read_study(EXAMPLE)
     files = write_study(scan, study, tmp_path / "out")
     names = ["report.html", "mask.nii.gz", "probability.nii.gz", "slices.csv", "montage.png", "study.json"]
@@ -195,8 +195,8 @@ def test_images_that_a_segmentation_cannot_reference_keep_their_other_files(pipe
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_no_file_of_a_dicom_study_names_the_patient(tmp_path, packed, capfd, caplog):
-    """Names, numbers and dates planted in the headers, and in the names of files, are in no output and no log."""
+def test_no_file_of_a_dicom_study_identifies_the_patient(tmp_path, packed, capfd, caplog):
+    """Names, numbers and dates planted in headers and file names appear in no output and no log."""
     folder = series(tmp_path / "incoming")
     source = zip_of(folder) if packed else folder
     out = tmp_path / "out"
@@ -205,12 +205,12 @@ def test_no_file_of_a_dicom_study_names_the_patient(tmp_path, packed, capfd, cap
     written = [path for path in out.rglob("*") if path.is_file()]
     assert {"mask.dcm", "report.html", "study.json", "studies.csv", "studies.parquet"} <= {path.name for path in written}
     logged = capfd.readouterr()
-    told = {"log": (logged.out + logged.err + caplog.text).encode()}
+    contents = {"log": (logged.out + logged.err + caplog.text).encode()}
     for path in written:
         data = path.read_bytes()
-        told[path.name] = data + (gzip.decompress(data) if path.suffix == ".gz" else b"")
-        told[f"{path.name}'s name"] = path.name.encode()
-    for where, data in told.items():
+        contents[path.name] = data + (gzip.decompress(data) if path.suffix == ".gz" else b"")
+        contents[f"{path.name}'s name"] = path.name.encode()
+    for where, data in contents.items():
         found = [w for w in IDENTIFIERS for code in ("ascii", "utf-16-le") if w.lower().encode(code) in data.lower()]
         assert not found, where
 
@@ -220,25 +220,25 @@ def test_no_file_of_a_dicom_study_names_the_patient(tmp_path, packed, capfd, cap
 
 @pytest.fixture
 def cohort(tmp_path) -> Path:
-    """Two studies and what is none, each in a folder of its own."""
+    """A folder with two studies and a folder that is not a study."""
     root = tmp_path / "cohort"
     root.mkdir()
     pictures(root / "first")
     (root / "second").mkdir()
-    turned(root / "second" / "flair.nii.gz", "RAS")
+    reoriented(root / "second" / "flair.nii.gz", "RAS")
     (root / "third").mkdir()
     (root / "third" / "notes.txt").write_text("nothing to see")
     return root
 
 
-def test_a_folder_of_studies_is_done_in_turn_and_resumed(cohort, tmp_path, capsys):
+def test_a_folder_of_studies_is_processed_and_resumed(cohort, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["predict", str(cohort), "--out", str(out), "--device", "cpu"]
     assert main(command) == 1
     assert "1 of 3 inputs failed" in capsys.readouterr().err
     first = out / "first" / "study.json"
     stamp = first.stat().st_mtime_ns
-    (out / "second" / "study.json").unlink()  # as if it had been stopped there
+    (out / "second" / "study.json").unlink()  # as after an interruption
     assert main(command) == 1
     assert first.stat().st_mtime_ns == stamp
     assert (out / "second" / "study.json").is_file()
@@ -249,7 +249,7 @@ def test_a_folder_of_studies_is_done_in_turn_and_resumed(cohort, tmp_path, capsy
         assert table["verdict"].tolist()[:2] == ["tumour", "tumour"]
         assert table["lesion_volume_ml"][1] == pytest.approx(47, abs=5)
         assert "expected slices or a volume" in table["problem"][2]
-    assert main([*command, "--segmenter", "resunet-lgg"]) == 1  # other networks: nothing is taken for done
+    assert main([*command, "--segmenter", "resunet-lgg"]) == 1  # with other networks, everything is analysed again
     assert first.stat().st_mtime_ns != stamp
 
 
@@ -264,25 +264,27 @@ def test_slices_and_studies_together(tmp_path, capsys):
     assert table["kind"].tolist() == ["slice", "study"]
     record = json.loads((out / "large-lesion.finding.json").read_text())
     assert table["probability"][0] == record["probability"]
-    assert table["probability"].isna()[1]  # slices have one, a study a verdict
-    told = capsys.readouterr().out
-    assert f"large-lesion.png: tumour ({percent(record['probability'])} for tumour), {record['area_px']} pixels outlined" in told
+    assert table["probability"].isna()[1]  # only slices have a probability
+    printed = capsys.readouterr().out
+    assert (
+        f"large-lesion.png: tumour ({percent(record['probability'])} for tumour), {record['area_px']} pixels outlined" in printed
+    )
 
 
-def test_what_is_no_slice_gets_no_probability(tmp_path, capsys):
+def test_an_out_of_distribution_image_gets_no_probability(tmp_path, capsys):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)).save(tmp_path / "noise.png")
     assert main(["predict", str(tmp_path / "noise.png"), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert "noise.png: review, " in capsys.readouterr().out
 
 
-def test_what_in_a_folder_is_a_study_of_its_own(cohort, tmp_path):
+def test_which_inputs_a_folder_holds(cohort, tmp_path):
     def names(path: Path) -> list[str]:
         return [found.name for found in find_inputs(path)]
 
     assert names(EXAMPLE) == ["study-flair.nii.gz"]
     assert names(cohort) == ["first", "second", "third"]
     assert names(cohort / "first") == ["first"]
-    one = tmp_path / "one"  # a file a sequence: one study
+    one = tmp_path / "one"  # one file per sequence: one study
     one.mkdir()
     for word in ("flair", "t1", "t1ce"):
         (one / f"{word}.nii.gz").write_bytes(b"")
@@ -306,11 +308,11 @@ def test_the_series_of_one_dicom_study_stay_together(tmp_path):
     assert find_inputs(root) == [root]
     save(root / "0003", [header(StudyInstanceUID="1.2.3.4")])
     assert find_inputs(root) == [root / "0001", root / "0002", root / "0003"]
-    (root / "0002" / "Planted_Patient_0").write_bytes(bytes(128) + b"DICM" + bytes(7))  # damaged: for its own reader to say
+    (root / "0002" / "Planted_Patient_0").write_bytes(bytes(128) + b"DICM" + bytes(7))  # damaged; reading it reports this
     assert find_inputs(root) == [root / "0001", root / "0002", root / "0003"]
 
 
-def test_pydicoms_own_mr_image_goes_all_the_way(pipe, tmp_path):
+def test_pydicoms_mr_image_is_analysed_and_written(pipe, tmp_path):
     scan = read_study(get_testdata_file("MR_small.dcm", download=False))
     files = write_study(scan, pipe.study(scan), tmp_path)
     assert {"mask.dcm", "mask.nii.gz", "report.html"} <= {file.name for file in files}
@@ -318,7 +320,7 @@ def test_pydicoms_own_mr_image_goes_all_the_way(pipe, tmp_path):
 
 
 def test_memory_does_not_grow_with_the_number_of_studies(pipe, tmp_path):
-    source = turned(tmp_path / "flair.nii.gz", "RAS")
+    source = reoriented(tmp_path / "flair.nii.gz", "RAS")
 
     def peak() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # MiB

@@ -1,10 +1,10 @@
 """Coverage-guided fuzzing of the readers: python -m tests.support.guided KIND [--runs 10000] [--seconds S] [--keep DIR] (Linux)
 
 libFuzzer, through atheris, changes real files of a kind (`tests.support.mutants`) and continues with those that reach new
-code, in this project or in the libraries that read them. It does so in this process, without the worker that an upload is
-decoded in. A finding is anything but a scan or a refusal, more than 10 s, or more than 1.5 GiB with what the process itself
-holds; the first one ends it, and its file is left in DIR. Use `tests.support.fuzz` for statistics: it checks more per file
-and feeds it as the page does.
+code, in this project or in the libraries that read them. The files are read in this process, not in a worker as uploads are.
+A finding is an unexpected error, a run of more than 10 s, or more than 1.5 GiB of memory, including that of the process itself.
+The first finding ends the run, and its file is kept in DIR. `tests.support.fuzz` checks more per file and reads files as the
+page does.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=[kind for kind in KINDS if kind != "zip"])  # fuzz.py rebuilds zips
     parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--seconds", type=int, default=0, help="end sooner")
-    parser.add_argument("--keep", type=Path, default=Path("."), help="folder for the file of what was found")
+    parser.add_argument("--seconds", type=int, default=0, help="stop after this many seconds (default: no limit)")
+    parser.add_argument("--keep", type=Path, default=Path("."), help="folder for the file with the finding")
     options = parser.parse_args()
     options.keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""Faults of the stand-in Hub: answers that are refused, cut short, damaged or slow."""
+"""Faults of the stand-in Hub: responses that are refused, cut, damaged or slow."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 if TYPE_CHECKING:
     from tests.support.hub_server import Hub
 
-SLOW_PIECES = 8
-SLOW_DELAY = 0.25  # seconds between the pieces of a slow body
+SLOW_PARTS = 8
+SLOW_DELAY = 0.25  # seconds between the parts of a slow body
 INVERTED = bytes(255 - value for value in range(256))
 
 
@@ -22,8 +22,8 @@ INVERTED = bytes(255 - value for value in range(256))
 class Fault:
     """A fault to inject into responses: the next `times` (None: all) of a method (None: any) whose path contains `path`.
 
-    All kinds but "status" spoil the body of an answer the Hub did work out: a commit whose answer is cut has happened.
-    They let HEAD pass, which has no body, so that a truncated file's true size is known from it.
+    Every kind except "status" changes the body of the Hub's real response: a commit whose response is cut has happened.
+    Responses to HEAD have no body and are not changed, so the client knows the true size of a truncated file.
     """
 
     method: Literal["GET", "HEAD", "POST", "PUT"] | None
@@ -46,7 +46,7 @@ class HubError(Exception):
             self.response.headers["X-Error-Code"] = code
 
 
-class Spoiler:
+class FaultInjector:
     """Middleware that records every response and applies the faults."""
 
     def __init__(self, app: ASGIApp, hub: Hub) -> None:
@@ -56,20 +56,20 @@ class Spoiler:
         method, path = scope["method"], scope["path"]
         fault = self.hub.take_fault(method, path)
         kind = fault.kind if fault else None
-        answer: list[Message] = []
+        response: list[Message] = []
 
         async def keep(message: Message) -> None:
-            answer.append(message)
+            response.append(message)
 
         if fault and kind == "status":
             while (await receive()).get("more_body"):
-                pass  # the client reads no answer before its whole request is sent
+                pass  # the client reads the response only after sending the whole request
             retry = {"Retry-After": f"{fault.retry_after:g}"} if fault.retry_after else {}
-            await HubError(fault.status, "A fault, as ordered", **retry).response(scope, receive, keep)
+            await HubError(fault.status, "Injected fault", **retry).response(scope, receive, keep)
         else:
             await self.app(scope, receive, keep)
 
-        start, body = answer[0], b"".join(message["body"] for message in answer[1:])
+        start, body = response[0], b"".join(message["body"] for message in response[1:])
         if kind == "truncate":
             body = body[: len(body) // 2]
             MutableHeaders(scope=start)["Content-Length"] = str(len(body))
@@ -78,11 +78,11 @@ class Spoiler:
         self.hub.requests.append((method, path, start["status"]))
         await send(start)
         if kind == "cut":
-            # Nothing more: the server closes the connection of an answer left unfinished
+            # the server closes the connection after an unfinished response
             await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
             return
         if kind == "slow":
-            step = len(body) // SLOW_PIECES + 1
+            step = len(body) // SLOW_PARTS + 1
             for at in range(0, len(body), step):
                 await send({"type": "http.response.body", "body": body[at : at + step], "more_body": True})
                 await asyncio.sleep(SLOW_DELAY)

@@ -1,7 +1,7 @@
 """A Hugging Face Hub in memory, on a free local port, for the real `huggingface_hub` client.
 
-It speaks the routes that publishing and loading a model or a space use, keeps every file in memory, counts what is uploaded,
-and breaks its answers on demand. Clients find it by HF_ENDPOINT and need HF_HUB_DISABLE_XET=1: it stores large files by Git LFS.
+It implements the routes for publishing and loading models and Spaces, keeps all files in memory, counts uploaded bytes, and
+injects faults on demand. Clients find it by HF_ENDPOINT. It stores large files by Git LFS, so clients need HF_HUB_DISABLE_XET=1.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import yaml
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from tests.support.hub_faults import Fault, HubError, Spoiler
+from tests.support.hub_faults import Fault, FaultInjector, HubError
 
 Json = dict[str, Any]
 
-LFS_SIZE = 100_000  # files of this many bytes are large, whatever their name
+LFS_SIZE = 100_000  # bytes; larger files are stored by Git LFS, whatever their suffix
 LFS_SUFFIXES = (".safetensors", ".onnx")
 
 
@@ -37,17 +37,17 @@ def git_sha1(content: bytes) -> str:
 
 
 def is_large(path: str, size: int) -> bool:
-    """Whether a file is stored by LFS; the client never sends an empty one there."""
+    """Whether a file is stored by LFS; the client never uploads empty files there."""
     return size >= LFS_SIZE or (size > 0 and path.endswith(LFS_SUFFIXES))
 
 
 def etag(path: str, content: bytes) -> str:
-    """The hash of a file's content on the Hub: the sha256 of a large file, the git sha1 of another."""
+    """The hash of a file on the Hub: SHA-256 for a large file, Git's SHA-1 for a small one."""
     return hashlib.sha256(content).hexdigest() if is_large(path, len(content)) else git_sha1(content)
 
 
 def file_entry(path: str, content: bytes) -> Json:
-    """A file in a tree listing; a large one's git blob is its LFS pointer."""
+    """A file in a tree listing; the Git blob of a large file is its LFS pointer."""
     size, oid = len(content), etag(path, content)
     entry = {"type": "file", "path": path, "size": size, "oid": oid}
     if is_large(path, size):
@@ -57,7 +57,7 @@ def file_entry(path: str, content: bytes) -> Json:
 
 
 def card_data(card: str) -> Json:
-    """The YAML front matter of a README.md, empty where there is none."""
+    """The YAML front matter of a README.md; empty if there is none."""
     front = re.match(r"---\r?\n(.*?)\r?\n---\s*(\n|$)", card, re.DOTALL)
     data = yaml.safe_load(front[1]) if front else {}
     if not isinstance(data, dict):
@@ -66,23 +66,23 @@ def card_data(card: str) -> Json:
 
 
 def key(request: Request) -> str:
-    """The repository a path is about, as `Hub.repos` has it."""
+    """The key in `Hub.repos` of the repository in a request's path."""
     kind, owner, name = (request.path_params.get(part, "models") for part in ("kind", "owner", "name"))
     return f"{owner}/{name}" if kind == "models" else f"{kind}/{owner}/{name}"
 
 
 @dataclass
 class Repo:
-    """A model or a space: its commits, oldest first, each all files of the repository by path."""
+    """A model or a Space. Each commit, oldest first, has all files of the repository by path."""
 
     key: str  # as in URLs: owner/name for a model, spaces/owner/name for a space
     private: bool = False
     gated: bool = False
-    readers: set[str] = field(default_factory=set)  # who, besides the owner, may read it while it is private or gated
+    readers: set[str] = field(default_factory=set)  # users who may read it although it is private or gated, besides the owner
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)  # large files by sha256, committed or not
-    awaited: set[str] = field(default_factory=set)  # large files that may now be uploaded
+    awaited: set[str] = field(default_factory=set)  # large files that were announced and may be uploaded
 
     @property
     def owner(self) -> str:
@@ -115,7 +115,7 @@ class Repo:
 class Hub:
     """The Hub's state and routes. `tokens` maps access tokens to user names; everyone owns the repositories under their name.
 
-    `requests` has the method, path and status of every answer; `uploaded_bytes` counts the file content received.
+    `requests` has the method, path and status of every response; `uploaded_bytes` counts the received bytes of files.
     """
 
     def __init__(self, tokens: dict[str, str] | None = None) -> None:
@@ -125,8 +125,8 @@ class Hub:
         self.requests: list[tuple[str, str, int]] = []
         self.uploaded_bytes = 0
 
-        self.app = FastAPI(debug=True)  # an error in this file shows as a traceback in the client's exception
-        self.app.add_middleware(Spoiler, hub=self)
+        self.app = FastAPI(debug=True)  # the client's exception then has the traceback of an error in this file
+        self.app.add_middleware(FaultInjector, hub=self)
         self.app.add_exception_handler(HubError, lambda _, error: error.response)
         api, repo = "/api/{kind}/{owner}/{name}", "/{owner}/{name}"
         routes = [
@@ -153,7 +153,7 @@ class Hub:
             self.app.add_api_route(path, handler, methods=[method], response_model=None)
 
     def add_repo(self, repo_id: str, files: dict[str, bytes], private: bool = False, gated: bool = False) -> str:
-        """Put a repository on the Hub (a space by its id after "spaces/") and return its commit."""
+        """Add a repository (for a Space, "spaces/" before its id) and return its commit."""
         self.repos[repo_id] = Repo(repo_id, private, gated)
         return self.repos[repo_id].commit(files)
 
@@ -181,7 +181,7 @@ class Hub:
         return user
 
     def repo(self, request: Request) -> Repo:
-        """The repository in the path if the user may see it; for others a private repository is the same as a missing one."""
+        """The repository in the path if the user may see it; for others, a private repository looks like a missing one."""
         user, repo = self.user(request), self.repos.get(key(request))
         if repo is None or (repo.private and user not in {repo.owner, *repo.readers}):
             raise HubError(401 if user is None else 404, "Repository not found", "RepoNotFound")
@@ -286,7 +286,7 @@ class Hub:
         return {"transfer": "basic", "objects": objects}
 
     async def lfs_put(self, request: Request, oid: str) -> Response:
-        """Store a large file. The client sends no token here: that the batch route awaits the file is its permission."""
+        """Store a large file. The client sends no token here; only files announced to the batch route are accepted."""
         content = await request.body()
         self.uploaded_bytes += len(content)
         repo = self.repos[key(request)]

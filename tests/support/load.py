@@ -1,9 +1,9 @@
 """Many visitors at once: python -m tests.support.load [--visitors 50] [--seconds 120] [--studies 0.1] [--crowds 2]
 
-Serves the page in a process of its own and sends visitors, each with slices and studies of their own, over loopback. Every answer
-is compared with what was sent, so that one visitor's results in another's hands are seen. They come in several crowds with a rest
-after each, to distinguish warm-up from a memory leak. Prints a table and exits with 1 if an answer was
-lost, mixed up, or failed otherwise than by a message that asks to come again.
+Serves the page in a separate process and sends requests of many visitors to it. Every visitor uploads different slices and
+studies, and every result is compared with its upload, which reveals results that were sent to the wrong visitor. Visitors come in
+several crowds with a pause after each, to distinguish warm-up from a memory leak. Prints a table; exits with 1 if a result was
+lost or mixed up, or if a request failed for another reason than a full queue.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from tests.support.serving import ROOT, served
 
 EXAMPLES = ROOT / "assets" / "examples"
 STUDY_SLICES = 8
-KEEP, SWEEP = 90, 5  # seconds; the page's own times are minutes, too long to watch
+KEEP, SWEEP = 90, 5  # seconds; the page's defaults are minutes, too long for a test
 SERVE = f"import app; app.MAX_FILE_AGE, app.CLEANUP_INTERVAL = {KEEP}, {SWEEP}; app.main()"
 
 
 @dataclass
 class Tally:
-    """What the visitors met."""
+    """Counts over all visits."""
 
     outcomes: Counter = field(default_factory=Counter)
     seconds: dict[str, list[float]] = field(default_factory=lambda: {"slice": [], "study": []})
@@ -48,7 +48,7 @@ class Tally:
 
 
 def resident(process: subprocess.Popen) -> int:
-    """Bytes in memory of a process and its children."""
+    """Resident memory of a process and its children in bytes."""
     parent = psutil.Process(process.pid)
     return sum(p.memory_info().rss for p in [parent, *parent.children(recursive=True)])
 
@@ -57,8 +57,8 @@ def files_in(folder: Path) -> int:
     return sum(len(files) for *_, files in os.walk(folder))
 
 
-def a_slice(generator: np.random.Generator, path: Path) -> Path:
-    """An example with noise of its own: nobody else sends these bytes."""
+def make_slice(generator: np.random.Generator, path: Path) -> Path:
+    """Save an example slice with noise, so that every upload is different."""
     examples = sorted(EXAMPLES.glob("*.png"))
     pixels = np.asarray(Image.open(examples[generator.integers(len(examples))]).convert("RGB")).astype(np.int16)
     noisy = np.clip(pixels + generator.integers(-3, 4, pixels.shape), 0, 255).astype(np.uint8)
@@ -66,8 +66,8 @@ def a_slice(generator: np.random.Generator, path: Path) -> Path:
     return path
 
 
-def a_study(generator: np.random.Generator, path: Path) -> Path:
-    """Some slices of the example volume with noise of their own."""
+def make_study(generator: np.random.Generator, path: Path) -> Path:
+    """Save some slices of the example volume with noise."""
     image = nibabel.load(EXAMPLES / "study-flair.nii.gz")
     first = int(generator.integers(image.shape[2] - STUDY_SLICES))
     part = np.asarray(image.dataobj)[:, :, first : first + STUDY_SLICES].astype(np.int16)
@@ -77,7 +77,7 @@ def a_study(generator: np.random.Generator, path: Path) -> Path:
 
 
 def visit(client: Client, kind: str, path: Path, tally: Tally) -> None:
-    """Send one file, wait for the answer, and see that it is this file's."""
+    """Send one file, wait for the result, and check that it belongs to this file."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     began = time.perf_counter()
     sent = handle_file(path)
@@ -89,7 +89,7 @@ def visit(client: Client, kind: str, path: Path, tally: Tally) -> None:
                 break
             time.sleep(0.25)  # the visitors share the cores with the server
         record, *rest = job.result()
-    except QueueError:  # a full queue, which says so
+    except QueueError:  # the queue is full
         tally.outcomes["refused"] += 1
         return
     except Exception as error:
@@ -100,11 +100,11 @@ def visit(client: Client, kind: str, path: Path, tally: Tally) -> None:
     if kind == "slice":
         mask = np.asarray(Image.open(io.BytesIO(Path(rest[1]).read_bytes())))
         mixed |= np.count_nonzero(mask) != record["area_px"] or Path(rest[1]).name != f"{path.stem}.mask.png"
-    tally.outcomes["another's" if mixed else "answered"] += 1
+    tally.outcomes["mixed up" if mixed else "answered"] += 1
 
 
 async def visitor(number: int, url: str, share: float, until: float, folder: Path, tally: Tally) -> None:
-    """Come again and again, with a pause to look at the answer."""
+    """Send one file after the other, with pauses, until the time is over."""
     generator = np.random.default_rng(number)
     home = folder / str(number)
     home.mkdir(parents=True)
@@ -114,7 +114,7 @@ async def visitor(number: int, url: str, share: float, until: float, folder: Pat
     turn = 0
     while time.perf_counter() < until:
         kind = "study" if generator.random() < share else "slice"
-        make, suffix = (a_study, ".nii.gz") if kind == "study" else (a_slice, ".png")
+        make, suffix = (make_study, ".nii.gz") if kind == "study" else (make_slice, ".png")
         path = make(generator, home / f"visitor{number}-{turn}{suffix}")
         await asyncio.to_thread(visit, client, kind, path, tally)
         await asyncio.sleep(generator.uniform(1, 3))
@@ -122,18 +122,18 @@ async def visitor(number: int, url: str, share: float, until: float, folder: Pat
 
 
 async def crowd(url: str, visitors: int, seconds: float, share: float, folder: Path, tally: Tally) -> None:
-    """All of them at once."""
+    """Run all visitors at the same time."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(visitors))
     until = time.perf_counter() + seconds
     await asyncio.gather(*(visitor(n, url, share, until, folder, tally) for n in range(visitors)))
 
 
 def run(visitors: int, seconds: float, share: float, crowds: int) -> tuple[Tally, dict]:
-    """Serve the page, warm it up, send the crowds, and wait after each until the page is at rest again.
+    """Serve the page, warm it up, send the crowds, and wait after each until the page is idle again.
 
     Returns:
-        The tally, and bytes resident at rest `before` and `after` each crowd, at the `peak`, and temporary files `left` when
-        their time was over.
+        The tally, and a dictionary: resident bytes of the idle page `before` and `after` each crowd and at the `peak`, and the
+        number of temporary files `left` after they should have been deleted.
     """
     with tempfile.TemporaryDirectory() as home, served(Path(home), "-c", SERVE) as (process, url, _):
         at_start = files_in(Path(home) / "cache")  # the examples'
@@ -160,22 +160,22 @@ def main() -> None:
     parser.add_argument("--visitors", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--studies", type=float, default=0.1, help=f"share of visits with a study of {STUDY_SLICES} slices")
-    parser.add_argument("--crowds", type=int, default=2, help="one after the other")
+    parser.add_argument("--crowds", type=int, default=2, help="number of crowds, one after the other")
     options = parser.parse_args()
     tally, measured = run(options.visitors, options.seconds, options.studies, options.crowds)
     print(f"{options.crowds} times {options.visitors} visitors for {options.seconds:.0f} s, {os.cpu_count()} cores")
-    for outcome in ("answered", "refused", "another's"):
+    for outcome in ("answered", "refused", "mixed up"):
         print(f"{outcome:<12}{tally.outcomes[outcome]:>8}")
     print(f"{'queued':<12}{tally.waited:>8}")
     for kind, times in tally.seconds.items():
         if times:
             print(f"{kind}: median {np.median(times):.1f} s, 95th percentile {np.percentile(times, 95):.1f} s")
     rests = ", ".join(f"{size / 2**20:.0f}" for size in (measured["before"], *measured["after"]))
-    print(f"memory: at rest before and after each {rests} MiB, peak {measured['peak'] / 2**20:.0f} MiB")
+    print(f"memory: idle before and after each crowd {rests} MiB, peak {measured['peak'] / 2**20:.0f} MiB")
     print(f"temporary files left {KEEP + 3 * SWEEP} s later: {measured['left']}")
     for failure in tally.failures[:20]:
         print("FAILED", failure)
-    sys.exit(bool(tally.failures or tally.outcomes["another's"] or measured["left"]))
+    sys.exit(bool(tally.failures or tally.outcomes["mixed up"] or measured["left"]))
 
 
 if __name__ == "__main__":

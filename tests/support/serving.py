@@ -1,4 +1,4 @@
-"""The page in a process of its own, as its keeper starts it."""
+"""Start the page in a separate process, as on a server."""
 
 import os
 import socket
@@ -16,11 +16,12 @@ ROOT = Path(__file__).parents[2]
 
 @contextmanager
 def served(folder: Path, *command: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str, Path]]:
-    """The process, the page's address, and the file of its log; it is killed at the end if it still runs.
+    """Yield the process, the page's address and the path of its log; kill the process at the end.
 
     Args:
-        folder: for its temporary files, in `cache`, and its log.
-        command: python's arguments instead of `app.py`.
+        folder: folder for its log and, in `cache`, its temporary files.
+        command: arguments of Python; default: `app.py`.
+        environment: additional environment variables.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

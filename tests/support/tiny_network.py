@@ -1,4 +1,4 @@
-"""A network family that the package does not know: what a contributor writes to add one."""
+"""A network that is not in the package, as a contributor would add one."""
 
 from torch import Tensor, nn
 

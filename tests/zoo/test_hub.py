@@ -1,4 +1,4 @@
-"""Publishing and pulling through the real `huggingface_hub` client, in processes of their own, against a Hub on this machine."""
+"""Publishing and downloading with the real `huggingface_hub` client, in separate processes, against a local stand-in Hub."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.hub
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
-CLOSED = "http://127.0.0.1:9"  # nobody listens on the discard port
+CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def url(hub):
 
 
 def environment(url: str, home: Path, **variables: str | None) -> dict[str, str]:
-    """For a process with its own cache and `url` as the Hub; variables set to None are removed."""
+    """The environment of a process with its own cache and `url` as the Hub; variables set to None are removed."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "BRAINMRI_"))}
     wanted = {"HF_HOME": str(home), "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_owner"} | variables
     return {k: v for k, v in (inherited | wanted).items() if v is not None}
@@ -48,7 +48,7 @@ def environment(url: str, home: Path, **variables: str | None) -> dict[str, str]
 
 @pytest.fixture
 def client(url, tmp_path):
-    """Runs a Python command in such a process."""
+    """A function that runs a Python command in such a process."""
 
     def run(*command: str, cwd: Path = ROOT, **variables: str | None) -> subprocess.CompletedProcess:
         own = environment(url, tmp_path / "hf", PYTHONPATH=str(cwd), **variables)
@@ -57,28 +57,28 @@ def client(url, tmp_path):
     return run
 
 
-def sentence(done: subprocess.CompletedProcess) -> str:
-    """What a failed command told the user: one line, no traceback."""
+def error_line(done: subprocess.CompletedProcess) -> str:
+    """The one line that a failed command prints, without a traceback."""
     assert done.returncode != 0, done.stdout
     assert "Traceback" not in done.stderr
     lines = [
         line
         for line in done.stderr.splitlines()
-        if line.startswith(("owner/", "stranger/", "error:")) or " was not published" in line
+        if line.startswith(("owner/", "other/", "error:")) or " was not published" in line
     ]
     assert len(lines) == 1, done.stderr
     return lines[0]
 
 
-def whole(cache: Path) -> bool:
-    """Whether a cache holds no half-written and no damaged file."""
+def is_intact(cache: Path) -> bool:
+    """Whether all files in a cache are complete and undamaged."""
     blobs = [p for p in cache.glob("hub/models--*/blobs/*")]
     return all(p.name in (file_sha256(p), git_blob_hash(p.read_bytes())) for p in blobs)
 
 
 @pytest.fixture(scope="module")
 def tiny(hub) -> dict[str, bytes]:
-    """A repo in the layout whose weights, 300 kB of nothing in particular, can be fetched and checked but not loaded."""
+    """A repo of the right layout; its weights, 300 kB of arbitrary bytes, can be downloaded and checked but not loaded."""
     weights = bytes(range(256)) * 1200
     known = json.loads((ENTRIES["resunet-lgg"].folder / CONFIG).read_text())
     config = known | {"sha256": hashlib.sha256(weights).hexdigest(), "int8": {}}
@@ -89,7 +89,7 @@ def tiny(hub) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def published(hub, url, tmp_path_factory):
-    """Every entry, published from a copy of the embedded folder; gives that folder and what the command printed."""
+    """Publish every entry from a copy of the embedded folder; return this folder and the command's output."""
     folder = tmp_path_factory.mktemp("zoo") / "weights"
     shutil.copytree(EMBEDDED, folder)
     own = environment(url, tmp_path_factory.mktemp("hf"))
@@ -99,7 +99,7 @@ def published(hub, url, tmp_path_factory):
     return folder, done.stdout
 
 
-def test_publishing_uploads_what_is_embedded_and_pins_it(published):
+def test_publishing_uploads_the_embedded_entries_and_pins_them(published):
     folder, printed = published
     pins = json.loads((folder / PINS).read_text())
     assert set(pins) == set(ENTRIES)
@@ -108,7 +108,7 @@ def test_publishing_uploads_what_is_embedded_and_pins_it(published):
         assert f"owner/{name}: commit {pins[name]['revision']}" in printed
 
 
-def test_what_was_published_is_pulled_again_and_then_needs_no_network(published, client, tmp_path):
+def test_published_entries_can_be_downloaded_and_then_used_offline(published, client, tmp_path):
     pulled = client(
         "-m", "brainmri", "download", "--all", BRAINMRI_HUB_OWNER="owner", TQDM_POSITION="-1"
     )  # bars without a terminal
@@ -119,8 +119,8 @@ def test_what_was_published_is_pulled_again_and_then_needs_no_network(published,
         assert file_sha256(snapshot / WEIGHTS) == entry.sha256
         for file in (CONFIG, SPLIT, CARD, *entry.hashes):
             assert (snapshot / file).read_bytes() == (entry.folder / file).read_bytes()
-    for cut_off in ({"HF_ENDPOINT": CLOSED}, {"HF_HUB_OFFLINE": "1"}):
-        again = client("-m", "brainmri", "download", "--all", BRAINMRI_HUB_OWNER="owner", **cut_off)
+    for offline in ({"HF_ENDPOINT": CLOSED}, {"HF_HUB_OFFLINE": "1"}):
+        again = client("-m", "brainmri", "download", "--all", BRAINMRI_HUB_OWNER="owner", **offline)
         assert again.returncode == 0, again.stderr
 
 
@@ -133,12 +133,12 @@ def test_a_second_publication_uploads_nothing(published, hub, client):
     assert done.stdout.count("already there: ") == len(ENTRIES)
 
 
-def test_changed_files_want_a_new_version(published, client, tmp_path):
+def test_changed_files_need_a_new_version(published, client, tmp_path):
     folder = shutil.copytree(published[0], tmp_path / "weights")
     split = folder / "resunet-lgg" / SPLIT
     split.write_text(split.read_text() + "\n")
     done = client("-m", "train.release.publish", "resunet-lgg", "--owner", "owner", "--weights", str(folder))
-    assert "raise the version" in sentence(done)
+    assert "raise the version" in error_line(done)
 
 
 def test_a_dry_run_writes_nothing(published, hub, client):
@@ -151,14 +151,14 @@ def test_a_dry_run_writes_nothing(published, hub, client):
     assert len([r for r in hub.requests if r[0] != "GET"]) == before
 
 
-def test_an_entry_that_contradicts_itself_is_not_published(client, tmp_path):
+def test_an_inconsistent_entry_is_not_published(client, tmp_path):
     def publish(change) -> str:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         shutil.copytree(EMBEDDED / "resunet-lgg", folder / "resunet-lgg")
         change(folder / "resunet-lgg")
-        return sentence(client("-m", "train.release.publish", "resunet-lgg", "--owner", "owner", "--weights", str(folder)))
+        return error_line(client("-m", "train.release.publish", "resunet-lgg", "--owner", "owner", "--weights", str(folder)))
 
-    def forget(folder: Path) -> None:
+    def remove_result(folder: Path) -> None:
         card = ModelCard.load(folder / CARD)
         card.data.eval_results = card.data.eval_results[1:]
         card.save(folder / CARD)
@@ -166,19 +166,19 @@ def test_an_entry_that_contradicts_itself_is_not_published(client, tmp_path):
     def damage(folder: Path) -> None:
         (folder / WEIGHTS).write_bytes(b"\0" + (folder / WEIGHTS).read_bytes()[1:])
 
-    def unmeasure(folder: Path) -> None:
+    def remove_metrics(folder: Path) -> None:
         (folder / CONFIG).write_text(json.dumps(json.loads((folder / CONFIG).read_text()) | {"metrics": {}}))
 
-    assert "its card lacks 'volumetric Dice, mean over patients' (three sequences)" in publish(forget)
+    assert "its card lacks 'volumetric Dice, mean over patients' (three sequences)" in publish(remove_result)
     assert "does not have the SHA-256" in publish(damage)
-    assert "was not measured" in publish(unmeasure)
+    assert "was not measured" in publish(remove_metrics)
     assert "lacks README.md" in publish(lambda folder: (folder / CARD).unlink())
 
 
 def test_publishing_needs_a_token(client, tmp_path):
     folder = shutil.copytree(EMBEDDED, tmp_path / "weights")
     done = client("-m", "train.release.publish", "resunet-lgg", "--owner", "newcomer", "--weights", str(folder), HF_TOKEN=None)
-    assert "use a token with write access" in sentence(done)
+    assert "use a token with write access" in error_line(done)
     assert not (folder / PINS).exists()
 
 
@@ -187,23 +187,23 @@ def test_publishing_needs_a_token(client, tmp_path):
     [
         ("ann", Fault("PUT", "/lfs/objects/", "status", times=1), None, 0),
         ("ben", Fault("POST", "/commit/", "status", times=1), "the Hub answered 500 while publishing", 100_000),
-        ("eve", Fault("POST", "/commit/", "cut", times=1), "could not be published", 0),  # the commit happened all the same
+        ("eve", Fault("POST", "/commit/", "cut", times=1), "could not be published", 0),  # the commit did happen
     ],
     ids=["put", "commit", "cut"],
 )
-def test_an_interrupted_publication_goes_on_where_it_stopped(owner, fault, words, left, hub, client, tmp_path):
+def test_an_interrupted_publication_can_be_resumed(owner, fault, words, left, hub, client, tmp_path):
     folder = tmp_path / "weights"
     shutil.copytree(EMBEDDED / "resunet-lgg", folder / "resunet-lgg")
     command = ("-m", "train.release.publish", "resunet-lgg", "--owner", owner, "--weights", str(folder))
     hub.faults[:] = [fault]
     done = client(*command, HF_TOKEN=f"hf_{owner}")
-    assert not hub.faults, "the fault was never met"
+    assert not hub.faults, "the fault did not occur"
     if words:
-        assert words in sentence(done)
+        assert words in error_line(done)
         assert not (folder / PINS).exists()
         before = hub.uploaded_bytes
         done = client(*command, HF_TOKEN=f"hf_{owner}")
-        assert hub.uploaded_bytes - before <= left  # the large file was there already
+        assert hub.uploaded_bytes - before <= left  # the large file had been uploaded
     assert done.returncode == 0, done.stderr
     repo = hub.repos[f"{owner}/resunet-lgg"]
     assert repo.files[WEIGHTS] == (folder / "resunet-lgg" / WEIGHTS).read_bytes()
@@ -224,14 +224,14 @@ def test_an_interrupted_publication_goes_on_where_it_stopped(owner, fault, words
     ],
     ids=lambda f: f"{f.kind}-{f.method}-{f.path}-{f.status}",
 )
-def test_a_passing_fault_is_survived(fault, tiny, hub, client, tmp_path):
+def test_a_download_survives_temporary_faults(fault, tiny, hub, client, tmp_path):
     hub.faults[:] = [fault]
     done = client("-m", "brainmri", "download", "owner/tiny")
     assert done.returncode == 0, done.stderr
-    assert not hub.faults, "the fault was never met"
+    assert not hub.faults, "the fault did not occur"
     (snapshot,) = (tmp_path / "hf/hub/models--owner--tiny/snapshots").iterdir()
     assert {name: (snapshot / name).read_bytes() for name in tiny} == tiny
-    assert whole(tmp_path / "hf")
+    assert is_intact(tmp_path / "hf")
 
 
 @pytest.mark.parametrize(
@@ -245,36 +245,36 @@ def test_a_passing_fault_is_survived(fault, tiny, hub, client, tmp_path):
     ],
     ids=lambda f: f"{f.kind}-{f.status}" if isinstance(f, Fault) else "",
 )
-def test_a_lasting_fault_ends_in_one_sentence(fault, words, tiny, hub, client, tmp_path):
+def test_a_permanent_fault_ends_in_one_line(fault, words, tiny, hub, client, tmp_path):
     hub.faults[:] = [fault]
     try:
-        assert words in sentence(client("-m", "brainmri", "download", "owner/tiny"))
+        assert words in error_line(client("-m", "brainmri", "download", "owner/tiny"))
     finally:
         hub.faults.clear()
-    assert whole(tmp_path / "hf")
-    assert client("-m", "brainmri", "download", "owner/tiny").returncode == 0  # nothing stands in the way afterwards
+    assert is_intact(tmp_path / "hf")
+    assert client("-m", "brainmri", "download", "owner/tiny").returncode == 0  # the next attempt succeeds
 
 
-def test_closed_repos_open_to_a_token(hub, tiny, client):
+def test_private_and_gated_repos_need_a_token(hub, tiny, client):
     hub.add_repo("owner/secret", tiny, private=True)
     hub.add_repo("owner/terms", tiny, gated=True)
-    assert "not on the Hub, or private" in sentence(client("-m", "brainmri", "download", "owner/secret", HF_TOKEN=None))
-    assert "owner/terms is gated" in sentence(client("-m", "brainmri", "download", "owner/terms", HF_TOKEN=None))
+    assert "not on the Hub, or private" in error_line(client("-m", "brainmri", "download", "owner/secret", HF_TOKEN=None))
+    assert "owner/terms is gated" in error_line(client("-m", "brainmri", "download", "owner/terms", HF_TOKEN=None))
     assert client("-m", "brainmri", "download", "owner/secret", "owner/terms").returncode == 0
 
 
-def test_what_is_no_model_is_refused(hub, tiny, client):
-    hub.add_repo("stranger/poems", {"README.md": b"# poems"})
-    assert f"{CONFIG} is missing" in sentence(client("-m", "brainmri", "download", "stranger/poems"))
-    hub.add_repo("stranger/bert", tiny | {CONFIG: b'{"architectures": ["BertModel"]}'})
-    assert "not a model of this layout" in sentence(client("-m", "brainmri", "download", "stranger/bert"))
-    hub.add_repo("stranger/exchanged", tiny | {WEIGHTS: tiny[WEIGHTS][::-1]})
-    assert "does not have the SHA-256" in sentence(client("-m", "brainmri", "download", "stranger/exchanged"))
-    assert "has no revision 'v9'" in sentence(client("-m", "brainmri", "download", "owner/tiny", "--revision", "v9"))
-    assert "expected OWNER/NAME, got 'owner/a b'" in sentence(client("-m", "brainmri", "download", "owner/a b"))
+def test_other_repos_are_refused(hub, tiny, client):
+    hub.add_repo("other/poems", {"README.md": b"# poems"})
+    assert f"{CONFIG} is missing" in error_line(client("-m", "brainmri", "download", "other/poems"))
+    hub.add_repo("other/bert", tiny | {CONFIG: b'{"architectures": ["BertModel"]}'})
+    assert "not a model of this layout" in error_line(client("-m", "brainmri", "download", "other/bert"))
+    hub.add_repo("other/exchanged", tiny | {WEIGHTS: tiny[WEIGHTS][::-1]})
+    assert "does not have the SHA-256" in error_line(client("-m", "brainmri", "download", "other/exchanged"))
+    assert "has no revision 'v9'" in error_line(client("-m", "brainmri", "download", "owner/tiny", "--revision", "v9"))
+    assert "expected OWNER/NAME, got 'owner/a b'" in error_line(client("-m", "brainmri", "download", "owner/a b"))
 
 
-def test_two_processes_may_pull_at_once(tiny, hub, url, tmp_path):
+def test_two_processes_can_download_at_once(tiny, hub, url, tmp_path):
     hub.faults[:] = [Fault("GET", WEIGHTS, "slow", times=None)]
     own = environment(url, tmp_path)
     command = [sys.executable, "-m", "brainmri", "download", "owner/tiny"]
@@ -282,7 +282,7 @@ def test_two_processes_may_pull_at_once(tiny, hub, url, tmp_path):
     ends = [process.communicate(timeout=240)[1] for process in both]
     hub.faults.clear()
     assert [process.returncode for process in both] == [0, 0], ends
-    assert whole(tmp_path)
+    assert is_intact(tmp_path)
 
 
 LOAD = """
@@ -293,7 +293,7 @@ print(model.entry.folder, float(model.net(torch.randn(1, 3, 64, 64)).mask.sum())
 """
 
 
-def test_without_the_hub_the_embedded_copy_serves_and_says_so(client):
+def test_without_the_hub_the_embedded_copy_is_used_with_a_warning(client):
     done = client("-c", LOAD.format(source="resunet-lgg"), BRAINMRI_HUB_OWNER="owner", HF_ENDPOINT=CLOSED)
     assert done.returncode == 0, done.stderr
     assert str(ENTRIES["resunet-lgg"].folder) in done.stdout
@@ -306,7 +306,7 @@ def test_without_the_hub_the_embedded_copy_serves_and_says_so(client):
     assert "the embedded copy of resunet-lgg is used instead" in offline.stderr
 
 
-def test_without_an_owner_the_embedded_copy_asks_nobody(hub, client):
+def test_without_an_owner_the_embedded_copy_needs_no_request(hub, client):
     before = len(hub.requests)
     assert client("-c", LOAD.format(source="resunet-lgg")).returncode == 0
     assert len(hub.requests) == before
@@ -344,13 +344,13 @@ print(entry.tasks)
 """
 
 
-def test_networks_come_from_the_hub_and_go_there_by_themselves(published, client):
+def test_networks_can_be_loaded_from_and_pushed_to_the_hub(published, client):
     done = client("-c", MIXIN)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "('segmentation',)"
 
 
-def test_somebody_elses_weights_show_up_everywhere(published, client, tmp_path):
+def test_other_models_can_be_listed_run_and_served(published, client, tmp_path):
     shutil.copytree(published[0] / "resunet-lgg", tmp_path / "tuned")
     listed = client("-m", "brainmri", "models", str(tmp_path / "tuned"), "owner/resunet-lgg")
     assert listed.returncode == 0, listed.stderr
@@ -390,7 +390,7 @@ def test_the_space_starts_from_the_pinned_commits(published, hub, client, tmp_pa
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=lambda e: e.name)
-def test_the_cards_model_index_is_what_was_measured(entry):
+def test_the_cards_model_index_holds_the_measured_figures(entry):
     card = ModelCard.load(entry.folder / CARD)
     labelled = {(VARIANTS[variant], label(metric)): value for (variant, metric), value in measured(entry).items()}
     assert {(r.dataset_config, r.metric_name): r.metric_value for r in card.data.eval_results} == labelled
