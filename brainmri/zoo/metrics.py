@@ -75,14 +75,12 @@ class Metric:
     Attributes:
         label: the name in tables and cards.
         unit: what is counted or averaged over, for example "patient".
-        higher_is_better: None for a figure that is neither good nor bad by itself, such as the share of slices to review.
         hub_type: the metric's type in the Hub's `model-index`.
         task: the task it measures.
     """
 
     label: str
     unit: str
-    higher_is_better: bool | None
     hub_type: str
     task: str
 
@@ -110,12 +108,12 @@ def share_metric(unit: str, called: str) -> str:
     return f"{unit}_{called}"
 
 
-def _segmentation(label: str, unit: str, hub_type: str = "dice", higher_is_better: bool = True) -> Metric:
-    return Metric(label=label, unit=unit, higher_is_better=higher_is_better, hub_type=hub_type, task="segmentation")
+def _segmentation(label: str, unit: str, hub_type: str = "dice") -> Metric:
+    return Metric(label=label, unit=unit, hub_type=hub_type, task="segmentation")
 
 
-def _verdict(label: str, hub_type: str, unit: str = "slice", higher_is_better: bool | None = True) -> Metric:
-    return Metric(label=label, unit=unit, higher_is_better=higher_is_better, hub_type=hub_type, task="classification")
+def _verdict(label: str, hub_type: str, unit: str = "slice") -> Metric:
+    return Metric(label=label, unit=unit, hub_type=hub_type, task="classification")
 
 
 METRICS = {
@@ -126,20 +124,18 @@ METRICS = {
     ),
     SLICE_DICE: _segmentation("slice Dice, mean over tumour slices", "tumour slice"),
     TVERSKY: _segmentation("soft Tversky as in the paper, tumour slices, mean over batches of 16", "batch of slices", "tversky"),
-    MASK_FALSE_ALARMS: _segmentation(
-        "false alarms by mask, share of slices without tumour", "slice without tumour", "rate", higher_is_better=False
-    ),
+    MASK_FALSE_ALARMS: _segmentation("false alarms by mask, share of slices without tumour", "slice without tumour", "rate"),
     AUC: _verdict("verdict AUC, by slice", "roc_auc"),
     ACCURACY: _verdict("verdict accuracy at 0.5, by slice", "accuracy"),
     SENSITIVITY: _verdict("verdict sensitivity at 0.5, by slice", "recall"),
     SPECIFICITY: _verdict("verdict specificity at 0.5, by slice", "specificity"),
-    CALIBRATION_ERROR: _verdict("verdict expected calibration error, 15 bins, by slice", "ece", higher_is_better=False),
-    REVIEW_SHARE: _verdict("three-state verdict, share of slices to review", "rate", higher_is_better=None),
+    CALIBRATION_ERROR: _verdict("verdict expected calibration error, 15 bins, by slice", "ece"),
+    REVIEW_SHARE: _verdict("three-state verdict, share of slices to review", "rate"),
     DECIDED_ACCURACY: _verdict("three-state verdict, accuracy where decided", "accuracy"),
     STUDY_DICE: _segmentation("volumetric Dice as a study, mean over patients", "patient"),
     STUDY_GAIN: _segmentation("volumetric Dice gained by analysing whole studies, mean over patients", "patient"),
 } | {
-    share_metric(unit, called): _verdict(f"{name} {words}, share of {unit}", "rate", unit=one, higher_is_better=None)
+    share_metric(unit, called): _verdict(f"{name} {words}, share of {unit}", "rate", unit=one)
     for unit, name, one in (
         (SLICES, "slices", "slice"),
         (STUDIES, "studies", "study"),
