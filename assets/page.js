@@ -1,7 +1,7 @@
 // Accessibility fixes for Gradio's components, for screen readers and keyboards; applied again whenever the page changes.
 () => {
   // result boxes, without the progress bar
-  const announced = ":is(#verdict, #study-verdict, #comparison-table, #selfcheck-answer) .html-container, #why .prose";
+  const announced = ":is(#verdict, #study-verdict, #comparison-table, #selfcheck-answer) .html-container, #explanation .prose";
   const all = (selector) => document.querySelectorAll(selector);
   const words = (element) => element?.textContent.replace(/\s+/g, " ").trim();
   const set = (element, name, value) => {

@@ -138,8 +138,8 @@ class DecoderPool:
             if not worker.usable:  # it died while idle
                 worker = self._replace(worker)
             record, pixels = worker.request(seconds, **request)
-        except WorkerDied as lost:
-            raise UnreadableImage(f"{name}: {lost}. Accepted: {accepted}.") from lost
+        except WorkerDied as error:
+            raise UnreadableImage(f"{name}: {error}. Accepted: {accepted}.") from error
         finally:
             with contextlib.suppress(OSError):  # the next request tries again to start it
                 worker = worker if worker.usable else self._replace(worker)

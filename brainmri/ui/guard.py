@@ -38,10 +38,10 @@ class RequestGuard:
             return await PlainTextResponse("Remote files are not served.", 403)(scope, receive, send)
         if uploads and cache.is_full():
             return await PlainTextResponse(DISK_FULL, 507)(scope, receive, send)
-        most = MAX_UPLOADS if uploads else MAX_REQUEST
-        limited = LimitedBody(receive, most)
+        max_bytes = MAX_UPLOADS if uploads else MAX_REQUEST
+        limited = LimitedBody(receive, max_bytes)
 
-        async def inert(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
@@ -53,9 +53,9 @@ class RequestGuard:
             limited.check_length(Headers(scope=scope).get("content-length", "0"))
             if not uploads:
                 await limited.read()
-            await self.app(scope, limited, inert)
+            await self.app(scope, limited, send_with_headers)
         except HTTPException as error:
-            await PlainTextResponse(error.detail, error.status_code)(scope, receive, inert)
+            await PlainTextResponse(error.detail, error.status_code)(scope, receive, send_with_headers)
         except Exception as error:
             if not disk_is_full(error):
                 raise
@@ -67,11 +67,11 @@ class LimitedBody:
 
     Args:
         receive: the server's function.
-        most: the largest number of bytes.
+        max_bytes: the largest number of bytes.
     """
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self.receive, self.most, self.received = receive, most, 0
+    def __init__(self, receive: Receive, max_bytes: int) -> None:
+        self.receive, self.max_bytes, self.received = receive, max_bytes, 0
         self.messages: list[Message] = []  # those that were read ahead
 
     async def __call__(self) -> Message:
@@ -90,8 +90,8 @@ class LimitedBody:
         """
         if not str(length).isdecimal():
             raise HTTPException(400, "expected a number as content-length")
-        if int(length) > self.most:
-            raise HTTPException(413, f"Request too large: the limit is {self.most // 2**20} MiB.")
+        if int(length) > self.max_bytes:
+            raise HTTPException(413, f"Request too large: the limit is {self.max_bytes // 2**20} MiB.")
 
     async def read(self) -> None:
         """Read the whole body ahead, and refuse JSON with too many values before anything parses it.

@@ -135,15 +135,16 @@ def slice_tab() -> None:
                     names = ("Mask", "Overlay", "Finding")
                     files = [gr.DownloadButton(f"↓ {name}", size="md", min_width=90) for name in names]
                 with gr.Accordion("Explanation and stability", open=True):
-                    why = gr.Markdown(elem_id="why", min_height=40)
-                    reasons = gr.Gallery(
+                    explanation = gr.Markdown(elem_id="explanation", min_height=40)
+                    evidence = gr.Gallery(
                         show_label=False, columns=2, object_fit="contain", height="auto", format="png", buttons=["fullscreen"],
-                        interactive=False, elem_id="reasons",
+                        interactive=False, elem_id="evidence",
                     )  # fmt: skip
                 with gr.Accordion("Record and provenance", open=False):
                     record = gr.JSON(label="Finding", show_label=False)
 
-    inputs, outputs = [upload, segmenter, classifier, threshold], [verdict, results, pictures, *files, record, why, reasons]
+    inputs = [upload, segmenter, classifier, threshold]
+    outputs = [verdict, results, pictures, *files, record, explanation, evidence]
     run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", **GPU}
     chosen = samples.select(pick, None, [upload, samples], show_progress="hidden", **PRIVATE)
     switched = segmenter.input(lambda name: available_models[name].mask_threshold, segmenter, threshold, **PRIVATE)
@@ -155,7 +156,7 @@ def slice_tab() -> None:
     for analysis in runs:
         analysis.failure(clear, None, outputs, **PRIVATE)  # show no earlier result beside a refused slice
         analysis.success(None, None, None, js=SCROLL_TO_RESULT % "verdict", **PRIVATE)
-        analysis.success(explain, inputs, [why, reasons], api_visibility="private", show_progress_on=why, **GPU)
+        analysis.success(explain, inputs, [explanation, evidence], api_visibility="private", show_progress_on=explanation, **GPU)
     upload.clear(clear, None, outputs, cancels=[*runs], **PRIVATE)
 
     own, endpoint = threshold_input(), gr.Button(visible=False)

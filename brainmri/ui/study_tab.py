@@ -36,7 +36,7 @@ EXAMPLE = ASSETS / "examples" / "study-flair.nii.gz"
 CHANNELS = (FLAIR, PRE, POST)  # in the order of the fields
 ABSENT = -1  # value of a T1 field without a sequence
 EMPTY = empty_state("Upload a study or pick the example to see the verdict.")
-ASK = empty_state("Cannot tell which sequence is the FLAIR. Please select it, then press <b>Analyse</b>.")
+SELECT_FLAIR = empty_state("Cannot tell which sequence is the FLAIR. Please select it, then press <b>Analyse</b>.")
 MOUNT = """
 const mount = () => element.querySelectorAll(".study-viewer").forEach(mountStudyViewer);
 mount();
@@ -124,7 +124,7 @@ def analyse(
         return clear()
     with errors_as_messages("Could not analyse this study"):
         if flair is None and list_sequences(files):  # the user has to choose
-            return ASK, *clear()[1:]
+            return SELECT_FLAIR, *clear()[1:]
         scan, found = _analyse(files, segmenter, classifier, threshold, (flair, pre, post), progress)
         packed, report, record = _write_files(scan, found)
         verdict = verdict_html(found.verdict, [found.reason, summary(found)], record["warnings"])

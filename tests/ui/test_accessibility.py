@@ -20,7 +20,7 @@ def fill(page, tab: str) -> None:
     open_tab(page, tab)
     if tab == "Slice":
         upload(page, EXAMPLE)
-        page.wait_for_selector("#why >> text=the area stays within")
+        page.wait_for_selector("#explanation >> text=the area stays within")
     elif tab == "Study":
         page.click("#study-example")
         study_verdict(page)

@@ -41,9 +41,9 @@ def test_upload_verdict_download(visit, tmp_path):
 def test_the_verdict_is_explained_and_its_stability_shown(visit):
     page = visit(1280, 900)
     upload(page, EXAMPLE)
-    page.wait_for_selector("#why >> text=lies inside the outline")
-    page.wait_for_selector("#why >> text=the area stays within")
-    page.wait_for_function("document.querySelectorAll('#reasons img').length === 2")
+    page.wait_for_selector("#explanation >> text=lies inside the outline")
+    page.wait_for_selector("#explanation >> text=the area stays within")
+    page.wait_for_function("document.querySelectorAll('#evidence img').length === 2")
 
 
 def test_a_waiting_visitor_sees_the_queue_position(visit, page_url):
@@ -54,7 +54,7 @@ def test_a_waiting_visitor_sees_the_queue_position(visit, page_url):
         page.wait_for_timeout(50)
     upload(page, EXAMPLE)
     page.wait_for_selector(r"#verdict >> text=/queue: \d+\/\d+/")
-    page.wait_for_selector("#why >> text=the area stays within")
+    page.wait_for_selector("#explanation >> text=the area stays within")
 
 
 def test_an_example_is_analysed_on_click_and_cleared(visit):
