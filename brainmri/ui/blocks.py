@@ -25,7 +25,7 @@ INTERNAL_ERROR = "Something went wrong on our side. The error was logged. Please
 DISK_FULL = "The server's disk is full. Please try again later."
 NOT_UPLOADED = "Expected uploaded files, got other paths. Please upload the files first."
 TOO_LARGE = f"Expected at most {MAX_FILES} files with {MAX_STUDY_BYTES // 2**20} MiB, got more. Please choose fewer files."
-TOO_MANY_ADDRESSES = "Expected at most {most} addresses of files, got {count}. Please send a study's files in a zip."
+TOO_MANY_ADDRESSES = "Expected at most {limit} addresses of files, got {count}. Please send a study's files in a zip."
 RESTARTING = "The server is being restarted. Please try again in a minute."
 
 MAX_ADDRESSES = 8  # files of a request that are given by URL
@@ -49,7 +49,7 @@ def check_files(inputs: list) -> None:
     traverse(inputs, lambda file: paths.append(str(file.get("path"))), is_file_obj_with_meta)
     addresses = sum(map(is_http_url_like, paths))
     if addresses > MAX_ADDRESSES:
-        raise gr.Error(TOO_MANY_ADDRESSES.format(most=MAX_ADDRESSES, count=addresses), print_exception=False)
+        raise gr.Error(TOO_MANY_ADDRESSES.format(limit=MAX_ADDRESSES, count=addresses), print_exception=False)
     local = [Path(path) for path in paths if not is_http_url_like(path)]
     if len(local) > MAX_FILES or sum(path.stat().st_size for path in local if path.is_file()) > MAX_STUDY_BYTES:
         raise gr.Error(TOO_LARGE, print_exception=False)

@@ -93,14 +93,14 @@ def delete_expired(folder: Path, age: float, keep: Container[str] = ()) -> None:
                     path.unlink()
 
 
-def limit_size(folder: Path, most: int = MAX_BYTES, keep: Container[str] = (), in_use: float = IN_USE_SECONDS) -> int:
-    """Delete the oldest files until the others have at most `most` bytes.
+def limit_size(folder: Path, max_bytes: int = MAX_BYTES, keep: Container[str] = (), in_use: float = IN_USE_SECONDS) -> int:
+    """Delete the oldest files until the others have at most `max_bytes`.
 
     While too many bytes remain, in files that may be in use, `is_full` returns True.
 
     Args:
         folder: searched recursively.
-        most: bytes.
+        max_bytes: total size of the files that are kept.
         keep: paths that are never deleted.
         in_use: seconds for which a new file is kept.
 
@@ -116,13 +116,13 @@ def limit_size(folder: Path, most: int = MAX_BYTES, keep: Container[str] = (), i
                 files.append((status.st_ctime, status.st_size, path))
     left, newest = sum(size for _, size, _ in files), time.time() - in_use
     for written, size, path in sorted(files):
-        if left <= most or written > newest:
+        if left <= max_bytes or written > newest:
             break
         if str(path) not in keep:
             with contextlib.suppress(OSError):  # open on Windows
                 path.unlink(missing_ok=True)
                 left -= size
-    if left > most:
+    if left > max_bytes:
         _full.set()
     else:
         _full.clear()

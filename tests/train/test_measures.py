@@ -108,7 +108,7 @@ def test_the_temperature_undoes_overconfidence():
     assert fit_temperature(logit, tumour) == pytest.approx(1, rel=0.05)
 
 
-def test_the_review_band_takes_in_the_errors():
+def test_the_review_band_covers_the_errors():
     probability = np.concatenate([np.full(99, 0.99), np.full(99, 0.01), np.full(7, 0.62)])
     tumour = np.concatenate([np.ones(99), np.zeros(99), np.zeros(7)]).astype(bool)
     assert choose_review_band(probability, tumour) == (0.5, 0.65)  # no wider than it has to be, on either side
@@ -149,7 +149,7 @@ def test_the_mask_threshold_is_chosen_on_the_other_folds():
     assert cross_fitted(folds[2:], Rules(), fused=False)[1].mask_threshold == 0.5  # a single part leaves it as it is
 
 
-def test_a_threshold_leaves_the_middle_for_what_is_more_than_chance():
+def test_the_threshold_leaves_one_half_only_for_a_significant_gain():
     slope = np.linspace(-1, 1, len(THRESHOLDS))  # from 0.30 to 0.90
     mixed = 0.8 + np.repeat([-0.02, 0.02], 20)[:, None] * slope  # what helps one half of the patients costs the other
     assert choose_threshold(mixed + 0.001 * slope) == 0.5

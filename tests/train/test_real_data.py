@@ -26,7 +26,7 @@ def cases():
     return find_slices(DATA)
 
 
-def test_the_dataset_is_whole(cases):
+def test_the_dataset_is_complete(cases):
     eligible = {case: slices for case, slices in cases.items() if case not in HELD_OUT}
     assert len(eligible) == 90
     assert sum(map(len, eligible.values())) == 3246

@@ -57,7 +57,7 @@ def test_runs_from_one_start_are_averaged(tmp_path):
         average.main([str(one), "effunet-lgg", "--out", str(mean)])
 
 
-def test_runs_that_learnt_apart_answer_together(tmp_path):
+def test_independent_runs_become_an_ensemble(tmp_path):
     one, two, pair = (tmp_path / name for name in ("one", "two", "pair"))
     for folder, seed in ((one, "1"), (two, "2")):
         segmenter.main([*SMOKE, "--net", "effunet", "--out", str(folder), "--seed", seed])
@@ -99,19 +99,19 @@ def test_a_release_of_a_run_that_did_not_start_from_the_measured_one_is_refused(
         release(other, [measured], measured / "phantoms", tmp_path / "zoo", half=False)
 
 
-def test_a_recipe_is_the_same_for_other_patients_and_on_another_machine():
+def test_a_recipe_does_not_depend_on_patients_or_machine():
     entry = load("resunet-lgg", device="cpu").entry
 
-    def told(command):
+    def recipe_with(command):
         stage = TrainingStage(command=("train.segmenter", "--data", "DIR", *command.split()), samples=8, patients=1)
         return recipe(replace(entry, training=Training(stages=(stage,))))
 
-    one = told("--fold 0 --lr 3e-3 --precision float32 --workers 0 --out RUN")
-    assert told("--all --out RUN --lr 3e-3 --precision bfloat16 --workers 4 --device cuda --on-device --resume") == one
-    assert told("--fold 0 --lr 3e-4 --precision float32 --out RUN") != one
+    one = recipe_with("--fold 0 --lr 3e-3 --precision float32 --workers 0 --out RUN")
+    assert recipe_with("--all --out RUN --lr 3e-3 --precision bfloat16 --workers 4 --device cuda --on-device --resume") == one
+    assert recipe_with("--fold 0 --lr 3e-4 --precision float32 --out RUN") != one
 
 
-def test_a_release_says_when_another_teacher_taught_the_measured_weights(tmp_path):
+def test_a_release_mentions_other_teachers_of_the_measured_weights(tmp_path):
     measured, other = tmp_path / "measured", tmp_path / "other"
     segmenter.main([*SMOKE, "--out", str(measured)])
     shutil.copytree(measured, other)
@@ -119,9 +119,9 @@ def test_a_release_says_when_another_teacher_taught_the_measured_weights(tmp_pat
         config = json.loads((folder / "config.json").read_text())
         config["training"]["stages"][0]["teacher"] = teacher
         (folder / "config.json").write_text(json.dumps(config))
-    data, said = measured / "phantoms", "; the measured weights were trained with other teachers: effunet-lgg"
-    assert said in release(other, [measured], data, tmp_path / "zoo", half=False).metrics.protocol
-    assert said not in release(measured, [measured], data, tmp_path / "zoo", half=False).metrics.protocol
+    data, note = measured / "phantoms", "; the measured weights were trained with other teachers: effunet-lgg"
+    assert note in release(other, [measured], data, tmp_path / "zoo", half=False).metrics.protocol
+    assert note not in release(measured, [measured], data, tmp_path / "zoo", half=False).metrics.protocol
 
 
 def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):

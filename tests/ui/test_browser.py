@@ -132,7 +132,7 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     assert report.inner_text(".study-caption").startswith("Slice 3 of 16")
 
 
-def test_an_unknown_sequence_is_asked_for(visit, tmp_path):
+def test_an_unknown_sequence_has_to_be_selected(visit, tmp_path):
     page = visit(1280, 900)
     open_studies(page)
     for name in ("one.nii.gz", "two.nii.gz"):

@@ -70,7 +70,7 @@ def test_the_threshold_is_the_segmenters_own_unless_given(client):
 
 
 @pytest.mark.parametrize("name", ["/etc", "../weights", "owner/model"])
-def test_a_visitor_cannot_make_the_server_load_what_it_does_not_offer(name, client, page_url):
+def test_only_offered_models_can_be_loaded(name, client, page_url):
     from brainmri.ui.inference import get_model
 
     with pytest.raises(ValueError, match=r"unknown model .*; choose from effunet-lgg"):
@@ -142,7 +142,7 @@ def test_models_are_compared(client):
 # --- studies --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_study_comes_back_with_everything_in_one_zip(client, tmp_path):
+def test_a_study_returns_all_files_in_one_zip(client, tmp_path):
     record, packed, report = client.predict([handle_file(STUDY)], api_name="/study")
     assert record["verdict"] == "tumour"
     assert record["lesion_volume_ml"] == pytest.approx(47, abs=5)
@@ -157,7 +157,7 @@ def test_a_study_comes_back_with_everything_in_one_zip(client, tmp_path):
     assert (tmp_path / "study-flair" / "report.html").read_bytes() == Path(report).read_bytes()
 
 
-def test_the_sequences_of_a_study_can_be_said(client, tmp_path):
+def test_the_sequences_of_a_study_can_be_chosen(client, tmp_path):
     files = []
     for name in ("one", "two"):
         files.append(tmp_path / f"{name}.nii.gz")

@@ -27,7 +27,7 @@ def test_evidence_counts_the_masks_probability():
     assert evidence(maps) == pytest.approx([0, np.log(1 + 8)])
 
 
-def test_neighbours_are_heard():
+def test_studies_are_smoothed_across_slices():
     studied = Fusion(logit=1.0, evidence=0.0, bias=0.0, review=(0.5, 0.5), neighbours=1.0)
     alone = np.array([-4.0, -4, -4, 4, -4, -4, -4])  # one slice against all its neighbours
     together = np.array([-4.0, -4, 4, 4, 4, -4, -4])
@@ -66,7 +66,7 @@ def test_an_entry_keeps_its_fusion(fused):
     assert entry.fusion["study"].review == (0.45, 0.55)
 
 
-def test_the_pipeline_fuses_what_belongs_together(fused):
+def test_the_pipeline_fuses_mask_and_verdict_of_one_entry(fused):
     model = brainmri.load("fused", weights=fused, device="cpu")
     images, _ = phantom_volume(slices=5, size=96, seed=1)
     pipe, plain = (

@@ -52,7 +52,7 @@ def test_resunet_has_the_papers_shapes():
     assert {name: entered[name] for name in CONCATENATED} == CONCATENATED
 
 
-def test_an_enlarged_map_beside_a_skip_connection_is_what_the_paper_concatenates():
+def test_up_blocks_equal_upsampling_and_concatenation():
     torch.manual_seed(0)
     block = UpBlock(8 + 4, 6).eval()
     as_written = ResBlock(8 + 4, 6).eval()
@@ -77,7 +77,7 @@ def test_resnet50_head_is_the_papers():
     assert net.eval()(torch.zeros(2, 3, 256, 256)).verdict.shape == (2, 2)
 
 
-def test_a_frozen_base_stays_as_it_is():
+def test_a_frozen_base_does_not_change():
     net = ResNet50Classifier(64, 2, frozen=True).train()
     before = {k: v.clone() for k, v in net.base.state_dict().items()}
     optimiser = torch.optim.SGD((p for p in net.parameters() if p.requires_grad), lr=0.1)
@@ -87,7 +87,7 @@ def test_a_frozen_base_stays_as_it_is():
     assert all(p.grad is not None for p in net.head.parameters())
 
 
-def test_a_trained_base_moves():
+def test_an_unfrozen_base_is_trained():
     net = ResNet50Classifier(64, 2).train()
     net(torch.randn(4, 3, 64, 64)).verdict.square().sum().backward()
     assert all(p.grad is not None for p in net.base.parameters())
@@ -155,7 +155,7 @@ def test_an_ensemble_averages_its_members():
         assert all(torch.equal(one, other) for one, other in zip(first, net.forward_features(image), strict=False))
 
 
-def test_the_mean_of_probabilities_holds_where_they_are_next_to_0_or_1():
+def test_the_mean_of_probabilities_is_exact_near_0_and_1():
     near = torch.tensor([[-25.0, 25.0, -90.0, 0.0], [1.0, 25.0, -90.0, 0.0]])
     found = logits_of_mean_probability(near)
     assert torch.allclose(found[[0, 3]].sigmoid(), torch.tensor([0.731059 / 2, 0.5]), atol=1e-6)
@@ -163,7 +163,7 @@ def test_the_mean_of_probabilities_holds_where_they_are_next_to_0_or_1():
 
 
 @pytest.mark.parametrize("encoder", list(SCALES))
-def test_effunet_is_what_its_models_are_elsewhere(encoder):
+def test_effunet_equals_its_reference_implementations(encoder):
     """To the bit, in training too: timm's encoder in the U-Net of segmentation_models.pytorch, by the same names."""
     from segmentation_models_pytorch import Unet
 
@@ -188,7 +188,7 @@ def test_effunet_on_an_unknown_encoder_is_refused():
         EffUNet("b7")
 
 
-def test_effunet_starts_as_spread_as_its_models_elsewhere():
+def test_effunet_is_initialised_like_its_reference_implementations():
     from segmentation_models_pytorch import Unet
 
     torch.manual_seed(0)

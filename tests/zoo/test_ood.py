@@ -107,10 +107,10 @@ T, N, R = "tumour", "no tumour", "review"
     ("verdicts", "out_of_distribution", "analysed", "verdict", "carried_by"),
     [
         ([N, T, T, R], [3], None, T, (1, 2)),
-        ([N, T, R, N], [2], None, R, (1,)),  # what is left is a tumour in one slice alone
-        ([R, R, N, N], [0, 1], None, N, ()),  # two doubtful neighbours, but no slices of a brain
-        ([R, R, R, T, T], [0, 1, 2], None, R, (0, 1, 2)),  # most of it is no brain
-        ([R, R, N, N, N], [0, 1], 3, R, (0, 1)),  # in two of five nothing was to be seen
+        ([N, T, R, N], [2], None, R, (1,)),  # only an isolated tumour slice is left
+        ([R, R, N, N], [0, 1], None, N, ()),  # the two undecided neighbours are out of distribution
+        ([R, R, R, T, T], [0, 1, 2], None, R, (0, 1, 2)),  # most slices are out of distribution
+        ([R, R, N, N, N], [0, 1], 3, R, (0, 1)),  # two of the five slices show no head
     ],
 )
 def test_out_of_distribution_slices_are_not_counted(verdicts, out_of_distribution, analysed, verdict, carried_by):
@@ -121,19 +121,19 @@ def test_out_of_distribution_slices_are_not_counted(verdicts, out_of_distributio
 
 def test_a_study_lists_out_of_distribution_slices(pipe):
     pixels = read_study(EXAMPLES / "study-flair.nii.gz").pixels
-    side, across = pixels.shape[1:3]
-    photograph = np.asarray(Image.fromarray(data.camera()).resize((across, side)), np.float32)[..., None] / 255
+    height, width = pixels.shape[1:3]
+    photograph = np.asarray(Image.fromarray(data.camera()).resize((width, height)), np.float32)[..., None] / 255
     few, many = pixels.copy(), pixels.copy()
     few[[0, 1]] = photograph
     many[:12] = photograph
-    whole, some, most = (pipe.study(Scan(pixels=p, name="study", sha256="")) for p in (pixels, few, many))
-    assert not any(finding.out_of_distribution for finding in whole.findings)
-    assert whole.verdict == some.verdict == "tumour"
-    assert [finding.out_of_distribution for finding in some.findings] == [True] * 2 + [False] * 14
-    assert any("do not look like axial brain MR slices: 1 to 2;" in warning for warning in some.warnings)
-    assert most.verdict == "review"
-    assert most.reason == "Most slices do not look like axial brain MR slices (12 of 16 slices: 1 to 12)."
-    assert [row["out_of_distribution"] for row in most.table()] == [True] * 12 + [False] * 4
+    clean, mixed, foreign = (pipe.study(Scan(pixels=p, name="study", sha256="")) for p in (pixels, few, many))
+    assert not any(finding.out_of_distribution for finding in clean.findings)
+    assert clean.verdict == mixed.verdict == "tumour"
+    assert [finding.out_of_distribution for finding in mixed.findings] == [True] * 2 + [False] * 14
+    assert any("do not look like axial brain MR slices: 1 to 2;" in warning for warning in mixed.warnings)
+    assert foreign.verdict == "review"
+    assert foreign.reason == "Most slices do not look like axial brain MR slices (12 of 16 slices: 1 to 12)."
+    assert [row["out_of_distribution"] for row in foreign.table()] == [True] * 12 + [False] * 4
 
 
 # --- which detector -------------------------------------------------------------------------------------------------------

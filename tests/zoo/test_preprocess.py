@@ -107,7 +107,7 @@ def test_normalisation_is_golden():
     assert torch.allclose(Preprocess().normalise(batch)[0, 0], expected, atol=1e-6)
 
 
-def test_normalisation_by_slice_does_not_look_at_neighbours():
+def test_normalisation_by_slice_does_not_depend_on_neighbours():
     batch = torch.rand(2, 3, 32, 32) * torch.tensor([1.0, 100.0]).reshape(2, 1, 1, 1)
     alone = Preprocess().normalise(batch[:1])
     assert torch.allclose(Preprocess().normalise(batch)[:1], alone)

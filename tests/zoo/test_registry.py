@@ -72,7 +72,7 @@ def test_its_weights_are_finite_and_not_the_initial_ones(entry):
     assert all((t != 1).any() for t in variances)
 
 
-def test_its_split_is_honest(entry):
+def test_its_split_has_no_leak(entry):
     split = read_split(entry.folder)
     assert not (set(split["train"]) | set(split["validation"]) | set(split["validated_on"])) & HELD_OUT
     assert set(split["held_out"]) == HELD_OUT
@@ -102,11 +102,11 @@ def test_its_thresholds_make_sense(entry):
     assert entry.labels == (("no tumour", "tumour") if "classification" in entry.tasks else ())
 
 
-def test_its_card_is_the_entrys(entry):
+def test_its_card_matches_the_entry(entry):
     assert (entry.folder / CARD).read_text(encoding="utf-8") == model_card(entry)
 
 
-def test_a_share_of_nothing_is_no_figure_of_the_hubs():
+def test_a_share_of_nothing_is_not_sent_to_the_hub():
     shares = {REVIEW_SHARE: 1.0, DECIDED_ACCURACY: float("nan")}
     variants = {THREE_SEQUENCES: {name: {"value": value} for name, value in shares.items()}}
     made_up = replace(ENTRIES["resunet-lgg"], metrics=Measurements(variants=variants))
@@ -115,7 +115,7 @@ def test_a_share_of_nothing_is_no_figure_of_the_hubs():
 
 
 @pytest.mark.parametrize(
-    ("patients", "measured", "said"),
+    ("patients", "measured", "expected"),
     [
         ([90], 1, "with the same recipe on all patients, including these."),
         ([90, 90], 1, "including these, and trained further in the last stage below."),
@@ -128,13 +128,13 @@ def test_a_share_of_nothing_is_no_figure_of_the_hubs():
         ),
     ],
 )
-def test_a_card_says_what_the_released_weights_have_to_do_with_the_measured(patients, measured, said):
+def test_a_card_relates_the_released_weights_to_the_measured_ones(patients, measured, expected):
     stages = tuple(TrainingStage(command=(), samples=0, patients=number) for number in patients)
     made_up = replace(ENTRIES["resunet-lgg"], training=Training(stages=stages), metrics=Measurements(stages=measured))
-    assert said in released_weights(made_up)
+    assert expected in released_weights(made_up)
 
 
-def test_what_was_split_by_slice_is_released_as_measured():
+def test_weights_from_a_split_by_slice_are_the_measured_ones():
     assert released_weights(ENTRIES["resunet-paper"]) == "The released weights are the measured ones."
 
 
@@ -142,7 +142,7 @@ def test_the_readme_shows_its_measured_figures(entry):
     assert readme_row(entry) in (entry.folder.parents[2] / "README.md").read_text(encoding="utf-8")
 
 
-def test_what_is_saved_is_loaded_to_the_bit(tmp_path):
+def test_saved_entries_load_bit_for_bit(tmp_path):
     from brainmri.zoo.nets import ResUNet
 
     net = ResUNet().eval()

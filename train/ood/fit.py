@@ -123,9 +123,9 @@ def open_network(source: str | Path, folder: Path) -> Network:
 def prepare(images: Iterable[np.ndarray], preprocess: Preprocess) -> PreparedImages:
     """Preprocess images as read, (H, W) or (H, W, 3) each."""
     units = [to_unit(image) for image in images]
-    decided, doubts = zip(*map(check_pixels, units), strict=True)
+    decided, reasons = zip(*map(check_pixels, units), strict=True)
     placed = preprocess.normalise(torch.stack([preprocess(unit)[0] for unit in units]))
-    return PreparedImages(images=placed, decided=np.array(decided), rejected=np.array([doubt is not None for doubt in doubts]))
+    return PreparedImages(images=placed, decided=np.array(decided), rejected=np.array([reason is not None for reason in reasons]))
 
 
 def make_negatives(volume: np.ndarray, colour: int) -> tuple[list[str], list[np.ndarray]]:
