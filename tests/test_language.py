@@ -13,7 +13,8 @@ NAMES = "|".join(
     (
         r"gatekeeper|\bgates?\b|\bgate_|_gate\b|questioned|looked_at|roomy|in_its_roles|once_a_machine|gradients_stay_here",
         r"from_leader|RandFlairInsteadd|cut_otherwise|in_integers|quicken|hasten|\bDiscreet",
-        r"\w*_told(?:_\w*)?\b|\btold_\w*|\bstrangers\b|\ba stranger\b|\bspoil(?:t|ed|s)\b|\bclass (?:Lost|Served|Fixed|Asked)\b",
+        r"_(?:told|heard|said|asked)(?:_|\b)|\btold_|\bstrangers?\b|\bspoil(?:t|ed|er|s)?\b",
+        r"\bclass (?:Lost|Served|Fixed|Asked|Check)\b|\bjudge_|\bstore_answer\b|\berror_in_words\b|\ba_(?:slice|study)\(",
     )
 )
 SENTENCES = "|".join(
@@ -24,7 +25,9 @@ SENTENCES = "|".join(
         r"\bstands? in all\b",
         r"\bto be had\b",
         r"\bnothing of (?:a|the|it)\b",
-        r"\b(?:is|are|was|were|be|been) (?:told|heard|asked about|questioned)\b",
+        r"\b(?:is|are|was|were|be|been) (?:asked about|questioned)\b",
+        r"\b(?:told|heard|said|opinions?)\b|\bdoubt(?:s|ful|fully)?\b|\bjudg(?:e|es|ed|ing|ements?|ments?)\b",
+        r"\bout of sight\b|\bkeeps? (?:its|their) promises\b|\bfor a human\b",
         r"\b(?:what|where) (?:the verdict|it|they|a network) look(?:s|ed) at\b",
         r"\basks? for a human\b",
         r"\bwhatever for whom",

@@ -286,7 +286,7 @@ class Hub:
         return {"transfer": "basic", "objects": objects}
 
     async def lfs_put(self, request: Request, oid: str) -> Response:
-        """Store a large file. The client sends no token here; only files announced to the batch route are accepted."""
+        """Store a large file. The client sends no token here; it refuses files that were not announced to the batch route."""
         content = await request.body()
         self.uploaded_bytes += len(content)
         repo = self.repos[key(request)]

@@ -159,7 +159,7 @@ def test_a_study_drops_islands_and_slices_without_a_head():
     assert mask.sum((1, 2)).tolist() == [0, 0, 40, 40, 0, 0]
     # without anything larger the island stays, but a single slice is not enough for "tumour"
     assert study_result([prediction(1), prediction(2, predicted=13), prediction(3)])[1] == "review"
-    # an island too small for a finding, in a single doubtful slice
+    # an island too small for a finding, in an isolated undecided slice
     assert study_result([*predictions[4:], prediction(7), prediction(8)])[1] == "no tumour"
 
 

@@ -119,7 +119,7 @@ def test_the_review_band_covers_the_errors():
 
 
 def rows_of(generator, slices: int = 40) -> list[SlicePrediction]:
-    """A patient whose tumour runs through the middle, with a doubtful verdict head and an honest mask."""
+    """A patient with a tumour in the middle slices, a noisy verdict head and an accurate mask."""
     rows = []
     for number in range(slices):
         tumour = slices // 4 <= number < slices // 2
