@@ -21,16 +21,13 @@ from monai import transforms as mt
 from torch.utils.data import Dataset, Sampler
 
 from brainmri.io.pixels import FLAIR, to_unit
+from brainmri.zoo.attributes import KINDS, PLANES, SEQUENCES, TURNS
 from brainmri.zoo.preprocess import Preprocess
 from train.augment import RandChannelGammad
 from train.datasets import Slice
 from train.datasets.wider import find_pictures, read_picture
 from train.uploads import as_upload, resize
 
-KINDS = ("meningioma", "glioma", "pituitary")
-SEQUENCES = ("FLAIR", "T1", "T1c", "T2", "PD", "three sequences")
-PLANES = ("axial", "coronal", "sagittal")
-TURNS = (0, 90, 180, 270)  # degrees counter-clockwise
 UNKNOWN = -100  # label that cross-entropy ignores
 
 AXIAL, CUT = "lgg", "lgg-cut"

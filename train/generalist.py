@@ -1,8 +1,7 @@
 """Train a U-Net for any head: python -m train.generalist --data DIR --wider DIR --out RUN [--start ENTRY] …
 
-Mask and verdict from the LGG patients and from pictures of other heads (`train.datasets.wider`), changed into what people
-upload (`train.uploads`). Linear heads on the encoder learn the kind of tumour, the sequence, the plane and the orientation along
-with them. The model folder holds the U-Net; the checkpoint holds the heads too.
+Mask, verdict, kind of tumour, sequence, plane and orientation (`brainmri.zoo.attributes`) from the LGG patients and from pictures
+of other heads (`train.datasets.wider`), changed into what people upload (`train.uploads`).
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 from brainmri.io.pixels import to_unit
+from brainmri.zoo.attributes import ATTRIBUTES, KINDS, split_logits
 from brainmri.zoo.nets import EffUNet
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import resolve_device
@@ -31,10 +31,6 @@ from train.examples import (
     AXIAL,
     CHANNELS,
     CUT,
-    KINDS,
-    PLANES,
-    SEQUENCES,
-    TURNS,
     UNKNOWN,
     Example,
     SourceSampler,
@@ -49,27 +45,14 @@ from train.losses import segmentation_loss
 from train.pretrained import imagenet_effunet
 from train.run import find_eligible, save_run, start_from
 
-HEADS = {"kind": len(KINDS), "sequence": len(SEQUENCES), "plane": len(PLANES), "turn": len(TURNS)}
 LOSS_WEIGHTS = {"tumour": 0.3, "kind": 0.15, "sequence": 0.1, "plane": 0.1, "turn": 0.1}
 TRAIN_ONLY = ("open_ms",)  # three patients: too few to validate on
 
 
-class MultiHead(nn.Module):
-    """A U-Net and linear heads on its pooled coarsest map."""
-
-    def __init__(self, unet: EffUNet) -> None:
-        super().__init__()
-        self.unet = unet
-        self.heads = nn.ModuleDict({name: nn.Linear(unet.feature_channels[-1], count) for name, count in HEADS.items()})
-
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(B, 3, S, S) to logits: `mask` (B, 1, S, S), `tumour` (B, 2), and (B, classes) for each of `HEADS`."""
-        features = self.unet.forward_features(image)
-        mask, verdict = self.unet.forward_head(features)
-        assert mask is not None
-        assert verdict is not None
-        pooled = F.dropout(features[-1].mean(dim=(2, 3)), 0.2, self.training)
-        return {"mask": mask, "tumour": verdict} | {name: head(pooled) for name, head in self.heads.items()}
+def all_logits(net: EffUNet, image: Tensor) -> dict[str, Tensor]:
+    """(B, 3, S, S) to logits: `mask` (B, 1, S, S), `tumour` (B, 2), and (B, classes) for each attribute."""
+    mask, verdict, attributes = net(image)
+    return {"mask": mask, "tumour": verdict} | split_logits(attributes, net.attributes)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -125,7 +108,7 @@ def validation_views(examples: list[Example], every: int = 6) -> list[tuple[str,
 
 @torch.inference_mode()
 def validation_metrics(
-    net: MultiHead, views: list[tuple[str, Example]], preprocess: Preprocess, device: torch.device, batch: int = 8
+    net: EffUNet, views: list[tuple[str, Example]], preprocess: Preprocess, device: torch.device, batch: int = 8
 ) -> dict[str, float]:
     """Metrics of slices without augmentation, on the network's grid.
 
@@ -135,12 +118,12 @@ def validation_metrics(
     """
     dices: dict[str, list[float]] = {}
     logits: dict[str, list[tuple[float, int]]] = {}
-    right: dict[str, list[bool]] = {name: [] for name in HEADS}
+    right: dict[str, list[bool]] = {name: [] for name in net.attributes}
     for start in range(0, len(views), batch):
         part = views[start : start + batch]
         images, placements = zip(*(preprocess(to_unit(np.ascontiguousarray(e.pixels))) for _, e in part), strict=True)
         image = preprocess.normalise(torch.stack(images).to(device)).to(memory_format=torch.channels_last)
-        output = {name: logits.float().cpu() for name, logits in net(image).items()}
+        output = {name: values.float().cpu() for name, values in all_logits(net, image).items()}
         for number, ((name, example), placement) in enumerate(zip(part, placements, strict=True)):
             if example.tumour:
                 true = preprocess.place(torch.from_numpy(example.mask.astype(np.float32))[None], placement)[0].numpy() > 0.5
@@ -168,33 +151,33 @@ def main(arguments: list[str] | None = None) -> None:
     preprocess = Preprocess(size=options.size)
     split, train, validation = load_examples(options)
     torch.manual_seed(options.seed)
-    unet = EffUNet(options.encoder)
+    net = EffUNet(options.encoder, attributes=ATTRIBUTES)
     if options.start:
-        start_from(unet, options.start, split)
+        start_from(net, options.start, split, new="attribute_heads.")
     elif not options.smoke:
-        imagenet_effunet(unet, options.encoder)
-    net = MultiHead(unet)
+        imagenet_effunet(net, options.encoder)
     train_net(net, options, train, validation_views(validation), preprocess, resolve_device(options.device))
     entry = save_run(
-        options, unet, command=["train.generalist", *arguments], name=f"effunet-{options.encoder}-any",
-        summary=f"U-Net on EfficientNet-{options.encoder} for any head, with a verdict head",
-        arguments={"encoder": options.encoder}, preprocess=preprocess, split=split, flips=False,
+        options, net, command=["train.generalist", *arguments], name=f"effunet-{options.encoder}-any",
+        summary=f"U-Net on EfficientNet-{options.encoder} for any head: mask, verdict, sequence, plane, kind of tumour",
+        arguments={"encoder": options.encoder, "attributes": {name: list(classes) for name, classes in ATTRIBUTES.items()}},
+        preprocess=preprocess, split=split, flips=False,
     )  # fmt: skip
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
 
 
 def train_net(
-    net: MultiHead, options: argparse.Namespace, train: list[Example], views: list[tuple[str, Example]], preprocess: Preprocess,
+    net: EffUNet, options: argparse.Namespace, train: list[Example], views: list[tuple[str, Example]], preprocess: Preprocess,
     device: torch.device,
 ) -> None:  # fmt: skip
     """Train in place with AdamW on a one-cycle schedule; the validation views select nothing and may be empty."""
     to_channels_last(net, device)
-    dtype = choose_precision(options.precision, net.unet, options.size, device)
+    dtype = choose_precision(options.precision, net, options.size, device)
     criterion = segmentation_loss("focal-tversky-bce")
 
     def loss(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         image = preprocess.normalise(batch["image"]).to(memory_format=torch.channels_last)
-        output = net(image)
+        output = all_logits(net, image)
         value = criterion(output["mask"], batch["mask"])
         metrics = {"mask loss": value.item()}
         for name, weight in LOSS_WEIGHTS.items():
@@ -204,7 +187,7 @@ def train_net(
                 metrics[f"{name} loss"] = part.item()
         return value, metrics
 
-    encoder = list(net.unet.unet.encoder.parameters())
+    encoder = list(net.unet.encoder.parameters())
     encoder_ids = {id(p) for p in encoder}
     rest = [p for p in net.parameters() if id(p) not in encoder_ids]
     groups = [{"params": encoder, "lr": options.lr / 3}, {"params": rest, "lr": options.lr}]

@@ -69,9 +69,15 @@ def load_unleaked(folder: Path, split: Split, device: torch.device) -> LoadedMod
     return load(folder, device=str(device))
 
 
-def start_from(net: nn.Module, folder: Path, split: Split) -> None:
-    """Copy the weights of a finished run or zoo entry of the same architecture, unless they leak (`load_unleaked`)."""
-    net.load_state_dict(load_unleaked(folder, split, torch.device("cpu")).net.state_dict())
+def start_from(net: nn.Module, folder: Path, split: Split, new: str | None = None) -> None:
+    """Copy the weights of a finished run or zoo entry of the same architecture, unless they leak (`load_unleaked`).
+
+    Args:
+        new: prefix of parameters that the start may lack; they keep their values.
+    """
+    start = load_unleaked(folder, split, torch.device("cpu")).net.state_dict()
+    own = {name: value for name, value in net.state_dict().items() if new and name.startswith(new)}
+    net.load_state_dict(own | start)
 
 
 def earlier_stages(folder: Path) -> tuple[TrainingStage, ...]:

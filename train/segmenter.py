@@ -79,7 +79,7 @@ def validation_metrics(net, slices: list[dict], preprocess: Preprocess, device, 
     for start in range(0, len(slices), batch):
         part = slices[start : start + batch]
         image = preprocess.normalise(torch.stack([s["image"] for s in part]).to(device)).to(memory_format=torch.channels_last)
-        logits, verdict = net(image)
+        logits, verdict, _ = net(image)
         for item, logit in zip(part, logits.float().cpu(), strict=True):
             masks.setdefault(item["case"], []).append((logit.numpy() > 0, item["mask"].numpy() > 0.5))
             tumour.append(item["tumour"])
@@ -148,7 +148,7 @@ def train_net(
 
     def loss(batch):
         image = preprocess.normalise(batch["image"]).to(memory_format=torch.channels_last)
-        logits, verdict = net(image)
+        logits, verdict, _ = net(image)
         value = criterion(logits, batch["mask"].clamp(0, 1))
         metrics = {}
         if with_verdict:

@@ -51,7 +51,7 @@ def outline(maps: np.ndarray, rules: Rules, mode: str) -> tuple[np.ndarray, np.n
     return maps, without_islands(masks) if mode == "study" else masks
 
 
-def decide_slices(predicted: Prediction, rules: Rules, mode: str) -> SliceDecisions:
+def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str | None = None) -> SliceDecisions:
     """Decide every slice of a prediction. Out-of-distribution slices are for review.
 
     Args:
@@ -59,6 +59,7 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str) -> SliceDecisi
         rules: thresholds and calibration.
         mode: "slice" treats each slice by itself; "study" smooths predictions across neighbouring slices and removes small
             islands of the mask.
+        sequence: the MR sequence of the slices, one of `brainmri.zoo.attributes.SEQUENCES`; None if unknown.
 
     Raises:
         ValueError: if the prediction lacks mask or verdict.
@@ -67,12 +68,18 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str) -> SliceDecisi
         raise ValueError(
             "expected a prediction with mask and verdict, but one of them is missing; run a segmenter and a classifier"
         )
+    evaluated = rules.was_evaluated_on(sequence)
+    rules = rules.for_sequence(sequence)
     maps, masks = outline(predicted.maps, rules, mode)
     probabilities = rules.probability(predicted.logits, predicted.evidence, mode)
     areas = masks.sum(axis=(1, 2)) * predicted.grid_share
     checks: list[OodResult | None] = [*predicted.ood] if predicted.ood else [None] * len(masks)
     verdicts = [
-        (REVIEW, check.reason) if check and check.reason else decide_slice(float(p), float(area), rules.band(mode))
+        (REVIEW, check.reason)
+        if check and check.reason
+        else decide_slice(float(p), float(area), rules.band(mode))
+        if evaluated
+        else (REVIEW, f"The model was not evaluated on tumours in {sequence} slices ({percent(p)} for tumour).")
         for check, p, area in zip(checks, probabilities, areas, strict=True)
     ]
     return SliceDecisions(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts, ood=checks)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brainmri.analysis.lesions import Lesion
+from brainmri.analysis.recognition import Recognition
 from brainmri.io.scan import Geometry
 from brainmri.zoo.ood import OodResult
 
@@ -26,6 +27,7 @@ class Finding:
         probability_map: (H, W) float32 in [0, 1], on the input's own grid; `mask` is the part above the threshold.
         area_px: area of `mask` in pixels.
         area_mm2: the same in square millimetres; None if the pixel size is unknown.
+        recognition: sequence, plane, orientation and kind of tumour; None if no network recognises them.
         ood: the out-of-distribution result; None without a detector.
         warnings: what the user should know about the input, for example assumptions of the reader.
         provenance: SHA-256 of the input, models with the SHA-256 of their weights, thresholds, versions, device.
@@ -38,6 +40,7 @@ class Finding:
     probability_map: np.ndarray
     area_px: int
     area_mm2: float | None
+    recognition: Recognition | None
     ood: OodResult | None
     warnings: tuple[str, ...]
     provenance: dict
@@ -57,6 +60,7 @@ class Finding:
             "area_mm2": None if self.area_mm2 is None else round(self.area_mm2, 1),
             "height": int(self.mask.shape[0]),
             "width": int(self.mask.shape[1]),
+            "recognition": self.recognition and self.recognition.record(),
             "ood": self.ood and self.ood.record(),
             "warnings": list(self.warnings),
             "provenance": self.provenance,
@@ -79,6 +83,7 @@ class Study:
         lesions: the largest first.
         sequences: the labels of the sequences that were read as pre-contrast T1, FLAIR and post-contrast T1; None where FLAIR
             replaces a missing sequence, and for images, whose colours are the channels.
+        recognition: sequence, plane and kind of tumour of the whole study; None if no network recognises them.
         geometry: the position of the slices in the patient; None if the files do not store it.
         warnings: what the user should know about the input, for example assumptions of the reader.
         provenance: SHA-256 of the input, models with the SHA-256 of their weights, thresholds, versions, device.
@@ -93,6 +98,7 @@ class Study:
     diameters: tuple[float, ...]
     lesions: tuple[Lesion, ...]
     sequences: tuple[str | None, str | None, str | None]
+    recognition: Recognition | None
     geometry: Geometry | None
     warnings: tuple[str, ...]
     provenance: dict
@@ -118,6 +124,7 @@ class Study:
             "reason": self.reason,
             "carried_by_slices": [number + 1 for number in self.carried_by],
             "sequences": dict(zip(("pre-contrast T1", "FLAIR", "post-contrast T1"), self.sequences, strict=True)),
+            "recognition": self.recognition and self.recognition.record(),
             "slices": len(self.findings),
             "height": int(self.mask.shape[1]),
             "width": int(self.mask.shape[2]),

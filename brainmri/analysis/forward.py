@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from brainmri.io.pixels import FLAIR
 from brainmri.zoo import ood
+from brainmri.zoo.attributes import split_logits
 from brainmri.zoo.calibration import evidence
 from brainmri.zoo.entry import read_entry
 from brainmri.zoo.ood import OodResult
@@ -39,6 +41,7 @@ class Prediction:
         evidence: (S,) float64, `brainmri.zoo.calibration.evidence` of the maps.
         logits: (S,) float64, the verdict's logits, tumour against no tumour.
         ood: the out-of-distribution result for each slice.
+        attributes: by attribute (`brainmri.zoo.attributes`) and class, (S,) float64 probabilities.
         device: type of the device that the first network ran on, for example "cuda".
         runtime: its backend (`brainmri.zoo.backends`).
     """
@@ -48,6 +51,7 @@ class Prediction:
     evidence: np.ndarray | None = None
     logits: np.ndarray | None = None
     ood: list[OodResult] | None = None
+    attributes: dict[str, dict[str, np.ndarray]] | None = None
     device: str = "cpu"
     runtime: str = ""
 
@@ -121,28 +125,38 @@ def _predict(
     progress: Progress | None,
     ood_model: LoadedModel | None,
 ) -> Prediction:
-    done: dict[int, tuple] = {}
+    done: dict[int, tuple[GridOutput, tuple[Placement, ...]]] = {}
     for model in (segmenter, classifier):
         if model is not None and id(model) not in done:
             images, placements = _place(model, slices, spacing, normalise_over)
-            done[id(model)] = (*run_model(model, images, None if done else progress), placements)
+            done[id(model)] = run_model(model, images, None if done else progress), placements
     first = segmenter or classifier
     fields: dict = {} if first is None else {"device": first.device.type, "runtime": first.backend.kind}
     if ood_model is not None and ood_model.ood:
         if id(ood_model) in done:
-            features = done[id(ood_model)][2]
+            features = done[id(ood_model)][0].features
         else:
             features = encoder_features(ood_model, _place(ood_model, slices, spacing)[0], ood_model.ood.feature_spec)
+        assert features is not None
         fields["ood"] = ood_model.ood.score(features.cpu().numpy(), slices)
     if segmenter is not None:
-        grid_maps, *_, placements = done[id(segmenter)]
-        grid_maps = grid_maps.to(_resizing(segmenter))
+        output, placements = done[id(segmenter)]
+        assert output.maps is not None
+        grid_maps = output.maps.to(_resizing(segmenter))
         restored = [segmenter.entry.preprocess.restore(m, p) for m, p in zip(grid_maps, placements, strict=True)]
         # copy from a GPU once, not once per slice
         fields |= {"maps": torch.stack(restored).cpu().numpy(), "evidence": evidence(grid_maps.cpu())}
         fields["grid_share"] = np.array([p.placed[2] * p.placed[3] / (p.crop[2] * p.crop[3]) for p in placements])
     if classifier is not None:
-        fields["logits"] = done[id(classifier)][1].cpu().double().numpy()
+        output, _ = done[id(classifier)]
+        assert output.logits is not None
+        fields["logits"] = output.logits.cpu().double().numpy()
+        if output.attributes is not None:
+            parts = split_logits(output.attributes.cpu().double(), classifier.net.attributes)
+            fields["attributes"] = {
+                name: dict(zip(classifier.net.attributes[name], logits.softmax(dim=1).numpy().T, strict=True))
+                for name, logits in parts.items()
+            }
     return Prediction(**fields)
 
 
@@ -173,41 +187,52 @@ def encoder_features(model: LoadedModel, images: Tensor, feature_spec: ood.Featu
     return torch.cat([ood.pool_features(model.net.forward_features(image), feature_spec) for image in batches])
 
 
+class GridOutput(NamedTuple):
+    """The output of one network for S slices, on the network's device and grid; None for what the network does not compute.
+
+    On a GPU the tensors may still be computed: waiting for each batch would leave it idle.
+
+    Attributes:
+        maps: (S, 1, h, w) mask probabilities.
+        logits: (S,) verdict logits, tumour against no tumour.
+        features: (S, D) features for the out-of-distribution detector, of the slices as they are.
+        attributes: (S, A) logits of all attributes, of the slices as they are.
+    """
+
+    maps: Tensor | None = None
+    logits: Tensor | None = None
+    features: Tensor | None = None
+    attributes: Tensor | None = None
+
+
 @torch.inference_mode()
-def run_model(
-    model: LoadedModel, images: Tensor, progress: Progress | None = None
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def run_model(model: LoadedModel, images: Tensor, progress: Progress | None = None) -> GridOutput:
     """Run a network on normalised slices; if its entry has `flips`, average with the output for the mirrored slices.
 
     Args:
         images: (S, 3, h, w), normalised, on the network's device.
         progress: called with the number of finished slices and of all slices after each batch; on a GPU, when it is queued.
-
-    Returns:
-        Mask probabilities (S, 1, h, w), or None; verdict logits (S,), tumour against no tumour, or None; where the entry has an
-        out-of-distribution detector, its features (S, D) of the slices as they are, or None. All on the network's device, where
-        they may still be computed: waiting for each batch would leave a GPU idle.
     """
     entry = model.entry
-    maps, verdicts, features = [], [], []
+    parts: dict[str, list[Tensor]] = {name: [] for name in GridOutput._fields}
     done = 0
     for image in _batches(model, images):
         views = torch.cat([image, image.flip(-1)]) if entry.flips else image
         output = model.backend(views)
-        if output.features is not None:
-            features.append(output.features[: len(image)])
+        for name in ("features", "attributes"):
+            if (values := getattr(output, name)) is not None:
+                parts[name].append(values[: len(image)])
         if output.mask is not None:
             probability = output.mask.sigmoid()
             if entry.flips:
                 original, mirrored = probability.chunk(2)
                 probability = (original + mirrored.flip(-1)) / 2
-            maps.append(probability)
+            parts["maps"].append(probability)
         if output.verdict is not None:
             # average logits, not probabilities, so that one temperature calibrates the mean
             mean = torch.stack(output.verdict.chunk(2)).mean(0) if entry.flips else output.verdict
-            verdicts.append(mean)
+            parts["logits"].append(mean)
         done += len(image)
         if progress:
             progress(done, len(images))
-    mask, verdict, feature = (torch.cat(parts) if parts else None for parts in (maps, verdicts, features))
-    return mask, verdict, feature
+    return GridOutput(**{name: torch.cat(batches) for name, batches in parts.items() if batches})

@@ -13,8 +13,10 @@ from PIL import Image
 from brainmri._version import __version__
 from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study
 from brainmri.analysis.findings import NO_TUMOUR, Finding, Study, ranges
-from brainmri.analysis.forward import Progress, predict_slices, with_head
+from brainmri.analysis.forward import Prediction, Progress, predict_slices, with_head
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
+from brainmri.analysis.picture import decide_picture
+from brainmri.analysis.recognition import Recognition, check_sequence, recognise
 from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.zoo import ood
 from brainmri.zoo.backends import versions
@@ -69,30 +71,42 @@ class Pipeline:
         """The threshold on the probability map, in (0, 1)."""
         return self.rules.mask_threshold
 
-    def __call__(self, source: str | Path | Image.Image | np.ndarray | Scan) -> Finding:
-        """Analyse one slice.
+    def __call__(self, source: str | Path | Image.Image | np.ndarray | Scan, sequence: str | None = None) -> Finding:
+        """Analyse one slice, or a sheet of several slices in one picture.
 
         Args:
             source: a path, a PIL image, an array (H, W[, 3 or 4]) or a `Scan`.
+            sequence: its MR sequence, one of `brainmri.zoo.attributes.SEQUENCES`; None to recognise it.
 
         Raises:
             FileNotFoundError: if the path is not a file.
-            ValueError: for a `Scan` of more than one slice.
+            ValueError: for a `Scan` of more than one slice, or an unknown sequence.
             brainmri.io.reading.UnreadableImage: if the input cannot be read.
         """
         scan = source if isinstance(source, Scan) else read_slice(source)
         if scan.pixels.ndim != 3:
             raise ValueError(f"expected one slice (H, W, 3), got pixels of shape {scan.pixels.shape}; use study() for a stack")
-        predicted = predict_slices(self.segmenter, self.classifier, scan.pixels[None], ood_model=self.ood_model)
-        decisions = decide_slices(predicted, self.rules, "slice")
-        return self._finding(decisions, 0, scan.warnings, self.provenance(scan), None)
+        check_sequence(sequence)
 
-    def study(self, source: str | Path | Sequence[str | Path] | np.ndarray | Scan, progress: Progress | None = None) -> Study:
+        def predict(slices: np.ndarray) -> Prediction:
+            return predict_slices(self.segmenter, self.classifier, slices, ood_model=self.ood_model)
+
+        picture = decide_picture(scan.pixels, predict, self.rules, sequence)
+        warnings = (*scan.warnings, *picture.warnings)
+        return self._finding(picture.decisions, 0, warnings, self.provenance(scan), None, picture.recognition)
+
+    def study(
+        self,
+        source: str | Path | Sequence[str | Path] | np.ndarray | Scan,
+        progress: Progress | None = None,
+        sequence: str | None = None,
+    ) -> Study:
         """Analyse a study. Slices without a head are skipped.
 
         Args:
             source: a path, a list of paths, an array (S, H, W[, 3]), as `read_study` takes them, or a `Scan`.
             progress: called with the number of finished slices and of all slices after each batch.
+            sequence: the MR sequence of a study with a single one; None to recognise it.
 
         Raises:
             FileNotFoundError: if the path does not exist.
@@ -111,7 +125,10 @@ class Pipeline:
         predicted = predict_slices(
             self.segmenter, self.classifier, scan.pixels[chosen], spacing, progress=progress, ood_model=self.ood_model
         )
-        decisions = decide_slices(predicted, self.rules, _mode(scan))
+        check_sequence(sequence)
+        recognition = recognise(predicted, scan.pixels[chosen], sequence=sequence)
+        name = recognition.sequence.name if recognition and recognition.sequence else None
+        decisions = decide_slices(predicted, self.rules, _mode(scan), name)
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
         maps[chosen], mask[chosen] = decisions.maps, decisions.masks
         parts = find_parts(mask, geometry)
@@ -119,7 +136,7 @@ class Pipeline:
         pixel = float(np.prod(spacing)) if measured else None
         places = iter(range(len(decisions.masks)))
         findings = tuple(
-            self._finding(decisions, next(places), warnings, provenance, pixel)
+            self._finding(decisions, next(places), warnings, provenance, pixel, recognition)
             if analysed
             else _without_head(scan.pixels.shape[1:3], warnings, provenance, pixel)
             for analysed in head
@@ -142,13 +159,20 @@ class Pipeline:
             diameters=tuple(diameters(parts, len(mask))),
             lesions=find_lesions(mask, parts, geometry, midline(scan.pixels)),
             sequences=scan.sequences,
+            recognition=recognition,
             geometry=geometry,
             warnings=warnings,
             provenance=provenance,
         )
 
     def _finding(
-        self, decisions: SliceDecisions, number: int, warnings: tuple[str, ...], provenance: dict, pixel: float | None
+        self,
+        decisions: SliceDecisions,
+        number: int,
+        warnings: tuple[str, ...],
+        provenance: dict,
+        pixel: float | None,
+        recognition: Recognition | None,
     ) -> Finding:
         """The finding for one slice; `pixel` is the area of a pixel in square millimetres, None if unknown."""
         verdict, reason = decisions.verdicts[number]
@@ -165,6 +189,7 @@ class Pipeline:
             area_px=area,
             area_mm2=None if pixel is None else area * pixel,
             ood=check,
+            recognition=recognition,
             warnings=warnings,
             provenance=provenance,
         )
@@ -213,6 +238,7 @@ def _without_head(shape: tuple[int, int], warnings: tuple[str, ...], provenance:
         area_px=0,
         area_mm2=None if pixel is None else 0.0,
         ood=None,
+        recognition=None,
         warnings=warnings,
         provenance=provenance,
     )

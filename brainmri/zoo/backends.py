@@ -52,11 +52,13 @@ class BackendOutput(NamedTuple):
         mask: (V, 1, S, S) logits.
         verdict: (V,) logits, tumour against no tumour.
         features: (V, D) features of the out-of-distribution detector (`ood.pool_features`).
+        attributes: (V, A) logits of the classes of all attributes.
     """
 
     mask: Tensor | None = None
     verdict: Tensor | None = None
     features: Tensor | None = None
+    attributes: Tensor | None = None
 
 
 class InferenceModule(nn.Module):
@@ -65,17 +67,25 @@ class InferenceModule(nn.Module):
     def __init__(self, net: PretrainedNet, tasks: tuple[str, ...], feature_spec: FeatureSpec | None = None) -> None:
         super().__init__()
         self.net, self.feature_spec = net, feature_spec
-        present = {"mask": "segmentation" in tasks, "verdict": "classification" in tasks, "features": feature_spec is not None}
+        present = {
+            "mask": "segmentation" in tasks,
+            "verdict": "classification" in tasks,
+            "features": feature_spec is not None,
+            "attributes": bool(net.attributes),
+        }
         self.names = [name for name, is_present in present.items() if is_present]
 
     def forward(self, views: Tensor) -> tuple[Tensor, ...]:
         """(V, 3, S, S), normalised, to the tensors that `BackendOutput` describes."""
         features = self.net.forward_features(views)
-        mask, verdict = self.net.forward_head(features)
-        outputs = () if mask is None else (mask,)
-        if verdict is not None:
-            outputs = (*outputs, verdict[:, 1] - verdict[:, 0])
-        return (*outputs, pool_features(features, self.feature_spec)) if self.feature_spec else outputs
+        mask, verdict, attributes = self.net.forward_head(features)
+        outputs = (
+            mask,
+            None if verdict is None else verdict[:, 1] - verdict[:, 0],
+            pool_features(features, self.feature_spec) if self.feature_spec else None,
+            attributes,
+        )
+        return tuple(output for output in outputs if output is not None)
 
 
 class Backend:

@@ -6,13 +6,15 @@ used for training. In a study both are first smoothed across slices, because a t
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+UNKNOWN = "unknown"  # in place of a sequence, where it is not recognised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,29 @@ class Fusion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SequenceRules:
+    """Rules for one MR sequence, fitted on its slices.
+
+    Attributes:
+        mask_threshold: on the probability map, in (0, 1).
+        fusion: by mode, "slice" and "study".
+    """
+
+    mask_threshold: float
+    fusion: dict[str, Fusion]
+
+    @classmethod
+    def from_config(cls, stored: dict) -> SequenceRules:
+        """The rules that `config.json` stores."""
+        fusion = {mode: Fusion(**{**one, "review": tuple(one["review"])}) for mode, one in stored["fusion"].items()}
+        return cls(mask_threshold=float(stored["mask_threshold"]), fusion=fusion)
+
+    def config(self) -> dict:
+        """What `config.json` stores."""
+        return {"mask_threshold": self.mask_threshold, "fusion": {mode: one.config() for mode, one in self.fusion.items()}}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rules:
     """The rules that turn the outputs of a segmenter and a classifier into findings; `mode` is "slice" or "study".
 
@@ -62,6 +87,8 @@ class Rules:
         fusion: by mode; empty if mask and verdict are of different entries, because a fusion is fitted on the entry's own mask.
         mask_neighbours: in studies, the standard deviation, in slices, of the Gaussian that smooths the logits of the mask's
             probabilities across slices, voxel by voxel; 0 for no smoothing.
+        sequences: rules that replace threshold and fusion for the slices of a sequence (`brainmri.zoo.attributes.SEQUENCES`), and
+            for `UNKNOWN`; empty where one set of rules holds for every input.
     """
 
     mask_threshold: float = 0.5
@@ -69,6 +96,18 @@ class Rules:
     review: tuple[float, float] = (0.5, 0.5)
     fusion: dict[str, Fusion] = field(default_factory=dict)
     mask_neighbours: float = 0.0
+    sequences: dict[str, SequenceRules] = field(default_factory=dict)
+
+    def for_sequence(self, sequence: str | None) -> Rules:
+        """The rules for a sequence; those for `UNKNOWN` where it has none of its own."""
+        if not self.sequences:
+            return self
+        chosen = self.sequences.get(sequence or UNKNOWN, self.sequences[UNKNOWN])
+        return replace(self, mask_threshold=chosen.mask_threshold, fusion=chosen.fusion)
+
+    def was_evaluated_on(self, sequence: str | None) -> bool:
+        """Whether verdicts for this sequence were evaluated on slices with tumour; without a sequence, on any."""
+        return not self.sequences or sequence is None or sequence in self.sequences
 
     def maps(self, maps: np.ndarray, mode: str) -> np.ndarray:
         """(S, H, W) probability maps of a network to the maps that are thresholded."""
@@ -89,8 +128,12 @@ class Rules:
 
     def config(self, mode: str) -> dict:
         """The calibration, for a finding's provenance."""
-        smoothed = {"mask_neighbours": self.mask_neighbours} if mode == "study" else {}
-        return (self.fusion[mode].config() if mode in self.fusion else {"temperature": self.temperature}) | smoothed
+        known = self.fusion[mode].config() if mode in self.fusion else {"temperature": self.temperature}
+        if mode == "study":
+            known["mask_neighbours"] = self.mask_neighbours
+        if self.sequences:
+            known["sequences"] = {name: one.config() for name, one in self.sequences.items()}
+        return known
 
 
 def evidence(grid_maps: Tensor) -> np.ndarray:

@@ -13,11 +13,11 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainmri.zoo.calibration import Fusion, Rules
+from brainmri.zoo.calibration import Fusion, Rules, SequenceRules
 from brainmri.zoo.metrics import Measurements
 from brainmri.zoo.nets import NETWORKS
 from brainmri.zoo.preprocess import Preprocess
@@ -53,6 +53,7 @@ class ModelEntry:
         review: [low, high] band of the tumour probability in which the verdict is "review".
         fusion: for "slice" and "study", how verdict and mask become one probability, which then replaces temperature and band;
             empty if it was not fitted.
+        sequences: `Rules.sequences`, rules by MR sequence; empty where one set of rules holds for every input.
         flips: average the prediction with that for the left-right mirrored slice.
         parameters: the number of trainable parameters and batch-norm statistics.
         sha256: of `model.safetensors`.
@@ -76,6 +77,7 @@ class ModelEntry:
     mask_neighbours: float
     review: tuple[float, float]
     fusion: dict[str, Fusion]
+    sequences: dict[str, SequenceRules]
     flips: bool
     parameters: int
     sha256: str
@@ -161,6 +163,7 @@ def read_entry(folder: str | Path) -> ModelEntry:
             mask_neighbours=float(config.get("mask_neighbours", 0.0)),
             review=_pair(config["review"]),
             fusion={mode: Fusion.from_config(fusion) for mode, fusion in config.get("fusion", {}).items()},
+            sequences={name: SequenceRules.from_config(one) for name, one in config.get("sequences", {}).items()},
             flips=bool(config["flips"]),
             parameters=int(config["parameters"]),
             sha256=config["sha256"],
@@ -294,10 +297,15 @@ def rules_of(segmenter: ModelEntry | None, classifier: ModelEntry | None, mask_t
     mask_entry, verdict_entry = segmenter or classifier, classifier or segmenter
     if mask_entry is None or verdict_entry is None:
         raise ValueError("expected a segmenter, a classifier or both, got neither")
+    same = classifier is not None and classifier is segmenter
+    sequences = dict(classifier.sequences) if same else {}
+    if mask_threshold is not None:
+        sequences = {name: replace(one, mask_threshold=mask_threshold) for name, one in sequences.items()}
     return Rules(
         mask_threshold=mask_entry.mask_threshold if mask_threshold is None else mask_threshold,
         temperature=verdict_entry.temperature,
         review=verdict_entry.review,
-        fusion=classifier.fusion if classifier is not None and classifier is segmenter else {},
+        fusion=classifier.fusion if same else {},
         mask_neighbours=mask_entry.mask_neighbours,
+        sequences=sequences,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
@@ -28,9 +30,11 @@ class PretrainedNet(
 
     Attributes:
         tasks: "segmentation", "classification" or both.
+        attributes: what else it recognises (`brainmri.zoo.attributes`).
     """
 
     tasks: tuple[str, ...] = ()
+    attributes: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     def forward(self, image: Tensor) -> Output:
         """(B, 3, H, W) to the logits of every task."""

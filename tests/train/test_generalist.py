@@ -8,13 +8,12 @@ import pytest
 from PIL import Image
 
 import brainmri
+from brainmri.zoo.attributes import KINDS, SEQUENCES
 from brainmri.zoo.preprocess import Preprocess
 from train import generalist
 from train.datasets.lgg import find_slices
 from train.datasets.wider import COLUMNS, find_pictures, fold_of, read_picture
 from train.examples import (
-    KINDS,
-    SEQUENCES,
     SOURCE_SHARE,
     UNKNOWN,
     SourceSampler,

@@ -103,7 +103,7 @@ def test_effunet_gives_mask_and_verdict_from_one_pass():
     net = EffUNet().eval()
     image = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
-        mask, verdict = net(image)
+        mask, verdict, _ = net(image)
     assert mask.shape == (2, 1, 64, 96)
     assert verdict.shape == (2, 2)
 

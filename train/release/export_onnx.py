@@ -30,7 +30,7 @@ class Probabilities(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, S, S) in [0, 1] to the probabilities of the mask (B, 1, S, S) and of tumour (B,), those of its tasks."""
         normal = self.entry.preprocess.normalise(image)
-        logits, verdict = self.net(normal)
+        logits, verdict, _ = self.net(normal)
         mask = None if logits is None else logits.sigmoid()
         fusion = self.entry.fusion.get("slice")
         if verdict is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -13,10 +14,12 @@ class Output(NamedTuple):
     Attributes:
         mask: (B, 1, H, W) logits of the tumour mask; None without the task "segmentation".
         verdict: (B, 2) logits of "no tumour" and "tumour"; None without the task "classification".
+        attributes: (B, A) logits of the classes of all `Network.attributes`, one attribute after the other; None without any.
     """
 
     mask: Tensor | None = None
     verdict: Tensor | None = None
+    attributes: Tensor | None = None
 
 
 class Network(Protocol):
@@ -27,10 +30,12 @@ class Network(Protocol):
 
     Attributes:
         tasks: "segmentation", "classification" or both: the fields of `Output` that are not None.
+        attributes: what else it recognises (`brainmri.zoo.attributes`): the classes by attribute; empty if nothing.
         feature_channels: the number of channels of each map that `forward_features` returns.
     """
 
     tasks: tuple[str, ...]
+    attributes: Mapping[str, Sequence[str]]
 
     @property
     def feature_channels(self) -> list[int]: ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +15,30 @@ from brainmri.zoo.nets.efficientnet_lite import LiteUNet
 
 
 class EffUNet(PretrainedNet):
-    """U-Net on an EfficientNet-lite encoder, with a linear verdict head on the pooled last encoder map.
+    """U-Net on an EfficientNet-lite encoder, with a linear verdict head on the pooled last encoder map and a
+    linear head there for each attribute.
 
     Heights and widths are multiples of 32. The weights are random; `train.pretrained` fills the encoder from ImageNet.
 
     Args:
         encoder: "lite0", or the larger "lite2".
         decoder_channels: output channels of each decoder block, from the deepest to full resolution.
+        attributes: the attributes to recognise (`brainmri.zoo.attributes`), each with its classes; a linear head for each.
     """
 
     tasks = ("segmentation", "classification")
 
-    def __init__(self, encoder: str = "lite0", decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12)) -> None:
+    def __init__(
+        self,
+        encoder: str = "lite0",
+        decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12),
+        attributes: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.unet = LiteUNet(encoder, tuple(decoder_channels))
+        self.attributes = attributes
+        channels = self.feature_channels[-1]
+        self.attribute_heads = nn.ModuleDict({name: nn.Linear(channels, len(classes)) for name, classes in attributes.items()})
 
     @property
     def feature_channels(self) -> list[int]:
@@ -39,9 +50,14 @@ class EffUNet(PretrainedNet):
         return self.unet.encoder(image)
 
     def forward_head(self, features: list[Tensor]) -> Output:
-        """The image and the encoder maps to mask logits (B, 1, H, W) and verdict logits (B, 2)."""
+        """The image and the encoder maps to mask logits (B, 1, H, W), verdict logits (B, 2) and the attributes' logits."""
         mask = self.unet.segmentation_head(self.unet.decoder(features))
-        return Output(mask=mask, verdict=self.unet.classification_head(features[-1]))
+        verdict = self.unet.classification_head(features[-1])
+        if not self.attribute_heads:
+            return Output(mask=mask, verdict=verdict)
+        pooled = F.dropout(features[-1].mean(dim=(2, 3)), 0.2, self.training)  # (B, 320 or 352)
+        attributes = torch.cat([head(pooled) for head in self.attribute_heads.values()], dim=1)
+        return Output(mask=mask, verdict=verdict, attributes=attributes)
 
     def cam_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, H, W) to verdict logits (B, 2), and the map at 1/16 of the size, [(B, 112 or 120, H/16, W/16)]."""
@@ -63,16 +79,21 @@ class EffUNetEnsemble(PretrainedNet):
 
     Args:
         members: the number of networks.
-        encoder, decoder_channels: of each member, as for `EffUNet`.
+        encoder, decoder_channels, attributes: of each member, as for `EffUNet`.
     """
 
     tasks = ("segmentation", "classification")
 
     def __init__(
-        self, members: int = 2, encoder: str = "lite0", decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12)
+        self,
+        members: int = 2,
+        encoder: str = "lite0",
+        decoder_channels: tuple[int, ...] = (128, 64, 48, 24, 12),
+        attributes: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         super().__init__()
-        self.members = nn.ModuleList(EffUNet(encoder, decoder_channels) for _ in range(members))
+        self.attributes = attributes
+        self.members = nn.ModuleList(EffUNet(encoder, decoder_channels, attributes) for _ in range(members))
 
     def _networks(self) -> Iterator[EffUNet]:
         yield from self.members  # pyright: ignore[reportReturnType]  torch's stubs type the items as Module
@@ -87,13 +108,17 @@ class EffUNetEnsemble(PretrainedNet):
         return [features for member in self._networks() for features in member.forward_features(image)]
 
     def forward_head(self, features: list[Tensor]) -> Output:
-        """The members' maps to mask logits (B, 1, H, W) and verdict logits (B, 2)."""
+        """The members' maps to mask logits (B, 1, H, W), verdict logits (B, 2) and the attributes' logits."""
         count = len(features) // len(self.members)  # maps of one member
         outputs = [
             member.forward_head(features[index * count : (index + 1) * count]) for index, member in enumerate(self._networks())
         ]
-        masks, verdicts = zip(*outputs, strict=True)
-        return Output(mask=logits_of_mean_probability(torch.stack(masks)), verdict=torch.stack(verdicts).mean(dim=0))
+        masks, verdicts, attributes = zip(*outputs, strict=True)
+        return Output(
+            mask=logits_of_mean_probability(torch.stack(masks)),
+            verdict=torch.stack(verdicts).mean(dim=0),
+            attributes=torch.stack(attributes).mean(dim=0) if self.attributes else None,
+        )
 
     def cam_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, H, W) to verdict logits (B, 2), and the map at 1/16 of the size of every member."""

@@ -1,0 +1,119 @@
+"""Find the slices in an uploaded picture: remove the page around a slice, and split a sheet of several slices.
+
+People upload screenshots, slices on a white page, and sheets of several slices. The functions here use the pixels alone, before
+any network runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from skimage import measure
+
+DARK_PAGE = 0.25  # a page darker than this needs no removal: slices have a dark background themselves
+PAGE_TOLERANCE = 0.08  # largest difference of a page's pixels from its grey value
+PAGE_SHARE = 0.6  # of the picture's border that must have the page's grey value
+SMALLEST_SLICE = 0.08  # share of the picture that the largest region must fill, else the picture is taken as it is
+FOREGROUND = 0.12  # grey value above which a pixel of a sheet belongs to a head
+SHEET_SLICES = (4, 64)  # number of heads on a sheet
+SIMILAR = 0.5  # smallest size of a head on a sheet, as a share of the median
+ALIGNED = 0.25  # largest distance of a head from its row's or column's median position, as a share of its size
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Panel:
+    """One slice in a picture.
+
+    Attributes:
+        box: top, left, height, width in pixels of the picture.
+        page: (height, width) bool, the pixels of the page within the box; None where the picture has no page.
+    """
+
+    box: tuple[int, int, int, int]
+    page: np.ndarray | None = None
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The slice of a picture (H, W, 3) in [0, 1], (height, width, 3), with a black background instead of the page."""
+        top, left, height, width = self.box
+        part = pixels[top : top + height, left : left + width]
+        return part if self.page is None else np.where(self.page[..., None], np.float32(0), part)
+
+    def cut_inverted(self, pixels: np.ndarray) -> np.ndarray:
+        """As `cut`, with inverted grey values."""
+        return self.cut(1 - pixels)
+
+    def paste(self, values: np.ndarray, picture: np.ndarray) -> None:
+        """Write values (height, width) of the slice into an array (H, W) of the picture, in place."""
+        top, left, height, width = self.box
+        picture[top : top + height, left : left + width] = values
+
+
+def find_panels(pixels: np.ndarray) -> tuple[Panel, ...]:
+    """The slices in a picture (H, W, 3) in [0, 1]: one, or those of a sheet in reading order."""
+    grey = pixels.mean(axis=2)
+    height, width = grey.shape
+    whole = Panel(box=(0, 0, height, width))
+    panel = _without_page(grey) or whole
+    sheet = _split_sheet(panel.cut(pixels).mean(axis=2))
+    top, left = panel.box[:2]
+    return tuple(Panel(box=(top + y, left + x, h, w)) for y, x, h, w in sheet) if sheet else (panel,)
+
+
+def _without_page(grey: np.ndarray) -> Panel | None:
+    """The largest region that is not of the border's grey value; None where the border is dark or not uniform."""
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    level = float(np.median(border))
+    if level < DARK_PAGE or (np.abs(border - level) < PAGE_TOLERANCE).mean() < PAGE_SHARE:
+        return None
+    content = np.asarray(ndimage.binary_opening(np.abs(grey - level) >= PAGE_TOLERANCE, iterations=1))
+    labels = np.asarray(measure.label(content, connectivity=1))
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    region = np.asarray(ndimage.binary_fill_holes(labels == sizes.argmax()))
+    if region.mean() < SMALLEST_SLICE:
+        return None
+    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+    top, left, height, width = rows[0], columns[0], rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    inside = region[top : top + height, left : left + width]
+    return Panel(box=(int(top), int(left), int(height), int(width)), page=~inside)
+
+
+def _split_sheet(grey: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Boxes (top, left, height, width) of the heads on a sheet, in reading order; empty where there is only one head."""
+    head = np.asarray(ndimage.binary_fill_holes(ndimage.binary_opening(grey > FOREGROUND, iterations=2)))
+    regions = [r for r in measure.regionprops(np.asarray(measure.label(head))) if r.area >= 0.002 * grey.size]
+    if not SHEET_SLICES[0] <= len(regions) <= SHEET_SLICES[1]:
+        return []
+    boxes = np.array([r.bbox for r in regions], float)  # top, left, bottom, right
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    typical = np.median(sizes, axis=0)
+    similar = (sizes >= SIMILAR * typical).all(axis=1) & (sizes <= typical / SIMILAR).all(axis=1)
+    centres = (boxes[similar, :2] + boxes[similar, 2:]) / 2
+    if len(centres) < SHEET_SLICES[0] or similar.mean() < 0.7:
+        return []
+    rows, columns = (_group(centres[:, axis], typical[axis]) for axis in (0, 1))
+    if len(rows) * len(columns) > 1.5 * len(centres) or any(
+        np.abs(centres[:, axis, None] - lines).min(axis=1).max() > ALIGNED * typical[axis]
+        for axis, lines in ((0, rows), (1, columns))
+    ):
+        return []
+    edges = [_edges(lines, side) for lines, side in ((rows, grey.shape[0]), (columns, grey.shape[1]))]
+    found = []
+    for row, column in ((np.abs(rows - y).argmin(), np.abs(columns - x).argmin()) for y, x in centres):
+        (top, bottom), (left, right) = edges[0][row : row + 2], edges[1][column : column + 2]
+        found.append((int(top), int(left), int(bottom - top), int(right - left)))
+    return sorted(found)
+
+
+def _group(positions: np.ndarray, size: float) -> np.ndarray:
+    """The mean positions of groups that are at least half a head apart, in order."""
+    ordered = np.sort(positions)
+    groups = np.split(ordered, np.flatnonzero(np.diff(ordered) > 0.5 * size) + 1)
+    return np.array([group.mean() for group in groups])
+
+
+def _edges(centres: np.ndarray, side: int) -> np.ndarray:
+    """Lines halfway between rows or columns, and the two ends."""
+    return np.round(np.concatenate([[0], (centres[1:] + centres[:-1]) / 2, [side]])).astype(int)

@@ -1,0 +1,118 @@
+"""Analyse one uploaded picture: find its slices, turn them upright, predict and decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from brainmri.analysis.decision import SliceDecisions, decide_slices
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, count, ranges
+from brainmri.analysis.forward import Prediction
+from brainmri.analysis.frame import Panel, find_panels
+from brainmri.analysis.recognition import Recognition, find_turn, recognise
+from brainmri.zoo.calibration import Rules
+
+Predict = Callable[[np.ndarray], Prediction]  # of slices (S, H, W, 3) in [0, 1]
+
+PAGE_REMOVED = "the page around the slice was left out"
+INVERTED = "the grey values are inverted; they were inverted back before the analysis"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PictureDecision:
+    """The decision on a picture.
+
+    Attributes:
+        decisions: of one slice, the whole picture (S = 1).
+        recognition: what was recognised about the slice; None for a sheet of slices, or if no network recognises anything.
+        warnings: what was changed before the analysis.
+    """
+
+    decisions: SliceDecisions
+    recognition: Recognition | None
+    warnings: tuple[str, ...]
+
+
+def decide_picture(pixels: np.ndarray, predict: Predict, rules: Rules, sequence: str | None = None) -> PictureDecision:
+    """Analyse a picture (H, W, 3) in [0, 1] of one slice or of a sheet of slices.
+
+    Args:
+        predict: runs the networks.
+        rules: thresholds and calibration.
+        sequence: the MR sequence as the file or the user gives it; None to recognise it.
+    """
+    panels = find_panels(pixels)
+    parts = [_decide_panel(panel, pixels, predict, rules, sequence) for panel in panels]
+    return parts[0] if len(parts) == 1 else _join(parts, panels, pixels.shape[:2])
+
+
+def _decide_panel(panel: Panel, pixels: np.ndarray, predict: Predict, rules: Rules, sequence: str | None) -> PictureDecision:
+    warnings: list[str] = []
+    slices = panel.cut(pixels)[None]
+    predicted = predict(slices)
+    if panel.page is not None:
+        warnings.append(PAGE_REMOVED)
+        inverted = panel.cut_inverted(pixels)[None]
+        other = predict(inverted)
+        if _strangeness(other) < _strangeness(predicted):
+            slices, predicted = inverted, other
+            warnings.append(INVERTED)
+    turned = find_turn(predicted)
+    if turned:
+        warnings.append(f"the slice is turned by {turned}°; it was analysed upright")
+        slices = np.ascontiguousarray(np.rot90(slices, -turned // 90, axes=(1, 2)))
+        predicted = predict(slices)
+        predicted = replace(predicted, maps=predicted.maps if predicted.maps is None else _turn(predicted.maps, turned))
+    recognition = recognise(predicted, slices, turned, sequence)
+    name = recognition.sequence.name if recognition and recognition.sequence else None
+    decisions = decide_slices(predicted, rules, "slice", name)
+    height, width = pixels.shape[:2]
+    if panel.box != (0, 0, height, width):
+        decisions = replace(decisions, maps=_paste(panel, decisions.maps, (height, width)),
+                            masks=_paste(panel, decisions.masks, (height, width)))  # fmt: skip
+    return PictureDecision(decisions=decisions, recognition=recognition, warnings=tuple(warnings))
+
+
+def _strangeness(predicted: Prediction) -> tuple[bool, float]:
+    """How far a slice is from brain MR slices, for comparison: whether it is out of distribution, then its distance."""
+    if not predicted.ood:
+        return False, 0.0
+    return predicted.ood[0].reason is not None, predicted.ood[0].distance
+
+
+def _turn(maps: np.ndarray, degrees: int) -> np.ndarray:
+    """(S, H, W) maps turned counter-clockwise."""
+    return np.ascontiguousarray(np.rot90(maps, degrees // 90, axes=(1, 2)))
+
+
+def _paste(panel: Panel, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(1, height, width) of a panel to (1, H, W) of the picture."""
+    picture = np.zeros(shape, values.dtype)
+    panel.paste(values[0], picture)
+    return picture[None]
+
+
+def _join(parts: list[PictureDecision], panels: tuple[Panel, ...], shape: tuple[int, int]) -> PictureDecision:
+    """Join the decisions on the slices of a sheet: tumour where any slice shows one, else review where any is for review."""
+    verdicts = [part.decisions.verdicts[0][0] for part in parts]
+    by_verdict = {verdict: [number for number, one in enumerate(verdicts) if one == verdict] for verdict in (TUMOUR, REVIEW)}
+    sheet = f"This is a sheet of {count(len(panels), 'slice')}"
+    if shown := by_verdict[TUMOUR]:
+        verdict, reason = TUMOUR, f"{sheet}; {count(len(shown), 'slice')} of them show a tumour: {ranges(shown)}."
+    elif undecided := by_verdict[REVIEW]:
+        verdict, reason = REVIEW, f"{sheet}; none clearly shows a tumour, for review: {ranges(undecided)}."
+    else:
+        verdict, reason = NO_TUMOUR, f"{sheet}; none of them shows a tumour."
+    strange = [part.decisions.ood[0] for part in parts]
+    in_distribution = [one for one in strange if one is None or one.reason is None]
+    decisions = SliceDecisions(
+        maps=np.max([part.decisions.maps for part in parts], axis=0),
+        masks=np.any([part.decisions.masks for part in parts], axis=0),
+        probabilities=np.max([part.decisions.probabilities for part in parts], axis=0),
+        verdicts=[(verdict, reason)],
+        ood=[(in_distribution or strange)[0]],
+    )
+    warnings = tuple(dict.fromkeys(warning for part in parts for warning in part.warnings))
+    return PictureDecision(decisions=decisions, recognition=None, warnings=warnings)

@@ -1,0 +1,101 @@
+"""What the networks recognise about a slice or a study besides tumour: sequence, plane, orientation, kind of tumour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from brainmri.analysis.forward import Prediction
+from brainmri.zoo.attributes import KIND, PLANE, SEQUENCE, SEQUENCES, T1C, THREE_SEQUENCES, TURN
+
+SURE = 0.6  # a sequence or plane of lower probability is unknown
+SURE_TURN = 0.9  # a picture is turned only above this probability
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognised:
+    """A class of an attribute and its probability in [0, 1]."""
+
+    name: str
+    probability: float
+
+    def record(self) -> dict:
+        """For JSON."""
+        return {"name": self.name, "probability": round(self.probability, 3)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """What was recognised; None for an attribute that is unknown.
+
+    Attributes:
+        sequence: one of `brainmri.zoo.attributes.SEQUENCES`; of probability 1 where the input or the user says it.
+        plane: "axial", "coronal" or "sagittal".
+        kind: the kind of a tumour, for post-contrast T1 only, the sequence that it was learned on.
+        turned: degrees counter-clockwise that the picture was turned from upright; it was analysed upright.
+    """
+
+    sequence: Recognised | None = None
+    plane: Recognised | None = None
+    kind: Recognised | None = None
+    turned: int = 0
+
+    def record(self) -> dict:
+        """For JSON."""
+        return {
+            "sequence": self.sequence and self.sequence.record(),
+            "plane": self.plane and self.plane.record(),
+            "kind": self.kind and self.kind.record(),
+            "turned": self.turned,
+        }
+
+
+def check_sequence(sequence: str | None) -> None:
+    """Raise ValueError for an unknown sequence."""
+    if sequence is not None and sequence not in SEQUENCES:
+        raise ValueError(f"unknown sequence {sequence!r}; choose from {', '.join(SEQUENCES)}")
+
+
+def recognise(predicted: Prediction, slices: np.ndarray, turned: int = 0, sequence: str | None = None) -> Recognition | None:
+    """Sum up the attributes of slices that belong together.
+
+    Args:
+        predicted: the prediction for the slices.
+        slices: (S, H, W, 3) in [0, 1].
+        turned: how the slices were turned before the prediction.
+        sequence: what the file or the user says that it is, instead of what the network recognises.
+
+    Returns:
+        None if no network recognises attributes.
+    """
+    attributes = predicted.attributes
+    if attributes is None:
+        return None
+    if sequence is None and differ_in_channels(slices):
+        sequence = THREE_SEQUENCES
+    recognised = Recognised(name=sequence, probability=1.0) if sequence else most_probable(attributes[SEQUENCE], SURE)
+    return Recognition(
+        sequence=recognised,
+        plane=most_probable(attributes[PLANE], SURE),
+        kind=most_probable(attributes[KIND]) if recognised and recognised.name == T1C else None,
+        turned=turned,
+    )
+
+
+def find_turn(predicted: Prediction) -> int:
+    """Degrees counter-clockwise that the slices are turned from upright; 0 unless the network is sure."""
+    turn = most_probable(predicted.attributes[TURN], SURE_TURN) if predicted.attributes else None
+    return int(turn.name) if turn else 0
+
+
+def most_probable(probabilities: dict[str, np.ndarray], sure: float = 0.0) -> Recognised | None:
+    """The class with the highest mean probability over the slices; None where that is below `sure`."""
+    means = {name: float(values.mean()) for name, values in probabilities.items()}
+    name = max(means, key=lambda name: means[name])
+    return Recognised(name=name, probability=means[name]) if means[name] >= sure else None
+
+
+def differ_in_channels(slices: np.ndarray, tolerance: float = 0.02) -> bool:
+    """Whether the channels of (S, H, W, 3) slices in [0, 1] hold different sequences, apart from JPEG artefacts in grey ones."""
+    return bool(np.abs(slices[..., :1] - slices[..., 1:]).mean() > tolerance)
