@@ -26,7 +26,7 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     add("--start", type=Path, help="run folder or zoo entry whose weights to start from")
     add("--size", type=int, help="side of the network's input in pixels")
     add("--epochs", type=int, default=10)
-    add("--samples", type=int, default=2000, help="slices an epoch")
+    add("--samples", type=int, default=2000, help="slices per epoch")
     add("--batch", type=int, default=16, help="slices a step, over all processes")
     add(
         "--accumulate",

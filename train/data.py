@@ -20,7 +20,7 @@ from train.datasets import Slice
 
 
 def read_patients(path: str | Path) -> tuple[str, ...]:
-    """Patients from a text file, one a line; blank lines and lines starting with # are skipped."""
+    """Patients from a text file, one per line; blank lines and lines starting with # are skipped."""
     lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
 
@@ -33,7 +33,7 @@ def load_placed(slices: list[Slice], preprocess: Preprocess, teacher: LoadedMode
             2015). The teacher gets the slice before augmentation, on its own grid; augmentation moves slice and target alike.
 
     Returns:
-        One dict a slice: `image` (3, S, S) float32 in [0, 1]; `mask` (1, S, S) float32 in [0, 1], antialiased;
+        One dict per slice: `image` (3, S, S) float32 in [0, 1]; `mask` (1, S, S) float32 in [0, 1], antialiased;
         `tumour` 0 or 1; `case`; `number`.
 
     Raises:
@@ -62,7 +62,7 @@ class TumourShareSampler(WeightedRandomSampler):
 
     Args:
         slices: from `load_placed`.
-        samples: slices an epoch.
+        samples: slices per epoch.
         share: expected share of slices with tumour, 0 to 1.
         evenness: 0 samples every slice equally often, 1 every patient equally often; in between, a patient's share is
             proportional to its number of slices to the power of 1 - evenness.

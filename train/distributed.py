@@ -56,7 +56,7 @@ def process_group(device_name: str) -> Iterator[torch.device]:
         local_processes, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if local_processes > gpus:
             raise SystemExit(
-                f"expected at most {gpus} processes, one a GPU, got {local_processes}; give torchrun --nproc-per-node {gpus}"
+                f"expected at most {gpus} processes, one per GPU, got {local_processes}; give torchrun --nproc-per-node {gpus}"
             )
         device = torch.device("cuda", distributed.get_node_local_rank())
     elif device.type != "cpu":

@@ -186,7 +186,7 @@ class SourceSampler(Sampler[tuple[int, int]]):
     The sample depends on the seed and the epoch only, so a resumed run gets the same examples.
 
     Args:
-        samples: examples an epoch.
+        samples: examples per epoch.
     """
 
     def __init__(self, examples: list[Example], samples: int, seed: int) -> None:

@@ -178,7 +178,7 @@ def best_row(history: list[dict]) -> dict:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """The files that a training writes after each epoch: state to resume from, one row an epoch as CSV, curves as PNG."""
+    """The files that a training writes after each epoch: state to resume from, one row per epoch as CSV, curves as PNG."""
 
     checkpoint: Path
     history: Path
@@ -231,7 +231,7 @@ def fit(
         clip, accumulate: see `train_epoch`.
 
     Returns:
-        One row an epoch, as written to the history. Only the main process has the validation's metrics.
+        One row per epoch, as written to the history. Only the main process has the validation's metrics.
 
     Raises:
         ValueError: when the checkpoint to resume from has another recipe.

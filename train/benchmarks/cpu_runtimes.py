@@ -67,7 +67,7 @@ def max_difference(expected: tuple, outputs: object) -> float:
 
 @torch.inference_mode()
 def benchmark(name: str, batch: int, runs: int) -> str:
-    """A table in Markdown: milliseconds a slice on one thread and on all, and the largest difference from plain PyTorch."""
+    """A table in Markdown: milliseconds per slice on one thread and on all, and the largest difference from plain PyTorch."""
     all_threads = torch.get_num_threads()
     columns: dict[int, dict[str, float]] = {}
     differences: dict[str, float] = {}

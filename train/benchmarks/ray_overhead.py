@@ -23,7 +23,7 @@ from brainmri.report.outputs import RECORD
 
 
 def time_studies(results: Iterator[dict], out: Path) -> tuple[float, float]:
-    """Mean seconds a study, from the times at which the records were written; and the seconds spent outside the studies."""
+    """Mean seconds per study, from the times at which the records were written; and the seconds spent outside the studies."""
     began = time.perf_counter()
     rows = list(results)
     total = time.perf_counter() - began

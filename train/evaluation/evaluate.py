@@ -169,7 +169,7 @@ def evaluate(
 
 
 def summary(variant: str, figures: dict) -> str:
-    """A variant's figures for the terminal: its name and counts, then a line each figure with its interval."""
+    """A variant's figures for the terminal: its name and counts, then one line per figure with its interval."""
     lines = [f"{VARIANTS[variant]}: {figures['patients']} patients, {figures['slices']} slices"]
     for metric, figure in figures.items():
         if is_figure(figure):

@@ -32,7 +32,7 @@ class SlicePrediction:
         annotation: (H, W) bool, the annotated tumour.
         head: whether the slice shows a head; a study leaves out slices that do not.
         map: (H, W) float32 in [0, 1], tumour probability by pixel; None without a segmenter, like `grid_share` and `evidence`.
-        grid_share: pixels of the network's grid for one of the slice's own.
+        grid_share: pixels of the network's grid per pixel of the slice.
         evidence: `brainmri.zoo.calibration.evidence` of the map.
         logit: of the verdict, tumour against no tumour; None without a classifier.
         rules: the thresholds and calibration that the mask, probability and verdict follow.
@@ -74,12 +74,12 @@ def predict_case(
     variant: str = THREE_SEQUENCES,
     keep: Path | None = None,
 ) -> list[SlicePrediction]:
-    """One prediction a slice of a patient, in order along the head, with the entries' own rules applied to each slice.
+    """One prediction per slice of a patient, in order along the head, with the entries' own rules applied to each slice.
 
     Args:
         variant: of the input (`brainmri.zoo.metrics`): three sequences as read; FLAIR in all three channels; or three sequences
             normalised with mean and deviation of all the patient's slices instead of each slice's own.
-        keep: folder for the networks' outputs, a file a patient, maps in float16. Outputs of the same networks and the same code
+        keep: folder for the networks' outputs, one file per patient, maps in float16. Outputs of the same networks and the same code
             are read from there instead of predicted again; the first call also returns them as stored.
     """
     units = np.stack([to_unit(item.read_image()) for item in slices])  # (S, H, W, 3)
@@ -134,7 +134,7 @@ def _load_or_predict(path: Path, key: str, predict: Callable[[], Prediction]) ->
 
 
 def _outputs(prediction: Prediction, slices: int) -> list[dict]:
-    """The networks' outputs by field of `SlicePrediction`, one dictionary a slice."""
+    """The networks' outputs by field of `SlicePrediction`, one dictionary per slice."""
     present = {name: values for name, field in FIELDS.items() if (values := getattr(prediction, field)) is not None}
     return [{name: values[number] for name, values in present.items()} for number in range(slices)]
 

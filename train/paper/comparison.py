@@ -98,10 +98,10 @@ def write_table(folder: Path, runs: dict[str, dict], excluded: str) -> str:
 
 
 def figure_3(slices: list[Slice], rows: list[SlicePrediction], threshold: float, path: Path) -> None:
-    """Slice, mask, prediction and overlay of test slices, a row each, evenly spaced from the worst Dice to the best.
+    """Slice, mask, prediction and overlay of test slices, one row per slice, evenly spaced from the worst Dice to the best.
 
     Args:
-        rows: predictions, one a slice.
+        rows: predictions, one per slice.
         threshold: on the probability map.
     """
     import matplotlib
