@@ -79,8 +79,8 @@ def predict_case(
     Args:
         variant: of the input (`brainmri.zoo.metrics`): three sequences as read; FLAIR in all three channels; or three sequences
             normalised with mean and deviation of all the patient's slices instead of each slice's own.
-        keep: folder for the networks' outputs, one file per patient, maps in float16. Outputs of the same networks and the same code
-            are read from there instead of predicted again; the first call also returns them as stored.
+        keep: folder for the networks' outputs, one file per patient, maps in float16. Outputs of the same networks and the
+            same code are read from there instead of predicted again; the first call also returns them as stored.
     """
     units = np.stack([to_unit(item.read_image()) for item in slices])  # (S, H, W, 3)
     if variant == FLAIR_ONLY:
