@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from brainmri.analysis.pipeline import Pipeline
-from brainmri.io.dicom import is_dicom, study_uid
+from brainmri.io.dicom_headers import is_dicom, study_uid
 from brainmri.io.files import StudyFile, folder_files, is_zip
 from brainmri.io.images import SUFFIXES
 from brainmri.io.limits import UnreadableImage
@@ -42,7 +42,7 @@ def find_inputs(path: Path) -> list[Path]:
     zips = [file for file in files if is_zip(file)]
     if zips:
         return sorted(zips + folders)
-    volumes = [file for file in files if is_nifti(file.name) and not is_mask(file.name)]
+    volumes = [file for file in files if is_nifti(StudyFile(path=file)) and not is_mask(file.name)]
     sequences = [sequence_of(file.name) for file in volumes]
     if len(volumes) > 1 and len({*sequences, None}) < len(sequences) + 1:
         return sorted(volumes + folders)

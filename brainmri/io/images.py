@@ -247,6 +247,8 @@ class ImageReader:
     def list_sequences(self, files: list[StudyFile], name: str) -> tuple[Candidate, ...]:
         return ()
 
-    def read(self, files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None) -> Scan:
+    def read(
+        self, files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None, study: int | None = None
+    ) -> Scan:
         refuse_assignment(assign, name)
         return read_images(files, name)

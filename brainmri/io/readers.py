@@ -11,7 +11,7 @@ from brainmri.io.sequences import Candidate
 
 
 class Reader(Protocol):
-    """Reads the files of one study in one format.
+    """Reads files of one format.
 
     Attributes:
         format: its name, for messages.
@@ -33,13 +33,16 @@ class Reader(Protocol):
         """
         ...
 
-    def read(self, files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None) -> Scan:
+    def read(
+        self, files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None, study: int | None = None
+    ) -> Scan:
         """The files as a scan with pixels (S, H, W, 3).
 
         Args:
             name: the study's, for messages.
             assign: by channel (0 pre-contrast T1, 1 FLAIR, 2 post-contrast T1) an index into `list_sequences`, instead of the
                 automatic choice.
+            study: which of several studies (`Candidate.study`); None for the only one.
 
         Raises:
             UnreadableImage: when the files are damaged, outside the limits, or cannot be read as assigned.

@@ -15,7 +15,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from brainmri.io.dicom import NAME, DicomReader, is_dicom
+from brainmri.io.dicom import DicomReader
+from brainmri.io.dicom_headers import NAME, is_dicom
 from brainmri.io.files import StudyFile, folder_files, is_zip, listed_files, zip_files
 from brainmri.io.images import (
     ACCEPTED,
@@ -73,7 +74,7 @@ def holds_one_slice(path: Path) -> bool:
     if not path.exists():
         return path.suffix.lower() in SUFFIXES  # for the message that it does not exist
     file = StudyFile(path=path)
-    if not path.is_file() or is_nifti(path.name) or is_zip(path) or is_dicom(file):
+    if not path.is_file() or is_nifti(file) or is_zip(path) or is_dicom(file):
         return False
     with file.open() as handle:
         if handle.read(4) not in TIFF_MAGIC:
@@ -99,7 +100,11 @@ class _Study:
     archive: StudyFile | None
 
 
-def read_study(source: str | Path | Sequence[str | Path] | np.ndarray, assign: Mapping[int, int | None] | None = None) -> Scan:
+def read_study(
+    source: str | Path | Sequence[str | Path] | np.ndarray,
+    assign: Mapping[int, int | None] | None = None,
+    study: int | None = None,
+) -> Scan:
     """A study: slices, a multi-page TIFF, NIfTI or DICOM, in a file, a folder or a zip, or as several files; or an array.
 
     Args:
@@ -108,20 +113,31 @@ def read_study(source: str | Path | Sequence[str | Path] | np.ndarray, assign: M
         assign: for NIfTI and DICOM, which file or series is which sequence, instead of the choice by names and descriptions: by
             channel (0 pre-contrast T1, 1 FLAIR, 2 post-contrast T1) an index into `list_sequences(source)`. FLAIR is used for a
             channel that is missing or None.
+        study: for DICOM files of several examinations or patients, which one, from 0 to `count_studies(source)` - 1.
 
     Returns:
         The scan, pixels (S, H, W, 3); with its geometry for NIfTI and DICOM files that have one.
 
     Raises:
         FileNotFoundError: when a path does not exist.
-        UnreadableImage: when the source holds no study, is damaged or outside the limits, or cannot be read as assigned.
+        UnreadableImage: when the source holds no study, or several and none is chosen, is damaged or outside the limits, or
+            cannot be read as assigned.
     """
     if isinstance(source, np.ndarray):
         refuse_assignment(assign, "an array")
         return read_array(source)
-    study = _find_study(source)
-    scan = study.reader.read(study.files, study.name, assign)
-    return replace(scan, sha256=study.archive.digest()) if study.archive else scan
+    found = _find_study(source)
+    scan = found.reader.read(found.files, found.name, assign, study)
+    return replace(scan, sha256=found.archive.digest()) if found.archive else scan
+
+
+def count_studies(source: str | Path | Sequence[str | Path] | np.ndarray) -> int:
+    """How many studies a source holds: several for DICOM files of several examinations or patients, else 1; headers only.
+
+    Raises:
+        FileNotFoundError, UnreadableImage: as `list_sequences` does.
+    """
+    return 1 + max((candidate.study for candidate in list_sequences(source)), default=0)
 
 
 def list_sequences(source: str | Path | Sequence[str | Path] | np.ndarray) -> tuple[Candidate, ...]:

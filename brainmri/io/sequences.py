@@ -1,31 +1,18 @@
-"""Which file or series is which sequence: what names and descriptions call them, and what a reader or its caller chose."""
+"""Which file or series is read as which channel: the candidates, and the choice of a reader or its caller."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.pixels import FLAIR
+from brainmri.io.sequence_names import FLAIR_T2, POST_T1, PRE_T1, identify
 
 PRE, POST = 0, 2
-SEQUENCES = {PRE: "pre-contrast T1", FLAIR: "FLAIR", POST: "post-contrast T1"}
+SEQUENCES = {PRE: PRE_T1, FLAIR: FLAIR_T2, POST: POST_T1}
 ONE_SEQUENCE = "only one sequence was provided; it is read as FLAIR and used for all three channels"
 HOW_TO_CHOOSE = "say which is which, on the page in the fields of the sequences, in code with read_study(…, assign=…)"
-
-# what file names and series descriptions call the sequences; `t2f`, `t1n`, `t1c` are BraTS's names
-_T1_FLAIR = re.compile(r"(?<![a-z0-9])t1w?[^a-z0-9]*flair")  # weighted like T1, whatever it is called
-_FLAIR = re.compile(r"flair|dark.?fluid|(?<![a-z0-9])t2f(?![a-z])")
-_T1 = re.compile(r"(?<![a-z0-9])s?t1(?!\d)|mp2?rage|spgr|bravo")
-_OTHER = re.compile(r"(?<![a-z0-9])(s?t2|pd|dwi|dti|adc|diff|trace|swi|swan|perf|asl|cb[fv]|loc|scout|survey|subtr)")
-_PRE = re.compile(
-    r"(?<![a-z])pre(contrast|gad|gd)?(?![a-z])(?!.?op)|without|w/o|nati[fv]|(?<![a-z])no[nt]?.?contrast|(?<=t1)n(?![a-z])"
-)
-_POST = re.compile(
-    r"(?<![a-z])post(contrast|gad|gd)?(?![a-z])(?!.?op)|(?<![a-z])(gd|gado?|gadolinium|ce|km|[ck]ontrast)(?![a-z])"
-    r"|(?<=t1)c(?![a-z])|\+ ?c(?![a-z])|(?<![a-z])c ?\+"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +20,15 @@ class Candidate:
     """A volume or a series that may be read as one of the sequences.
 
     Attributes:
-        label: what to call it on the page: a NIfTI file's name, or which of its volumes; a DICOM series' number, harmless
-            description and slices. Two may be called alike.
+        label: its name on the page: a NIfTI file's name, or which of its volumes; a DICOM series' number, its description if
+            that cannot identify anybody, and its slices; with several studies, the number of its study. Labels may repeat.
         channel: the default: 0 pre-contrast T1, 1 FLAIR, 2 post-contrast T1, None if it is ignored.
+        study: the index of its study, if the input holds several.
     """
 
     label: str
     channel: int | None
+    study: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,50 +39,48 @@ class Choice:
         indices: by channel, an index into the candidates.
         warnings: assumptions, and what is ignored.
         problem: why no candidate can be chosen as FLAIR; None where one is.
+        unsupported: what is read in place of the FLAIR ("T2", say), if the models were not trained on it alone.
     """
 
     indices: dict[int, int]
     warnings: tuple[str, ...] = ()
     problem: str | None = None
+    unsupported: str | None = None
 
-    def candidates(self, labels: Sequence[str]) -> tuple[Candidate, ...]:
-        """Every candidate, with the channel it was chosen for."""
+    def candidates(self, labels: Sequence[str], study: int = 0) -> tuple[Candidate, ...]:
+        """Every candidate of a study, with the channel it was chosen for."""
         channels = {index: channel for channel, index in self.indices.items()}
-        return tuple(Candidate(label=label, channel=channels.get(index)) for index, label in enumerate(labels))
+        return tuple(Candidate(label=label, channel=channels.get(index), study=study) for index, label in enumerate(labels))
 
     def labels(self, labels: Sequence[str]) -> tuple[str | None, str | None, str | None]:
-        """The labels of pre-contrast T1, FLAIR and post-contrast T1, None for what is not there."""
+        """The labels of pre-contrast T1, FLAIR and post-contrast T1; None for a missing sequence."""
         pre, flair, post = (labels[self.indices[channel]] if channel in self.indices else None for channel in (PRE, FLAIR, POST))
         return pre, flair, post
 
 
+def channel_of(sequence: str | None) -> int | None:
+    """The channel of a sequence, or None."""
+    return next((channel for channel, name in SEQUENCES.items() if name == sequence), None)
+
+
 def sequence_of(words: str) -> int | None:
     """The channel that a file name or a series description names, or None."""
-    words = words.lower()
-    if _FLAIR.search(words) and not _T1_FLAIR.search(words):
-        return FLAIR
-    contrast = PRE if _PRE.search(words) else POST if _POST.search(words) else None
-    if _T1.search(words):
-        return PRE if contrast is None else contrast
-    return None if _OTHER.search(words) else contrast
+    return channel_of(identify(words))
 
 
-def choose_single(words: str, called: str) -> Choice:
-    """The only candidate, read as FLAIR, with a warning where its name says that it is another sequence.
+def choose_single(sequence: str | None, subject: str) -> Choice:
+    """The only candidate, read as FLAIR, with a warning if it is another sequence.
 
     Args:
-        words: a file name or a series description.
-        called: the start of the warning, "the file is named as" or "the series is described as".
+        sequence: what it is, as of `identify`.
+        subject: of the warning, "the file" or "the series".
     """
-    channel = sequence_of(words)
-    if channel == FLAIR:
+    if sequence == FLAIR_T2:
         return Choice(indices={FLAIR: 0})
-    if channel is None:
+    if sequence is None:
         return Choice(indices={FLAIR: 0}, warnings=(ONE_SEQUENCE,))
-    warning = (
-        f"{called} {SEQUENCES[channel]}, which the networks cannot analyse alone; do not rely on this result, upload the FLAIR"
-    )
-    return Choice(indices={FLAIR: 0}, warnings=(warning, ONE_SEQUENCE))
+    warning = f"{subject} is {sequence}, which the networks cannot analyse alone; do not rely on this result, upload the FLAIR"
+    return Choice(indices={FLAIR: 0}, warnings=(warning, ONE_SEQUENCE), unsupported=sequence)
 
 
 def check_assignment(assign: Mapping[int, int | None], labels: Sequence[str], name: str) -> Choice:

@@ -1,16 +1,16 @@
-"""What volumes of every format share: one intensity scale, axial slices, and sequences on one grid."""
+"""What volumes of every format share: one intensity scale, and sequences of one grid as a scan."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from brainmri.io.limits import UnreadableImage, refuse_study
+from brainmri.io.limits import refuse_study
 from brainmri.io.pixels import FLAIR
 from brainmri.io.scan import Geometry, Scan
 from brainmri.io.sequences import ONE_SEQUENCE, POST, PRE, SEQUENCES
 
 PERCENTILES = (0.5, 99.5)
-# degrees; less is routine: axial slices are planned along the skull base or the commissures, and training turns them by as much
+# degrees; less is routine: axial slices are planned along the skull base or the commissures, and augmentation rotates as far
 MAX_TILT = 20
 
 
@@ -18,9 +18,9 @@ def scale_to_unit(volume: np.ndarray) -> np.ndarray:
     """One sequence to float32 in [0, 1]: 8-bit by the range its format declares, the rest by percentiles of the volume."""
     if volume.dtype == np.uint8:
         return volume.astype(np.float32) / 255
-    # not the extremes: one hot voxel, a vessel or a ring of ghosts would push the brain into the dark and out of the head's box
+    # percentiles, because one very bright voxel (a vessel, a ghost) would make the brain too dark to be found
     low, high = np.percentile(volume, PERCENTILES)
-    if low == high:  # fewer voxels than that hold anything
+    if low == high:  # nearly all voxels are empty
         low, high = volume.min(), volume.max()
     span = float(high) - float(low)
     return np.clip((volume - np.float32(low)) / np.float32(span), 0, 1) if span > 0 else np.zeros(volume.shape, np.float32)
@@ -34,6 +34,8 @@ def compose(
     sha256: str,
     warnings: list[str],
     labels: tuple[str | None, str | None, str | None] = (None, None, None),
+    unsupported: str | None = None,
+    orientation: int = 1,
 ) -> Scan:
     """The sequences of one study as a scan. FLAIR replaces missing ones, as in training.
 
@@ -41,6 +43,7 @@ def compose(
         sequences: by channel, FLAIR among them; volumes on one grid, uint8 or float32, on `geometry`'s stored grid, or
             (S, H, W) axial already where it is None.
         labels: the label of each channel's sequence, as it is shown.
+        unsupported, orientation: as of `Scan`.
 
     Raises:
         UnreadableImage: for NaN or infinite voxels, or a FLAIR whose voxels all have the same value.
@@ -51,12 +54,14 @@ def compose(
             warnings.append("only FLAIR was provided; it is used for all three channels")
     elif missing := [words for channel, words in SEQUENCES.items() if channel not in sequences]:
         warnings.append(f"FLAIR is used in place of the {missing[0]}")
+    if geometry and geometry.plane != "axial":
+        warnings.append(f"the slices are {geometry.plane}; they are analysed as acquired, but the networks expect axial slices")
     if geometry and geometry.tilt > MAX_TILT:
         warnings.append(
             f"the slices are tilted by {geometry.tilt:.0f} degrees against the anatomical axes; they are analysed as acquired, "
-            "but the networks know axial slices"
+            "but the networks expect axial slices"
         )
-    shape = geometry.axial_shape if geometry else sequences[FLAIR].shape
+    shape = geometry.scan_shape if geometry else sequences[FLAIR].shape
     pixels = np.empty((*shape, 3), np.float32)
     for channel in (FLAIR, PRE, POST):
         volume = sequences.get(channel)
@@ -67,21 +72,14 @@ def compose(
             raise refuse_study(name, "got NaN or infinite voxels; replace them, or export the volume again")
         if channel == FLAIR and volume.min() == volume.max():
             raise refuse_study(name, "all voxels of the FLAIR have the same value; export the volume again")
-        pixels[..., channel] = scale_to_unit(geometry.to_axial(volume) if geometry else volume)
-    return Scan(pixels=pixels, name=name, sha256=sha256, warnings=tuple(warnings), geometry=geometry, sequences=labels)
-
-
-def same_grid(one: Geometry, other: Geometry) -> bool:
-    """Whether two stored arrays have the same shape and their corners lie within a tenth of a voxel of each other."""
-    if one.shape != other.shape:
-        return False
-    corners = np.array(np.meshgrid(*[(0, side - 1) for side in one.shape], [1])).reshape(4, -1)
-    return bool(np.abs((one.affine - other.affine) @ corners).max() < 0.1 * min(one.spacing))
-
-
-def refuse_other_grid(name: str, channel: int, label: str) -> UnreadableImage:
-    """The error for a T1 that lies on another grid than the FLAIR, to be raised."""
-    return UnreadableImage(
-        f"{name}: {label}, assigned to the {SEQUENCES[channel]}, lies on another grid than the FLAIR; assign a T1 with "
-        "the slices, pixels and position of the FLAIR, or none"
+        pixels[..., channel] = scale_to_unit(geometry.to_scan(volume) if geometry else volume)
+    return Scan(
+        pixels=pixels,
+        name=name,
+        sha256=sha256,
+        warnings=tuple(warnings),
+        geometry=geometry,
+        sequences=labels,
+        unsupported=unsupported,
+        orientation=orientation,
     )

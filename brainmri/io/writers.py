@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainmri.io.dicom import NAME, frame_geometry, functional_group
+from brainmri.io.dicom_headers import NAME, frame_geometry, functional_group, read_elements
 from brainmri.io.dicom_log import quiet
 from brainmri.io.files import reopened
 from brainmri.io.limits import UnreadableImage
@@ -47,7 +47,8 @@ def _check_dtype(volume: np.ndarray, *accepted: type) -> None:
 def write_nifti(path: str | Path, volume: np.ndarray, geometry: Geometry) -> None:
     """A mask or probability map as a packed NIfTI file, on the grid of the array that was read.
 
-    The header is new, with the grid's affine in millimetres; equal volumes give equal bytes.
+    The header is new, with the transforms, codes and unit of a NIfTI input, else the grid's affine in millimetres; equal volumes
+    give equal bytes.
 
     Args:
         path: to write, ending in `.nii.gz`.
@@ -62,12 +63,18 @@ def write_nifti(path: str | Path, volume: np.ndarray, geometry: Geometry) -> Non
     _check_dtype(volume, bool, np.float32)
     stored = geometry.to_original(volume)
     image = nibabel.Nifti1Image(stored.astype(np.uint8) if stored.dtype == bool else stored, geometry.affine)
-    code = "scanner" if geometry.oriented else "unknown"  # no orientation in the input, none in the output
-    image.set_sform(geometry.affine, code=code)
-    image.set_qform(geometry.affine, code=code)
-    if geometry.oriented and not np.allclose(image.get_qform(), geometry.affine, atol=1e-3):
-        image.set_qform(None)  # a quaternion cannot express shear (a stack of shifted slices); the sform is enough
-    image.header.set_xyzt_units("mm")
+    if geometry.nifti and any(geometry.nifti.codes):
+        space = geometry.nifti
+        image.set_sform(space.sform, code=space.codes[0])
+        image.set_qform(space.qform, code=space.codes[1])
+        image.header.set_xyzt_units("mm" if space.unit == "unknown" else space.unit)
+    else:
+        code = "scanner" if geometry.oriented else "unknown"  # no orientation in the input, none in the output
+        image.set_sform(geometry.affine, code=code)
+        image.set_qform(geometry.affine, code=code)
+        if geometry.oriented and not np.allclose(image.get_qform(), geometry.affine, atol=1e-3):
+            image.set_qform(None)  # a quaternion cannot express shear (a stack of shifted slices); the sform is enough
+        image.header.set_xyzt_units("mm")
     with Path(path).open("wb") as handle, gzip.GzipFile("", "wb", compresslevel=6, fileobj=handle, mtime=0) as packed:
         packed.write(image.to_bytes())
 
@@ -142,11 +149,12 @@ def _segmentation(mask: np.ndarray, geometry: Geometry, version: str) -> Segment
         algorithm_identification=algorithm,
         anatomic_regions=[Code("12738006", "SCT", "Brain")],
     )
+    present = np.setdiff1d(np.arange(geometry.shape[0]), geometry.missing)
     order = np.argsort([instance.frame for instance in geometry.instances], kind="stable")  # the order within a multi-frame image
     try:
         return Segmentation(
             source_images=_sources([geometry.instances[number] for number in order], geometry),
-            pixel_array=mask[order],
+            pixel_array=mask[present][order],
             segmentation_type="BINARY",
             segment_descriptions=[segment],
             series_instance_uid=UID(),
@@ -169,8 +177,6 @@ def _segmentation(mask: np.ndarray, geometry: Geometry, version: str) -> Segment
 
 def _sources(instances: list[Instance], geometry: Geometry) -> list[Dataset]:
     """The source images in order, with only the elements that a segmentation needs."""
-    from pydicom import dcmread
-
     frames: dict[str, list[Instance]] = {}
     for instance in instances:
         frames.setdefault(instance.uid, []).append(instance)
@@ -178,7 +184,7 @@ def _sources(instances: list[Instance], geometry: Geometry) -> list[Dataset]:
     gap = float(np.linalg.norm(geometry.affine[:3, 0]))
     sources = []
     for handle, (uid, members) in zip(reopened(locations), frames.items(), strict=True):
-        header = dcmread(handle, stop_before_pixels=True, specific_tags=_ELEMENTS)
+        header = read_elements(handle, _ELEMENTS, stop_before_pixels=True)
         if str(header.get("SOPInstanceUID")) != uid:
             raise _refuse("the DICOM files are not the ones that the study was read from; analyse the study again")
         source = _source(header, [instance.frame - 1 for instance in members], gap)

@@ -26,7 +26,7 @@ import pydicom.pixels  # noqa: F401
 
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.reading import list_sequences, read_slice, read_study
-from brainmri.io.scan import Geometry, Instance, Scan
+from brainmri.io.scan import Geometry, Instance, NiftiSpace, Scan
 
 READERS = {"read_slice": read_slice, "read_study": read_study, "list_sequences": list_sequences}
 
@@ -45,10 +45,18 @@ def scan_from_record(record: dict, pixels: np.ndarray) -> Scan:
     geometry = record["geometry"]
     if geometry is not None:
         instances = tuple(Instance(**{**one, "path": Path(one["path"])}) for one in geometry["instances"])
-        affine = np.array(geometry["affine"], np.float64)
-        geometry = Geometry(**{**geometry, "shape": tuple(geometry["shape"]), "affine": affine, "instances": instances})
+        arrays = {"affine": np.array(geometry["affine"], np.float64), "nifti": _nifti_space(geometry["nifti"])}
+        tuples = {name: tuple(geometry[name]) for name in ("shape", "missing")}
+        geometry = Geometry(**{**geometry, **arrays, **tuples, "instances": instances})
     tuples = {name: tuple(record[name]) for name in ("warnings", "sequences")}
     return Scan(**{**record, **tuples, "geometry": geometry, "pixels": pixels})
+
+
+def _nifti_space(record: dict | None) -> NiftiSpace | None:
+    if record is None:
+        return None
+    forms = {name: None if record[name] is None else np.array(record[name], np.float64) for name in ("sform", "qform")}
+    return NiftiSpace(**forms, codes=tuple(record["codes"]), unit=record["unit"])
 
 
 def limit_memory(bytes_: int) -> None:

@@ -111,9 +111,9 @@ def test_sequences_are_recognised_by_file_name(tmp_path, names, zipped):
 
 def test_missing_or_misaligned_sequence_is_replaced_by_flair(tmp_path):
     nifti(tmp_path / "flair.nii")
-    nifti(tmp_path / "t1ce.nii", PHANTOM[::-1], RAS + np.eye(4, k=3) * 3)
+    nifti(tmp_path / "t1ce.nii", PHANTOM[::-1], RAS + np.eye(4, k=3) * 60)
     scan = read(tmp_path)
-    assert "post-contrast T1 lies on another grid" in scan.warnings[0]
+    assert "post-contrast T1 lies on another grid than the FLAIR and covers only 25% of it" in scan.warnings[0]
     assert np.array_equal(scan.pixels[..., POST], scan.pixels[..., FLAIR])
     nifti(tmp_path / "t1ce.nii", PHANTOM[::-1])
     scan = read(tmp_path)
@@ -135,7 +135,7 @@ def test_digest_covers_the_files_that_were_read(tmp_path):
 
 def test_single_t1_is_read_with_a_warning(tmp_path):
     scan = read(nifti(tmp_path / "t1ce.nii"))
-    assert "named as post-contrast T1" in scan.warnings[0]
+    assert "the file is post-contrast T1" in scan.warnings[0]
     assert ONE_SEQUENCE in scan.warnings
 
 

@@ -23,7 +23,7 @@ class NumpyReader:
     def list_sequences(self, files, name):
         return tuple(Candidate(label=file.name.name, channel=FLAIR) for file in files)
 
-    def read(self, files, name, assign=None):
+    def read(self, files, name, assign=None, study=None):
         with files[0].open() as handle:
             volume = np.load(handle, allow_pickle=False)
         return compose({FLAIR: volume}, None, name=name, sha256=files[0].digest(), warnings=[])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from brainmri.io.scan import AXIAL, Geometry
+from brainmri.io.scan import PLANES, Geometry
 from tests.support.phantom import EXPECTED, PHANTOM, RAS, SHAPE, SPACING, affine_of, images, nifti, save, stored
 from tests.support.studies import read
 
@@ -21,14 +21,14 @@ ORIENTATIONS = [
 def test_every_orientation_is_converted_to_axial_and_back_exactly(code):
     array = stored(PHANTOM, code)
     geometry = Geometry(shape=array.shape, affine=affine_of(code))
-    axial = geometry.to_axial(array)
+    axial = geometry.to_scan(array)
     assert np.array_equal(axial, EXPECTED)
-    assert axial.shape == geometry.axial_shape
+    assert axial.shape == geometry.scan_shape
     assert np.array_equal(geometry.to_original(axial), array)
     assert geometry.spacing == (5.0, 2.0, 2.0)
     assert [code[axis] for axis in geometry.axes] == [
         letter if direction == 1 else {"S": "I", "P": "A", "L": "R"}[letter]
-        for letter, direction in zip(AXIAL, geometry.directions, strict=True)
+        for letter, direction in zip(PLANES["axial"], geometry.directions, strict=True)
     ]
 
 
@@ -42,7 +42,7 @@ def tilted(degrees: float, axis: int) -> np.ndarray:
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_oblique_volume_is_aligned_with_the_nearest_axes(axis):
     geometry = Geometry(shape=SHAPE, affine=tilted(40, axis))
-    assert np.array_equal(geometry.to_axial(PHANTOM), EXPECTED)
+    assert np.array_equal(geometry.to_scan(PHANTOM), EXPECTED)
     assert geometry.tilt == pytest.approx(40)
     assert Geometry(shape=SHAPE, affine=RAS).tilt == 0
 

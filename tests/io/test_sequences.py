@@ -12,7 +12,7 @@ from brainmri.io.sequences import HOW_TO_CHOOSE, ONE_SEQUENCE, POST, PRE, Candid
 from tests.support.phantom import EXPECTED, PHANTOM, PLANTED, RAS, header, images, nifti, save, stored, zip_of
 from tests.support.studies import MARKER, marker, png, read, refusal, zip_of_bytes
 
-ELSEWHERE = RAS + np.eye(4, k=3) * 3
+ELSEWHERE = RAS + np.eye(4, k=3) * 60  # 60 mm to the right, of 80
 
 
 def listed(source) -> list[tuple[str, int | None]]:
@@ -110,8 +110,8 @@ def test_series_are_listed_without_identifying_text(tmp_path):
 
 @pytest.mark.parametrize("make", [three_files, three_series])
 def test_listing_decodes_no_pixels(tmp_path, make, monkeypatch):
-    monkeypatch.setattr(brainmri.io.nifti, "_load", lambda *_: pytest.fail("voxels were read"))
-    monkeypatch.setattr(brainmri.io.dicom, "_decode", lambda *_: pytest.fail("pixels were decoded"))
+    monkeypatch.setattr(brainmri.io.nifti, "load_voxels", lambda *_: pytest.fail("voxels were read"))
+    monkeypatch.setattr(brainmri.io.dicom, "decode", lambda *_: pytest.fail("pixels were decoded"))
     assert {channel for _, channel in listed(make(tmp_path / "study"))} == {PRE, FLAIR, POST}
 
 
@@ -130,13 +130,12 @@ def test_single_volume_is_listed_as_flair(tmp_path):
     path = nifti(tmp_path / "t1ce.nii", code=0)
     assert list_sequences(path) == (Candidate(label="t1ce.nii", channel=FLAIR),)
     scan = read(path)
-    assert scan.warnings[0].startswith("the file is named as post-contrast T1, which the networks cannot analyse alone")
+    assert scan.warnings[0].startswith("the file is post-contrast T1, which the networks cannot analyse alone")
     assert scan.warnings[1] == ONE_SEQUENCE
     folder = save(tmp_path / "study", [*images(description="AX T1"), header(Modality="SR")])
     assert listed(folder) == [("series number 1 “AX T1” with 12 slices", FLAIR)]
-    assert (
-        read(folder).warnings[0].startswith("the series is described as pre-contrast T1, which the networks cannot analyse alone")
-    )
+    assert read(folder).warnings[0].startswith("the series is pre-contrast T1, which the networks cannot analyse alone")
+    assert read(folder).unsupported == "pre-contrast T1"
 
 
 # --- assignment -----------------------------------------------------------------------------------------------------------
@@ -191,7 +190,7 @@ def test_series_of_any_description_are_read_as_assigned(tmp_path):
     labels = ["series number 1 with 12 slices", "series number 2 “AX T2” with 12 slices", "series number 3 with 12 slices"]
     assert listed(folder) == [(label, None) for label in labels]
     message = refusal(folder)
-    assert "none of 3 series is described as FLAIR" in message
+    assert "none of 3 series is a FLAIR" in message
     assert HOW_TO_CHOOSE in message
     scan = read_study(folder, {PRE: 0, FLAIR: 1, POST: 2})
     assert np.array_equal(scan.pixels, read(three_series(tmp_path / "named")).pixels)
@@ -244,11 +243,11 @@ def test_a_t1_on_another_grid_is_refused_when_it_was_assigned(tmp_path):
     nifti(tmp_path / "flair.nii")
     nifti(tmp_path / "t1.nii", affine=ELSEWHERE)
     message = refused(tmp_path, {FLAIR: 0, PRE: 1})
-    assert "t1.nii, assigned to the pre-contrast T1, lies on another grid than the FLAIR" in message
+    assert "t1.nii, assigned to the pre-contrast T1, lies on another grid than the FLAIR and covers only 25% of it" in message
     folder = three_series(tmp_path / "study", ("AX T2", "AX FLAIR", "AX T1 POST"))
-    save(folder, images("sagittal", description="SAG T1 Planted", series=4), prefix="d")
+    save(folder, images("sagittal", description="SAG T1 Planted", series=4, FrameOfReferenceUID="1.2.3"), prefix="d")
     message = refused(folder, {FLAIR: 1, POST: 3})
-    assert "series number 4 with 40 slices, assigned to the post-contrast T1, lies on another grid" in message
+    assert "series number 4 with 40 slices, assigned to the post-contrast T1, lies in another frame of reference" in message
     series = images(description="AX T1", series=5)
     for ds in series:
         del ds.ImagePositionPatient

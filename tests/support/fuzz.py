@@ -46,8 +46,8 @@ def scan_error(record: dict, pixels: np.ndarray, folder: Path) -> str | None:
     geometry = scan_from_record(record, pixels).geometry
     if geometry is None:
         return None
-    if geometry.axial_shape != pixels.shape[:3]:
-        return f"geometry of shape {geometry.axial_shape} for pixels of shape {pixels.shape}"
+    if geometry.scan_shape != pixels.shape[:3]:
+        return f"geometry of shape {geometry.scan_shape} for pixels of shape {pixels.shape}"
     mask = np.zeros(pixels.shape[:3], bool)
     began = time.process_time()
     try:

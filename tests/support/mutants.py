@@ -26,7 +26,7 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from brainmri.io.dicom import quiet
+from brainmri.io.dicom_log import quiet
 from tests.support import phantom
 
 SUFFIX = {

@@ -1,0 +1,311 @@
+"""Which DICOM images belong together: studies, and within a study the stacks of one series.
+
+A series is not what shares a SeriesInstanceUID: some archives give each slice its own, and one series may hold several stacks,
+echoes or a scout. Images form a stack if they share study, patient, frame of reference, orientation, grid and description.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from brainmri.io.dicom_headers import (
+    DIRECTORY,
+    MR_CLASSES,
+    NAME,
+    frame_count,
+    frame_geometry,
+    functional_group,
+    image_types,
+    number_of,
+    physics_of,
+    read_header,
+)
+from brainmri.io.dicom_stacks import Frame, Stack, build_stack, position_along, split_runs
+from brainmri.io.files import StudyFile
+from brainmri.io.limits import MAX_STUDY_BYTES, refuse_study
+from brainmri.io.pixels import MAX_SIDE
+from brainmri.io.sequence_names import identify
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+MAX_FRAMES = 32768  # of all files together
+FRAGMENT = 1 / 3  # a smaller part of a series, against its largest part, is left out; a larger one is a stack of its own
+MAX_PARTS = 12  # echoes or images types of a series that are told apart; with more it is a time series
+SAME_DIRECTION, SAME_SPACING = 5e-3, 1e-3  # of direction cosines; of mm
+# a description is shown only if every word of it is in this list, so that it cannot name anybody
+_SAFE_WORDS = set(
+    "t1 t2 t1w t2w flair dark fluid pre post without with contrast native gd gado ce km c +c c+ t1ce t1gd t1c dwi adc trace "
+    "diff dti swi swan pd perf asl dsc dce bold mra mrv tof pc mip mpr mprage mp2rage spgr bravo space cube vista vibe tfe "
+    "tse fse se gre ge ir stir fs fat sat fatsat ax axial tra transverse sag sagittal cor coronal obl oblique iso 2d 3d p2 "
+    "brain head localizer loc scout survey and of sub tirm wo w/o w".split()
+)
+# the standard's two-letter modalities; no other word of a header is shown as a modality
+_MODALITIES = set("AR AU BI CR CT DG DX EC EM ES GM HC IO KO LS MG NM OP OT PR PT PX RF RG SC SM SR TG US XA XC".split())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """The frames of one stack, headers only.
+
+    Attributes:
+        frames: of one orientation, size and type.
+        left_out: how many frames of the same series are not part of the stack.
+        fragments: how many series its frames come from.
+    """
+
+    frames: list[Frame]
+    left_out: int = 0
+    fragments: int = 1
+
+    @property
+    def header(self) -> Dataset:
+        return self.frames[0].header
+
+    @property
+    def description(self) -> str:
+        """What it is called; the name of the protocol or pulse sequence where the description is empty."""
+        keywords = ("SeriesDescription", "ProtocolName", "SequenceName")
+        return next((str(self.header.get(keyword)) for keyword in keywords if self.header.get(keyword)), "")
+
+    @property
+    def number(self) -> int:
+        return int(self.header.get("SeriesNumber") or 0)
+
+    @property
+    def frame_of_reference(self) -> str:
+        return str(self.header.get("FrameOfReferenceUID") or "")
+
+    @property
+    def label(self) -> str:
+        return f"series {self}"
+
+    @cached_property
+    def sequence(self) -> str | None:
+        """The sequence, by header and description."""
+        return identify(self.description, physics_of(self.header, self.frames[0].index))
+
+    @cached_property
+    def stack(self) -> Stack:
+        """Its slices in order, checked; raises UnreadableImage."""
+        size = sum(file.size for file in {frame.file for frame in self.frames})
+        if not 1 <= len(self.frames) <= MAX_SIDE or size > MAX_STUDY_BYTES:
+            raise refuse_study(NAME, f"got a series of {len(self.frames)} slices and {size / 2**20:.0f} MiB")
+        stack = build_stack(self.frames)
+        if self.fragments > 1:
+            stack.warnings.append(f"{self.fragments} series are parts of one stack and were joined")
+        if self.left_out:
+            whole = len(self.frames) + self.left_out
+            stack.warnings.append(
+                f"{self.left_out} of {whole} images of the series are left out: they differ from the others in orientation, "
+                "size or spacing, or lie apart from them"
+            )
+        return stack
+
+    def __str__(self) -> str:
+        words = str(self.header.get("SeriesDescription") or "")
+        separate = words.lower().replace("_", " ").replace("-", " ").split()
+        described = f" “{words}”" if separate and set(separate) <= _SAFE_WORDS else ""
+        number = f"number {self.number}" if 0 < self.number < 1000 else "without a short number"  # a long one may be a date
+        count = len(self.frames)
+        return f"{number}{described} with {count} slice{'s' * (count != 1)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomStudy:
+    """The series of one examination of one patient, by number and description, and what was left out."""
+
+    series: list[Series]
+    warnings: list[str] = field(default_factory=list)
+
+
+def find_studies(files: list[StudyFile]) -> list[DicomStudy]:
+    """The studies among DICOM files, in the order of the files; headers only.
+
+    Raises:
+        UnreadableImage: when there is no greyscale MR image, or too many.
+    """
+    frames: dict[Hashable, list[Frame]] = {}
+    ignored: Counter[str] = Counter()
+    modalities, seen, total = set(), set(), 0
+    for file in files:
+        header = read_header(file)
+        if problem := _problem(header):
+            ignored[problem] += 1
+            modalities.add(str(header.get("Modality")))
+            continue
+        total += frame_count(header)
+        if total > MAX_FRAMES:
+            raise refuse_study(NAME, f"got more than {MAX_FRAMES} MR images")
+        study = frames.setdefault((str(header.get("StudyInstanceUID") or ""), header.PatientID), [])
+        for index in range(frame_count(header)):
+            position, orientation, spacing = frame_geometry(header, index)
+            at = None if position is None else position.tobytes()
+            identity = (str(header.get("SOPInstanceUID")), index, at, header.get("InstanceNumber"))
+            if identity in seen:
+                ignored["copies of others"] += 1
+                continue
+            seen.add(identity)
+            study.append(
+                Frame(file=file, header=header, index=index, position=position, orientation=orientation, spacing=spacing)
+            )
+    if not frames:
+        raise _refuse_files(len(files), ignored, modalities)
+    warnings = [f"{count} DICOM files that are {problem} are ignored" for problem, count in sorted(ignored.items()) if problem]
+    return [DicomStudy(series=_find_series(found), warnings=warnings) for found in frames.values()]
+
+
+def _problem(header: Dataset) -> str | None:
+    """Why a file is ignored; "" if without a word, None if it is not."""
+    sop_class, modality = str(header.get("SOPClassUID")), header.get("Modality")
+    grey = "Rows" in header and "Columns" in header and header.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+    if sop_class == DIRECTORY or str(header.file_meta.get("MediaStorageSOPClassUID")) == DIRECTORY:
+        return ""
+    if not grey or not (modality == "MR" or (not modality and sop_class in MR_CLASSES)):
+        return "not greyscale MR images"
+    if "MOSAIC" in image_types(header, 0):
+        return "mosaics"
+    return "longer than a volume" if not 1 <= frame_count(header) <= MAX_SIDE else None
+
+
+def _refuse_files(count: int, ignored: Counter[str], modalities: set[str]) -> Exception:
+    """The error for files among which there is no study, to be raised."""
+    if ignored["mosaics"]:
+        return refuse_study(
+            NAME,
+            "got a mosaic, in which the scanner tiled the slices of a volume; convert it to NIfTI with dcm2niix, or export the "
+            "slices one by one",
+        )
+    if ignored["longer than a volume"]:
+        return refuse_study(NAME, f"expected 1 to {MAX_SIDE} slices in a file, got a time series or a damaged file")
+    if ignored[""] == count:
+        return refuse_study(NAME, "got a DICOMDIR, which is only an index; upload the folder with the images it lists")
+    named = ", ".join(sorted(modalities & _MODALITIES))
+    named = f"; their modality is {named}, and the networks expect MR" if named else ""
+    return refuse_study(NAME, f"expected greyscale MR images, got none among {count} DICOM files{named}")
+
+
+def _find_series(frames: list[Frame]) -> list[Series]:
+    """The stacks among the frames of one study."""
+    parts: list[list[Frame]] = []
+    by_series: dict[str, list[Frame]] = {}
+    for frame in frames:
+        by_series.setdefault(str(frame.header.get("SeriesInstanceUID")), []).append(frame)
+    stray: dict[int, int] = {}  # by the id of a part, how many frames of its series are left out
+    for series in by_series.values():
+        found = [run for part in _alike(series) for moment in _one_position_each(part) for run in split_runs(moment)]
+        largest = max(found, key=len)
+        kept = [part for part in found if len(part) >= FRAGMENT * len(largest)]
+        stray[id(largest)] = len(series) - sum(map(len, kept))
+        parts += kept
+    joined = _join(parts, stray)
+    return sorted(joined, key=lambda series: (series.number, series.description))
+
+
+def _alike(frames: list[Frame]) -> list[list[Frame]]:
+    """Frames grouped by frame of reference, grid, description, stack, and, within a tolerance, orientation and spacing."""
+    groups: dict[Hashable, list[list[Frame]]] = {}
+    for frame in frames:
+        content = functional_group(frame.header, frame.index, "FrameContentSequence")
+        exact = (_description(frame), frame.grid, frame.header.get("FrameOfReferenceUID"), content.get("StackID"), frame.placed)
+        for group in groups.setdefault(exact, []):
+            if _same_direction(frame, group[0]):
+                group.append(frame)
+                break
+        else:
+            groups[exact].append([frame])
+    return [group for found in groups.values() for group in found]
+
+
+def _description(frame: Frame) -> str:
+    return str(frame.header.get("SeriesDescription") or "").strip().lower()
+
+
+def _same_direction(one: Frame, other: Frame) -> bool:
+    if one.orientation is None or other.orientation is None or one.spacing is None or other.spacing is None:
+        return not one.placed
+    turned, scaled = np.abs(one.orientation - other.orientation).max(), np.abs(one.spacing - other.spacing).max()
+    return bool(turned <= SAME_DIRECTION and scaled <= SAME_SPACING)
+
+
+def _one_position_each(frames: list[Frame]) -> list[list[Frame]]:
+    """Frames split by echo, image type, inversion time, b-value or time, if several lie at the same position.
+
+    Frames that nothing tells apart stay together, and are refused when they are read.
+    """
+    if not frames[0].placed or not _collide(frames):
+        return [frames]
+    keys: list[Callable[[Frame], Hashable]] = [
+        lambda f: physics_of(f.header, f.index).echo_time,
+        lambda f: image_types(f.header, f.index),
+        lambda f: physics_of(f.header, f.index).inversion_time,
+        lambda f: physics_of(f.header, f.index).b_value,
+        lambda f: number_of(f.header, "TemporalPositionIdentifier"),
+        lambda f: number_of(f.header, "AcquisitionNumber"),
+    ]
+    for key in [*keys, lambda f: tuple(key(f) for key in keys)]:
+        groups: dict[Hashable, list[Frame]] = {}
+        for frame in frames:
+            groups.setdefault(key(frame), []).append(frame)
+        if 2 <= len(groups) <= MAX_PARTS and not any(map(_collide, groups.values())):
+            return list(groups.values())
+    return [frames]
+
+
+def _collide(frames: Iterable[Frame]) -> bool:
+    """Whether two frames of one orientation lie at the same position along their normal."""
+    along = np.sort(position_along(list(frames)))
+    return bool(len(along) > 1 and np.diff(along).min() < 0.01)
+
+
+def _join(parts: list[list[Frame]], stray: dict[int, int]) -> list[Series]:
+    """Join the parts that are fragments of one stack, which have another series UID but the same description and geometry."""
+    open_: list[tuple[list[Frame], int, int]] = []  # frames, frames left out, fragments
+
+    def order(part: list[Frame]) -> tuple:
+        first = part[0].header
+        return tuple(number_of(first, keyword) or 0 for keyword in ("SeriesNumber", "AcquisitionNumber", "InstanceNumber"))
+
+    for part in sorted(parts, key=order):
+        out = stray.get(id(part), 0)
+        for number, (frames, other, fragments) in enumerate(open_):
+            if _continues(part, frames):
+                open_[number] = ([*frames, *part], other + out, fragments + 1)
+                break
+        else:
+            open_.append((part, out, 1))
+    series = []
+    for frames, out, fragments in open_:
+        runs = sorted(split_runs(frames), key=len, reverse=True)
+        kept = [run for run in runs if len(run) >= FRAGMENT * len(runs[0])]
+        out += len(frames) - sum(map(len, kept))
+        series += [Series(frames=run, left_out=0 if number else out, fragments=fragments) for number, run in enumerate(kept)]
+    return series
+
+
+def _continues(part: list[Frame], frames: list[Frame]) -> bool:
+    """Whether two parts of different series are fragments of one stack."""
+    one, other = part[0], frames[0]
+    if not (one.placed and other.placed) or one.series == other.series or one.signature != other.signature:
+        return False
+    if not _same_direction(one, other):
+        return False
+    together = np.sort(position_along([*frames, *part]))
+    return bool(np.diff(together).min() >= 0.9 * min(_nominal_spacing(frames), _nominal_spacing(part)))
+
+
+def _nominal_spacing(frames: list[Frame]) -> float:
+    """The least distance between slices that are next to each other, by the header, else by the positions."""
+    measures = functional_group(frames[0].header, frames[0].index, "PixelMeasuresSequence")
+    named = [number_of(measures, keyword) for keyword in ("SpacingBetweenSlices", "SliceThickness")]
+    known = [abs(value) for value in named if value]
+    if known:
+        return min(known)
+    gaps = np.diff(np.sort(position_along(frames)))
+    return float(gaps.min()) if len(gaps) else 0.01

@@ -1,0 +1,202 @@
+"""From the frames of one series to a stack: their order, true spacing, missing slices and geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from brainmri.io.dicom_headers import NAME, functional_group, image_types, number_of
+from brainmri.io.files import StudyFile
+from brainmri.io.limits import check_extent, refuse_study
+from brainmri.io.scan import Geometry, Instance
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+MAX_GAP = 4.5  # spacings; slices on either side of a larger gap are different stacks
+OFF_GRID = 0.2  # spacings; how far a gap may differ from a whole number of them
+SHIFTED = 1.0  # mm or pixels, whichever is larger; a slice further from the line through the others is left out
+SHORT = 50  # mm; a stack that covers less of a head is a fragment
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """One slice: which frame of which file, and where it lies (mm, towards left, posterior and superior)."""
+
+    file: StudyFile
+    header: Dataset
+    index: int
+    position: np.ndarray | None  # (3,) of the first pixel
+    orientation: np.ndarray | None  # (6,) direction along a row, direction along a column
+    spacing: np.ndarray | None  # (2,) between rows, between columns
+
+    @property
+    def grid(self) -> tuple:
+        return int(self.header.Rows), int(self.header.Columns), str(self.header.get("PhotometricInterpretation"))
+
+    @property
+    def placed(self) -> bool:
+        """Whether position, orientation and spacing are known."""
+        return self.position is not None and self.orientation is not None and self.spacing is not None
+
+    @property
+    def series(self) -> str:
+        return str(self.header.get("SeriesInstanceUID"))
+
+    @property
+    def signature(self) -> tuple:
+        """What fragments of one stack share, but for orientation and spacing."""
+        header = self.header
+        times = (number_of(header, keyword) for keyword in ("EchoTime", "InversionTime", "DiffusionBValue"))
+        words = str(header.get("SeriesDescription") or "").strip().lower()
+        agent = bool(header.get("ContrastBolusAgent"))
+        return (words, self.grid, header.get("FrameOfReferenceUID"), image_types(header, self.index), *times, agent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """Slices in order, checked.
+
+    Attributes:
+        frames: of the slices, without missing ones.
+        shape: (slices, rows, columns), with missing slices.
+        geometry: None where the files have no positions.
+        warnings: what was assumed or left out.
+    """
+
+    frames: list[Frame]
+    shape: tuple[int, int, int]
+    geometry: Geometry | None
+    warnings: list[str]
+
+
+def position_along(frames: list[Frame]) -> np.ndarray:
+    """(N,) position in mm of frames with one orientation along the normal of the first."""
+    orientation = frames[0].orientation
+    assert orientation is not None
+    return np.array([frame.position for frame in frames]) @ np.cross(orientation[:3], orientation[3:])
+
+
+def slice_spacing(along: np.ndarray) -> float:
+    """The distance between slices that are next to each other, from sorted positions; of two typical gaps the smaller."""
+    gaps = np.diff(along)
+    typical = float(np.quantile(gaps, 0.5, method="lower"))
+    return float(gaps[np.abs(gaps - typical) <= OFF_GRID * typical].mean())
+
+
+def split_runs(frames: list[Frame]) -> list[list[Frame]]:
+    """Split frames where a gap is too large or not a whole number of spacings, unless that leaves no run with half of them."""
+    if len(frames) < 3 or not frames[0].placed:
+        return [frames]
+    along = position_along(frames)
+    order = np.argsort(along, kind="stable")
+    gaps = np.diff(along[order])
+    if gaps.min() < 0.01:  # several at one position, which is refused when it is read
+        return [frames]
+    steps = gaps / slice_spacing(along[order])
+    breaks = np.flatnonzero((steps > MAX_GAP) | (np.abs(steps - np.maximum(1, np.rint(steps))) > OFF_GRID)) + 1
+    runs = [[frames[number] for number in run] for run in np.split(order, breaks)]
+    return runs if 2 * max(map(len, runs)) >= len(frames) else [frames]
+
+
+def build_stack(frames: list[Frame]) -> Stack:
+    """Put frames in order and check that they are one stack, before any is decoded.
+
+    Raises:
+        UnreadableImage: when two lie at one position, the gaps are irregular, or a limit is exceeded.
+    """
+    rows, columns, _ = frames[0].grid
+    if not all(frame.placed for frame in frames):
+        check_extent(NAME, len(frames), rows, columns)
+        note = "the files have no slice positions; the slices are read as axial, numbered from the neck upwards"
+        return Stack(frames=_sort_by_number(frames), shape=(len(frames), rows, columns), geometry=None, warnings=[note])
+    along = position_along(frames)
+    order = np.argsort(along, kind="stable")
+    frames, along = [frames[number] for number in order], along[order]
+    if len(frames) == 1:
+        return _stack_on_slots(frames, np.zeros(1, int), _single_step(frames[0]))
+    gaps = np.diff(along)
+    if gaps.min() < 0.01:
+        raise refuse_study(NAME, "the series has several slices at the same position (echoes, phases or copies)")
+    spacing = slice_spacing(along)
+    slots = np.concatenate([[0], np.cumsum(np.maximum(1, np.rint(gaps / spacing)).astype(int))])
+    regular = np.abs(gaps / spacing - np.diff(slots)).max() <= OFF_GRID and np.diff(slots).max() <= MAX_GAP
+    drift = along - np.polyval(np.polyfit(slots, along, 1), slots)
+    if not regular or np.abs(drift).max() > 1.5 * OFF_GRID * spacing:
+        raise refuse_study(
+            NAME,
+            f"the gaps between slices are irregular, {gaps.min():.2f} to {gaps.max():.2f} mm; export one stack of equal gaps",
+        )
+    return _stack_on_slots(frames, slots, None)
+
+
+def _single_step(frame: Frame) -> np.ndarray:
+    """(3,) the step to the next slice of a stack of one."""
+    assert frame.orientation is not None
+    measures = functional_group(frame.header, frame.index, "PixelMeasuresSequence")
+    length = number_of(measures, "SpacingBetweenSlices") or number_of(measures, "SliceThickness") or 1
+    return np.cross(frame.orientation[:3], frame.orientation[3:]) * abs(length)
+
+
+def _stack_on_slots(frames: list[Frame], slots: np.ndarray, step: np.ndarray | None) -> Stack:
+    """A stack from sorted frames and their places on a regular grid; frames that are shifted within their plane are left out."""
+    warnings: list[str] = []
+    positions = np.array([frame.position for frame in frames])
+    spacing = np.median(np.array([frame.spacing for frame in frames]), axis=0)
+    if step is None:
+        kept = _on_line(positions, slots, SHIFTED * max(1.0, float(spacing.max())))
+        if shifted := int((~kept).sum()):
+            warnings.append(f"{shifted} of {len(kept)} slices are left out: they are shifted against the others")
+        frames = [frame for frame, keep in zip(frames, kept, strict=True) if keep]
+        positions, slots = positions[kept], slots[kept] - slots[kept][0]
+        step = (positions[-1] - positions[0]) / slots[-1] if slots[-1] else _single_step(frames[0])
+    assert step is not None
+    orientation = np.median(np.array([frame.orientation for frame in frames]), axis=0)
+    along_row, along_column = (axis / np.linalg.norm(axis) for axis in (orientation[:3], orientation[3:]))
+    affine = np.eye(4)
+    affine[:3] = np.stack([step, along_column * spacing[0], along_row * spacing[1], positions[0]], axis=1)
+    affine[:2] *= -1  # DICOM counts towards left and posterior, NIfTI towards right and anterior
+    instances = tuple(
+        Instance(uid=str(f.header.get("SOPInstanceUID")), frame=f.index + 1, path=f.file.path, member=f.file.member)
+        for f in frames
+    )
+    missing = tuple(int(slot) for slot in np.setdiff1d(np.arange(slots[-1] + 1), slots))
+    shape = (int(slots[-1]) + 1, *frames[0].grid[:2])
+    geometry = Geometry(shape=shape, affine=affine, instances=instances, missing=missing)
+    check_extent(NAME, *geometry.scan_shape)
+    distance = float(np.linalg.norm(step))
+    if missing:
+        largest = distance * float(np.diff(slots).max())
+        warnings.append(
+            f"the gaps between slices are unequal, {distance:.2f} to {largest:.2f} mm: {len(missing)} of {shape[0]} slices are "
+            "missing and count as without lesion; upload the missing slices"
+        )
+    if distance * shape[0] < SHORT:
+        count = f"{len(frames)} slice{'s' * (len(frames) != 1)}"
+        warnings.append(f"got only {count} over {distance * shape[0]:.0f} mm, a part of a head; the result holds for this part")
+    return Stack(frames=frames, shape=shape, geometry=geometry, warnings=warnings)
+
+
+def _on_line(positions: np.ndarray, slots: np.ndarray, tolerance: float) -> np.ndarray:
+    """(N,) bool: which positions (N, 3) lie on the line that most of them follow."""
+    steps = np.diff(positions, axis=0) / np.diff(slots)[:, None]
+    step = np.median(steps, axis=0)
+    origins = positions - slots[:, None] * step
+    off = np.linalg.norm(origins - np.median(origins, axis=0), axis=1)
+    # a step of few slices is uncertain, so the line is fitted again to the slices that are close
+    close = off <= max(tolerance, float(np.median(off)))
+    if close.sum() > 2:
+        design = np.stack([slots, np.ones(len(slots))], axis=1)
+        fitted, *_ = np.linalg.lstsq(design[close], positions[close], rcond=None)
+        off = np.linalg.norm(positions - design @ fitted, axis=1)
+    kept = off <= tolerance
+    return kept if kept.sum() >= max(1, len(kept) // 2) else np.ones(len(kept), bool)
+
+
+def _sort_by_number(frames: list[Frame]) -> list[Frame]:
+    numbers = [(int(frame.header.get("InstanceNumber") or 0), frame.index) for frame in frames]
+    if len(set(numbers)) < len(numbers):
+        raise refuse_study(NAME, "the slices of the series have neither positions nor numbers to sort them by")
+    return [frame for _, frame in sorted(zip(numbers, frames, strict=True), key=lambda pair: pair[0])]

@@ -1,0 +1,223 @@
+"""Headers and voxels of volume files that nibabel knows: NIfTI-1 and -2, plain or as a pair, Analyze and MGH.
+
+Formats and compression are recognised by the bytes. nibabel parses headers; sizes are checked before voxels are unpacked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+import numpy as np
+
+from brainmri.io.files import StudyFile
+from brainmri.io.limits import MAX_RATIO, MAX_STUDY_BYTES, RATIO_COUNTS, UnreadableImage, check_extent, check_ratio, refuse_study
+from brainmri.io.scan import Geometry, NiftiSpace
+
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+HEADER_BYTES = 540  # of the longest header, NIfTI-2
+UNITS = {1: "meter", 2: "mm", 3: "micron"}  # by NIfTI's code
+TO_MM = {"meter": 1000.0, "micron": 0.001}
+_MGH_TYPES = (0, 1, 3, 4)
+NO_ORIENTATION = "the file has no orientation; its slices are read as axial, from the neck upwards"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeHead:
+    """The header of a volume file, checked against the limits.
+
+    Attributes:
+        file: with the voxels.
+        dtype: of the voxels as stored.
+        shape: (i, j, k), or (i, j, k, 3).
+        offset: of the first voxel, in bytes.
+        scaling: slope and intercept, or (None, None).
+        geometry: where the voxels lie.
+        warnings: assumptions of the reader.
+    """
+
+    file: StudyFile
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int
+    scaling: tuple[float | None, float | None]
+    geometry: Geometry
+    warnings: tuple[str, ...]
+
+    @property
+    def end(self) -> int:
+        """Bytes up to the last voxel."""
+        return self.offset + int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+
+@contextlib.contextmanager
+def opened(file: StudyFile, name: str) -> Iterator[IO[bytes]]:
+    """A file's bytes, unpacked; every failure to read them becomes an `UnreadableImage`."""
+    try:
+        with file.open() as raw:
+            start = raw.read(4)
+            raw.seek(0)
+            if start[:2] == GZIP:
+                yield cast(IO[bytes], gzip.GzipFile(fileobj=raw))
+            elif start == ZSTD:
+                yield io.BytesIO(_unpack_zstd(raw.read(), file.size))
+            else:
+                yield raw
+    except UnreadableImage:
+        raise
+    except Exception as error:  # damaged files raise exceptions of many types
+        raise refuse_study(name, f"got a damaged volume file ({type(error).__name__})") from error
+
+
+def _unpack_zstd(data: bytes, packed: int) -> bytes:
+    import imagecodecs
+
+    most = min(MAX_STUDY_BYTES, max(RATIO_COUNTS, MAX_RATIO * packed))
+    return bytes(imagecodecs.zstd_decode(data, out=most))
+
+
+def volume_format(file: StudyFile) -> str | None:
+    """ "NIfTI", "NIfTI pair", "Analyze" or "MGH", by the first bytes; None for another format or a damaged file."""
+    try:
+        with opened(file, "the file") as stream:
+            start = stream.read(HEADER_BYTES)
+    except UnreadableImage:
+        return None
+    return _format_of(start, file.name.name.lower())
+
+
+def _format_of(start: bytes, name: str) -> str | None:
+    if start[344:348] == b"n+1\0" or start[4:8] == b"n+2\0":
+        return "NIfTI"
+    if start[344:348] == b"ni1\0" or start[4:8] == b"ni2\0":
+        return "NIfTI pair"
+    if ".hdr" in name and start[:4] in ((348).to_bytes(4, "little"), (348).to_bytes(4, "big")):
+        return "Analyze"
+    version, *sides, frames, kind = np.frombuffer(start[:24].ljust(24, b"\0"), ">i4").tolist()
+    if version == 1 and all(1 <= side <= 4096 for side in sides) and frames >= 1 and kind in _MGH_TYPES:
+        return "MGH"
+    return None
+
+
+def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> VolumeHead:
+    """Read a file's header and check it.
+
+    Args:
+        voxels: the file with the voxels, for the header of a pair.
+
+    Raises:
+        UnreadableImage: when it is damaged, of an unsupported type, outside the limits, or lacks its other half.
+    """
+    with opened(file, name) as stream:
+        start = stream.read(HEADER_BYTES)
+        kind = _format_of(start, file.name.name.lower())
+        if kind is None:
+            raise refuse_study(name, "the file has the name of a NIfTI file but is not one")
+        if kind in ("NIfTI pair", "Analyze") and voxels is None:
+            raise refuse_study(name, "got the header of a pair without its voxels; upload the .hdr and the .img file together")
+        header = _parse(kind, start)
+        dtype, shape = header.get_data_dtype(), tuple(int(side) for side in header.get_data_shape())
+        if dtype.kind not in "iuf" or dtype.itemsize > 8:
+            raise refuse_study(name, f"expected integer or float voxels, got voxels of type {dtype}")
+        if len(shape) == 4 and shape[3] == 1:
+            shape = shape[:3]
+        if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
+            raise refuse_study(name, f"expected one volume, or three along the fourth axis, got a file of shape {shape}")
+        geometry, warnings = _geometry(kind, header, shape[:3])
+        check_extent(name, *geometry.scan_shape)
+        offset = header.get_data_offset()
+        if kind == "NIfTI":  # some programs write 0
+            offset = max(offset, 352 if len(header.binaryblock) == 348 else 544)
+        head = VolumeHead(
+            file=voxels or file,
+            dtype=dtype,
+            shape=shape,
+            offset=int(offset),
+            scaling=header.get_slope_inter() if hasattr(header, "get_slope_inter") else (None, None),
+            geometry=geometry,
+            warnings=warnings,
+        )
+        if head.end > MAX_STUDY_BYTES:
+            raise refuse_study(name, f"got a volume of {head.end / 2**20:.0f} MiB")
+    with opened(head.file, name) as stream:
+        if isinstance(stream, gzip.GzipFile):
+            check_ratio(name, head.file.size, head.end)
+    return head
+
+
+def _parse(kind: str, start: bytes) -> Any:
+    """nibabel's header of the first bytes of a file."""
+    import nibabel
+    from nibabel.freesurfer.mghformat import MGHHeader
+
+    if kind == "MGH":
+        return MGHHeader(start[:284], check=False)
+    if kind == "Analyze":
+        return nibabel.AnalyzeImage.header_class(start[:348], check=False)
+    if kind == "NIfTI pair":
+        pair = nibabel.Nifti1Pair if start[344:348] == b"ni1\0" else nibabel.Nifti2Pair
+        return pair.header_class(start[: 348 if pair is nibabel.Nifti1Pair else 540], check=False)
+    if start[344:348] == b"n+1\0":
+        return nibabel.Nifti1Header(start[:348], check=False)
+    return nibabel.Nifti2Header(start[:540], check=False)
+
+
+def _geometry(kind: str, header: Any, shape: tuple[int, int, int]) -> tuple[Geometry, tuple[str, ...]]:
+    """Where a volume lies, and what had to be assumed."""
+    if kind == "MGH":
+        oriented = bool(header["goodRASFlag"])
+        return Geometry(shape=shape, affine=np.asarray(header.get_affine(), np.float64), oriented=oriented), (
+            () if oriented else (NO_ORIENTATION,)
+        )
+    if kind == "Analyze":
+        note = "Analyze files have no orientation; the slices are read as axial, and left and right may be swapped"
+        return Geometry(shape=shape, affine=np.asarray(header.get_best_affine(), np.float64), oriented=False), (note,)
+    space = _nifti_space(header)
+    if not any(space.codes):
+        # NIfTI's method 1: indices count towards the right, anterior and superior
+        sides = (abs(float(side)) or 1.0 for side in header["pixdim"][1:4])
+        affine, warnings = np.diag([*sides, 1.0]), (NO_ORIENTATION,)
+    else:
+        affine, warnings = np.asarray(header.get_best_affine(), np.float64), ()
+    geometry = Geometry(shape=shape, affine=affine, oriented=any(space.codes), nifti=space)
+    if space.unit not in TO_MM:
+        return geometry, warnings
+    in_mm = np.diag([*[TO_MM[space.unit]] * 3, 1.0]) @ affine
+    converted = Geometry(shape=shape, affine=in_mm, oriented=geometry.oriented, nifti=space)
+    if geometry.plausible and not converted.plausible:
+        return geometry, (*warnings, f"the header gives sizes in {space.unit}, which cannot be; they are read as mm")
+    return converted, warnings
+
+
+def _nifti_space(header: Any) -> NiftiSpace:
+    from nibabel.spatialimages import HeaderDataError
+
+    sform, sform_code = header.get_sform(coded=True)
+    try:
+        qform, qform_code = header.get_qform(coded=True)
+    except (HeaderDataError, ValueError):  # a damaged quaternion; the sform may be enough
+        if not sform_code:
+            raise
+        qform, qform_code = None, 0
+    unit = UNITS.get(int(header["xyzt_units"]) & 7, "unknown")
+    return NiftiSpace(sform=sform, qform=qform, codes=(int(sform_code), int(qform_code)), unit=unit)
+
+
+def load_voxels(head: VolumeHead, name: str) -> np.ndarray:
+    """The voxels of a file, of the header's shape, uint8 or float32."""
+    from nibabel.arrayproxy import ArrayProxy
+
+    with opened(head.file, name) as stream:
+        data = stream.read(head.end)  # no more than the header announces, however much is packed
+        if len(data) < head.end:
+            raise refuse_study(name, "the volume file ends too early")
+        stream.read(1)  # a packed file that ends here has its checksum compared
+        slope, inter = head.scaling
+        spec = (head.shape, head.dtype, head.offset, 1.0 if slope is None else slope, inter or 0.0)
+        stored = ArrayProxy(io.BytesIO(data), spec)
+        unscaled = head.dtype == np.uint8 and (stored.slope, stored.inter) == (1, 0)
+        return np.asarray(stored.get_unscaled() if unscaled else np.asarray(stored, dtype=np.float32))
