@@ -16,7 +16,8 @@ DARK_PAGE = 0.25  # a page darker than this needs no removal: slices have a dark
 PAGE_TOLERANCE = 0.08  # largest difference of a page's pixels from its grey value
 PAGE_SHARE = 0.6  # of the picture's border that must have the page's grey value
 SMALLEST_SLICE = 0.08  # share of the picture that the largest region must fill, else the picture is taken as it is
-FOREGROUND = 0.12  # grey value above which a pixel of a sheet belongs to a head
+FOREGROUND = 0.15  # of the bright pixels' grey value, above which a pixel of a sheet belongs to a head
+SPECK = 0.0005  # share of a sheet below which a region is no part of a head
 SHEET_SLICES = (4, 64)  # number of heads on a sheet
 SIMILAR = 0.5  # smallest size of a head on a sheet, as a share of the median
 ALIGNED = 0.25  # largest distance of a head from its row's or column's median position, as a share of its size
@@ -82,11 +83,10 @@ def _without_page(grey: np.ndarray) -> Panel | None:
 
 def _split_sheet(grey: np.ndarray) -> list[tuple[int, int, int, int]]:
     """Boxes (top, left, height, width) of the heads on a sheet, in reading order; empty where there is only one head."""
-    head = np.asarray(ndimage.binary_fill_holes(ndimage.binary_opening(grey > FOREGROUND, iterations=2)))
-    regions = [r for r in measure.regionprops(np.asarray(measure.label(head))) if r.area >= 0.002 * grey.size]
-    if not SHEET_SLICES[0] <= len(regions) <= SHEET_SLICES[1]:
+    bright = np.asarray(ndimage.binary_opening(grey > FOREGROUND * np.percentile(grey, 99), iterations=1))
+    boxes = _merge([r.bbox for r in measure.regionprops(np.asarray(measure.label(bright))) if r.area >= SPECK * grey.size])
+    if not SHEET_SLICES[0] <= len(boxes) <= SHEET_SLICES[1]:
         return []
-    boxes = np.array([r.bbox for r in regions], float)  # top, left, bottom, right
     sizes = boxes[:, 2:] - boxes[:, :2]
     typical = np.median(sizes, axis=0)
     similar = (sizes >= SIMILAR * typical).all(axis=1) & (sizes <= typical / SIMILAR).all(axis=1)
@@ -105,6 +105,18 @@ def _split_sheet(grey: np.ndarray) -> list[tuple[int, int, int, int]]:
         (top, bottom), (left, right) = edges[0][row : row + 2], edges[1][column : column + 2]
         found.append((int(top), int(left), int(bottom - top), int(right - left)))
     return sorted(found)
+
+
+def _merge(boxes: list[tuple[int, int, int, int]]) -> np.ndarray:
+    """Join boxes (top, left, bottom, right) that overlap, such as those of a brain and of the scalp around it; (n, 4)."""
+    merged: list[np.ndarray] = []
+    for box in map(np.array, sorted(boxes)):
+        while overlapping := [other for other in merged if (np.maximum(box, other)[:2] < np.minimum(box, other)[2:]).all()]:
+            merged = [other for other in merged if not any(other is one for one in overlapping)]
+            corners = np.stack([box, *overlapping])
+            box = np.concatenate([corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)])
+        merged.append(box)
+    return np.array(merged, float).reshape(-1, 4)
 
 
 def _group(positions: np.ndarray, size: float) -> np.ndarray:

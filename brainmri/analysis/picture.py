@@ -100,7 +100,7 @@ def _join(parts: list[PictureDecision], panels: tuple[Panel, ...], shape: tuple[
     by_verdict = {verdict: [number for number, one in enumerate(verdicts) if one == verdict] for verdict in (TUMOUR, REVIEW)}
     sheet = f"This is a sheet of {count(len(panels), 'slice')}"
     if shown := by_verdict[TUMOUR]:
-        verdict, reason = TUMOUR, f"{sheet}; {count(len(shown), 'slice')} of them show a tumour: {ranges(shown)}."
+        verdict, reason = TUMOUR, f"{sheet}; {len(shown)} of them with tumour: {ranges(shown)}."
     elif undecided := by_verdict[REVIEW]:
         verdict, reason = REVIEW, f"{sheet}; none clearly shows a tumour, for review: {ranges(undecided)}."
     else:

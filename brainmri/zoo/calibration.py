@@ -128,7 +128,7 @@ class Rules:
 
     def config(self, mode: str) -> dict:
         """The calibration, for a finding's provenance."""
-        known = self.fusion[mode].config() if mode in self.fusion else {"temperature": self.temperature}
+        known: dict = self.fusion[mode].config() if mode in self.fusion else {"temperature": self.temperature}
         if mode == "study":
             known["mask_neighbours"] = self.mask_neighbours
         if self.sequences:

@@ -297,15 +297,15 @@ def rules_of(segmenter: ModelEntry | None, classifier: ModelEntry | None, mask_t
     mask_entry, verdict_entry = segmenter or classifier, classifier or segmenter
     if mask_entry is None or verdict_entry is None:
         raise ValueError("expected a segmenter, a classifier or both, got neither")
-    same = classifier is not None and classifier is segmenter
-    sequences = dict(classifier.sequences) if same else {}
+    both = classifier if classifier is segmenter else None  # a fusion needs the entry's own mask
+    sequences = both.sequences if both else {}
     if mask_threshold is not None:
         sequences = {name: replace(one, mask_threshold=mask_threshold) for name, one in sequences.items()}
     return Rules(
         mask_threshold=mask_entry.mask_threshold if mask_threshold is None else mask_threshold,
         temperature=verdict_entry.temperature,
         review=verdict_entry.review,
-        fusion=classifier.fusion if same else {},
+        fusion=both.fusion if both else {},
         mask_neighbours=mask_entry.mask_neighbours,
         sequences=sequences,
     )

@@ -1,0 +1,148 @@
+"""Slices in uploaded pictures: pages around them, sheets, inverted greys, turned slices."""
+
+import numpy as np
+import pytest
+
+from brainmri.analysis.forward import Prediction
+from brainmri.analysis.frame import find_panels
+from brainmri.analysis.picture import INVERTED, PAGE_REMOVED, decide_picture
+from brainmri.analysis.recognition import check_sequence
+from brainmri.zoo.attributes import ATTRIBUTES, KIND, PLANE, SEQUENCE, T1C, TURN
+from brainmri.zoo.calibration import UNKNOWN, Fusion, Rules, SequenceRules
+from brainmri.zoo.ood import OodResult
+from train.phantoms import phantom_slice
+
+
+def make_slice(size: int = 128, seed: int = 0) -> np.ndarray:
+    """(size, size, 3) float32 in [0, 1], one sequence in three channels."""
+    pixels, _ = phantom_slice(size=size, seed=seed, lesion=(0.4, 0.4, 0.12))
+    return np.repeat(pixels[..., 1:2] / np.float32(255), 3, axis=2)
+
+
+@pytest.mark.parametrize("level", [1.0, 0.6])
+def test_a_page_around_the_slice_is_left_out(level):
+    one = make_slice()
+    page = np.full((200, 260, 3), level, np.float32)
+    page[30:158, 50:178] = one
+    (panel,) = find_panels(page)
+    assert panel.box == pytest.approx((30, 50, 128, 128), abs=2)
+    cut = panel.cut(page)
+    assert np.abs(cut[8:-8, 8:-8] - page[38:150, 58:170]).max() == 0
+
+
+def test_a_white_background_becomes_black():
+    one = make_slice()
+    white = np.where(one.max(axis=2, keepdims=True) < 0.08, np.float32(1), one)
+    (panel,) = find_panels(white)
+    cut = panel.cut(white)
+    assert cut[0, 0].max() == 0
+    assert cut.shape[0] < 128  # cropped to the head
+
+
+def test_a_plain_slice_is_taken_as_it_is():
+    one = make_slice()
+    (panel,) = find_panels(one)
+    assert panel.box == (0, 0, 128, 128)
+    assert panel.page is None
+    assert (panel.cut(one) == one).all()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (3, 4), (1, 5)])
+def test_a_sheet_is_split_into_its_slices(rows, columns):
+    sheet = np.concatenate(
+        [np.concatenate([make_slice(96, seed=row * columns + column) for column in range(columns)], 1) for row in range(rows)]
+    )
+    panels = find_panels(sheet)
+    assert len(panels) == rows * columns
+    for number, panel in enumerate(panels):
+        row, column = divmod(number, columns)
+        assert panel.box == pytest.approx((96 * row, 96 * column, 96, 96), abs=6)
+
+
+def test_speckle_is_no_sheet():
+    random = np.random.default_rng(0)
+    picture = np.zeros((128, 128, 3), np.float32)
+    for top, left in random.integers(0, 120, (30, 2)):
+        picture[top : top + 6, left : left + 6] = 1
+    assert len(find_panels(picture)) == 1
+
+
+def bright_spot_rule(slices: np.ndarray) -> Prediction:
+    """Rules in place of networks: bright parts are tumour, and an upright head has its bright spot in the upper half."""
+    bright = slices.mean(axis=3) > 0.8  # (S, H, W)
+    rows = np.array([np.flatnonzero(one.any(axis=1)).mean() if one.any() else 0 for one in bright])
+    upright = rows < slices.shape[1] / 2
+    corner = slices[:, :4, :4].mean(axis=(1, 2, 3))  # a black background
+    attributes = {name: {one: np.zeros(len(slices)) for one in classes} for name, classes in ATTRIBUTES.items()}
+    for name, one in ((SEQUENCE, T1C), (PLANE, "axial"), (KIND, "glioma")):
+        attributes[name][one] += 1
+    attributes[TURN]["0"] += upright
+    attributes[TURN]["180"] += ~upright
+    return Prediction(
+        maps=bright.astype(np.float32),
+        grid_share=np.ones(len(slices)),
+        evidence=np.log1p(bright.sum(axis=(1, 2)).astype(float)),
+        logits=np.where(bright.any(axis=(1, 2)), 6.0, -6.0),
+        ood=[OodResult(distance=1 + float(c), orientation_log_odds=0.0, reason="far" if c > 0.5 else None) for c in corner],
+        attributes=attributes,
+    )
+
+
+def head(spot: bool = True) -> np.ndarray:
+    """(64, 64, 3): a grey head with a bright spot in its upper half."""
+    pixels = np.zeros((64, 64, 3), np.float32)
+    pixels[8:56, 12:52] = 0.4
+    if spot:
+        pixels[16:24, 20:28] = 0.95
+    return pixels
+
+
+FUSION = {mode: Fusion(logit=1.0, evidence=0.0, bias=0.0, review=(0.2, 0.8)) for mode in ("slice", "study")}
+RULES = Rules(sequences={name: SequenceRules(mask_threshold=0.5, fusion=FUSION) for name in (UNKNOWN, T1C)})
+
+
+def test_an_upside_down_slice_is_analysed_upright_and_the_mask_comes_back():
+    turned = np.rot90(head(), 2).copy()
+    found = decide_picture(turned, bright_spot_rule, RULES)
+    assert found.decisions.verdicts[0][0] == "tumour"
+    assert found.recognition.turned == 180
+    assert any("turned by 180" in warning for warning in found.warnings)
+    assert (found.decisions.masks[0] == (turned[..., 0] > 0.8)).all()
+
+
+def test_inverted_greys_are_inverted_back():
+    found = decide_picture(1 - head(), bright_spot_rule, RULES)
+    assert found.warnings == (PAGE_REMOVED, INVERTED)
+    assert found.decisions.verdicts[0][0] == "tumour"
+    assert (found.decisions.masks[0] == (head()[..., 0] > 0.8)).all()
+
+
+def test_a_sheet_is_decided_by_its_slices():
+    sheet = np.concatenate([np.concatenate([head(spot=number == 2) for number in row], 1) for row in ((0, 1), (2, 3))])
+    found = decide_picture(sheet, bright_spot_rule, RULES)
+    assert found.decisions.verdicts[0] == ("tumour", "This is a sheet of 4 slices; 1 of them with tumour: 3.")
+    assert found.decisions.masks.shape == (1, 128, 128)
+    assert found.decisions.masks[0].sum() == 64
+    assert found.recognition is None
+
+
+def test_a_sequence_without_tumours_in_the_evaluation_is_for_review():
+    found = decide_picture(head(), bright_spot_rule, RULES, sequence="T2")
+    verdict, reason = found.decisions.verdicts[0]
+    assert verdict == "review"
+    assert "not evaluated on tumours in T2" in reason
+    assert found.recognition.kind is None
+
+
+def test_the_kind_is_given_for_post_contrast_t1_only():
+    assert decide_picture(head(), bright_spot_rule, RULES).recognition.kind.name == "glioma"
+    coloured = head()
+    coloured[..., 1] *= 0.5
+    found = decide_picture(coloured, bright_spot_rule, RULES)
+    assert found.recognition.sequence.name == "three sequences"
+    assert found.recognition.kind is None
+
+
+def test_an_unknown_sequence_is_refused():
+    with pytest.raises(ValueError, match="unknown sequence 'flair'; choose from FLAIR, T1"):
+        check_sequence("flair")
