@@ -21,8 +21,7 @@ from gradio import themes
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from brainmri.io.images import ACCEPTED
-from brainmri.io.limits import ACCEPTED_STUDIES
+from brainmri.io.limits import ACCEPTED, ACCEPTED_STUDIES
 from brainmri.report.html import TEMPLATES
 from brainmri.ui import cache, fetch, logs
 from brainmri.ui.blocks import Page

@@ -1,7 +1,6 @@
 """The files of a study, in a folder or a zip, and the checks before they are opened.
 
-A zip is never unpacked to disk: its members are read into memory, within the limits, and their formats are recognised by their
-bytes.
+A zip is never unpacked to disk: its members are read into memory, within the limits, and readers recognise their formats.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ DIRECTORY_ENTRY = re.compile(b"PK\1\2")
 
 
 class _Clipped(io.BufferedReader):
-    """A file on the disk; a read makes room for what the file has left, however much a damaged header asks for."""
+    """A file on the disk; a read allocates no more than what is left of the file, whatever size a damaged header gives."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
@@ -39,12 +38,12 @@ class _Clipped(io.BufferedReader):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StudyFile:
-    """One file of a study, on the disk or, out of a zip, in memory.
+    """One file of a study, on the disk or, from a zip, in memory.
 
     Attributes:
-        path: the file, or the zip it lies in.
+        path: the file, or the zip that contains it.
         member: its name within the zip.
-        data: its bytes, out of a zip.
+        data: its bytes, if it is from a zip.
     """
 
     path: Path = field(repr=False)
@@ -53,8 +52,8 @@ class StudyFile:
 
     @property
     def name(self) -> PurePosixPath:
-        """Its path, within the zip where it lies in one."""
-        return PurePosixPath(self.member or self.path.as_posix())
+        """Its path, within the zip if it is from one."""
+        return PurePosixPath(self.path.as_posix() if self.member is None else _member_path(self.member))
 
     @property
     def size(self) -> int:
@@ -92,6 +91,11 @@ def reopened(places: Iterable[tuple[Path, str | None]]) -> Iterator[io.BufferedR
 def is_zip(path: Path) -> bool:
     with path.open("rb") as handle:
         return handle.read(4) in (b"PK\3\4", b"PK\5\6")
+
+
+def _member_path(name: str) -> str:
+    """A zip member's name with slashes; some programs on Windows write backslashes."""
+    return name.replace("\\", "/")
 
 
 def _hidden(name: PurePosixPath) -> bool:
@@ -149,18 +153,19 @@ def zip_files(path: Path) -> list[StudyFile]:
         with zipfile.ZipFile(path) as archive:
             members = sorted((info for info in archive.infolist() if not info.is_dir()), key=lambda info: info.filename)
             _check_members(members, path.stat().st_size)
-            return _read_members(path, archive, [info for info in members if not _hidden(PurePosixPath(info.filename))])
+            visible = [info for info in members if not _hidden(PurePosixPath(_member_path(info.filename)))]
+            return _read_members(path, archive, visible)
     except UnreadableImage:
         raise
-    except Exception as error:  # a broken zip fails in many ways, all of them the file's fault; some name its members
+    except Exception as error:  # damaged zips raise exceptions of many types; some name a member
         raise refuse_study(ZIP, f"got a damaged zip ({type(error).__name__})") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo], packed: int) -> None:
     """Refuse a zip by its directory, before anything is unpacked."""
     for info in members:
-        name = PurePosixPath(info.filename)
-        if name.is_absolute() or ".." in name.parts or ":" in info.filename or "\\" in info.orig_filename:
+        name = PurePosixPath(_member_path(info.filename))
+        if name.is_absolute() or ".." in name.parts or ":" in info.filename:
             raise refuse_study(ZIP, "got a zip with paths that lead out of it")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise refuse_study(ZIP, "got a zip with links in it")

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from brainmri.io.pixels import MAX_SIDE, MIN_SIDE
 
+MAX_BYTES = 64 * 2**20  # of a slice's file
 MAX_SLICES = 512
 MAX_STUDY_BYTES = 2**30  # of the files unpacked, and of the pixels as float32 in three channels
 MAX_RATIO = 200  # of unpacked to packed size; images pack to about a tenth
 RATIO_COUNTS = 64 * 2**20  # bytes; below it the ratio is not checked
+ACCEPTED = (
+    f"PNG, JPEG, TIFF, WebP and BMP slices (8 or 16 bit, one page, {MIN_SIDE} to {MAX_SIDE} pixels a side, up to "
+    f"{MAX_BYTES // 2**20} MiB)"
+)
 ACCEPTED_STUDIES = (
-    "slices named <case>_<number> (PNG, JPEG, TIFF), a multi-page TIFF, NIfTI (.nii, .nii.gz) or DICOM MR images, as files, "
-    f"a folder or a zip; up to {MAX_SLICES} slices of {MIN_SIDE} to {MAX_SIDE} pixels a side and {MAX_STUDY_BYTES // 2**20} MiB"
+    "slices named <case>_<number> (PNG, JPEG, TIFF, WebP, BMP), a multi-page TIFF, NIfTI (.nii, .nii.gz, .nii.zst, .hdr and "
+    ".img), MGH (.mgz) or DICOM MR images, as files, a folder or a zip; up to "
+    f"{MAX_SLICES} slices of {MIN_SIDE} to {MAX_SIDE} pixels a side and {MAX_STUDY_BYTES // 2**20} MiB"
 )
 
 
 class UnreadableImage(ValueError):
     """The input cannot be read. The message says why, in words that the page can show."""
+
+
+def refuse_image(name: str, problem: str) -> UnreadableImage:
+    """The error for a slice that cannot be read, to be raised: the problem, then the accepted inputs."""
+    return UnreadableImage(f"{name}: {problem}. Accepted: {ACCEPTED}.")
 
 
 def refuse_study(name: str, problem: str) -> UnreadableImage:

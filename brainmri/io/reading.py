@@ -12,29 +12,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from PIL import Image
 
 from brainmri.io.dicom import DicomReader
 from brainmri.io.dicom_headers import NAME, is_dicom
 from brainmri.io.files import StudyFile, folder_files, is_zip, listed_files, zip_files
+from brainmri.io.foreign import describe_foreign
 from brainmri.io.images import (
-    ACCEPTED,
     SUFFIXES,
-    TIFF_MAGIC,
     ImageReader,
     channel_warnings,
+    image_orientation,
     image_pixels,
     read_array,
     read_slice_file,
     refuse_assignment,
     unit_pixels,
 )
-from brainmri.io.limits import MAX_STUDY_BYTES, UnreadableImage, refuse_study
+from brainmri.io.limits import ACCEPTED, MAX_STUDY_BYTES, UnreadableImage, refuse_study
 from brainmri.io.nifti import NiftiReader, is_nifti
+from brainmri.io.orientation import orientation_warnings, turn_upright
 from brainmri.io.readers import Reader
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import Candidate
+from brainmri.io.tiff import MAGIC as TIFF_MAGIC
+from brainmri.io.tiff import holds_one_page
 
 # tried in this order; a new format is one module and one entry here
 READERS: list[Reader] = [DicomReader(), NiftiReader(), ImageReader()]
@@ -59,14 +61,15 @@ def read_slice(source: str | Path | Image.Image | np.ndarray) -> Scan:
             raise FileNotFoundError(f"{path} is not a file")
         return read_slice_file(StudyFile(path=path))
     if isinstance(source, Image.Image):
-        pixels, name = image_pixels(source, "image"), "image"
+        pixels, name, orientation = image_pixels(source, "image"), "image", image_orientation(source)
     elif isinstance(source, np.ndarray):
-        pixels, name = source, "array"
+        pixels, name, orientation = source, "array", 1
     else:
         raise UnreadableImage(f"expected a path, a PIL image or a NumPy array, got a {type(source).__name__}")
-    unit = unit_pixels(pixels, name)
+    unit = unit_pixels(turn_upright(pixels, orientation), name)
     digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
-    return Scan(pixels=unit, name=name, sha256=digest, warnings=channel_warnings(unit))
+    warnings = (*channel_warnings(unit), *orientation_warnings(orientation))
+    return Scan(pixels=unit, name=name, sha256=digest, warnings=warnings, orientation=orientation)
 
 
 def holds_one_slice(path: Path) -> bool:
@@ -79,11 +82,7 @@ def holds_one_slice(path: Path) -> bool:
     with file.open() as handle:
         if handle.read(4) not in TIFF_MAGIC:
             return True
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            return len(tiff.pages) == 1 and tiff.series[0].size == tiff.pages[0].size
-    except Exception:  # damaged; reading it as a slice gives the message
-        return True
+    return holds_one_page(path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +186,11 @@ def _choose_reader(files: list[StudyFile], name: str, archive: StudyFile | None 
         if number is not None:
             by_reader.setdefault(number, []).append(file)
     if not by_reader:
-        raise refuse_study(NAME, f"expected slices or a volume, got {len(files)} other files")
+        foreign = None
+        for file in files[:100]:
+            with file.open() as handle:
+                foreign = foreign or describe_foreign(handle.read(512))
+        raise refuse_study(NAME, f"expected slices or a volume, got {foreign or f'{len(files)} other files'}")
     volumes = sorted(number for number in by_reader if not READERS[number].preview)
     if len(volumes) > 1:
         formats = " and ".join(READERS[number].format for number in volumes)

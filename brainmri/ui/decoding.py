@@ -17,8 +17,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from brainmri.io.images import ACCEPTED
-from brainmri.io.limits import ACCEPTED_STUDIES, UnreadableImage
+from brainmri.io.limits import ACCEPTED, ACCEPTED_STUDIES, UnreadableImage
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import Candidate
 from brainmri.ui.worker import scan_from_record

@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF files and arrays are read, or refused with a message for the page."""
+"""Image files and arrays are read, or refused with a message for the page."""
 
 import io
 import struct
@@ -9,7 +9,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from brainmri.io.images import ACCEPTED, read_bytes
+from brainmri.io.images import read_bytes
+from brainmri.io.limits import ACCEPTED
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import UnreadableImage, read_slice, read_study
 
@@ -131,9 +132,8 @@ def test_tiff_with_unlimited_rows_per_strip_is_read():
         (tiff(np.zeros((16, 32, 32), np.uint8), volumetric=True, tile=(16, 32, 32)), "pages of 16 planes"),
         (b"", "an empty file"),
         (b"Dear doctor,", "not an image"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
-        (saved(Image.fromarray(RGB), "GIF"), "not an image"),
-        (saved(Image.fromarray(RGB), "BMP"), "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "got an SVG drawing"),
+        (saved(Image.fromarray(RGB), "GIF"), "got a GIF image; save it as PNG"),
         (saved(Image.fromarray(RGB), "PNG")[:300], "damaged image"),
         (saved(Image.fromarray(RGB), "JPEG")[:900], "damaged image"),
         (tiff(RGB)[:200], "TIFF"),

@@ -82,7 +82,7 @@ def test_only_offered_models_can_be_loaded(name, client, page_url):
 def test_a_text_file_named_png_is_refused_in_plain_words(client, tmp_path):
     path = tmp_path / "notes.png"
     path.write_text("not a picture", encoding="utf-8")
-    with pytest.raises(AppError, match=r"notes\.png: this is not an image.*Accepted: PNG, JPEG and TIFF"):
+    with pytest.raises(AppError, match=r"notes\.png: this is not an image.*Accepted: PNG, JPEG, TIFF, WebP and BMP"):
         client.predict(handle_file(path), api_name="/predict")
 
 
