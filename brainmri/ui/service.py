@@ -1,5 +1,6 @@
 """The server's own endpoints, `/models` and `/health`, and loading the models at start."""
 
+import contextlib
 import logging
 import platform
 import time
@@ -99,6 +100,8 @@ def load_models() -> None:
     )
     for name in available_models:
         get_model(name).backend.select_fastest()
+    with contextlib.suppress(ImportError):  # Gradio imports it, where it is installed, in the first request
+        import matplotlib.pyplot  # noqa: F401
 
 
 def service_endpoints() -> None:

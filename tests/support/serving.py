@@ -14,6 +14,13 @@ import httpx
 ROOT = Path(__file__).parents[2]
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @contextmanager
 def served(folder: Path, *command: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str, Path]]:
     """Yield the process, the page's address and the path of its log; kill the process at the end.
@@ -23,9 +30,7 @@ def served(folder: Path, *command: str, **environment: str) -> Iterator[tuple[su
         command: arguments of Python; default: `app.py`.
         environment: additional environment variables.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     (folder / "cache").mkdir(parents=True, exist_ok=True)
     own = {"GRADIO_SERVER_PORT": port, "GRADIO_TEMP_DIR": str(folder / "cache"), "GRADIO_ANALYTICS_ENABLED": "False"}
     own |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)} | environment
