@@ -60,6 +60,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     common_arguments(parser)
     parser.add_argument("--wider", type=Path, required=True, help="folder with the index.csv of other heads")
     parser.add_argument("--encoder", choices=["lite0", "lite2"], default="lite2")
+    parser.add_argument("--all-patients", action="store_true", help="train on every patient; only groups of pictures validate")
     parser.set_defaults(size=192, batch=8, lr=1.2e-3, epochs=18, validate_every=6)
     options = parser.parse_args(arguments)
     if options.on_device:
@@ -77,7 +78,8 @@ def load_examples(options: argparse.Namespace) -> tuple[Split, list[Example], li
     if options.all:
         split = Split(train=(*eligible, *groups), validation=(), held_out=dataset.held_out)
     else:
-        patients = split_cases(dataset, eligible, options.folds, options.fold)
+        folds = split_cases(dataset, eligible, options.folds, options.fold)
+        patients = Split(train=tuple(eligible), validation=(), held_out=folds.held_out) if options.all_patients else folds
         split = Split(
             train=(*patients.train, *(g for g in groups if g not in validating)),
             validation=(*patients.validation, *(g for g in groups if g in validating)),

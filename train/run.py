@@ -121,7 +121,8 @@ def save_run(
 def without_paths(arguments: list[str]) -> list[str]:
     """The command with placeholders for the folders, which differ from machine to machine."""
     shown = list(arguments)
-    for option, placeholder in (("--data", "DIR"), ("--out", "RUN"), ("--start", "START"), ("--teacher", "TEACHER")):
+    folders = {"--data": "DIR", "--wider": "WIDER", "--out": "RUN", "--start": "START", "--teacher": "TEACHER"}
+    for option, placeholder in folders.items():
         if option in shown:
             shown[shown.index(option) + 1] = placeholder
     return shown

@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from skimage import measure
 
+from brainmri.io.pixels import MIN_SIDE
+
 Slice = tuple[np.ndarray, np.ndarray]
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], Slice]
 
@@ -69,6 +71,8 @@ def remove_skull(pixels: np.ndarray, mask: np.ndarray, random: np.random.Generat
     rows, columns = (np.flatnonzero(brain.any(axis=axis)) for axis in (1, 0))
     margin = int(random.uniform(0, 0.12) * len(rows))
     box = np.s_[max(rows[0] - margin, 0) : rows[-1] + 1 + margin, max(columns[0] - margin, 0) : columns[-1] + 1 + margin]
+    if min(mask[box].shape) < MIN_SIDE:
+        return pixels, mask
     return stripped[box], mask[box]
 
 

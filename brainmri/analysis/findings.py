@@ -153,7 +153,7 @@ class Study:
                 "area_mm2": None if finding.area_mm2 is None else round(finding.area_mm2, 1),
                 f"diameter_{length}": round(diameter, 1),
                 "ood_distance": finding.ood and round(finding.ood.distance, 3),
-                "ood_orientation": finding.ood and round(finding.ood.orientation_log_odds, 2),
+                "ood_other": finding.ood and round(finding.ood.other_log_odds, 2),
                 "out_of_distribution": finding.out_of_distribution,
             }
             for number, (finding, diameter) in enumerate(zip(self.findings, self.diameters, strict=True), 1)

@@ -10,6 +10,7 @@ from brainmri.analysis.forward import Prediction
 from brainmri.zoo.attributes import KIND, PLANE, SEQUENCE, SEQUENCES, T1C, THREE_SEQUENCES, TURN
 
 SURE = 0.6  # a sequence or plane of lower probability is unknown
+COLOUR_TOLERANCE = 0.06  # difference of channels in [0, 1] that a tenth of the pixels of a colour picture exceeds
 SURE_TURN = 0.9  # a picture is turned only above this probability
 
 
@@ -96,6 +97,7 @@ def most_probable(probabilities: dict[str, np.ndarray], sure: float = 0.0) -> Re
     return Recognised(name=name, probability=means[name]) if means[name] >= sure else None
 
 
-def differ_in_channels(slices: np.ndarray, tolerance: float = 0.02) -> bool:
+def differ_in_channels(slices: np.ndarray) -> bool:
     """Whether the channels of (S, H, W, 3) slices in [0, 1] hold different sequences, apart from JPEG artefacts in grey ones."""
-    return bool(np.abs(slices[..., :1] - slices[..., 1:]).mean() > tolerance)
+    differences = np.abs(slices[..., :1] - slices[..., 1:]).max(axis=3)
+    return bool(np.quantile(differences, 0.9) > COLOUR_TOLERANCE)

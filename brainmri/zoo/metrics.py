@@ -48,6 +48,8 @@ class Measurements:
         machine: the machine and the version of torch that measured them.
         variants: variant id to metric id to `Figure`, with the counts `patients` and `slices` and the other keys below.
         healthy: the report of `train.evaluation.healthy`; None without one.
+        inputs: the figures by dataset, sequence and plane (`train.evaluation.inputs`), of the `validated` weights and, where they
+            were measured, of the `released` ones; None without.
     """
 
     protocol: str = ""
@@ -55,6 +57,7 @@ class Measurements:
     machine: str = ""
     variants: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     healthy: Mapping[str, Any] | None = None
+    inputs: Mapping[str, Any] | None = None
 
     @classmethod
     def from_config(cls, stored: object) -> Measurements:
@@ -65,7 +68,8 @@ class Measurements:
     def config(self) -> dict:
         """What `config.json` stores."""
         stored = {"protocol": self.protocol, "stages": self.stages, "machine": self.machine, "variants": self.variants}
-        return stored if self.healthy is None else {**stored, "healthy": self.healthy}
+        parts = {"healthy": self.healthy, "inputs": self.inputs}
+        return stored | {name: part for name, part in parts.items() if part is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

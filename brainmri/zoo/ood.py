@@ -1,10 +1,11 @@
-"""Out-of-distribution detection: is this an axial brain MR slice at all?
+"""Out-of-distribution detection: is this a brain MR slice at all, of the kind that the entry was trained on?
 
-Two checks use features of the entry's own encoder, fitted on training patients by `train.ood.fit` and stored in
-`ood.safetensors`. The first is the Mahalanobis distance to the training slices (Lee et al. 2018). The second is a logistic
-regression that tells upright slices from slices rotated by 90, 180 and 270 degrees, because rotated heads have nearly the same
-features as upright ones (Hendrycks et al. 2019 use rotations in the same way). Two more checks use the pixels alone: an empty
-image, and the colours of a colour map.
+Two checks use features of the entry's own encoder and are stored in `ood.safetensors`. The first is the Mahalanobis distance to
+the nearest class of training slices (Lee et al. 2018). The second is a logistic regression that tells training slices from other
+images. What the other images are depends on the entry. For entries of axial slices (`train.ood.fit`) they are slices rotated by
+90, 180 and 270 degrees, because rotated heads have nearly the same features as upright ones (Hendrycks et al. 2019 use rotations
+in the same way). For entries of every plane (`train.ood.fit_inputs`) they are CT, other parts of the body, photographs and so on.
+Two more checks use the pixels alone: an empty image, and the colours of a colour map.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from brainmri.zoo.records import FeatureSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
+NOT_MR = "This does not look like a brain MR slice, the only input the networks are trained on."
 NOT_A_SLICE = "This does not look like an axial brain MR slice"
 FAR = f"{NOT_A_SLICE}, the only input the networks are trained on."
 ROTATED = f"{NOT_A_SLICE} with the nose up: it seems to be rotated or in another plane."
@@ -32,10 +34,10 @@ DARK = 0.06  # an image shows no head if less than 1% of its pixels are brighter
 # share of the colours' variance that one number leaves unexplained: near 0 in a colour map, over 0.005 in slices
 COLOUR_MAP_RESIDUAL = 0.004
 PIXEL_SAMPLE = 20_000  # approximate number of pixels that the checks of brightness and colour use
-GRID = 3  # the orientation features are means over GRID x GRID parts of the slice
+GRID = 3  # the features of the second check are means over GRID x GRID parts of the slice
 
 # tensor name in ood.safetensors to field of `OodDetector`
-_TENSORS = {"mean": "mean", "whiten": "whitening", "ways": "orientation_weights", "bias": "orientation_bias"}
+_TENSORS = {"mean": "mean", "whiten": "whitening", "ways": "other_weights", "bias": "other_bias"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +46,19 @@ class OodResult:
 
     Attributes:
         distance: Mahalanobis distance to the training slices, relative to that of the median training slice.
-        orientation_log_odds: log-odds of "rotated" against "upright".
+        other_log_odds: log-odds of the other images against slices that the entry was trained on.
         reason: why the slice is out of distribution, in one sentence; None if it is not.
     """
 
     distance: float
-    orientation_log_odds: float
+    other_log_odds: float
     reason: str | None
 
     def record(self) -> dict:
         """The result for JSON."""
         return {
             "distance": round(self.distance, 3),
-            "orientation": round(self.orientation_log_odds, 2),
+            "other": round(self.other_log_odds, 2),
             "out_of_distribution": self.reason is not None,
         }
 
@@ -66,21 +68,23 @@ class OodDetector:
     """The detector of an entry, from its `ood.safetensors` and `config.json`.
 
     Attributes:
-        mean: (D,) float32, of the distance features.
+        mean: (K, D) float32, of the distance features, for K classes of training slices.
         whitening: (D, D) float32; whitens the distance features and scales the median training slice's distance to 1.
-        orientation_weights: (4, E) float32, of the orientation features, for 0, 90, 180 and 270 degrees.
-        orientation_bias: (4,) float32.
-        distance_threshold, orientation_threshold: a slice above either one is out of distribution.
+        other_weights: (C, E) float32, of the features of the second check, for training slices and C - 1 classes of other images.
+        other_bias: (C,) float32.
+        distance_threshold, other_threshold: a slice above either one is out of distribution.
         feature_spec: what the features are computed from.
+        any_plane: whether the entry was trained on every plane; the other images are then no brain MR slices, else rotated ones.
     """
 
     mean: np.ndarray
     whitening: np.ndarray
-    orientation_weights: np.ndarray
-    orientation_bias: np.ndarray
+    other_weights: np.ndarray
+    other_bias: np.ndarray
     distance_threshold: float
-    orientation_threshold: float
+    other_threshold: float
     feature_spec: FeatureSpec
+    any_plane: bool = False
 
     @classmethod
     def from_tensors(
@@ -88,24 +92,28 @@ class OodDetector:
         tensors: dict[str, np.ndarray],
         *,
         distance_threshold: float,
-        orientation_threshold: float,
+        other_threshold: float,
         feature_spec: FeatureSpec,
+        any_plane: bool = False,
     ) -> OodDetector:
-        """A detector from tensors by their names in `ood.safetensors`: mean, whiten, ways, bias."""
+        """A detector from tensors by their names in `ood.safetensors`: mean (D,) or (K, D), whiten, ways, bias."""
+        fields = {field: tensors[name] for name, field in _TENSORS.items()}
         return cls(
-            **{field: tensors[name] for name, field in _TENSORS.items()},
+            **fields | {"mean": np.atleast_2d(fields["mean"])},
+            any_plane=any_plane,
             distance_threshold=distance_threshold,
-            orientation_threshold=orientation_threshold,
+            other_threshold=other_threshold,
             feature_spec=feature_spec,
         )
 
     def distance(self, features: np.ndarray) -> np.ndarray:
         """(S, D + E) float32 features to (S,) Mahalanobis distances, relative to that of the median training slice."""
-        return np.linalg.norm((features[:, : len(self.mean)] - self.mean) @ self.whitening, axis=1)
+        differences = features[:, None, : self.mean.shape[1]] - self.mean  # (S, K, D)
+        return np.linalg.norm(differences @ self.whitening, axis=2).min(axis=1)
 
-    def orientation_log_odds(self, features: np.ndarray) -> np.ndarray:
-        """(S, D + E) float32 features to (S,) log-odds of the three rotations together against upright."""
-        log_odds = features[:, len(self.mean) :] @ self.orientation_weights.T + self.orientation_bias
+    def other_log_odds(self, features: np.ndarray) -> np.ndarray:
+        """(S, D + E) float32 features to (S,) log-odds of all other images together against training slices."""
+        log_odds = features[:, self.mean.shape[1] :] @ self.other_weights.T + self.other_bias
         return np.logaddexp.reduce(log_odds[:, 1:], axis=1) - log_odds[:, 0]
 
     def score(self, features: np.ndarray, slices: np.ndarray) -> list[OodResult]:
@@ -116,12 +124,13 @@ class OodDetector:
             slices: (S, H, W, 3) in [0, 1].
         """
         results = []
-        scores = zip(self.distance(features), self.orientation_log_odds(features), slices, strict=True)
+        far, other = (NOT_MR, NOT_MR) if self.any_plane else (FAR, ROTATED)
+        scores = zip(self.distance(features), self.other_log_odds(features), slices, strict=True)
         for distance, log_odds, pixels in scores:
             decided, reason = check_pixels(pixels)
             if not decided:
-                reason = FAR if distance > self.distance_threshold else ROTATED if log_odds > self.orientation_threshold else None
-            results.append(OodResult(distance=float(distance), orientation_log_odds=float(log_odds), reason=reason))
+                reason = far if distance > self.distance_threshold else other if log_odds > self.other_threshold else None
+            results.append(OodResult(distance=float(distance), other_log_odds=float(log_odds), reason=reason))
         return results
 
 
@@ -164,7 +173,7 @@ def is_colour_mapped(points: np.ndarray) -> bool:
 
 
 def pool_features(maps: list[Tensor], feature_spec: FeatureSpec) -> Tensor:
-    """The result of `forward_features` to (B, D + E) float32: D distance features, then E orientation features."""
+    """The result of `forward_features` to (B, D + E) float32: D distance features, then E features of the second check."""
     import torch
 
     means = [maps[index].mean(dim=(2, 3)) for index in feature_spec.means]
@@ -207,6 +216,7 @@ def read_ood_detector(entry: ModelEntry) -> OodDetector | None:
     return OodDetector.from_tensors(
         load_file(path),
         distance_threshold=entry.ood.distance_threshold,
-        orientation_threshold=entry.ood.orientation_threshold,
+        other_threshold=entry.ood.other_threshold,
         feature_spec=entry.ood.feature_spec,
+        any_plane=entry.ood.any_plane,
     )

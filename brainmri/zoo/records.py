@@ -17,7 +17,7 @@ class FeatureSpec:
 
     Attributes:
         means, deviations: maps whose channel means and standard deviations over the slice make up the distance features.
-        parts: maps whose channel means over a grid of parts of the slice (`ood.GRID`) make up the orientation features.
+        parts: maps whose channel means over a grid of parts of the slice (`ood.GRID`) make up the features of the second check.
     """
 
     means: tuple[int, ...] = ()
@@ -44,14 +44,16 @@ class OodConfig:
 
     Attributes:
         sha256: of `ood.safetensors`.
-        distance_threshold, orientation_threshold: a slice above either one is out of distribution.
+        distance_threshold, other_threshold: a slice above either one is out of distribution.
         feature_spec: what the detector's features are computed from.
+        any_plane: `OodDetector.any_plane`.
     """
 
     sha256: str
     distance_threshold: float
-    orientation_threshold: float
+    other_threshold: float
     feature_spec: FeatureSpec
+    any_plane: bool = False
 
     @classmethod
     def from_config(cls, stored: dict[str, Any]) -> OodConfig:
@@ -63,9 +65,9 @@ class OodConfig:
         return {
             "sha256": self.sha256,
             "distance_threshold": self.distance_threshold,
-            "orientation_threshold": self.orientation_threshold,
+            "other_threshold": self.other_threshold,
             "feature_spec": self.feature_spec.config(),
-        }
+        } | ({"any_plane": True} if self.any_plane else {})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ def bright_spot_rule(slices: np.ndarray) -> Prediction:
         grid_share=np.ones(len(slices)),
         evidence=np.log1p(bright.sum(axis=(1, 2)).astype(float)),
         logits=np.where(bright.any(axis=(1, 2)), 6.0, -6.0),
-        ood=[OodResult(distance=1 + float(c), orientation_log_odds=0.0, reason="far" if c > 0.5 else None) for c in corner],
+        ood=[OodResult(distance=1 + float(c), other_log_odds=0.0, reason="far" if c > 0.5 else None) for c in corner],
         attributes=attributes,
     )
 

@@ -154,7 +154,7 @@ def test_the_files_of_a_nifti_study(pipe, study, tmp_path):
     table = pandas.read_csv(tmp_path / "out" / "slices.csv")
     assert table["area_px"].tolist() == study.mask.sum(axis=(1, 2)).tolist()
     columns = ["slice", "verdict", "probability", "area_px", "area_mm2", "diameter_mm"]
-    assert list(table.columns) == [*columns, "ood_distance", "ood_orientation", "out_of_distribution"]
+    assert list(table.columns) == [*columns, "ood_distance", "ood_other", "out_of_distribution"]
     record = json.loads((tmp_path / "out" / "study.json").read_text())
     assert record["lesion_volume_ml"] == pytest.approx(study.volume_mm3 / 1000, abs=1e-3)
     assert record["sequences"] == {"pre-contrast T1": None, "FLAIR": "study-flair.nii.gz", "post-contrast T1": None}

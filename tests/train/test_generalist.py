@@ -5,14 +5,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import brainmri
 from brainmri.zoo.attributes import KINDS, SEQUENCES
 from brainmri.zoo.preprocess import Preprocess
 from train import generalist
 from train.datasets.lgg import find_slices
-from train.datasets.wider import COLUMNS, find_pictures, fold_of, read_picture
+from train.datasets.wider import find_pictures, fold_of, read_picture
 from train.examples import (
     SOURCE_SHARE,
     UNKNOWN,
@@ -23,29 +22,6 @@ from train.examples import (
     single_sequence,
 )
 from train.phantoms import phantom_slice, write_phantom_dataset
-
-
-@pytest.fixture(scope="module")
-def wider(tmp_path_factory):
-    """A folder of pictures of every source: three kinds of tumour, heads without one, and a picture of no head."""
-    root = tmp_path_factory.mktemp("wider")
-    rows = []
-    for source, finding, label, sequence in [
-        ("figshare", "glioma", 1, "T1c"), ("figshare", "meningioma", 1, "T1c"), ("figshare", "pituitary", 1, "T1c"),
-        ("heads", "none known", 0, "T2"), ("alzheimer", "dementia or none", 0, "T1"),
-        ("open_ms", "multiple sclerosis", 0, "FLAIR"), ("headct", "not a brain MR slice", "", ""),
-    ]:  # fmt: skip
-        for number in range(4):
-            pixels, mask = phantom_slice(size=96, seed=number, lesion=(0.35, 0.45, 0.12) if label else None)
-            name = f"{source}-{finding[:4]}-{number}"
-            Image.fromarray(pixels[..., 1]).save(root / f"{name}.png")
-            if label:
-                Image.fromarray(mask.astype(np.uint8) * 255).save(root / f"{name}_mask.png")
-            mask_name = f"{name}_mask.png" if label else ""
-            rows.append((f"{name}.png", mask_name, source, f"{finding[:4]}{number}", label, finding, sequence, "axial"))
-    with (root / "index.csv").open("w", newline="") as handle:
-        csv.writer(handle).writerows([COLUMNS, *rows])
-    return root
 
 
 def test_pictures_are_read_with_their_masks(wider):

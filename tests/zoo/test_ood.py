@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def test_entries_without_a_detector_use_the_default_entrys(pipe):
     assert other.ood_model.entry.name == DEFAULT
     own, served = pipe(SLICES[0]).ood, other(SLICES[0]).ood
     assert served.distance == pytest.approx(own.distance, rel=1e-3)
-    assert served.orientation_log_odds == pytest.approx(own.orientation_log_odds, abs=0.01)
+    assert served.other_log_odds == pytest.approx(own.other_log_odds, abs=0.01)
     assert other(data.astronaut()).verdict == "review"
 
 
@@ -174,13 +175,13 @@ def test_new_weights_remove_the_old_detector(copy):
 
 def test_new_features_remove_the_quantised_network_from_folder_and_card(copy):
     tensors = load_file(copy / OOD)
-    fitting.write_ood_detector(copy, tensors, {"distance_threshold": 2.0, "orientation_threshold": 0.0})
+    fitting.write_ood_detector(copy, tensors, {"distance_threshold": 2.0, "other_threshold": 0.0})
     assert (copy / INT8).exists()
     assert INT8 in (copy / CARD).read_text(encoding="utf-8")
     config = json.loads((copy / CONFIG).read_text(encoding="utf-8"))
     config["ood"]["feature_spec"]["parts"] = [5]
     (copy / CONFIG).write_text(json.dumps(config), encoding="utf-8")
-    fitting.write_ood_detector(copy, tensors, {"distance_threshold": 2.0, "orientation_threshold": 0.0})
+    fitting.write_ood_detector(copy, tensors, {"distance_threshold": 2.0, "other_threshold": 0.0})
     assert not (copy / INT8).exists()
     assert INT8 not in (copy / CARD).read_text(encoding="utf-8")
     assert brainmri.load("mine", weights=copy, device="cpu").ood.distance_threshold == 2
@@ -191,15 +192,18 @@ def test_new_features_remove_the_quantised_network_from_folder_and_card(copy):
 
 def test_distance_and_orientation_by_hand():
     detector = OodDetector(
-        mean=np.array([1, 2], np.float32), whitening=np.diag([0.5, 2]).astype(np.float32),
-        orientation_weights=np.array([[1], [0], [0], [0]], np.float32), orientation_bias=np.zeros(4, np.float32),
-        distance_threshold=2.0, orientation_threshold=0.0, feature_spec=FeatureSpec(),
+        mean=np.array([[1, 2]], np.float32), whitening=np.diag([0.5, 2]).astype(np.float32),
+        other_weights=np.array([[1], [0], [0], [0]], np.float32), other_bias=np.zeros(4, np.float32),
+        distance_threshold=2.0, other_threshold=0.0, feature_spec=FeatureSpec(),
     )  # fmt: skip
     features = np.array([[1, 2, 0], [7, 4, 10], [1, 2, -10]], np.float32)
     assert detector.distance(features) == pytest.approx([0, 5, 0])  # 6 * 0.5 and 2 * 2
-    assert detector.orientation_log_odds(features) == pytest.approx(np.log(3) - np.array([0, 10, -10]), abs=1e-6)
+    assert detector.other_log_odds(features) == pytest.approx(np.log(3) - np.array([0, 10, -10]), abs=1e-6)
     pixels = np.random.default_rng(0).random((3, 32, 32, 3))
     assert [result.reason for result in detector.score(features, pixels)] == [ood.ROTATED, ood.FAR, ood.ROTATED]
+    two_classes = replace(detector, mean=np.array([[1, 2], [7, 4]], np.float32), any_plane=True)
+    assert two_classes.distance(features) == pytest.approx([0, 0, 0])  # to the nearest class
+    assert [result.reason for result in two_classes.score(features, pixels)] == [ood.NOT_MR, None, ood.NOT_MR]
 
 
 def test_pooled_features_by_hand():
@@ -236,7 +240,7 @@ def test_a_detector_is_fitted_by_folds_and_measured(tmp_path, monkeypatch, capsy
     assert report["negatives"]["blank"]["images"] == 9
     assert report["negatives"]["rotated by 90 degrees"]["images"] == 8
     model = brainmri.load("mine", weights=runs / "mine", device="cpu")
-    assert (model.ood.distance_threshold, model.ood.orientation_threshold) == tuple(report["thresholds"].values())
+    assert (model.ood.distance_threshold, model.ood.other_threshold) == tuple(report["thresholds"].values())
     assert model.ood.feature_spec == fitting.FEATURES
     assert not (runs / "mine" / INT8).exists()
     assert model.ood.distance_threshold > 1  # patients that were not fitted lie farther than the median of those that were

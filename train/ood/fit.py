@@ -172,24 +172,41 @@ def collect(case: str, volume: np.ndarray, networks: list[Network], colour: int)
 
 def fit(network: Network) -> dict[str, np.ndarray]:
     """The tensors of an `OodDetector`, from a network's training patients."""
-    upright = np.concatenate(network.upright)
+    upright, rotated = np.concatenate(network.upright), [np.concatenate(found) for found in network.rotated]
     near = FEATURES.distance_size(network.model.net.feature_channels)
-    mean, deviation = upright.mean(axis=0), upright.std(axis=0) + 1e-6
-    scaled = (upright - mean) / deviation  # shrinkage assumes features of one scale
-    precision = np.asarray(LedoitWolf(assume_centered=True).fit(scaled[:, :near]).precision_)
-    whiten = np.linalg.cholesky(precision)
-    typical = np.median(np.linalg.norm(scaled[:, :near] @ whiten, axis=1))
+    return fit_tensors(upright, np.zeros(len(upright), int), rotated, near)
 
-    rotated = [(np.concatenate(found) - mean) / deviation for found in network.rotated]
-    rows = np.concatenate([scaled, *rotated])[:, near:]
-    quarters = np.repeat(np.arange(4), [len(scaled), *map(len, rotated)])
-    regression = LogisticRegression(C=INVERSE_REGULARISATION, class_weight="balanced", max_iter=200, tol=1e-3).fit(rows, quarters)
-    weights = regression.coef_ / deviation[near:]
+
+def fit_tensors(features: np.ndarray, classes: np.ndarray, others: list[np.ndarray], near: int) -> dict[str, np.ndarray]:
+    """The tensors of an `OodDetector`.
+
+    Args:
+        features: (n, D + E) of training slices.
+        classes: (n,) class of each, 0 to K - 1; the distance is that to the nearest class, with one covariance for all.
+        others: for each class of other images their features, (m, D + E).
+        near: D, the number of distance features.
+    """
+    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+    scaled = (features - mean) / deviation  # shrinkage assumes features of one scale
+    centres = np.stack([scaled[classes == number, :near].mean(axis=0) for number in range(classes.max() + 1)])  # (K, D)
+    precision = np.asarray(LedoitWolf(assume_centered=True).fit(scaled[:, :near] - centres[classes]).precision_)
+    whiten = np.linalg.cholesky(precision)
+    typical = np.median(np.linalg.norm((scaled[:, :near] - centres[classes]) @ whiten, axis=1))
+
+    rows = np.concatenate([scaled, *((found - mean) / deviation for found in others)])[:, near:]
+    labels = np.repeat(np.arange(1 + len(others)), [len(scaled), *map(len, others)])
+    regression = LogisticRegression(C=INVERSE_REGULARISATION, class_weight="balanced", max_iter=200, tol=1e-3).fit(rows, labels)
+    # of two classes scikit-learn stores the second one's weights only
+    weights, bias = (
+        np.concatenate([np.zeros_like(array), array]) if len(others) == 1 else array
+        for array in (regression.coef_, np.asarray(regression.intercept_))
+    )
+    weights = weights / deviation[near:]
     tensors = {
-        "mean": mean[:near],
+        "mean": mean[:near] + centres * deviation[:near],
         "whiten": whiten / deviation[:near, None] / typical,
         "ways": weights,
-        "bias": regression.intercept_ - weights @ mean[near:],
+        "bias": bias - weights @ mean[near:],
     }
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
 
@@ -203,20 +220,20 @@ def choose_thresholds(samples: list[tuple[OodDetector, Samples]]) -> dict[str, f
     The report has each fold's own thresholds, to check that.
     """
     scores = [
-        (ood.distance(some.features[~some.decided]), ood.orientation_log_odds(some.features[~some.decided]))
+        (ood.distance(some.features[~some.decided]), ood.other_log_odds(some.features[~some.decided]))
         for ood, some in samples
     ]
     distance, odds = (np.concatenate(values) for values in zip(*scores, strict=True))
     return {
         "distance_threshold": round(float(np.quantile(distance, 1 - DISTANCE_SHARE)), 3),
-        "orientation_threshold": round(float(np.quantile(odds, 1 - ORIENTATION_SHARE)), 3),
+        "other_threshold": round(float(np.quantile(odds, 1 - ORIENTATION_SHARE)), 3),
     }
 
 
 def out_of_distribution(ood: OodDetector, samples: Samples) -> np.ndarray:
     """(n,) bool, the detector's result for each image."""
-    far, rotated = ood.distance(samples.features), ood.orientation_log_odds(samples.features)
-    return np.where(samples.decided, samples.rejected, (far > ood.distance_threshold) | (rotated > ood.orientation_threshold))
+    far, rotated = ood.distance(samples.features), ood.other_log_odds(samples.features)
+    return np.where(samples.decided, samples.rejected, (far > ood.distance_threshold) | (rotated > ood.other_threshold))
 
 
 def shares(results: Iterable[tuple[str, bool]]) -> dict[str, dict]:
@@ -235,7 +252,7 @@ def cross_fitted(folds: list[Network], tensors: list[dict]) -> dict:
         rejects among its validation patients, with the thresholds of the other folds (a single fold's, its own).
     """
     detectors = [
-        OodDetector.from_tensors(t, distance_threshold=np.inf, orientation_threshold=np.inf, feature_spec=FEATURES)
+        OodDetector.from_tensors(t, distance_threshold=np.inf, other_threshold=np.inf, feature_spec=FEATURES)
         for t in tensors
     ]
     samples = [(ood, some) for ood, fold in zip(detectors, folds, strict=True) for some in fold.real]
@@ -274,7 +291,9 @@ def _results(network: Network, ood: OodDetector, kind: str, images: Iterable[np.
     return zip(samples.kinds, out_of_distribution(ood, samples), strict=True)
 
 
-def write_ood_detector(folder: Path, tensors: dict[str, np.ndarray], thresholds: dict[str, float]) -> None:
+def write_ood_detector(
+    folder: Path, tensors: dict[str, np.ndarray], thresholds: dict[str, float], any_plane: bool = False
+) -> None:
     """Write a detector beside an entry's weights and into its `config.json`, and render its card.
 
     A quantised network that gives other features is removed.
@@ -286,7 +305,7 @@ def write_ood_detector(folder: Path, tensors: dict[str, np.ndarray], thresholds:
         int8 = None
         for name in (INT8, INT8_WEIGHTS):
             (folder / name).unlink(missing_ok=True)
-    ood = OodConfig(sha256=file_sha256(folder / OOD), feature_spec=FEATURES, **thresholds)
+    ood = OodConfig(sha256=file_sha256(folder / OOD), feature_spec=FEATURES, any_plane=any_plane, **thresholds)
     entry = update_config(folder, ood=ood.config(), int8=int8.config() if int8 else {})
     if entry.metrics is not None:  # its card describes the quantised network
         write_card(entry)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from brainmri.report.metric_tables import failure_tables, figure_table, reliability_svg, reliability_table
+from brainmri.report.metric_tables import failure_tables, figure_table, markdown_table, reliability_svg, reliability_table
+from brainmri.zoo.attributes import KINDS
 from brainmri.zoo.entry import CARD, DIAGRAM, ONNX, ModelEntry, read_split, require_metrics
 from brainmri.zoo.metrics import (
     ACCURACY,
@@ -27,6 +28,7 @@ from brainmri.zoo.metrics import (
 from brainmri.zoo.records import TrainingStage
 from train.datasets import dataset_of
 from train.evaluation.healthy import healthy_table
+from train.evaluation.inputs import input_table
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 
@@ -123,6 +125,7 @@ def model_card(entry: ModelEntry) -> str:
         comparisons=comparisons(entry),
         diagram=DIAGRAM,
         reliability_table=reliability_table(variants) if has_diagram(entry) else "",
+        inputs=input_sections(entry),
         failure_tables=failure_tables(variants) if FAILURES in variants[THREE_SEQUENCES] else "",
         healthy_table=healthy_table(metrics.healthy) if metrics.healthy else "",
         onnx_example=numpy_example(entry) if (entry.folder / ONNX).is_file() else "",
@@ -145,6 +148,20 @@ def write_card(entry: ModelEntry) -> None:
 def has_diagram(entry: ModelEntry) -> bool:
     """Whether the metrics hold the bins of the reliability diagram."""
     return RELIABILITY in require_metrics(entry).variants[THREE_SEQUENCES]
+
+
+def input_sections(entry: ModelEntry) -> list[tuple[str, str, str, str]]:
+    """For each set of weights measured by input: a title, the table, what is recognised, and the confusion of the kinds."""
+    titles = {
+        "validated": "Weights of the same recipe, on patients and pictures that they were not trained on",
+        "released": "The released weights, on pictures that they were not trained on",
+    }
+    sections = []
+    for part, found in (require_metrics(entry).inputs or {}).items():
+        recognised = ", ".join(f"{name} {share:.1%}" for name, share in found["recognised"].items())
+        rows = [[kind, *map(str, counts)] for kind, counts in zip(KINDS, found["kinds"], strict=True)]
+        sections.append((titles[part], input_table(found["rows"]), recognised, markdown_table(["true kind", *KINDS], rows)))
+    return sections
 
 
 def comparisons(entry: ModelEntry) -> list[str]:

@@ -1,0 +1,98 @@
+"""Figures and calibration by kind of input, and the release of a network for any head."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import brainmri
+from brainmri.zoo.attributes import ATTRIBUTES, FLAIR, T1C, THREE_SEQUENCES
+from brainmri.zoo.calibration import UNKNOWN, Rules
+from brainmri.zoo.entry import read_config
+from train import generalist
+from train.evaluation.calibrate import THRESHOLDS
+from train.evaluation.calibrate_sequences import cross_fit, fit_sequence_rules
+from train.evaluation.inputs import Measured, decide, input_table, recognition_accuracy, table_rows
+from train.ood import fit_inputs
+from train.release import release_inputs
+
+
+def measured(number: int, sequence: str, tumour: bool, recognised: str | None = None) -> Measured:
+    """A slice whose logit, evidence and outline follow its label, with some noise."""
+    noise = np.random.default_rng(number).normal()
+    area = 100 if tumour else 0
+    attributes = {name: np.zeros(len(classes)) for name, classes in ATTRIBUTES.items()}
+    attributes["sequence"][ATTRIBUTES["sequence"].index(recognised or sequence)] = 1
+    attributes["plane"][0] = attributes["kind"][1] = attributes["turn"][0] = 1
+    return Measured(
+        dataset="lgg", sequence=sequence, plane="axial", kind="glioma" if tumour and sequence == T1C else "",
+        group=f"p{number // 4}", tumour=tumour, outlined=np.full(len(THRESHOLDS), area),
+        overlap=np.full(len(THRESHOLDS), 0.8 * area), annotated=area, grid_share=1.0,
+        evidence=5 + noise if tumour else 0.1, logit=(4 if tumour else -4) + noise, attributes=attributes,
+    )  # fmt: skip
+
+
+SLICES = [measured(number, sequence, number % 2 == 0) for sequence in (FLAIR, T1C, THREE_SEQUENCES) for number in range(24)] + [
+    measured(number, "T2", False) for number in range(6)
+]
+
+
+def test_rules_are_fitted_for_each_sequence_that_has_tumours():
+    rules = fit_sequence_rules(SLICES)
+    assert set(rules) == {FLAIR, T1C, THREE_SEQUENCES, UNKNOWN}  # no tumour in T2, no T1
+    for one in rules.values():
+        assert set(one.fusion) == {"slice", "study"}
+        assert one.fusion["study"].neighbours > 0
+
+
+def test_a_slice_is_decided_by_the_rules_of_the_recognised_sequence():
+    rules = Rules(sequences=fit_sequence_rules(SLICES))
+    assert decide(measured(2, FLAIR, True), rules)[1] == "tumour"
+    assert decide(measured(3, T1C, False), rules)[1] == "no tumour"
+    assert decide(measured(2, "T2", True), rules)[1] == "review"  # without tumours to evaluate on
+    assert decide(measured(2, T1C, True, recognised="T2"), rules)[1] == "review"
+
+
+def test_no_group_is_measured_with_rules_fitted_on_it():
+    each, everything = cross_fit(SLICES, Rules())
+    changed, _ = cross_fit([replace(one, logit=one.logit - 3) if one.group == "p0" else one for one in SLICES], Rules())
+    assert set(each) == {f"p{number}" for number in range(6)}
+    assert changed["p0"] == each["p0"]
+    assert changed["p1"] != each["p1"]
+    assert each["p0"] != everything
+
+
+def test_rows_by_hand():
+    rules = Rules(sequences=fit_sequence_rules(SLICES))
+    rows = table_rows(SLICES, dict.fromkeys((one.group for one in SLICES), rules))
+    flair = next(row for row in rows if row["sequence"] == FLAIR)
+    assert (flair["slices"], flair["tumours"]) == (24, 12)
+    assert flair["dice"] == pytest.approx(2 * 80 / 200)
+    assert flair["auc"] == 1
+    t2 = next(row for row in rows if row["sequence"] == "T2")
+    assert (t2["review"], t2["dice"], t2["auc"], t2["right"]) == (1, None, None, None)
+    assert "| lgg | T2 | axial | 6 | 0 | - | - | 0.0% | 100.0% | - |" in input_table(rows)
+    assert recognition_accuracy(SLICES) == {"sequence": 1, "plane": 1, "kind": 1}
+
+
+@pytest.mark.slow
+def test_from_a_run_to_an_entry_for_any_head(wider, tmp_path, monkeypatch):
+    run, entries = tmp_path / "run", tmp_path / "entries"
+    generalist.main(["--wider", str(wider), "--out", str(run), "--encoder", "lite0", "--smoke"])
+    data = run / "phantoms"
+    release_inputs.main([
+        "--run", str(run), "--validated", str(run), "--data", str(data), "--wider", str(wider), "--into", str(entries),
+        "--name", "mine",
+    ])  # fmt: skip
+    config = read_config(entries / "mine")
+    assert UNKNOWN in config["sequences"]
+    card = (entries / "mine" / "README.md").read_text(encoding="utf-8")
+    assert "by dataset, sequence and plane" in card
+    report = fit_inputs.main([
+        "mine", "--data", str(data), "--wider", str(wider), "--validated", str(run), "--into", str(entries),
+    ])  # fmt: skip
+    assert "headct" in report["negatives"]
+    model = brainmri.load("mine", weights=entries / "mine", device="cpu")
+    assert model.ood.any_plane
+    finding = brainmri.Pipeline(model)(np.zeros((96, 96), np.uint8) + 30)
+    assert finding.verdict == "review"

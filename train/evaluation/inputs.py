@@ -1,0 +1,276 @@
+"""Measure a network by kind of input: python -m train.evaluation.inputs RUN --data DIR --wider DIR [--out inputs.json]
+
+Slices of the run's validation patients and groups, each analysed alone as it would be uploaded: the LGG patients as three
+sequences and as each sequence alone, with and without their skull, and cut coronally and sagittally; pictures of other heads as
+they are. The figures are by dataset, sequence and plane. Slices without tumour are what false alarms are counted on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from brainmri.analysis.decision import decide_slice
+from brainmri.analysis.findings import REVIEW, TUMOUR
+from brainmri.analysis.forward import predict_slices
+from brainmri.io.pixels import to_unit
+from brainmri.report.metric_tables import markdown_table
+from brainmri.zoo.attributes import KIND, KINDS, PLANE, PLANES, SEQUENCE, SEQUENCES, THREE_SEQUENCES
+from brainmri.zoo.backends import TORCH
+from brainmri.zoo.calibration import Rules
+from brainmri.zoo.entry import read_split, rules_of
+from brainmri.zoo.registry import LoadedModel, load
+from train.datasets import dataset_of
+from train.evaluation.calibrate import THRESHOLDS
+from train.evaluation.metrics import auc, dice_of_counts
+from train.examples import (
+    AXIAL,
+    CHANNELS,
+    CUT,
+    UNKNOWN,
+    WITHOUT_SKULL,
+    Example,
+    patient_examples,
+    picture_examples,
+    single_sequence,
+)
+from train.uploads import remove_skull
+
+STRIPPED_SEQUENCES = ("FLAIR", "T1c")  # of the LGG patients, the sequences measured without skull too
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A slice as it is uploaded, and its row in the table."""
+
+    example: Example
+    stripped: bool
+
+    @property
+    def dataset(self) -> str:
+        """For example "lgg" or "figshare glioma"."""
+        example = self.example
+        kind = f" {KINDS[example.kind]}" if example.source not in (AXIAL, CUT) and example.kind != UNKNOWN else ""
+        return (AXIAL if example.source == CUT else example.collection) + kind + (", skull removed" if self.stripped else "")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """A view's labels and what the network gives for it.
+
+    Attributes:
+        dataset: of the view.
+        sequence, plane, kind: the true ones; empty where unknown.
+        group: patient, or block of neighbouring pictures.
+        tumour: whether it shows one.
+        outlined: (T,) pixels above each of `THRESHOLDS`; `overlap` those that are annotated too; `annotated` all that are.
+        grid_share, evidence, logit: as in `brainmri.analysis.forward.Prediction`.
+        attributes: attribute to (classes,) probabilities, in the order of the network's classes.
+    """
+
+    dataset: str
+    sequence: str
+    plane: str
+    kind: str
+    group: str
+    tumour: bool
+    outlined: np.ndarray
+    overlap: np.ndarray
+    annotated: int
+    grid_share: float
+    evidence: float
+    logit: float
+    attributes: dict[str, np.ndarray]
+
+    def dice(self, threshold: int) -> float:
+        """At one of `THRESHOLDS`, by index."""
+        return dice_of_counts(int(self.outlined[threshold]), self.annotated, int(self.overlap[threshold]))
+
+
+def patient_views(examples: list[Example]) -> list[View]:
+    """What is measured of an LGG patient: axial slices in all variants, cut slices as three sequences and post-contrast T1."""
+    views = []
+    for number, example in enumerate(examples):
+        views.append(View(example=example, stripped=False))
+        for name in CHANNELS if example.source == AXIAL else ("T1c",):
+            single = single_sequence(example, name)
+            if SEQUENCES[single.sequence] != name:  # the patient has no such sequence
+                continue
+            views.append(View(example=single, stripped=False))
+            if example.source == AXIAL and name in STRIPPED_SEQUENCES:
+                views.append(View(example=without_skull(single, number), stripped=True))
+    return views
+
+
+def without_skull(example: Example, seed: int) -> Example:
+    """The same slice with its skull removed (`train.uploads.remove_skull`)."""
+    pixels, mask = remove_skull(example.pixels, example.mask.astype(np.float32), np.random.default_rng(seed))
+    labels = {name: value for name, value in vars(example).items() if name not in ("pixels", "mask")}
+    return Example(pixels=pixels, mask=mask > 0.5, **labels)
+
+
+def measure(model: LoadedModel, views: Iterable[View]) -> list[Measured]:
+    """The network's output for each view."""
+    found = []
+    for view in views:
+        example = view.example
+        pixels = to_unit(np.ascontiguousarray(example.pixels))
+        predicted = predict_slices(model, model, pixels[None])
+        assert predicted.maps is not None
+        assert predicted.logits is not None
+        assert predicted.evidence is not None
+        assert predicted.grid_share is not None
+        above = predicted.maps[0][None] > np.array(THRESHOLDS)[:, None, None]  # (T, H, W)
+        found.append(Measured(
+            dataset=view.dataset,
+            sequence=_name(SEQUENCES, example.sequence), plane=_name(PLANES, example.plane), kind=_name(KINDS, example.kind),
+            group=example.group, tumour=bool(example.tumour),
+            outlined=above.sum(axis=(1, 2)), overlap=(above & example.mask).sum(axis=(1, 2)), annotated=int(example.mask.sum()),
+            grid_share=float(predicted.grid_share[0]), evidence=float(predicted.evidence[0]), logit=float(predicted.logits[0]),
+            attributes={
+                name: np.array([values[0] for values in classes.values()])
+                for name, classes in (predicted.attributes or {}).items()
+            },
+        ))  # fmt: skip
+    return found
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    return "" if index == UNKNOWN else names[index]
+
+
+def decide(one: Measured, rules: Rules) -> tuple[float, str]:
+    """The calibrated probability of tumour and the verdict, under the rules for the sequence that the network recognises.
+
+    Three sequences are known from the channels.
+    """
+    recognised = SEQUENCES[int(one.attributes[SEQUENCE].argmax())] if one.attributes else None
+    sequence = THREE_SEQUENCES if one.sequence == THREE_SEQUENCES else recognised
+    if not rules.was_evaluated_on(sequence):
+        return float("nan"), REVIEW
+    chosen = rules.for_sequence(sequence)
+    probability = float(chosen.probability(np.array([one.logit]), np.array([one.evidence]), "slice")[0])
+    area = one.outlined[nearest_threshold(chosen.mask_threshold)] * one.grid_share
+    return probability, decide_slice(probability, float(area), chosen.band("slice"))[0]
+
+
+def nearest_threshold(value: float) -> int:
+    """The index of the nearest of `THRESHOLDS`."""
+    return int(np.abs(np.array(THRESHOLDS) - value).argmin())
+
+
+def table_rows(measured: list[Measured], rules: dict[str, Rules]) -> list[dict]:
+    """Figures by dataset, sequence and plane.
+
+    Args:
+        measured: the slices.
+        rules: those that each group is decided by.
+
+    Returns:
+        For each row `slices`, `tumours`, the mean slice `dice` over the slices with tumour, the verdict's `auc` by its logit, and
+        the shares `called_tumour`, `called_no_tumour`, `review`; of the decided slices, the share `right`. None where there is
+        nothing to compute it from.
+    """
+    parts: dict[tuple[str, str, str], list[Measured]] = {}
+    for one in measured:
+        parts.setdefault((one.dataset, one.sequence, one.plane), []).append(one)
+    return [
+        {"dataset": dataset, "sequence": sequence, "plane": plane, **_figures(part, rules)}
+        for (dataset, sequence, plane), part in sorted(parts.items())
+    ]
+
+
+def _figures(part: list[Measured], rules: dict[str, Rules]) -> dict:
+    verdicts = [decide(one, rules[one.group])[1] for one in part]
+    tumour = np.array([one.tumour for one in part])
+    decided = [(verdict == TUMOUR) == one.tumour for verdict, one in zip(verdicts, part, strict=True) if verdict != REVIEW]
+    dices = [one.dice(nearest_threshold(rules[one.group].for_sequence(one.sequence or None).mask_threshold))
+             for one in part if one.tumour]  # fmt: skip
+    score = auc([one.logit for one in part], tumour)
+    return {
+        "slices": len(part),
+        "tumours": int(tumour.sum()),
+        "dice": float(np.mean(dices)) if dices else None,
+        "auc": None if np.isnan(score) else score,
+        "called_tumour": verdicts.count(TUMOUR) / len(part),
+        "called_no_tumour": (len(part) - verdicts.count(TUMOUR) - verdicts.count(REVIEW)) / len(part),
+        "review": verdicts.count(REVIEW) / len(part),
+        "right": float(np.mean(decided)) if decided else None,
+    }
+
+
+def recognition_accuracy(measured: list[Measured]) -> dict[str, float]:
+    """The share of slices whose sequence, plane or kind is recognised, of those whose true one is known."""
+    found = {}
+    for attribute, classes in ((SEQUENCE, SEQUENCES), (PLANE, PLANES), (KIND, KINDS)):
+        known = [one for one in measured if getattr(one, attribute) and one.attributes]
+        if known:
+            found[attribute] = float(
+                np.mean([classes[int(one.attributes[attribute].argmax())] == getattr(one, attribute) for one in known])
+            )
+    return found
+
+
+def input_table(rows: list[dict]) -> str:
+    """The rows in Markdown."""
+    header = [
+        "dataset",
+        "sequence",
+        "plane",
+        "slices",
+        "with tumour",
+        "slice Dice",
+        "AUC",
+        "called tumour",
+        "review",
+        "decided right",
+    ]
+    return markdown_table(header, [
+        [row["dataset"], row["sequence"] or "-", row["plane"] or "-", str(row["slices"]), str(row["tumours"]),
+         *("-" if row[name] is None else f"{row[name]:.3f}" for name in ("dice", "auc")),
+         *("-" if row[name] is None else f"{row[name]:.1%}" for name in ("called_tumour", "review", "right"))]
+        for row in rows
+    ])  # fmt: skip
+
+
+def validation_views(folder: Path, model: LoadedModel, data: Path | None, wider: Path) -> list[View]:
+    """The views of a run's validation patients and groups, in order; without `data`, of the groups only."""
+    validating = set(read_split(folder)["validation"])
+    views: list[View] = []
+    if data:
+        cases = dataset_of(model.entry).find_slices(data)
+        for case in sorted(validating & set(cases)):
+            views += patient_views(patient_examples(cases[case]))
+    return views + [
+        View(example=example, stripped=example.collection in WITHOUT_SKULL)
+        for example in picture_examples(wider) if example.group in validating
+    ]  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder with validation patients and groups")
+    parser.add_argument("--data", type=Path, help="the LGG dataset; without it, only the pictures are measured")
+    parser.add_argument("--wider", type=Path, required=True, help="folder with the index.csv of other heads")
+    parser.add_argument("--out", type=Path, help="where a JSON report goes")
+    options = parser.parse_args(arguments)
+    model = load(options.run, device="cpu", runtime=TORCH)
+    views = validation_views(options.run, model, options.data, options.wider)
+    measured = measure(model, tqdm(views, unit="slice"))
+    rules = rules_of(model.entry, model.entry)
+    rows = table_rows(measured, dict.fromkeys((one.group for one in measured), rules))
+    print(input_table(rows))
+    recognised = recognition_accuracy(measured)
+    print("recognised:", ", ".join(f"{name} {share:.1%}" for name, share in recognised.items()))
+    if options.out:
+        options.out.write_text(json.dumps({"rows": rows, "recognised": recognised}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

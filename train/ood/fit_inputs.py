@@ -1,0 +1,184 @@
+"""Fit the detector of an entry for any head: python -m train.ood.fit_inputs NAME --validated RUN --data DIR --wider DIR
+
+Heads in every plane and sequence, with and without skull, are in distribution. The classes of the distance are plane and
+sequence. The other images are CT, other parts of the body, photographs, drawings and so on (`train.ood.negatives`, and the
+pictures that are no brain MR slices). The validated run sets the thresholds by its validation slices, and measures each kind of
+other images with a detector that was fitted without that kind. Run this after `train.release.release_inputs`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from brainmri.analysis.forward import encoder_features
+from brainmri.analysis.frame import find_panels
+from brainmri.io.pixels import to_unit
+from brainmri.zoo.entry import read_split
+from brainmri.zoo.ood import OodDetector, check_pixels
+from brainmri.zoo.registry import EMBEDDED, LoadedModel, load
+from train.datasets import dataset_of
+from train.datasets.wider import find_pictures, read_picture
+from train.evaluation.inputs import validation_views
+from train.examples import CHANNELS, CUT, WITHOUT_SKULL, Example, patient_examples, picture_examples, single_sequence
+from train.ood.fit import FEATURES, fit_tensors, shares, table, write_ood_detector
+from train.ood.negatives import PACKAGES
+from train.uploads import as_upload
+
+STEP = 3  # every third training slice, since neighbours are alike
+CHANGED = 0.5  # share of the training slices that are changed into uploads first (`train.uploads`)
+SMALLEST_CLASS = 30  # slices of a plane and sequence that make a class; the others form one class together
+# kinds of `train.ood.negatives` that are in distribution here, or that the page takes apart before the networks run
+NOT_OTHER = ("sagittal and coronal", "screenshots and sheets of slices, and crops", "blank")
+DISTANCE_SHARE, OTHER_SHARE = 0.003, 0.004  # of validation slices beyond each threshold
+
+
+def training_examples(model: LoadedModel, data: Path, wider: Path) -> list[Example]:
+    """Every third slice that a network was trained on; a patient's slices in turn as three sequences and as each of them."""
+    trained_on = set(read_split(model.entry.folder)["train"])
+    examples = [e for e in picture_examples(wider) if e.group in trained_on][::STEP]
+    for case, slices in dataset_of(model.entry).find_slices(data).items():
+        if case in trained_on:
+            for number, example in enumerate(patient_examples(slices)[::STEP]):
+                name = (None, *CHANNELS)[number % (1 + len(CHANNELS))]
+                examples.append(single_sequence(example, name) if name else example)
+    return examples
+
+
+def classes_of(examples: list[Example]) -> np.ndarray:
+    """(n,) the class of each: its plane and sequence, or the last class."""
+    labels = np.array([f"{e.plane} {e.sequence}" for e in examples])
+    large = [name for name in np.unique(labels) if (labels == name).sum() >= SMALLEST_CLASS]
+    classes = np.full(len(labels), len(large))
+    for number, name in enumerate(large):
+        classes[labels == name] = number
+    return np.unique(classes, return_inverse=True)[1]
+
+
+def upload_of(example: Example, seed: int) -> np.ndarray:
+    """(H, W, 3) float32 in [0, 1]: the slice, or the slice as somebody may upload it."""
+    random = np.random.default_rng(seed)
+    pixels = example.pixels
+    if random.random() < CHANGED:
+        removal = 0.0 if example.collection in WITHOUT_SKULL else 0.35
+        pixels, _ = as_upload(pixels, example.mask.astype(np.float32), random, skull_removal=removal)
+    return find_slice(to_unit(np.ascontiguousarray(pixels)))
+
+
+def find_slice(unit: np.ndarray) -> np.ndarray:
+    """The first slice of a picture, as the page finds it."""
+    return find_panels(unit)[0].cut(unit)
+
+
+def features_of(model: LoadedModel, units: list[np.ndarray]) -> np.ndarray:
+    """(n, D + E) features of slices (H, W, 3) in [0, 1]."""
+    preprocess = model.entry.preprocess
+    found = []
+    for start in tqdm(range(0, len(units), 16), desc=model.entry.folder.name, unit="batch"):
+        placed = torch.stack([preprocess(unit)[0] for unit in units[start : start + 16]])
+        found.append(encoder_features(model, preprocess.normalise(placed), FEATURES).numpy())
+    return np.concatenate(found)
+
+
+def other_images(wider: Path) -> dict[str, list[np.ndarray]]:
+    """By kind, images (H, W, 3) in [0, 1] that are no brain MR slices; those that the pixels alone rule out are left in."""
+    kinds: dict[str, list[np.ndarray]] = {}
+    for picture in find_pictures(wider):
+        if picture.tumour is None:
+            kinds.setdefault(picture.collection, []).append(find_slice(to_unit(read_picture(picture)[0])))
+    for kind, images in PACKAGES.items():
+        if kind not in NOT_OTHER:
+            kinds[kind] = [find_slice(to_unit(image)) for image in images()]
+    return kinds
+
+
+def fit_network(model: LoadedModel, examples: list[Example], others: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """The detector's tensors for a network."""
+    features = features_of(model, [upload_of(example, seed) for seed, example in enumerate(examples)])
+    near = FEATURES.distance_size(model.net.feature_channels)
+    return fit_tensors(features, classes_of(examples), [np.concatenate(others)], near)
+
+
+def make_detector(tensors: dict[str, np.ndarray]) -> OodDetector:
+    """A detector without thresholds."""
+    return OodDetector.from_tensors(
+        tensors, distance_threshold=np.inf, other_threshold=np.inf, feature_spec=FEATURES, any_plane=True
+    )
+
+
+def rejects(detector: OodDetector, features: np.ndarray, units: list[np.ndarray]) -> list[bool]:
+    """Whether each image is out of distribution."""
+    far = detector.distance(features) > detector.distance_threshold
+    other = detector.other_log_odds(features) > detector.other_threshold
+    checks = [check_pixels(unit) for unit in units]
+    return [reason is not None if decided else bool(f or o) for (decided, reason), f, o in zip(checks, far, other, strict=True)]
+
+
+def choose_thresholds(detector: OodDetector, features: np.ndarray) -> dict[str, float]:
+    """The scores that `DISTANCE_SHARE` and `OTHER_SHARE` of validation slices exceed."""
+    return {
+        "distance_threshold": round(float(np.quantile(detector.distance(features), 1 - DISTANCE_SHARE)), 3),
+        "other_threshold": round(float(np.quantile(detector.other_log_odds(features), 1 - OTHER_SHARE)), 3),
+    }
+
+
+def measure(run: Path, data: Path, wider: Path, images: dict[str, list[np.ndarray]]) -> dict:
+    """Thresholds from a validated run, and the shares of its `real` slices and of the `negatives` that are rejected.
+
+    Each kind of negatives is measured by a detector, with its own thresholds, that was fitted without the kind.
+    """
+    model = load(run, device="cpu")
+    near = FEATURES.distance_size(model.net.feature_channels)
+    examples = training_examples(model, data, wider)
+    training = features_of(model, [upload_of(example, seed) for seed, example in enumerate(examples)])
+    classes = classes_of(examples)
+    others = {kind: features_of(model, units) for kind, units in images.items()}
+    views = validation_views(run, model, data, wider)[::2]
+    units = [to_unit(np.ascontiguousarray(view.example.pixels)) for view in views]
+    features = features_of(model, units)
+
+    detector = make_detector(fit_tensors(training, classes, [np.concatenate(list(others.values()))], near))
+    thresholds = choose_thresholds(detector, features)
+    detector = replace(detector, **thresholds)
+    names = [f"{view.dataset}, cut" if view.example.source == CUT else view.dataset for view in views]
+    real = shares(zip(names, rejects(detector, features, units), strict=True))
+    negatives = {}
+    for kind, found in others.items():
+        rest = np.concatenate([other for name, other in others.items() if name != kind])
+        without = make_detector(fit_tensors(training, classes, [rest], near))
+        without = replace(without, **choose_thresholds(without, features))
+        negatives |= shares((kind, rejected) for rejected in rejects(without, found, images[kind]))
+    return {"thresholds": thresholds, "real": real, "synthetic": {}, "negatives": negatives}
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Fit, write, measure; returns the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="entry to fit the detector for")
+    parser.add_argument("--data", type=Path, required=True, help="the LGG dataset")
+    parser.add_argument("--wider", type=Path, required=True, help="folder with the index.csv of other heads")
+    parser.add_argument("--validated", type=Path, required=True, help="run with validation patients and groups")
+    parser.add_argument("--into", type=Path, default=EMBEDDED, help="folder of entries")
+    parser.add_argument("--out", type=Path, help="where a JSON report goes")
+    options = parser.parse_args(arguments)
+    images = other_images(options.wider)
+    report = measure(options.validated, options.data, options.wider, images)
+    folder = options.into / options.name
+    model = load(options.name, weights=folder, device="cpu")
+    others = [features_of(model, units) for units in images.values()]
+    tensors = fit_network(model, training_examples(model, options.data, options.wider), others)
+    write_ood_detector(folder, tensors, report["thresholds"], any_plane=True)
+    print(table(report))
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+if __name__ == "__main__":
+    main()
