@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 32768  # of all files together
 FRAGMENT = 1 / 3  # a smaller part of a series, against its largest part, is left out; a larger one is a stack of its own
-MAX_PARTS = 12  # echoes or images types of a series that are told apart; with more it is a time series
+MAX_PARTS = 12  # echoes or image types of a series that become separate stacks; with more, it is a time series
 SAME_DIRECTION, SAME_SPACING = 5e-3, 1e-3  # of direction cosines; of mm
 # a description is shown only if every word of it is in this list, so that it cannot name anybody
 _SAFE_WORDS = set(

@@ -32,7 +32,7 @@ _CONTEXT = [
     re.compile(r"(?<=[a-z0-9])[-_ .]+(?:co)?reg(?:istered)?[-_ .]+" + _TARGET),
 ]
 
-# other images, by what they are called; the first match names the image
+# names of other images; the first match counts
 _OTHERS = {
     "segmentation": re.compile(r"(?<![a-z])(?:a?seg|segm|segmentations?|labels?|roi|lesions?|gtv|ctv)(?![a-z])|masks?(?![a-z])"),
     "diffusion": _words(r"e?dwi|e?adc|dti|diff(?:usion)?|trace ?w?|isotropic ?dwi|ivim|dki|resolve|b[ _-]?[1-9]\d{2,3}|fa ?map"),
@@ -110,7 +110,7 @@ class Physics:
     image_type: frozenset[str] = field(default_factory=frozenset)
 
     def weighting(self) -> str | None:
-        """ "T1", "T2", "FLAIR" or "STIR", where the times leave no doubt.
+        """ "T1", "T2", "FLAIR" or "STIR", if the times decide it.
 
         Fluid is suppressed at inversion times of 1.5 to 3.5 s; a T1-weighted image has a short echo time.
         """

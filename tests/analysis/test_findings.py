@@ -46,6 +46,7 @@ def test_a_finding_is_frozen_and_complete():
         area_px=0,
         area_mm2=None,
         ood=None,
+        recognition=None,
         warnings=(),
         provenance={},
     )
