@@ -47,7 +47,8 @@ def predict(options: argparse.Namespace) -> int:
     rows = {}
     try:
         for row in tqdm(engine, total=len(inputs), unit="input", disable=len(inputs) == 1):
-            path = inputs[row["input"]]
+            name, _, part = row["input"].partition("/")  # an input of several studies has a row for each
+            path = f"{inputs[name]} ({part})" if part else inputs[name]
             rows[row["input"]] = row
             if row["status"] == "failed":
                 tqdm.write(f"{path}: {row['problem']}", file=sys.stderr)
@@ -58,10 +59,11 @@ def predict(options: argparse.Namespace) -> int:
                 tqdm.write(f"{path}: {row['verdict']}{probability}, {size} outlined{before}")
     finally:  # the table is also written if the run is stopped
         if any(row["kind"] == "study" for row in rows.values()):
-            write_table([rows[name] for name in inputs if name in rows], options.out)
+            order = {name: number for number, name in enumerate(inputs)}
+            write_table(sorted(rows.values(), key=lambda row: order[row["input"].partition("/")[0]]), options.out)
     failed = sum(row["status"] == "failed" for row in rows.values())
     if failed:
-        print(f"{failed} of {len(inputs)} inputs failed; the others are in {options.out}", file=sys.stderr)
+        print(f"{failed} of {len(rows)} inputs failed; the others are in {options.out}", file=sys.stderr)
     return 1 if failed else 0
 
 

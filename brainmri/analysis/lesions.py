@@ -150,7 +150,7 @@ def find_lesions(mask: np.ndarray, parts: Sequence[Part], geometry: Geometry | N
                 slices=(int(first), int(last)),
                 centroid=centroid,
                 centroid_mm=measured.to_mm(centroid) if measured and measured.oriented else None,
-                side=side if geometry is not None and geometry.oriented else None,
+                side=side if geometry is not None and geometry.oriented and geometry.plane != "sagittal" else None,
             )
         )
     return tuple(sorted(lesions, key=lambda lesion: -lesion.voxels))

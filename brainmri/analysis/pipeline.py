@@ -12,7 +12,7 @@ from PIL import Image
 
 from brainmri._version import __version__
 from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study
-from brainmri.analysis.findings import NO_TUMOUR, Finding, Study, ranges
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, ranges
 from brainmri.analysis.forward import Prediction, Progress, predict_slices, with_head
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
 from brainmri.analysis.picture import decide_picture
@@ -143,8 +143,13 @@ class Pipeline:
         )
         out_of_distribution = [number for number, finding in enumerate(findings) if finding.out_of_distribution]
         verdict, reason, carried_by = decide_study(
-            [finding.verdict for finding in findings], out_of_distribution, int(head.sum())
+            [finding.verdict for finding in findings],
+            out_of_distribution,
+            int(head.sum()),
+            [number for number, finding in enumerate(findings) if finding.mask.any() and not finding.out_of_distribution],
         )
+        if scan.unsupported and recognition is None and verdict != REVIEW:
+            verdict, reason = REVIEW, f"The only sequence is {scan.unsupported}, which these networks cannot analyse alone."
         if out_of_distribution:
             warnings += (
                 f"left out, because they do not look like axial brain MR slices: {ranges(out_of_distribution)}; {ood.WARNING}",

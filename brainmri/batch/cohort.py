@@ -13,7 +13,7 @@ from brainmri.io.files import StudyFile, folder_files, is_zip
 from brainmri.io.images import SUFFIXES
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.nifti import is_mask, is_nifti
-from brainmri.io.reading import holds_one_slice, read_slice, read_study
+from brainmri.io.reading import count_studies, holds_one_slice, read_slice, read_study
 from brainmri.io.sequences import sequence_of
 from brainmri.report.outputs import RECORD, SLICE_RECORD, UNFINISHED, move_files, write_slice, write_study
 
@@ -64,46 +64,71 @@ def _is_one_study(folders: list[Path]) -> bool:
         return False
 
 
-def process(pipe: Pipeline, path: Path, out: Path, name: str) -> dict:
+def process(pipe: Pipeline, path: Path, out: Path, name: str) -> list[dict]:
     """Analyse one input and write its files.
 
-    A slice gets the files `<name>.mask.png` and so on (`outputs.write_slice`), a study a folder `<name>` (`outputs.write_study`).
-    An input is skipped if its record exists and names the same input, networks, thresholds and release.
+    A slice gets the files `<name>.mask.png` and so on (`outputs.write_slice`), a study a folder `<name>` (`outputs.write_study`);
+    if the input holds several studies, they get folders `<name>/study-1` and so on. A slice or study is skipped if its record
+    exists and names the same input, networks, thresholds and release.
 
     Returns:
-        A row of the table: `kind` is "slice" or "study"; `status` is "done", "done before" or "failed"; `problem` says why it
-        failed.
+        A row of the table for the slice or for each study: `kind` is "slice" or "study"; `status` is "done", "done before" or
+        "failed"; `problem` says why it failed.
     """
     kind = "study"
     try:
         if holds_one_slice(path):
-            kind, record_path = "slice", out / f"{name}.{SLICE_RECORD}"
-            scan = read_slice(path)
-        else:
-            scan, record_path = read_study(path), out / name / RECORD
-        record = _read_record(record_path)
-        status = "done before"
-        if record is None or not _same_analysis(record["provenance"], pipe.provenance(scan)):
-            status = "done"
-            if kind == "slice":
-                write_slice(scan, pipe(scan), out, name)
-            else:
-                write_study(scan, pipe.study(scan), out / name)
-            record = json.loads(record_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return failed_row(name, str(error), kind)
-    except Exception as error:  # one bad input must not end the run
-        log.exception("input failed unexpectedly")
-        return failed_row(name, f"failed unexpectedly ({type(error).__name__}); see the log", kind)
+            kind = "slice"
+            return [_process_slice(pipe, path, out, name)]
+        count = count_studies(path)
+    except Exception as error:
+        return [failed_row(name, _problem(error), kind)]
+    if count == 1:
+        return [_process_study(pipe, path, out, name, None)]
+    return [_process_study(pipe, path, out, f"{name}/study-{number + 1}", number) for number in range(count)]
+
+
+def _process_slice(pipe: Pipeline, path: Path, out: Path, name: str) -> dict:
+    scan, record_path = read_slice(path), out / f"{name}.{SLICE_RECORD}"
+    record, status = _read_record(record_path), "done before"
+    if record is None or not _same_analysis(record["provenance"], pipe.provenance(scan)):
+        write_slice(scan, pipe(scan), out, name)
+        record, status = json.loads(record_path.read_text(encoding="utf-8")), "done"
     out_of_distribution = (record.get("ood") or {}).get("out_of_distribution")  # then the probability means nothing
+    return _row(name, "slice", status, record) | {
+        "probability": None if out_of_distribution else record["probability"],
+        "lesion_voxels": record["area_px"],
+    }
+
+
+def _process_study(pipe: Pipeline, path: Path, out: Path, name: str, number: int | None) -> dict:
+    try:
+        scan, record_path = read_study(path, study=number), out / name / RECORD
+        record, status = _read_record(record_path), "done before"
+        if record is None or not _same_analysis(record["provenance"], pipe.provenance(scan)):
+            write_study(scan, pipe.study(scan), out / name)
+            record, status = json.loads(record_path.read_text(encoding="utf-8")), "done"
+        return _row(name, "study", status, record)
+    except Exception as error:
+        return failed_row(name, _problem(error))
+
+
+def _row(name: str, kind: str, status: str, record: dict) -> dict:
     return {"input": name, "kind": kind, "status": status, "problem": None} | {
         **{column: record.get(column) for column in RECORD_COLUMNS},
-        "probability": record["probability"] if kind == "slice" and not out_of_distribution else None,
-        "lesion_voxels": record["area_px"] if kind == "slice" else record["lesion_voxels"],
+        "probability": None,
         "carried_by_slices": " ".join(map(str, record.get("carried_by_slices", []))),
         "warnings": "; ".join(record["warnings"]),
         "input_sha256": record["provenance"]["input"]["sha256"],
     }
+
+
+def _problem(error: Exception) -> str:
+    """Why an input failed; one bad input must not end the run."""
+    if isinstance(error, OSError | ValueError):
+        return str(error)
+    log.error("input failed unexpectedly", exc_info=error)
+    return f"failed unexpectedly ({type(error).__name__}); see the log"
 
 
 def failed_row(name: str, problem: str, kind: str = "study") -> dict:

@@ -1,6 +1,6 @@
 """Engines that process a cohort: this process, one input at a time, or the actors of a Ray cluster, many at a time.
 
-An engine takes inputs by the unique names of their outputs and yields exactly one row of `cohort.process` for each input, as it
+An engine takes inputs by the unique names of their outputs and yields the rows of `cohort.process` for each input, as it
 finishes. Both engines write the same files.
 """
 
@@ -40,7 +40,7 @@ def run_locally(inputs: dict[str, Path], out: Path, networks: dict) -> Iterator[
     """
     pipe = Pipeline(**networks)
     for name, path in inputs.items():
-        yield process(pipe, path, out, name)
+        yield from process(pipe, path, out, name)
 
 
 def run_on_ray(
@@ -77,7 +77,7 @@ def run_on_ray(
             [{"path": str(path.absolute()), "name": name} for name, path in inputs.items()],
             override_num_blocks=math.ceil(len(inputs) / min(BATCH, math.ceil(len(inputs) / (count * BATCHES_PER_ACTOR)))),
         )
-        rows = jobs.map(
+        rows = jobs.flat_map(
             _Actor,  # pyright: ignore[reportArgumentType]  # Ray also accepts callable classes
             fn_constructor_kwargs={"out": out, "networks": networks, "threads": cpus, "attempts": attempts},
             compute=ray.data.ActorPoolStrategy(size=count),
@@ -99,17 +99,18 @@ class _Actor:
         torch.set_num_threads(threads)
         self.pipe, self.out, self.attempts = Pipeline(**networks), out, attempts
 
-    def __call__(self, job: dict) -> dict:
-        """The row of one input. A file counts the attempts, one line each; it is removed when an attempt ends."""
+    def __call__(self, job: dict) -> list[dict]:
+        """The rows of one input. A file counts the attempts, one line each; it is removed when an attempt ends."""
         begun = self.attempts / job["name"]
         if begun.exists() and len(begun.read_text().splitlines()) >= ATTEMPTS:
-            return failed_row(job["name"], f"its worker process died {ATTEMPTS} times; it may need more memory than there is")
+            problem = f"its worker process died {ATTEMPTS} times; it may need more memory than there is"
+            return [failed_row(job["name"], problem)]
         begun.parent.mkdir(exist_ok=True)
         with begun.open("a") as handle:
             handle.write(f"{socket.gethostname()} {os.getpid()}\n")
-        row = process(self.pipe, Path(job["path"]), self.out, job["name"])
+        rows = process(self.pipe, Path(job["path"]), self.out, job["name"])
         begun.unlink(missing_ok=True)
-        return row
+        return rows
 
 
 def divide_cluster(nodes: list[tuple[int, int]], workers: int | None, accelerated: bool) -> tuple[int, int, float]:

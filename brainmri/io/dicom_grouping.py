@@ -136,7 +136,8 @@ def find_studies(files: list[StudyFile]) -> list[DicomStudy]:
     modalities, seen, total = set(), set(), 0
     for file in files:
         header = read_header(file)
-        if problem := _problem(header):
+        problem = _problem(header)
+        if problem is not None:
             ignored[problem] += 1
             modalities.add(str(header.get("Modality")))
             continue
@@ -162,7 +163,7 @@ def find_studies(files: list[StudyFile]) -> list[DicomStudy]:
 
 
 def _problem(header: Dataset) -> str | None:
-    """Why a file is ignored; "" if without a word, None if it is not."""
+    """Why a file is ignored; "" for an index, which needs no warning; None if it is not ignored."""
     sop_class, modality = str(header.get("SOPClassUID")), header.get("Modality")
     grey = "Rows" in header and "Columns" in header and header.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
     if sop_class == DIRECTORY or str(header.file_meta.get("MediaStorageSOPClassUID")) == DIRECTORY:

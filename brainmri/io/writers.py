@@ -17,6 +17,7 @@ from brainmri.io.dicom_headers import NAME, frame_geometry, functional_group, re
 from brainmri.io.dicom_log import quiet
 from brainmri.io.files import reopened
 from brainmri.io.limits import UnreadableImage
+from brainmri.io.orientation import TAG, turn_as_stored
 from brainmri.io.scan import Geometry, Instance
 
 if TYPE_CHECKING:
@@ -79,12 +80,13 @@ def write_nifti(path: str | Path, volume: np.ndarray, geometry: Geometry) -> Non
         packed.write(image.to_bytes())
 
 
-def write_tiff(path: str | Path, mask: np.ndarray) -> None:
+def write_tiff(path: str | Path, mask: np.ndarray, orientation: int = 1) -> None:
     """A mask as a TIFF stack of black and white pages, compressed without loss.
 
     Args:
         path: to write, ending in `.tif`.
-        mask: (S, H, W) bool, one page per slice.
+        mask: (S, H, W) bool, one page per slice, upright.
+        orientation: of the input's stored pixels (`Scan.orientation`); the pages get the same one.
 
     Raises:
         ValueError: when the mask is of another type.
@@ -92,8 +94,33 @@ def write_tiff(path: str | Path, mask: np.ndarray) -> None:
     import tifffile
 
     _check_dtype(mask, bool)
-    pages = mask.astype(np.uint8) * 255
-    tifffile.imwrite(path, pages, photometric="minisblack", compression="deflate", metadata=None, software=False)
+    pages = turn_as_stored(mask.astype(np.uint8) * 255, orientation, (1, 2))
+    tags = [(TAG, "H", 1, orientation, True)] if orientation != 1 else []
+    options = {"photometric": "minisblack", "compression": "deflate", "metadata": None, "software": False, "extratags": tags}
+    tifffile.imwrite(path, np.ascontiguousarray(pages), **options)
+
+
+def write_png(path: str | Path, mask: np.ndarray, orientation: int = 1) -> None:
+    """A slice's mask as a PNG image of 0 and 255.
+
+    Args:
+        path: to write, ending in `.png`.
+        mask: (H, W) bool, upright.
+        orientation: of the input's stored pixels (`Scan.orientation`); the PNG gets the same one.
+
+    Raises:
+        ValueError: when the mask is of another type.
+    """
+    from PIL import Image
+
+    _check_dtype(mask, bool)
+    image = Image.fromarray(np.ascontiguousarray(turn_as_stored(mask.astype(np.uint8) * 255, orientation)), "L")
+    if orientation == 1:
+        image.save(path)
+        return
+    tags = Image.Exif()
+    tags[TAG] = orientation
+    image.save(path, exif=tags)
 
 
 def write_segmentation(path: str | Path, mask: np.ndarray, geometry: Geometry, algorithm_version: str) -> None:
@@ -182,18 +209,21 @@ def _sources(instances: list[Instance], geometry: Geometry) -> list[Dataset]:
         frames.setdefault(instance.uid, []).append(instance)
     locations = [(first.path, first.member) for first, *_ in frames.values()]
     gap = float(np.linalg.norm(geometry.affine[:3, 0]))
+    orientation = None  # of the first frame, for all: they may differ by rounding, which highdicom refuses
     sources = []
     for handle, (uid, members) in zip(reopened(locations), frames.items(), strict=True):
         header = read_elements(handle, _ELEMENTS, stop_before_pixels=True)
         if str(header.get("SOPInstanceUID")) != uid:
             raise _refuse("the DICOM files are not the ones that the study was read from; analyse the study again")
-        source = _source(header, [instance.frame - 1 for instance in members], gap)
+        indices = [instance.frame - 1 for instance in members]
+        orientation = frame_geometry(header, indices[0])[1] if orientation is None else orientation
+        source = _source(header, indices, gap, orientation)
         _, source.Rows, source.Columns = geometry.shape
         sources.append(source)
     return sources
 
 
-def _source(header: Dataset, indices: list[int], gap: float) -> Dataset:
+def _source(header: Dataset, indices: list[int], gap: float, directions: np.ndarray | None) -> Dataset:
     """One source image for highdicom, with the elements of both single-frame and multi-frame images; its SOP class decides."""
     from highdicom import PixelMeasuresSequence, PlaneOrientationSequence, PlanePositionSequence
     from pydicom import Dataset
@@ -210,7 +240,7 @@ def _source(header: Dataset, indices: list[int], gap: float) -> Dataset:
     if header.get("LossyImageCompression") == "01":
         source.LossyImageCompression = "01"
     found = [frame_geometry(header, index) for index in indices]
-    _, directions, spacing = found[0]
+    spacing = found[0][2]
     if directions is None or spacing is None:
         raise _refuse("got DICOM files without orientation or pixel spacing")
     positions = [PlanePositionSequence("PATIENT", position.tolist()) for position, _, _ in found if position is not None]

@@ -14,9 +14,9 @@ from brainmri._version import __version__
 from brainmri.analysis.findings import Finding, Study
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.scan import Scan
-from brainmri.io.writers import write_nifti, write_segmentation, write_tiff
+from brainmri.io.writers import write_nifti, write_png, write_segmentation, write_tiff
 from brainmri.report.html import report_html
-from brainmri.report.render import mask_picture, montage_picture, overlay_picture
+from brainmri.report.render import montage_picture, overlay_picture
 
 RECORD = "study.json"
 SLICE_RECORD = "finding.json"  # preceded by the slice's stem and a dot
@@ -33,7 +33,7 @@ def write_slice(scan: Scan, finding: Finding, folder: Path, stem: str) -> tuple[
     """
     with TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:
         mask, overlay, record = (Path(unfinished) / f"{stem}.{end}" for end in ("mask.png", "overlay.png", SLICE_RECORD))
-        mask_picture(finding.mask).save(mask)
+        write_png(mask, finding.mask, scan.orientation)
         overlay_picture(scan.pixels, finding.mask).save(overlay)
         record.write_text(json.dumps({"input": scan.name, **finding.record()}, indent=2) + "\n", encoding="utf-8")
         mask, overlay, record = move_files([mask, overlay, record], folder)
@@ -70,7 +70,7 @@ def move_files(files: list[Path], folder: Path) -> list[Path]:
 
 def _study_files(scan: Scan, study: Study, folder: Path) -> list[Path]:
     """Write the files of a study; return their paths, the report first and the record last."""
-    volumes, problems = _write_volumes(study, folder)
+    volumes, problems = _write_volumes(scan, study, folder)
     study = replace(study, warnings=(*study.warnings, *problems))
     report, table, montage, record = (folder / name for name in ("report.html", "slices.csv", "montage.png", RECORD))
     overlays = montage_picture(scan.pixels, study)
@@ -85,11 +85,11 @@ def _study_files(scan: Scan, study: Study, folder: Path) -> list[Path]:
     return [report, *volumes, table, montage, record]
 
 
-def _write_volumes(study: Study, folder: Path) -> tuple[list[Path], list[str]]:
+def _write_volumes(scan: Scan, study: Study, folder: Path) -> tuple[list[Path], list[str]]:
     """Write masks and maps; return their paths, and the problems as warnings."""
     if study.geometry is None:
         stack = folder / "mask.tif"
-        write_tiff(stack, study.mask)
+        write_tiff(stack, study.mask, scan.orientation)
         return [stack], []
     mask, probability, segmentation = (folder / name for name in ("mask.nii.gz", "probability.nii.gz", "mask.dcm"))
     write_nifti(mask, study.mask, study.geometry)

@@ -1,0 +1,448 @@
+"""Situations from bug reports of comparable tools, one row for each kind: what is read, where it lies, and what is said.
+
+The marker of the phantom has one place in the patient, whatever way the study is stored.
+"""
+
+import gzip
+import io
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import highdicom
+import imagecodecs
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGLSLossless
+
+from brainmri.io.pixels import FLAIR
+from brainmri.io.reading import UnreadableImage, count_studies, list_sequences, read_study
+from brainmri.io.sequences import POST, PRE
+from brainmri.io.writers import write_nifti, write_segmentation
+from tests.support.phantom import EXPECTED, PHANTOM, RAS, enhanced, images, nifti, save
+from tests.support.studies import nifti_bytes, read, refusal
+
+CENTRE = (70.0, 61.0, 45.0)  # mm, of the marker
+VOLUME = 5 * 6 * 3 * 20.0  # mm3, of the marker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A study whose marker is read at `CENTRE` with its volume.
+
+    Attributes:
+        make: writes it to a folder and returns what to read.
+        says: parts of its warnings.
+        sequences: by channel, part of the label, or None.
+    """
+
+    make: Callable[[Path], Path]
+    says: tuple[str, ...] = ()
+    sequences: tuple[str | None, str | None, str | None] | None = None
+    slices: int = 12
+    volume: float = VOLUME
+
+
+def dicom(*series, prefix="IM") -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        for number, one in enumerate(series):
+            save(folder, one() if callable(one) else one, prefix=f"{prefix}{number}_")
+        return folder
+
+    return make
+
+
+def volume(name: str, data: bytes | Callable[[], bytes]) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / name).write_bytes(data if isinstance(data, bytes) else data())
+        return folder / name
+
+    return make
+
+
+def changed(change: Callable, **elements):
+    """A series, with a change to each image."""
+    series = images(**elements)
+    for number, ds in enumerate(series):
+        change(number, ds)
+    return series
+
+
+def moved(count: int, by: tuple[float, float, float], **elements):
+    """The first images of a series, elsewhere and without marker."""
+    series = images(**elements)[:count]
+    for ds in series:
+        ds.ImagePositionPatient = [float(v) + shift for v, shift in zip(ds.ImagePositionPatient, by, strict=True)]
+    return series
+
+
+def jitter(number, ds):
+    ds.ImageOrientationPatient = [1, 0.0015 * (-1) ** number, 0, 0, 1, 0.001 * (number % 3)]
+
+
+def other_patient(description: str, series: int):
+    return images(description=description, series=series, StudyInstanceUID="1.2.3", FrameOfReferenceUID="1.2.4", PatientID="Q")
+
+
+def two_stacks():
+    """An enhanced image of the phantom and, far below it, four of its slices."""
+    ds = enhanced("axial", [*range(12), 0, 1, 2, 3])
+    ds.NumberOfFrames = 16
+    for group in ds.PerFrameFunctionalGroupsSequence[12:]:
+        position = pydicom.Dataset()
+        position.ImagePositionPatient = [float(v) for v in group.PlanePositionSequence[0].ImagePositionPatient]
+        position.ImagePositionPatient[2] -= 170
+        group.PlanePositionSequence = [position]
+    return [ds]
+
+
+def fine_t1(folder: Path) -> Path:
+    """A FLAIR, and a T1 with twice as many slices, half a voxel away."""
+    folder.mkdir(exist_ok=True)
+    nifti(folder / "flair.nii.gz")
+    affine = RAS @ np.diag([1, 1, 0.5, 1])
+    affine[2, 3] -= 1.25
+    nifti(folder / "t1.nii.gz", np.repeat(PHANTOM, 2, axis=2), affine)
+    return folder
+
+
+def in_unit(code: str, factor: float) -> bytes:
+    affine = np.diag([1 / factor, 1 / factor, 1 / factor, 1]) @ RAS
+    image = nibabel.Nifti1Image(PHANTOM, affine)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    image.header.set_xyzt_units(code)
+    return image.to_bytes()
+
+
+def mgz() -> bytes:
+    return gzip.compress(nibabel.MGHImage(PHANTOM, RAS).to_bytes())
+
+
+def pair(folder: Path) -> Path:
+    image = nibabel.Nifti1Pair(PHANTOM, RAS)
+    image.set_sform(RAS, 1)
+    nibabel.save(image, folder / "flair.hdr")
+    return folder / "flair.hdr"
+
+
+def compressed(make: Callable, pixels: Callable[[np.ndarray], np.ndarray]):
+    series = make()
+    for ds in series:
+        stored = np.frombuffer(ds.PixelData, np.uint16).reshape(ds.Rows, ds.Columns)
+        ds.PixelData = encapsulate([imagecodecs.jpegls_encode(np.ascontiguousarray(pixels(stored)))])
+        ds["PixelData"].VR = "OB"
+        ds.file_meta.TransferSyntaxUID = JPEGLSLossless
+    return series
+
+
+def twelve_bits(**elements):
+    return images(**elements, BitsStored=12, HighBit=11)
+
+
+def set_bits(number, ds):
+    ds.BitsStored, ds.HighBit = 12, 11
+
+
+def with_overlay(stored: np.ndarray) -> np.ndarray:
+    overlay = np.zeros_like(stored)
+    overlay[:10, :10] = 0x8000
+    return stored | overlay
+
+
+def signed():
+    series = changed(set_bits, PixelRepresentation=1)
+    for number, ds in enumerate(series):
+        ds.PixelData = (EXPECTED[number] - 500).astype(np.int16).tobytes()
+    return series
+
+
+def padded():
+    series = images(PixelRepresentation=1)
+    for number, ds in enumerate(series):
+        pixels = EXPECTED[number].astype(np.int16)
+        pixels[:, -3:] = -2000
+        ds.PixelData = pixels.tobytes()
+        ds.add_new("PixelPaddingValue", "SS", -2000)
+    return series
+
+
+def bare(folder: Path) -> Path:
+    """Images without preamble and file meta information."""
+    folder.mkdir(exist_ok=True)
+    for number, ds in enumerate(images()):
+        del ds.file_meta
+        pydicom.dcmwrite(folder / f"IM{number}", ds, implicit_vr=True, little_endian=True, enforce_file_format=False)
+    return folder
+
+
+def windows_zip(folder: Path) -> Path:
+    path = folder / "study.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, ds in enumerate(images()):
+            buffer = io.BytesIO()
+            ds.save_as(buffer, enforce_file_format=True)
+            info = zipfile.ZipInfo("x")
+            info.filename = info.orig_filename = f"DICOM\\PA20\\IM{number}"
+            archive.writestr(info, buffer.getvalue())
+    return path
+
+
+def without_modality(number, ds):
+    del ds.Modality
+
+
+def own_series(number, ds):
+    ds.SeriesInstanceUID = f"1.2.9.{number}"
+
+
+def tse(echo: float, inversion: float | None = None) -> dict:
+    return {
+        "ScanningSequence": ["SE", "IR"] if inversion else "SE",
+        "EchoTime": echo,
+        "RepetitionTime": 9000,
+        "InversionTime": inversion,
+    }
+
+
+CASES = {
+    # what belongs together
+    "a series UID for each slice": Case(
+        make=dicom(changed(own_series)), says=("12 series are parts of one stack and were joined",)
+    ),
+    "another patient's T1": Case(
+        make=dicom(images(), other_patient("AX T1", 2), other_patient("AX T1 POST", 3)),
+        says=("2 other series, of 2 studies", "only FLAIR"),
+        sequences=(None, "AX FLAIR", None),
+    ),
+    "another patient's T1 in the same study": Case(
+        make=dicom(
+            images(), images(description="AX T1", series=2, PatientID="Q"), images(description="T1 POST", series=3, PatientID="Q")
+        ),
+        says=("2 other series, of 2 studies",),
+        sequences=(None, "AX FLAIR", None),
+    ),
+    "a T1 in another frame of reference": Case(
+        make=dicom(images(), images(description="AX T1", series=2, FrameOfReferenceUID="1.2.3")),
+        says=("pre-contrast T1 lies in another frame of reference",),
+        sequences=(None, "AX FLAIR", None),
+    ),
+    "every file twice": Case(make=dicom(SERIES := images(), SERIES), says=("12 DICOM files that are copies of others",)),
+    "a scout in the series": Case(
+        make=dicom([*images(), *images("sagittal")[:3]]), says=("3 of 15 images of the series are left out",)
+    ),
+    "magnitude and phase in one series": Case(
+        make=dicom([*images(ImageType=["ORIGINAL", "PRIMARY", "M"]), *images(ImageType=["ORIGINAL", "PRIMARY", "P"])]),
+        says=("1 other series is not used",),
+    ),
+    # geometry
+    "a stray slice": Case(make=dicom([*images(), *moved(1, (0, 0, -120))]), says=("1 of 13 images of the series are left out",)),
+    "two stacks": Case(make=dicom(two_stacks), says=("got 2 FLAIR series; the one number 1 “AX FLAIR” with 12 slices is used",)),
+    "a slice shifted in its plane": Case(
+        make=dicom(lambda: [*moved(1, (15, 0, 0)), *images()[1:]]),
+        says=("1 of 12 slices are left out: they are shifted",),
+        slices=11,
+    ),
+    "a missing slice": Case(make=dicom(lambda: images()[:4] + images()[5:]), says=("1 of 12 slices are missing",), slices=11),
+    "three missing slices": Case(make=dicom(lambda: images()[:2] + images()[5:]), says=("3 of 12 slices are missing",), slices=9),
+    "jitter of the orientation": Case(make=dicom(changed(jitter))),
+    "metres": Case(make=volume("flair.nii", in_unit("meter", 1000))),
+    "micrometres": Case(make=volume("flair.nii", in_unit("micron", 0.001))),
+    "metres in the header, mm in truth": Case(
+        make=volume("flair.nii", in_unit("meter", 1)), says=("sizes in meter, which cannot be",)
+    ),
+    "no voxel offset": Case(make=volume("flair.nii", nifti_bytes(patch={108: struct.pack("<f", 0)}))),
+    "a T1 on another grid": Case(
+        make=fine_t1,
+        says=("pre-contrast T1 lies on another grid than the FLAIR and was resampled: its voxels measure 2.0 x 2.0 x 2.5 mm",),
+        sequences=("t1.nii.gz", "flair.nii.gz", None),
+    ),
+    "a sagittal T1": Case(
+        make=dicom(images(), images("sagittal", description="SAG T1", series=2)),
+        says=("was resampled",),
+        sequences=("SAG T1", "AX FLAIR", None),
+    ),
+    # sequences
+    "a T1 FLAIR before the FLAIR": Case(
+        make=dicom(images(description="T1 AX FLAIR", series=1), images(description="AX T2 FLAIR", series=2)),
+        sequences=("T1 AX FLAIR", "AX T2 FLAIR", None),
+    ),
+    "a T1 without contrast": Case(
+        make=dicom(images(), images(description="AX T1 WO CONTRAST", series=2)), sequences=("AX T1 WO", "AX FLAIR", None)
+    ),
+    "times instead of names": Case(
+        make=dicom(images(description="", series=1, **tse(120, 2500)), images(description="", series=2, **tse(100))),
+        sequences=(None, "number 1", None),
+    ),
+    "an agent instead of a name": Case(
+        make=dicom(images(), images(description="AX T1", series=2, ContrastBolusAgent="Gadovist")),
+        sequences=(None, "AX FLAIR", "AX T1"),
+    ),
+    # pixels
+    "bits of an overlay, compressed": Case(make=dicom(lambda: compressed(lambda: changed(set_bits), with_overlay))),
+    "signed 12 bits": Case(make=dicom(signed)),
+    "signed 12 bits, compressed": Case(make=dicom(lambda: compressed(signed, lambda stored: stored & 0x0FFF))),
+    "padding": Case(make=dicom(padded)),
+    "an empty slope": Case(make=dicom(images(RescaleSlope=None, RescaleIntercept=None))),
+    # formats
+    "MGH": Case(make=volume("flair.mgz", mgz)),
+    "a pair": Case(make=pair),
+    "zstd": Case(make=volume("flair.nii.zst", lambda: imagecodecs.zstd_encode(nifti_bytes()))),
+    "packed but named plain": Case(make=volume("flair.nii", lambda: gzip.compress(nifti_bytes()))),
+    "plain but named packed": Case(make=volume("flair.nii.gz", nifti_bytes())),
+    "a second download": Case(make=volume("flair.nii (1).gz", lambda: gzip.compress(nifti_bytes()))),
+    "no preamble": Case(make=bare),
+    "no modality": Case(make=dicom(changed(without_modality))),
+    "backslashes": Case(make=windows_zip),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_case_is_read_in_its_place(tmp_path, name):
+    case = CASES[name]
+    scan = read(case.make(tmp_path))
+    found = scan.pixels[..., FLAIR] == 1
+    assert scan.geometry.to_mm(tuple(np.argwhere(found).mean(axis=0))) == pytest.approx(CENTRE, abs=0.1)
+    assert found.sum() * scan.geometry.voxel_volume == pytest.approx(case.volume, rel=1e-3)
+    assert len(scan.pixels) == case.slices
+    assert all(any(part in warning for warning in scan.warnings) for part in case.says), scan.warnings
+    if case.sequences:
+        assert all(
+            (part is None) == (label is None) and (part or "") in (label or "")
+            for part, label in zip(case.sequences, scan.sequences, strict=True)
+        ), scan.sequences
+    check_results_in_place(scan, found, tmp_path)
+
+
+def check_results_in_place(scan, mask: np.ndarray, folder: Path) -> None:
+    """NIfTI mask, probability map and DICOM segmentation of a mask lie at the same place as the marker."""
+    write_nifti(folder / "mask.nii.gz", mask, scan.geometry)
+    write_nifti(folder / "probability.nii.gz", mask.astype(np.float32), scan.geometry)
+    for name in ("mask", "probability"):
+        written = nibabel.load(folder / f"{name}.nii.gz")
+        points = np.argwhere(np.asarray(written.dataobj) > 0.5)
+        to_mm = {"meter": 1000, "micron": 0.001}.get(written.header.get_xyzt_units()[0], 1)
+        if any("read as mm" in warning for warning in scan.warnings):
+            to_mm = 1
+        assert nibabel.affines.apply_affine(written.affine, points).mean(axis=0) * to_mm == pytest.approx(CENTRE, abs=0.1)
+    if scan.geometry.instances and not any("were joined" in warning for warning in scan.warnings):
+        write_segmentation(folder / "mask.dcm", mask, scan.geometry, "1")
+        written = highdicom.seg.segread(folder / "mask.dcm")
+        affine = np.diag([-1, -1, 1, 1]) @ written.get_volume().affine
+        points = np.argwhere(written.get_volume(combine_segments=True).array > 0)
+        assert nibabel.affines.apply_affine(affine, points).mean(axis=0) == pytest.approx(CENTRE, abs=0.1)
+
+
+def mosaic(number, ds):
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]
+
+
+def directory():
+    ds = images()[0]
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    return [ds]
+
+
+def far_t1(folder: Path) -> Path:
+    nifti(folder / "sub-01_FLAIR.nii")
+    nifti(folder / "sub-02_FLAIR.nii")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (dicom(images(), other_patient("AX FLAIR", 2)), "got 2 studies, of different examinations or patients"),
+        (dicom(changed(mosaic)), "got a mosaic, in which the scanner tiled the slices of a volume; convert it"),
+        (dicom(directory()), "got a DICOMDIR, which is only an index; upload the folder"),
+        (far_t1, "two NIfTI files are named as FLAIR"),
+        (volume("sub-01_dwi.nii", lambda: nibabel.Nifti1Image(np.stack([PHANTOM] * 3, 3), RAS).to_bytes()), "named as diffusion"),
+        (volume("flair.hdr", lambda: nibabel.Nifti1Pair(PHANTOM, RAS).header.binaryblock), "upload the .hdr and the .img file"),
+        (volume("head.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99)), "a 7z archive; unpack it"),
+        (volume("head.mnc", b"\x89HDF" + bytes(99)), "convert MINC to NIfTI with mnc2nii"),
+        (volume("photo.heic", b"\0\0\0\x18ftypheic" + bytes(99)), "a HEIC photo; save it as JPEG or PNG"),
+    ],
+)
+def test_case_is_refused_with_the_way_out(tmp_path, make, reason):
+    assert reason in refusal(make(tmp_path))
+
+
+def test_studies_of_several_patients_are_read_one_by_one(tmp_path):
+    folder = dicom(images(), other_patient("AX FLAIR", 2), other_patient("AX T1", 3))(tmp_path / "one")
+    assert count_studies(folder) == 2
+    candidates = list_sequences(folder)
+    assert [(candidate.study, candidate.channel) for candidate in candidates] == [(0, None), (1, None), (1, None)]
+    assert candidates[1].label == "study 2, series number 2 “AX FLAIR” with 12 slices"
+    assert read_study(folder, study=0).sequences == (None, "study 1, series number 1 “AX FLAIR” with 12 slices", None)
+    assert read_study(folder, study=1).sequences[PRE] == "study 2, series number 3 “AX T1” with 12 slices"
+    assert read_study(folder, {FLAIR: 1, PRE: 2}).sequences[FLAIR] == candidates[1].label
+    with pytest.raises(UnreadableImage, match="belong to different studies or patients"):
+        read_study(folder, {FLAIR: 0, PRE: 2})
+
+
+@pytest.mark.parametrize("description", ["AX T2 FSE", "AX SWI", "AX T1 POST"])
+def test_a_lone_sequence_other_than_flair_is_named(tmp_path, description):
+    scan = read(save(tmp_path / "one", images(description=description)))
+    assert scan.unsupported in ("T2", "susceptibility", "post-contrast T1")
+    assert scan.warnings[0].startswith(f"the series is {scan.unsupported}, which the networks cannot analyse alone")
+
+
+def test_t1_of_another_visit_is_left_out(tmp_path):
+    nifti(tmp_path / "sub-01_ses-1_FLAIR.nii")
+    nifti(tmp_path / "sub-01_ses-2_T1w.nii")
+    assert "pre-contrast T1 is named as another patient or visit than the FLAIR and was left out" in read(tmp_path).warnings[0]
+
+
+def test_rotation_beyond_registration_is_refused(tmp_path):
+    nifti(tmp_path / "flair.nii")
+    angle = np.radians(40)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    nifti(tmp_path / "t1ce.nii", affine=turn @ RAS)
+    assert (
+        "post-contrast T1 lies on another grid than the FLAIR and is rotated by 40 degrees against it"
+        in read(tmp_path).warnings[0]
+    )
+    with pytest.raises(UnreadableImage, match="is rotated by 40 degrees"):
+        read_study(tmp_path, {FLAIR: 0, POST: 1})
+
+
+@pytest.mark.parametrize(("axis", "plane"), [(0, "sagittal"), (1, "coronal")])
+def test_2d_series_is_read_in_its_own_plane(tmp_path, axis, plane):
+    spacing = np.where(np.arange(3) == axis, 5.0, 1.0)
+    pixels = np.random.default_rng(0).integers(0, 900, np.where(np.arange(3) == axis, 12, [180, 200, 160])).astype(np.int16)
+    scan = read(nifti(tmp_path / "flair.nii", pixels, np.diag([*spacing, 1])))
+    assert scan.geometry.plane == plane
+    assert len(scan.pixels) == 12
+    assert f"the slices are {plane}; they are analysed as acquired" in scan.warnings[-1]
+    mask = scan.pixels[..., FLAIR] > 0.5
+    write_nifti(tmp_path / "mask.nii.gz", mask, scan.geometry)
+    low, high = np.percentile(pixels, (0.5, 99.5))
+    written = np.asarray(nibabel.load(tmp_path / "mask.nii.gz").dataobj)
+    assert (written == (np.clip((pixels - low) / (high - low), 0, 1) > 0.5)).mean() > 0.999
+
+
+def test_transforms_of_a_nifti_header_go_back_out(tmp_path):
+    qform = RAS.copy()
+    qform[:3, 3] = 10, -5, 3
+    image = nibabel.Nifti1Image(PHANTOM, RAS)
+    image.set_sform(RAS, 2)
+    image.set_qform(qform, 1)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, tmp_path / "flair.nii")
+    scan = read(tmp_path / "flair.nii")
+    write_nifti(tmp_path / "mask.nii.gz", scan.pixels[..., FLAIR] == 1, scan.geometry)
+    header = nibabel.load(tmp_path / "mask.nii.gz").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (2, 1)
+    assert np.allclose(header.get_sform(), RAS)
+    assert np.allclose(header.get_qform(), qform)
+
+
+def test_files_named_but_not_dicom_are_not_sniffed(tmp_path):
+    (tmp_path / "notes").write_bytes(b"\x08\x00\xff\xffnot DICOM at all, of course")
+    assert "expected slices or a volume" in refusal(tmp_path)

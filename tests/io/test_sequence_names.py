@@ -1,0 +1,84 @@
+"""Sequences are recognised by what vendors, archives and languages call them, and by the physics in a DICOM header."""
+
+import pytest
+
+from brainmri.io.sequence_names import FLAIR_T2, POST_T1, PRE_T1, Physics, identify
+
+P, F, C = PRE_T1, FLAIR_T2, POST_T1
+NAMES = {
+    "Siemens": [
+        ("t2_tirm_tra_dark-fluid", F), ("t2_space_dark-fluid_sag_p2_iso", F), ("*tir2d1_16", F), ("TIRM", F), ("da-fl", F),
+        ("fla", F), ("t1_mprage_sag_p2_iso", P), ("t1_space_sag_p2_iso_KM", C), ("t1_fl2d_tra", P), ("t2_tse_tra", "T2"),
+        ("ep2d_diff_b1000", "diffusion"), ("t2_swi_tra", "susceptibility"),
+    ],
+    "GE": [
+        ("Ax T2 FLAIR Propeller", F), ("Sag CUBE FLAIR", F), ("AX T1 FLAIR", P), ("T1 AX FLAIR", P), ("T1FLAIR post", C),
+        ("AX 3D BRAVO +C", C), ("Ax SPGR", P), ("FSPGR 3D POST", C), ("Ax SWAN", "susceptibility"), ("3 plane loc", "localizer"),
+        ("AX GRE T2*", "susceptibility"), ("AX T2 FSE", "T2"),
+    ],
+    "Philips": [
+        ("3D_Brain_VIEW_FLAIR_SHC", F), ("FLAIR_longTR", F), ("T2W_FLAIR +C", F), ("sT1W_3D_TFE", P), ("sT1W_3D_TFE_KM", C),
+        ("T1W_SE_TRA +GD", C), ("VEN_BOLD", "susceptibility"), ("DWI_b1000", "diffusion"), ("SURVEY", "localizer"),
+    ],
+    "United Imaging": [("t2_fse_flair_tra", F), ("t1_gre_fsp_3d_sag", P), ("tra t1_fse +c", C)],
+    "Canon": [("AX T1W SE", P), ("Ax Flair FS", F), ("FE3D T1 GD", C)],
+    "BIDS": [
+        ("sub-01_T1w.nii.gz", P), ("sub-01_FLAIR.nii.gz", F), ("sub-01_ses-T1_FLAIR.nii.gz", F), ("sub-12_ce-gd_T1w", C),
+        ("sub-01_space-FLAIR_T1w.nii.gz", P), ("sub-01_dwi.nii.gz", "diffusion"), ("sub-01_ce-gadolinium_T1w", C),
+    ],
+    "BraTS": [
+        ("BraTS20_Training_001_flair.nii.gz", F), ("BraTS20_Training_001_t1ce.nii.gz", C), ("BraTS20_Training_001_t1.nii.gz", P),
+        ("BraTS-GLI-00000-000-t1n.nii.gz", P), ("BraTS-GLI-00000-000-t1c.nii.gz", C), ("BraTS-GLI-00000-000-t2f.nii.gz", F),
+        ("BraTS-GLI-00000-000-t2w.nii.gz", "T2"), ("BraTS-GLI-00000-000-seg.nii.gz", "segmentation"),
+        ("UCSF-PDGM-0004_T1c_bias", C), ("UPENN-GBM-00001_11_T1GD", C),
+    ],
+    "registered": [
+        ("T1_to_FLAIR", P), ("T1_regtoFLAIR", P), ("regtoFLAIR_T1", P), ("t1ce_to_flair.nii", C), ("flair_in_T1_space", F),
+        ("FLAIR_mask", "segmentation"), ("flair_seg", "segmentation"), ("anat_t1w_reg_flair", P), ("T2_to_T1", "T2"),
+    ],
+    "English": [
+        ("AX T1 WO CONTRAST", P), ("AX T1 W/O", P), ("T1 NO GAD", P), ("T1 without contrast", P), ("T1 pre contrast", P),
+        ("AX T1 -C", P), ("T1 C+", C), ("T1 enhanced", C), ("AX T1 POST GD", C), ("AX T1 W CONTRAST", C), ("AX T1 WITH", C),
+        ("T1 postop", P), ("T1 POST SUB", "subtraction"), ("t1_vibe_dce", "perfusion or dynamic"), ("T1 map", "map"),
+    ],
+    "French": [("T1 SANS INJECTION", P), ("T1 injecté", C), ("T1 après injection", C)],
+    "Spanish": [("T1 sin contraste", P), ("T1 con contraste", C), ("T1 contrastado", C)],
+    "German": [("t1_ohne_KM", P), ("T1 ax nativ", P), ("t1 mit KM", C), ("T1 tra nach KM", C)],
+    "Italian": [("T1 senza mdc", P), ("T1 con mdc", C), ("T1 dopo gadolinio", C)],
+    "Portuguese and Dutch": [("T1 sem contraste", P), ("T1 pós contraste", C), ("T1 zonder contrast", P), ("T1 met contrast", C)],
+    "files": [
+        ("pre.nii", P), ("post.nii", C), ("flair.nii (1).gz", F), ("sub01_T1.nii", P), ("sub_01_t1", P), ("pat1_T1_km.nii", C),
+    ],
+    "none": [("patient1", None), ("", None), ("presurgery", None), ("T10", None)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("vendor", NAMES)
+def test_names_of_sequences(vendor):
+    assert [(words, identify(words)) for words, _ in NAMES[vendor]] == NAMES[vendor]
+
+
+SPIN_ECHO = {"inversion": False, "repetition_time": 600, "echo_time": 12}
+
+
+@pytest.mark.parametrize(
+    ("words", "physics", "sequence"),
+    [
+        ("", {"inversion_time": 2500, "echo_time": 120, "repetition_time": 9000}, F),
+        ("AX T1", {"inversion_time": 2500, "echo_time": 120, "repetition_time": 9000}, F),
+        ("AX FLAIR", {"inversion_time": 750, "echo_time": 10, "repetition_time": 2000}, P),
+        ("AX FLAIR", {"inversion_time": 750, "echo_time": 10, "repetition_time": 2000, "contrast": True}, C),
+        ("MPRAGE", {"inversion_time": 900, "echo_time": 3, "repetition_time": 1900, "contrast": True}, C),
+        ("AX FLAIR", SPIN_ECHO, P),
+        ("brain", SPIN_ECHO, P),
+        ("brain post gd", SPIN_ECHO, C),
+        ("brain", {"inversion": False, "repetition_time": 4500, "echo_time": 95}, "T2"),
+        ("AX FLAIR", {"echo_time": 95, "repetition_time": 9000}, F),  # the header does not say whether it inverts
+        ("AX FLAIR", {"b_value": 1000.0}, "diffusion"),
+        ("AX T1", {"image_type": frozenset({"DERIVED", "SUBTRACTION"})}, "subtraction"),
+        ("AX FLAIR", {"image_type": frozenset({"ORIGINAL", "PRIMARY", "P"})}, "phase"),
+        ("AX FLAIR", {"image_type": frozenset({"DERIVED", "SECONDARY", "MPR"})}, F),
+    ],
+)
+def test_the_header_outweighs_the_name(words, physics, sequence):
+    assert identify(words, Physics(**physics)) == sequence
