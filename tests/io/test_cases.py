@@ -4,27 +4,45 @@ The marker of the phantom has one place in the patient, whatever way the study i
 """
 
 import gzip
-import io
 import struct
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import highdicom
 import imagecodecs
 import nibabel
 import numpy as np
 import pydicom
 import pytest
-from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGLSLossless
 
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import UnreadableImage, count_studies, list_sequences, read_study
 from brainmri.io.sequences import POST, PRE
 from brainmri.io.writers import write_nifti, write_segmentation
-from tests.support.phantom import EXPECTED, PHANTOM, RAS, enhanced, images, nifti, save
+from tests.support.cases import (
+    bare,
+    changed,
+    compressed,
+    dicom,
+    fine_t1,
+    in_unit,
+    jitter,
+    mgz,
+    moved,
+    other_patient,
+    own_series,
+    padded,
+    pair,
+    set_bits,
+    signed,
+    tse,
+    two_stacks,
+    volume,
+    windows_zip,
+    with_overlay,
+    without_modality,
+)
+from tests.support.phantom import PHANTOM, RAS, images, nifti, save
 from tests.support.studies import nifti_bytes, read, refusal
 
 CENTRE = (70.0, 61.0, 45.0)  # mm, of the marker
@@ -46,168 +64,6 @@ class Case:
     sequences: tuple[str | None, str | None, str | None] | None = None
     slices: int = 12
     volume: float = VOLUME
-
-
-def dicom(*series, prefix="IM") -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        for number, one in enumerate(series):
-            save(folder, one() if callable(one) else one, prefix=f"{prefix}{number}_")
-        return folder
-
-    return make
-
-
-def volume(name: str, data: bytes | Callable[[], bytes]) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        (folder / name).write_bytes(data if isinstance(data, bytes) else data())
-        return folder / name
-
-    return make
-
-
-def changed(change: Callable, **elements):
-    """A series, with a change to each image."""
-    series = images(**elements)
-    for number, ds in enumerate(series):
-        change(number, ds)
-    return series
-
-
-def moved(count: int, by: tuple[float, float, float], **elements):
-    """The first images of a series, elsewhere and without marker."""
-    series = images(**elements)[:count]
-    for ds in series:
-        ds.ImagePositionPatient = [float(v) + shift for v, shift in zip(ds.ImagePositionPatient, by, strict=True)]
-    return series
-
-
-def jitter(number, ds):
-    ds.ImageOrientationPatient = [1, 0.0015 * (-1) ** number, 0, 0, 1, 0.001 * (number % 3)]
-
-
-def other_patient(description: str, series: int):
-    return images(description=description, series=series, StudyInstanceUID="1.2.3", FrameOfReferenceUID="1.2.4", PatientID="Q")
-
-
-def two_stacks():
-    """An enhanced image of the phantom and, far below it, four of its slices."""
-    ds = enhanced("axial", [*range(12), 0, 1, 2, 3])
-    ds.NumberOfFrames = 16
-    for group in ds.PerFrameFunctionalGroupsSequence[12:]:
-        position = pydicom.Dataset()
-        position.ImagePositionPatient = [float(v) for v in group.PlanePositionSequence[0].ImagePositionPatient]
-        position.ImagePositionPatient[2] -= 170
-        group.PlanePositionSequence = [position]
-    return [ds]
-
-
-def fine_t1(folder: Path) -> Path:
-    """A FLAIR, and a T1 with twice as many slices, half a voxel away."""
-    folder.mkdir(exist_ok=True)
-    nifti(folder / "flair.nii.gz")
-    affine = RAS @ np.diag([1, 1, 0.5, 1])
-    affine[2, 3] -= 1.25
-    nifti(folder / "t1.nii.gz", np.repeat(PHANTOM, 2, axis=2), affine)
-    return folder
-
-
-def in_unit(code: str, factor: float) -> bytes:
-    affine = np.diag([1 / factor, 1 / factor, 1 / factor, 1]) @ RAS
-    image = nibabel.Nifti1Image(PHANTOM, affine)
-    image.set_sform(affine, 1)
-    image.set_qform(affine, 1)
-    image.header.set_xyzt_units(code)
-    return image.to_bytes()
-
-
-def mgz() -> bytes:
-    return gzip.compress(nibabel.MGHImage(PHANTOM, RAS).to_bytes())
-
-
-def pair(folder: Path) -> Path:
-    image = nibabel.Nifti1Pair(PHANTOM, RAS)
-    image.set_sform(RAS, 1)
-    nibabel.save(image, folder / "flair.hdr")
-    return folder / "flair.hdr"
-
-
-def compressed(make: Callable, pixels: Callable[[np.ndarray], np.ndarray]):
-    series = make()
-    for ds in series:
-        stored = np.frombuffer(ds.PixelData, np.uint16).reshape(ds.Rows, ds.Columns)
-        ds.PixelData = encapsulate([imagecodecs.jpegls_encode(np.ascontiguousarray(pixels(stored)))])
-        ds["PixelData"].VR = "OB"
-        ds.file_meta.TransferSyntaxUID = JPEGLSLossless
-    return series
-
-
-def twelve_bits(**elements):
-    return images(**elements, BitsStored=12, HighBit=11)
-
-
-def set_bits(number, ds):
-    ds.BitsStored, ds.HighBit = 12, 11
-
-
-def with_overlay(stored: np.ndarray) -> np.ndarray:
-    overlay = np.zeros_like(stored)
-    overlay[:10, :10] = 0x8000
-    return stored | overlay
-
-
-def signed():
-    series = changed(set_bits, PixelRepresentation=1)
-    for number, ds in enumerate(series):
-        ds.PixelData = (EXPECTED[number] - 500).astype(np.int16).tobytes()
-    return series
-
-
-def padded():
-    series = images(PixelRepresentation=1)
-    for number, ds in enumerate(series):
-        pixels = EXPECTED[number].astype(np.int16)
-        pixels[:, -3:] = -2000
-        ds.PixelData = pixels.tobytes()
-        ds.add_new("PixelPaddingValue", "SS", -2000)
-    return series
-
-
-def bare(folder: Path) -> Path:
-    """Images without preamble and file meta information."""
-    folder.mkdir(exist_ok=True)
-    for number, ds in enumerate(images()):
-        del ds.file_meta
-        pydicom.dcmwrite(folder / f"IM{number}", ds, implicit_vr=True, little_endian=True, enforce_file_format=False)
-    return folder
-
-
-def windows_zip(folder: Path) -> Path:
-    path = folder / "study.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for number, ds in enumerate(images()):
-            buffer = io.BytesIO()
-            ds.save_as(buffer, enforce_file_format=True)
-            info = zipfile.ZipInfo("x")
-            info.filename = info.orig_filename = f"DICOM\\PA20\\IM{number}"
-            archive.writestr(info, buffer.getvalue())
-    return path
-
-
-def without_modality(number, ds):
-    del ds.Modality
-
-
-def own_series(number, ds):
-    ds.SeriesInstanceUID = f"1.2.9.{number}"
-
-
-def tse(echo: float, inversion: float | None = None) -> dict:
-    return {
-        "ScanningSequence": ["SE", "IR"] if inversion else "SE",
-        "EchoTime": echo,
-        "RepetitionTime": 9000,
-        "InversionTime": inversion,
-    }
 
 
 CASES = {
@@ -332,10 +188,21 @@ def check_results_in_place(scan, mask: np.ndarray, folder: Path) -> None:
         assert nibabel.affines.apply_affine(written.affine, points).mean(axis=0) * to_mm == pytest.approx(CENTRE, abs=0.1)
     if scan.geometry.instances and not any("were joined" in warning for warning in scan.warnings):
         write_segmentation(folder / "mask.dcm", mask, scan.geometry, "1")
-        written = highdicom.seg.segread(folder / "mask.dcm")
-        affine = np.diag([-1, -1, 1, 1]) @ written.get_volume().affine
-        points = np.argwhere(written.get_volume(combine_segments=True).array > 0)
-        assert nibabel.affines.apply_affine(affine, points).mean(axis=0) == pytest.approx(CENTRE, abs=0.1)
+        assert segmented_points(folder / "mask.dcm").mean(axis=0) == pytest.approx(CENTRE, abs=0.1)
+
+
+def segmented_points(path: Path) -> np.ndarray:
+    """(N, 3) positions of the voxels of a DICOM segmentation, in mm towards right, anterior and superior."""
+    ds = pydicom.dcmread(path)
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    cosines = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
+    rows, columns = (float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing)
+    points = []
+    for frame, group in zip(ds.pixel_array, ds.PerFrameFunctionalGroupsSequence, strict=True):
+        at = np.argwhere(frame > 0)
+        origin = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+        points.append(origin + at[:, 1:] * columns * cosines[0] + at[:, :1] * rows * cosines[1])
+    return np.concatenate(points) * (-1, -1, 1)
 
 
 def mosaic(number, ds):
