@@ -109,10 +109,6 @@ def compressed(make: Callable, pixels: Callable[[np.ndarray], np.ndarray]):
     return series
 
 
-def twelve_bits(**elements):
-    return images(**elements, BitsStored=12, HighBit=11)
-
-
 def set_bits(number, ds):
     ds.BitsStored, ds.HighBit = 12, 11
 

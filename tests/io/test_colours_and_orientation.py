@@ -1,0 +1,156 @@
+"""Images are read as viewers show them: orientation tags, colours, alpha, axes; masks come back in the order of the file."""
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageOps
+
+from brainmri.io.images import read_bytes
+from brainmri.io.orientation import TAG, turn_as_stored, turn_upright
+from brainmri.io.pixels import FLAIR
+from brainmri.io.reading import UnreadableImage, read_slice, read_study
+from brainmri.io.writers import write_png, write_tiff
+
+GREY = (np.arange(64 * 48).reshape(64, 48) % 251).astype(np.uint8)
+RGB = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=2)
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def tiff(pixels: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)
+    return buffer.getvalue()
+
+
+def tagged(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[TAG] = orientation
+    return exif
+
+
+# --- orientation ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_tag_is_applied_as_by_pillow(tmp_path, orientation):
+    stored = Image.fromarray(RGB)
+    data = {
+        "x.png": saved(stored, "PNG", exif=tagged(orientation)),
+        "x.webp": saved(stored, "WEBP", lossless=True, exif=tagged(orientation)),
+        "x.tif": tiff(RGB, photometric="rgb", extratags=[(TAG, "H", 1, orientation, True)]),
+    }
+    for name, content in data.items():
+        shown = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))))
+        scan = read_bytes(content, name)
+        assert np.array_equal(np.rint(scan.pixels * 255), shown), name
+        assert scan.orientation == orientation
+        assert bool([w for w in scan.warnings if f"orientation tag ({orientation})" in w]) == (orientation > 1)
+    mask = scan.pixels[..., FLAIR] > 0.5
+    write_png(tmp_path / "mask.png", mask, orientation)
+    written = Image.open(tmp_path / "mask.png")
+    assert np.array_equal(np.asarray(written) > 0, RGB[..., FLAIR] > 127)  # the order of the input
+    assert np.array_equal(np.asarray(ImageOps.exif_transpose(written)) > 0, mask)
+    assert np.array_equal(turn_as_stored(turn_upright(RGB, orientation), orientation), RGB)
+
+
+def test_stack_with_orientation_tag_gives_a_mask_in_its_order(tmp_path):
+    stack = np.stack([GREY, GREY[::-1], GREY[:, ::-1]])
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack", extratags=[(TAG, "H", 1, 6, False)])
+    scan = read_study(tmp_path / "stack.tif")
+    assert scan.pixels.shape == (3, 48, 64, 3)
+    write_tiff(tmp_path / "mask.tif", scan.pixels[..., FLAIR] > 0.5, scan.orientation)
+    assert np.array_equal(tifffile.imread(tmp_path / "mask.tif") > 0, stack > 127)
+
+
+def test_damaged_exif_is_ignored():
+    assert read_bytes(saved(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0II*\0junk"), "x").orientation == 1
+    assert read_bytes(saved(Image.fromarray(RGB), "PNG", exif=tagged(77)), "x").orientation == 1
+
+
+# --- formats and colours --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "options"), [("BMP", {}), ("WEBP", {"lossless": True})])
+def test_other_lossless_formats_are_read(tmp_path, kind, options):
+    scan = read_bytes(saved(Image.fromarray(RGB), kind, **options), "slice")
+    assert np.array_equal(np.rint(scan.pixels * 255), RGB)
+    (tmp_path / "case_1").write_bytes(saved(Image.fromarray(RGB), kind, **options))  # recognised by its bytes
+    assert read_study(tmp_path).pixels.shape == (1, 64, 48, 3)
+
+
+def test_first_picture_of_an_mpo_is_read():
+    image = Image.fromarray(RGB)
+    data = saved(image, "MPO", save_all=True, append_images=[image.resize((40, 40))])
+    assert read_bytes(data, "phone.jpg").pixels.shape == (64, 48, 3)
+    with pytest.raises(UnreadableImage, match="animation of 2 frames"):
+        read_bytes(saved(image, "WEBP", save_all=True, append_images=[Image.fromarray(RGB[::-1])]), "x.webp")
+
+
+def test_colours_of_print_and_lab_are_converted():
+    cmyk = saved(Image.fromarray(GREY).convert("RGB").convert("CMYK"), "TIFF")
+    assert np.abs(read_bytes(cmyk, "x").pixels[..., 0] * 255 - GREY).max() < 1.5
+    lightness = np.zeros((64, 48, 3), np.uint8)
+    lightness[..., 0] = GREY
+    lab = read_bytes(tiff(lightness, photometric="cielab"), "x").pixels
+    assert np.corrcoef(lab[..., 0].ravel(), GREY.ravel())[0, 1] > 0.99
+    assert np.abs(lab[..., 0] - lab[..., 2]).max() < 0.01
+    with pytest.raises(UnreadableImage, match="save it as grey or RGB"):
+        read_bytes(tiff(np.zeros((64, 48, 4), np.uint16), photometric="separated"), "x")
+    with pytest.raises(UnreadableImage, match=r"4 samples of uint8 per pixel \(MINISBLACK\)"):
+        read_bytes(tiff(np.zeros((64, 48, 4), np.uint8), photometric="minisblack", planarconfig="contig"), "x")
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected", "says"),
+    [
+        ("unspecified", RGB, "neither a colour nor transparency"),
+        ("assocalpha", RGB, ""),  # already multiplied
+        ("unassalpha", RGB * 0.5, ""),
+    ],
+)
+def test_fourth_sample_is_transparency_only_if_the_file_says_so(samples, expected, says):
+    data = tiff(np.dstack([RGB, np.full_like(GREY, 128)]), photometric="rgb", extrasamples=[samples])
+    scan = read_bytes(data, "x.tif")
+    assert np.abs(scan.pixels * 255 - expected).max() < 1
+    assert says in "".join(scan.warnings)
+    assert bool(scan.warnings) == bool(says)
+
+
+# --- axes -----------------------------------------------------------------------------------------------------------------
+
+
+def hyperstack(path, axes: str, shape: tuple[int, ...]):
+    pixels = np.random.default_rng(0).integers(0, 255, (*shape, 64, 48), dtype=np.uint8)
+    tifffile.imwrite(path, pixels, imagej=True, metadata={"axes": f"{axes}YX"})
+    return pixels
+
+
+def test_channels_of_a_hyperstack_are_sequences(tmp_path):
+    pixels = hyperstack(tmp_path / "x.tif", "ZC", (5, 3))
+    scan = read_study(tmp_path / "x.tif")
+    assert np.array_equal(np.rint(scan.pixels * 255), np.moveaxis(pixels, 1, -1))
+    assert len(scan.warnings) == 1
+
+
+@pytest.mark.parametrize(("axes", "shape"), [("TZ", (4, 5)), ("ZC", (5, 2)), ("TZC", (2, 5, 3))])
+def test_axes_without_meaning_are_refused(tmp_path, axes, shape):
+    hyperstack(tmp_path / "x.tif", axes, shape)
+    with pytest.raises(UnreadableImage, match="several axes"):
+        read_study(tmp_path / "x.tif")
+
+
+def test_single_axis_is_slices(tmp_path):
+    hyperstack(tmp_path / "x.tif", "T", (5,))
+    assert read_study(tmp_path / "x.tif").pixels.shape == (5, 64, 48, 3)
+
+
+def test_pil_image_is_turned_upright():
+    image = Image.open(io.BytesIO(saved(Image.fromarray(RGB), "PNG", exif=tagged(6))))
+    assert read_slice(image).pixels.shape == (48, 64, 3)
