@@ -4,9 +4,6 @@ from __future__ import annotations
 
 # by the first bytes, from an offset
 _MAGIC: list[tuple[int, bytes, str]] = [
-    (0, b"NRRD0", "an NRRD volume; install SimpleITK, or convert it to NIfTI, for example with 3D Slicer"),
-    (0, b"ObjectType", "a MetaImage volume (.mha, .mhd); install SimpleITK, or convert it to NIfTI, for example with 3D Slicer"),
-    (0, b"NDims", "a MetaImage volume (.mha, .mhd); install SimpleITK, or convert it to NIfTI, for example with 3D Slicer"),
     (0, b"\x89HDF", "an HDF5 file (MINC, MATLAB or others); convert MINC to NIfTI with mnc2nii"),
     (0, b"CDF\x01", "a MINC volume; convert it to NIfTI with mnc2nii"),
     (0, b"# === DATA DESCRIPTION FILE", "a Philips PAR file; convert PAR and REC to NIfTI with dcm2niix"),

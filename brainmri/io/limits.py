@@ -15,7 +15,7 @@ ACCEPTED = (
 )
 ACCEPTED_STUDIES = (
     "slices named <case>_<number> (PNG, JPEG, TIFF, WebP, BMP), a multi-page TIFF, NIfTI (.nii, .nii.gz, .nii.zst, .hdr and "
-    ".img), MGH (.mgz) or DICOM MR images, as files, a folder or a zip; up to "
+    ".img), MGH (.mgz), NRRD, MetaImage (.mha) or DICOM MR images, as files, a folder or a zip; up to "
     f"{MAX_SLICES} slices of {MIN_SIDE} to {MAX_SIDE} pixels a side and {MAX_STUDY_BYTES // 2**20} MiB"
 )
 

@@ -1,4 +1,4 @@
-"""NIfTI, Analyze and MGH files of one study to a scan: the choice of volumes, and T1 volumes on the grid of the FLAIR.
+"""Volume files (NIfTI, Analyze, MGH, NRRD, MetaImage) of one study to a scan: the choice of volumes, T1 on the FLAIR's grid.
 
 nibabel and pydicom read the files: MONAI's readers order DICOM by instance number alone, skip MONOCHROME1 and check no limit.
 """
@@ -30,7 +30,7 @@ from brainmri.io.sequences import (
 from brainmri.io.stack import compose
 from brainmri.io.volume_files import VolumeHead, load_voxels, read_head, volume_format
 
-_NAME = re.compile(r"\.(nii|mg[hz]|hdr|img)( ?\(\d+\))?(\.gz|\.zst)?$")
+_NAME = re.compile(r"\.(nii|mg[hz]|hdr|img|nrrd|nhdr|mh[ad])( ?\(\d+\))?(\.gz|\.zst)?$")
 _VOXELS = re.compile(r"\.img(\.gz)?$")  # the half of a pair without header
 # how BIDS, BraTS and other collections number their patients and visits
 _CASE = re.compile(
@@ -217,7 +217,7 @@ def _misfit(volume: _Volume, flair: _Volume) -> str | None:
 
 
 class NiftiReader:
-    """NIfTI, Analyze and MGH, recognised by their first bytes or their name."""
+    """NIfTI, Analyze, MGH, NRRD and MetaImage, recognised by their first bytes or their name."""
 
     format = "NIfTI"
     preview = False

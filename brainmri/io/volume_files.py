@@ -1,6 +1,6 @@
-"""Headers and voxels of volume files that nibabel knows: NIfTI-1 and -2, plain or as a pair, Analyze and MGH.
+"""Headers and voxels of volume files: NIfTI-1 and -2, plain or as a pair, Analyze and MGH, by nibabel; NRRD and MetaImage.
 
-Formats and compression are recognised by the bytes. nibabel parses headers; sizes are checked before voxels are unpacked.
+Formats and compression are recognised by the bytes. Sizes are checked before voxels are unpacked.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from brainmri.io.files import StudyFile
+from brainmri.io.itk_files import NO_ORIENTATION, itk_format, load_itk_voxels, read_itk_head
 from brainmri.io.limits import MAX_RATIO, MAX_STUDY_BYTES, RATIO_COUNTS, UnreadableImage, check_extent, check_ratio, refuse_study
 from brainmri.io.scan import Geometry, NiftiSpace
 
@@ -23,7 +24,6 @@ HEADER_BYTES = 540  # of the longest header, NIfTI-2
 UNITS = {1: "meter", 2: "mm", 3: "micron"}  # by NIfTI's code
 TO_MM = {"meter": 1000.0, "micron": 0.001}
 _MGH_TYPES = (0, 1, 3, 4)
-NO_ORIENTATION = "the file has no orientation; its slices are read as axial, from the neck upwards"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class VolumeHead:
         scaling: slope and intercept, or (None, None).
         geometry: where the voxels lie.
         warnings: assumptions of the reader.
+        itk: the format, if SimpleITK reads it.
     """
 
     file: StudyFile
@@ -47,6 +48,7 @@ class VolumeHead:
     scaling: tuple[float | None, float | None]
     geometry: Geometry
     warnings: tuple[str, ...]
+    itk: str | None = None
 
     @property
     def end(self) -> int:
@@ -81,7 +83,7 @@ def _unpack_zstd(data: bytes, packed: int) -> bytes:
 
 
 def volume_format(file: StudyFile) -> str | None:
-    """ "NIfTI", "NIfTI pair", "Analyze" or "MGH", by the first bytes; None for another format or a damaged file."""
+    """ "NIfTI", "NIfTI pair", "Analyze", "MGH", "NRRD" or "MetaImage", by the first bytes; None for others and damaged files."""
     try:
         with opened(file, "the file") as stream:
             start = stream.read(HEADER_BYTES)
@@ -100,7 +102,7 @@ def _format_of(start: bytes, name: str) -> str | None:
     version, *sides, frames, kind = np.frombuffer(start[:24].ljust(24, b"\0"), ">i4").tolist()
     if version == 1 and all(1 <= side <= 4096 for side in sides) and frames >= 1 and kind in _MGH_TYPES:
         return "MGH"
-    return None
+    return itk_format(start)
 
 
 def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> VolumeHead:
@@ -119,6 +121,18 @@ def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> Vo
             raise refuse_study(name, "the file has the name of a NIfTI file but is not one")
         if kind in ("NIfTI pair", "Analyze") and voxels is None:
             raise refuse_study(name, "got the header of a pair without its voxels; upload the .hdr and the .img file together")
+        if kind == itk_format(start):
+            dtype, shape, geometry, warnings = read_itk_head(file, kind, name)
+            return VolumeHead(
+                file=file,
+                dtype=dtype,
+                shape=shape,
+                offset=0,
+                scaling=(None, None),
+                geometry=geometry,
+                warnings=warnings,
+                itk=kind,
+            )
         header = _parse(kind, start)
         dtype, shape = header.get_data_dtype(), tuple(int(side) for side in header.get_data_shape())
         if dtype.kind not in "iuf" or dtype.itemsize > 8:
@@ -211,6 +225,9 @@ def load_voxels(head: VolumeHead, name: str) -> np.ndarray:
     """The voxels of a file, of the header's shape, uint8 or float32."""
     from nibabel.arrayproxy import ArrayProxy
 
+    if head.itk:
+        with opened(head.file, name):
+            return load_itk_voxels(head.file, head.itk, name)
     with opened(head.file, name) as stream:
         data = stream.read(head.end)  # no more than the header announces, however much is packed
         if len(data) < head.end:

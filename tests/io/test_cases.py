@@ -26,6 +26,7 @@ from tests.support.cases import (
     dicom,
     fine_t1,
     in_unit,
+    itk,
     jitter,
     mgz,
     moved,
@@ -148,6 +149,8 @@ CASES = {
     # formats
     "MGH": Case(make=volume("flair.mgz", mgz)),
     "a pair": Case(make=pair),
+    "NRRD": Case(make=itk("flair.nrrd")),
+    "MetaImage": Case(make=itk("flair.mha")),
     "zstd": Case(make=volume("flair.nii.zst", lambda: imagecodecs.zstd_encode(nifti_bytes()))),
     "packed but named plain": Case(make=volume("flair.nii", lambda: gzip.compress(nifti_bytes()))),
     "plain but named packed": Case(make=volume("flair.nii.gz", nifti_bytes())),
@@ -230,6 +233,11 @@ def far_t1(folder: Path) -> Path:
         (far_t1, "two NIfTI files are named as FLAIR"),
         (volume("sub-01_dwi.nii", lambda: nibabel.Nifti1Image(np.stack([PHANTOM] * 3, 3), RAS).to_bytes()), "named as diffusion"),
         (volume("flair.hdr", lambda: nibabel.Nifti1Pair(PHANTOM, RAS).header.binaryblock), "upload the .hdr and the .img file"),
+        (
+            volume("flair.nhdr", b"NRRD0004\ntype: short\ndata file: /etc/passwd\n\n"),
+            "NRRD header whose voxels are in another file",
+        ),
+        (volume("flair.mhd", b"NDims = 3\nElementDataFile = flair.raw\n"), "MetaImage header whose voxels are in another file"),
         (volume("head.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99)), "a 7z archive; unpack it"),
         (volume("head.mnc", b"\x89HDF" + bytes(99)), "convert MINC to NIfTI with mnc2nii"),
         (volume("photo.heic", b"\0\0\0\x18ftypheic" + bytes(99)), "a HEIC photo; save it as JPEG or PNG"),

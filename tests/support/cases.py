@@ -10,6 +10,7 @@ import imagecodecs
 import nibabel
 import numpy as np
 import pydicom
+import SimpleITK
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLSLossless
 
@@ -97,6 +98,19 @@ def pair(folder: Path) -> Path:
     image.set_sform(RAS, 1)
     nibabel.save(image, folder / "flair.hdr")
     return folder / "flair.hdr"
+
+
+def itk(name: str) -> Callable[[Path], Path]:
+    """A volume as SimpleITK writes it, in its coordinates towards left and posterior."""
+
+    def make(folder: Path) -> Path:
+        image = SimpleITK.GetImageFromArray(np.ascontiguousarray(PHANTOM.transpose(2, 1, 0)))
+        image.SetSpacing([2, 2, 5])
+        image.SetDirection([-1, 0, 0, 0, -1, 0, 0, 0, 1])
+        SimpleITK.WriteImage(image, str(folder / name), True)
+        return folder / name
+
+    return make
 
 
 def compressed(make: Callable, pixels: Callable[[np.ndarray], np.ndarray]):

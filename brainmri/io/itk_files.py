@@ -1,0 +1,107 @@
+"""NRRD and MetaImage volumes in one file, read by SimpleITK, which is optional."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainmri.io.files import StudyFile
+from brainmri.io.limits import MAX_STUDY_BYTES, check_extent, check_ratio, refuse_study
+from brainmri.io.scan import Geometry
+
+NRRD, META = "NRRD", "MetaImage"
+_IO = {NRRD: "NrrdImageIO", META: "MetaImageIO"}
+_SUFFIX = {NRRD: ".nrrd", META: ".mha"}
+_HEADER_BYTES = 65536
+NO_ORIENTATION = "the file has no orientation; its slices are read as axial, from the neck upwards"
+
+
+def itk_format(start: bytes) -> str | None:
+    """`NRRD` or `META`, by the first bytes of a file."""
+    if start[:5] == b"NRRD0":
+        return NRRD
+    return META if re.match(rb"\s*(ObjectType|NDims)\s*=", start[:64]) else None
+
+
+def read_itk_head(file: StudyFile, kind: str, name: str) -> tuple[np.dtype, tuple[int, ...], Geometry, tuple[str, ...]]:
+    """Type, shape and geometry of a volume, and what had to be assumed.
+
+    Raises:
+        UnreadableImage: without SimpleITK, for voxels in another file, or outside the limits.
+    """
+    text = _header_text(file, kind, name)
+    with _reader(file, kind, name) as reader:
+        reader.ReadImageInformation()
+        sitk = _simple_itk(name, kind)
+        shape = tuple(int(side) for side in reader.GetSize())
+        if len(shape) != 3 or reader.GetNumberOfComponents() != 1:
+            raise refuse_study(name, f"expected one volume of single values, got {kind} of shape {shape}")
+        dtype = np.dtype(sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], reader.GetPixelID())).dtype)
+        directions = np.array(reader.GetDirection(), np.float64).reshape(3, 3)
+        spacing, origin = np.array(reader.GetSpacing(), np.float64), np.array(reader.GetOrigin(), np.float64)
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = directions * spacing, origin
+    affine[:2] *= -1  # ITK counts towards left and posterior
+    oriented = kind == META or re.search(rb"^space:", text, re.MULTILINE | re.IGNORECASE) is not None
+    if not oriented:
+        affine = np.diag([*np.abs(spacing), 1.0])
+    geometry = Geometry(shape=shape, affine=affine, oriented=oriented)
+    check_extent(name, *geometry.scan_shape)
+    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if size > MAX_STUDY_BYTES:
+        raise refuse_study(name, f"got a volume of {size / 2**20:.0f} MiB")
+    check_ratio(name, file.size, size)
+    return dtype, shape, geometry, () if oriented else (NO_ORIENTATION,)
+
+
+def load_itk_voxels(file: StudyFile, kind: str, name: str) -> np.ndarray:
+    """The voxels of a volume, (i, j, k), uint8 or float32."""
+    with _reader(file, kind, name) as reader:
+        voxels = _simple_itk(name, kind).GetArrayFromImage(reader.Execute()).transpose(2, 1, 0)
+    return voxels if voxels.dtype == np.uint8 else voxels.astype(np.float32)
+
+
+def _simple_itk(name: str, kind: str) -> Any:
+    try:
+        import SimpleITK
+    except ImportError:
+        raise refuse_study(
+            name, f'got a {kind} volume; install SimpleITK (pip install "brainmri[itk]"), or convert it to NIfTI with 3D Slicer'
+        ) from None
+    return SimpleITK
+
+
+def _header_text(file: StudyFile, kind: str, name: str) -> bytes:
+    """The header, which must not name another file: it could be any file of this machine."""
+    with file.open() as handle:
+        start = handle.read(_HEADER_BYTES)
+    if kind == NRRD:
+        text = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
+        detached = re.search(rb"^data ?file:", text, re.MULTILINE | re.IGNORECASE) is not None
+    else:
+        found = re.search(rb"ElementDataFile\s*=\s*([^\r\n]*)", start)
+        text, detached = start[: found.end()] if found else start, found is None or found[1].strip() != b"LOCAL"
+    if detached:
+        raise refuse_study(name, f"got a {kind} header whose voxels are in another file; save it as one {_SUFFIX[kind]} file")
+    return text
+
+
+@contextlib.contextmanager
+def _reader(file: StudyFile, kind: str, name: str) -> Iterator[Any]:
+    """SimpleITK's reader of a file, which has to be on the disk."""
+    sitk = _simple_itk(name, kind)
+    with contextlib.ExitStack() as stack:
+        path = file.path
+        if file.data is not None:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / f"volume{_SUFFIX[kind]}"
+            path.write_bytes(file.data)
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.SetImageIO(_IO[kind])
+        yield reader
