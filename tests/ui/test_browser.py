@@ -154,7 +154,7 @@ def test_a_refused_study_shows_no_earlier_result(visit, tmp_path):
     page.wait_for_selector("#study-verdict .verdict.empty")
     (tmp_path / "cut.nii.gz").write_bytes(STUDY.read_bytes()[:100_000])
     page.set_input_files("#study-upload input[type=file]", tmp_path / "cut.nii.gz")
-    page.wait_for_selector("text=cut.nii.gz: got a damaged NIfTI file")
+    page.wait_for_selector("text=cut.nii.gz: got a damaged volume file")
     page.wait_for_selector("#study-verdict .verdict.empty")
     assert not page.is_visible(CAPTION)
 

@@ -171,7 +171,7 @@ def test_the_sequences_of_a_study_can_be_chosen(client, tmp_path):
 
 def test_a_refused_study_says_why(client, tmp_path):
     (tmp_path / "cut.nii.gz").write_bytes(STUDY.read_bytes()[:100_000])
-    with pytest.raises(AppError, match=r"cut\.nii\.gz: got a damaged NIfTI file"):
+    with pytest.raises(AppError, match=r"cut\.nii\.gz: got a damaged volume file"):
         client.predict([handle_file(tmp_path / "cut.nii.gz")], api_name="/study")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
         archive.writestr("notes.txt", "nothing")
