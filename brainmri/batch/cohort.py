@@ -12,7 +12,7 @@ from brainmri.io.dicom_headers import is_dicom, study_uid
 from brainmri.io.files import StudyFile, folder_files, is_zip
 from brainmri.io.images import SUFFIXES
 from brainmri.io.limits import UnreadableImage
-from brainmri.io.nifti import is_mask, is_nifti
+from brainmri.io.nifti import is_mask, is_nifti, is_voxel_half
 from brainmri.io.reading import count_studies, holds_one_slice, read_slice, read_study
 from brainmri.io.sequences import sequence_of
 from brainmri.report.outputs import RECORD, SLICE_RECORD, UNFINISHED, move_files, write_slice, write_study
@@ -42,7 +42,7 @@ def find_inputs(path: Path) -> list[Path]:
     zips = [file for file in files if is_zip(file)]
     if zips:
         return sorted(zips + folders)
-    volumes = [file for file in files if is_nifti(StudyFile(path=file)) and not is_mask(file.name)]
+    volumes = [file for file in files if is_nifti(StudyFile(path=file)) and not (is_mask(file.name) or is_voxel_half(file.name))]
     sequences = [sequence_of(file.name) for file in volumes]
     if len(volumes) > 1 and len({*sequences, None}) < len(sequences) + 1:
         return sorted(volumes + folders)

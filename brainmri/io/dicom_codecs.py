@@ -21,12 +21,18 @@ _JP2 = b"\x00\x00\x00\x0cjP  "  # the first box of a JP2 file; DICOM requires ba
 _START_OF_FRAME = {*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFFCC}  # FFF7: JPEG-LS
 
 
+def is_jpeg_family(syntax: str) -> bool:
+    """Whether a transfer syntax is JPEG, JPEG-LS or JPEG 2000."""
+    from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
+
+    return syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
+
+
 def register(syntax: str) -> bool:
     """Make pydicom decode a transfer syntax with `PLUGIN`; False for one outside the JPEG family. Not thread-safe."""
     from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
 
-    if syntax not in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes):
+    if not is_jpeg_family(syntax):
         return False
     decoder = get_decoder(syntax)
     if PLUGIN not in decoder.available_plugins:

@@ -33,7 +33,7 @@ DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR
 _DESCRIPTION = ["SeriesDescription", "ProtocolName", "SequenceName", "ImageType"]
 _PHYSICS = [
     *("ScanningSequence", "RepetitionTime", "EchoTime", "InversionTime", "DiffusionBValue", "ContrastBolusAgent"),
-    *("ContrastBolusAgentSequence", "EchoNumbers", "TemporalPositionIdentifier", "AcquisitionNumber"),
+    *("AcquisitionContrast", "ContrastBolusAgentSequence", "EchoNumbers", "TemporalPositionIdentifier", "AcquisitionNumber"),
 ]
 ELEMENTS = [
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID"),
@@ -189,4 +189,5 @@ def physics_of(header: Dataset, index: int = 0) -> Physics:
         contrast=agent not in ("", "NO", "NONE", "N", "0", "N/A", "NA", "OFF") or bool(header.get("ContrastBolusAgentSequence")),
         inversion=inversion,
         image_type=image_types(header, index),
+        acquisition_contrast=functional_group(header, index, "MRImageFrameTypeSequence").get("AcquisitionContrast"),
     )

@@ -57,12 +57,14 @@ def _stored_values(dataset: Dataset) -> np.ndarray:
     """The decoded pixels, without the bits beyond Bits Stored, which may hold overlays or noise, and with their sign."""
     pixels = dataset.pixel_array
     bits, allocated = int(dataset.BitsStored), pixels.dtype.itemsize * 8
-    if pixels.dtype.kind not in "iu" or not 1 <= bits < allocated:
+    high = int(number_of(dataset, "HighBit") or bits - 1)
+    if pixels.dtype.kind not in "iu" or not 1 <= bits < allocated or not bits <= high + 1 <= allocated:
         return pixels
-    signed = dataset.get("PixelRepresentation") == 1
-    unused = allocated - bits
-    raw = pixels.view(f"i{pixels.dtype.itemsize}" if signed else f"u{pixels.dtype.itemsize}")
-    return np.right_shift(np.left_shift(raw, unused), unused)  # an arithmetic shift extends the sign
+    if high + 1 > bits and dicom_codecs.is_jpeg_family(dataset.file_meta.TransferSyntaxUID):
+        return pixels  # files differ in whether the codestream is shifted too
+    kind = "i" if dataset.get("PixelRepresentation") == 1 else "u"
+    raw = pixels.view(f"{kind}{pixels.dtype.itemsize}")
+    return np.right_shift(np.left_shift(raw, allocated - 1 - high), allocated - bits)  # an arithmetic shift extends the sign
 
 
 def _is_padding(values: np.ndarray, dataset: Dataset) -> np.ndarray | bool:

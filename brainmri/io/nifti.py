@@ -44,6 +44,11 @@ def is_nifti(file: StudyFile) -> bool:
     return bool(_NAME.search(file.name.name.lower())) or volume_format(file) is not None
 
 
+def is_voxel_half(name: str) -> bool:
+    """Whether a file is named as the half of a pair that has voxels but no header."""
+    return bool(_VOXELS.search(name.lower()))
+
+
 def is_mask(name: str) -> bool:
     """Whether a file is named as a mask."""
     return identify(name) == "segmentation"
@@ -123,7 +128,7 @@ def _volumes(files: list[StudyFile], name: str) -> tuple[list[_Volume], list[Stu
     Raises:
         UnreadableImage: for an unreadable file that is named as a sequence, or when no file can be read.
     """
-    halves = {_stem(file): file for file in files if _VOXELS.search(file.name.name.lower())}
+    halves = {_stem(file): file for file in files if is_voxel_half(file.name.name)}
     headers = [file for file in files if file not in halves.values()]
     images = [file for file in headers if not is_mask(file.name.name)] or headers
     if not images:

@@ -38,6 +38,7 @@ from brainmri.io.sequences import Candidate
 from brainmri.io.tiff import MAGIC as TIFF_MAGIC
 from brainmri.io.tiff import holds_one_page
 
+DICOM_INDEX = "DICOMDIR"  # lists the files in its folder and below
 # tried in this order; a new format is one module and one entry here
 READERS: list[Reader] = [DicomReader(), NiftiReader(), ImageReader()]
 
@@ -173,6 +174,8 @@ def _find_study(source: str | Path | Sequence[str | Path]) -> _Study:
         raise FileNotFoundError(f"{path} is neither a file nor a folder")
     if path.stat().st_size > MAX_STUDY_BYTES:
         raise refuse_study("the file", f"got {path.stat().st_size / 2**20:.0f} MiB")
+    if path.name.upper() == DICOM_INDEX:
+        return _choose_reader(folder_files(path.parent), NAME)
     if is_zip(path):
         return _choose_reader(zip_files(path), path.name, archive=StudyFile(path=path))
     return _choose_reader([StudyFile(path=path)], path.name)

@@ -77,6 +77,8 @@ _POST = re.compile(
     rf"|(?<![a-z])(?:apres|dopo|nach|despues|apos|mit|avec|with|con|com|met|na){_AGENT}"
 )
 
+# the weightings among the values of AcquisitionContrast (DICOM PS3.3, C.8.13.3.1)
+_ACQUISITION_CONTRASTS = {"FLUID_ATTENUATED": "FLAIR", "T1": "T1", "T2": "T2", "STIR": "STIR"}
 _PERFUSION = "perfusion or dynamic"
 # DICOM's ImageType names these images
 _TYPES = {
@@ -99,6 +101,7 @@ class Physics:
         contrast: whether a contrast agent is named.
         inversion: whether the sequence has an inversion pulse.
         image_type: the values of ImageType.
+        acquisition_contrast: "T1", "FLUID_ATTENUATED" and so on, of enhanced images.
     """
 
     repetition_time: float | None = None
@@ -108,12 +111,16 @@ class Physics:
     contrast: bool = False
     inversion: bool | None = None
     image_type: frozenset[str] = field(default_factory=frozenset)
+    acquisition_contrast: str | None = None
 
     def weighting(self) -> str | None:
         """ "T1", "T2", "FLAIR" or "STIR", if the times decide it.
 
         Fluid is suppressed at inversion times of 1.5 to 3.5 s; a T1-weighted image has a short echo time.
         """
+        return self._weighting_by_times() or _ACQUISITION_CONTRASTS.get(self.acquisition_contrast or "")
+
+    def _weighting_by_times(self) -> str | None:
         te, tr, ti = self.echo_time, self.repetition_time, self.inversion_time
         if te is None:
             return None

@@ -35,6 +35,7 @@ from tests.support.cases import (
     padded,
     pair,
     set_bits,
+    shift_bits,
     signed,
     tse,
     two_stacks,
@@ -144,6 +145,7 @@ CASES = {
     "bits of an overlay, compressed": Case(make=dicom(lambda: compressed(lambda: changed(set_bits), with_overlay))),
     "signed 12 bits": Case(make=dicom(signed)),
     "signed 12 bits, compressed": Case(make=dicom(lambda: compressed(signed, lambda stored: stored & 0x0FFF))),
+    "12 bits at the upper end": Case(make=dicom(changed(shift_bits))),
     "padding": Case(make=dicom(padded)),
     "an empty slope": Case(make=dicom(images(RescaleSlope=None, RescaleIntercept=None))),
     # formats
@@ -245,6 +247,15 @@ def far_t1(folder: Path) -> Path:
 )
 def test_case_is_refused_with_the_way_out(tmp_path, make, reason):
     assert reason in refusal(make(tmp_path))
+
+
+def test_index_stands_for_its_folder(tmp_path):
+    save(tmp_path / "DICOM", images())
+    directory()[0].save_as(tmp_path / "DICOMDIR", enforce_file_format=True)
+    for path in (tmp_path, tmp_path / "DICOMDIR"):
+        scan = read(path)
+        assert len(scan.pixels) == 12
+        assert scan.warnings == ("only FLAIR was provided; it is used for all three channels",)
 
 
 def test_studies_of_several_patients_are_read_one_by_one(tmp_path):

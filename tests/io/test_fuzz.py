@@ -13,7 +13,7 @@ from brainmri.io.images import read_bytes
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.reading import read_slice, read_study
 from brainmri.io.scan import Scan
-from tests.support import mutants
+from tests.support import mutants, seeds
 from tests.support.fuzz import fuzz
 
 pytestmark = pytest.mark.slow
@@ -40,10 +40,10 @@ def read_or_refused(read, *given_) -> Scan | None:
 
 
 def test_damaged_files_are_read_or_refused(capsys):
-    assert fuzz(range(10 * len(mutants.KINDS)), seed=0) == [], capsys.readouterr().out
+    assert fuzz(range(10 * len(seeds.KINDS)), seed=0) == [], capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", mutants.KINDS)
+@pytest.mark.parametrize("kind", seeds.KINDS)
 def test_mutants_are_reproducible(kind):
     first, again, other = (mutants.mutant(np.random.default_rng([0, number]), kind) for number in (5, 5, 6))
     assert first == again != other

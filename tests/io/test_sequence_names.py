@@ -74,6 +74,8 @@ SPIN_ECHO = {"inversion": False, "repetition_time": 600, "echo_time": 12}
         ("brain post gd", SPIN_ECHO, C),
         ("brain", {"inversion": False, "repetition_time": 4500, "echo_time": 95}, "T2"),
         ("AX FLAIR", {"echo_time": 95, "repetition_time": 9000}, F),  # the header does not say whether it inverts
+        ("", {"acquisition_contrast": "FLUID_ATTENUATED"}, F),
+        ("Planted", {"acquisition_contrast": "T1", "contrast": True}, C),
         ("AX FLAIR", {"b_value": 1000.0}, "diffusion"),
         ("AX T1", {"image_type": frozenset({"DERIVED", "SUBTRACTION"})}, "subtraction"),
         ("AX FLAIR", {"image_type": frozenset({"ORIGINAL", "PRIMARY", "P"})}, "phase"),

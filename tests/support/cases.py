@@ -127,6 +127,12 @@ def set_bits(number, ds):
     ds.BitsStored, ds.HighBit = 12, 11
 
 
+def shift_bits(number, ds):
+    ds.BitsStored, ds.HighBit = 12, 15
+    noise = np.random.default_rng(number).integers(0, 16, EXPECTED[number].shape)
+    ds.PixelData = (EXPECTED[number].astype(np.uint16) * 16 + noise).astype(np.uint16).tobytes()
+
+
 def with_overlay(stored: np.ndarray) -> np.ndarray:
     overlay = np.zeros_like(stored)
     overlay[:10, :10] = 0x8000

@@ -20,7 +20,8 @@ from brainmri.io.limits import UnreadableImage
 from brainmri.io.writers import write_nifti, write_segmentation
 from brainmri.ui.decoding import Worker, WorkerDied
 from brainmri.ui.worker import scan_from_record
-from tests.support.mutants import KINDS, SUFFIX, mutant
+from tests.support.mutants import mutant
+from tests.support.seeds import KINDS, SUFFIX
 
 SECONDS, CLOCK, MEMORY = 10, 60, 2**30
 CALLS = ("read_slice", "list_sequences", "read_study")

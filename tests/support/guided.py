@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of the readers: python -m tests.support.guided KIND [--runs 10000] [--seconds S] [--keep DIR] (Linux)
 
-libFuzzer, through atheris, changes real files of a kind (`tests.support.mutants`) and continues with those that reach new
+libFuzzer, through atheris, changes real files of a kind (`tests.support.seeds`) and continues with those that reach new
 code, in this project or in the libraries that read them. The files are read in this process, not in a worker as uploads are.
 A finding is an unexpected error, a run of more than 10 s, or more than 1.5 GiB of memory, including that of the process itself.
 The first finding ends the run, and its file is kept in DIR. `tests.support.fuzz` checks more per file and reads files as the
@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["brainmri", "nibabel", "pydicom", "tiff
     from brainmri.io.limits import UnreadableImage
     from brainmri.io.reading import list_sequences, read_slice, read_study
 
-from tests.support.mutants import KINDS, SUFFIX, seeds
+from tests.support.seeds import KINDS, SUFFIX, seeds
 
 SECONDS, MEMORY = 10, 1536
 
