@@ -14,7 +14,7 @@ import pydicom
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from brainmri.io.dicom_log import quiet
-from tests.support.seeds import KINDS, seeds
+from tests.support.seeds import KINDS, SUFFIX, seeds
 
 Random = np.random.Generator
 
