@@ -55,7 +55,8 @@ class RandChannelGammad(mt.RandomizableTransform, mt.MapTransform):
         data = dict(data)
         if self._do_transform:
             for key in self.keys:
-                data[key] = data[key].clamp(min=0) ** self.sampled_gamma * self.sampled_gain
+                gamma, gain = (sampled.to(data[key].device) for sampled in (self.sampled_gamma, self.sampled_gain))
+                data[key] = data[key].clamp(min=0) ** gamma * gain
         return data
 
 

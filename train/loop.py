@@ -33,13 +33,20 @@ CLIP = 5.0  # largest gradient norm of the one-cycle schedule
 
 
 def choose_precision(precision: str, net: nn.Module, size: int, device: torch.device) -> torch.dtype:
-    """The dtype to train in. On a CPU, "auto" times both: bfloat16 is twice as fast on some and twenty times slower on others."""
+    """The dtype to train in; "auto" is bfloat16 on CUDA devices that have it, else float32.
+
+    On a CPU, "auto" times both: bfloat16 is twice as fast on some and twenty times slower on others.
+
+    Raises:
+        ValueError: for bfloat16 on a CUDA device that only emulates it.
+    """
+    emulated = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
     if precision != "auto":
+        if precision == "bfloat16" and emulated:
+            raise ValueError("expected a GPU with bfloat16 (NVIDIA Ampere or newer), got one without; use --precision float32")
         return getattr(torch, precision)
-    if device.type == "cuda":
-        return torch.bfloat16
     if device.type != "cpu":
-        return torch.float32
+        return torch.bfloat16 if device.type == "cuda" and not emulated else torch.float32
     image = torch.randn(4, 3, size, size, device=device).to(memory_format=torch.channels_last)
     was_training = net.training
     net.eval()  # timing must not change batch-norm statistics
