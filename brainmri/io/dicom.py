@@ -12,7 +12,7 @@ from brainmri.io.dicom_pixels import decode
 from brainmri.io.files import StudyFile, digest
 from brainmri.io.limits import UnreadableImage, refuse_study
 from brainmri.io.pixels import FLAIR
-from brainmri.io.resample import describe_difference, refuse_other_grid, resample, same_grid, why_not_resampled
+from brainmri.io.resample import describe_difference, explain_misfit, refuse_other_grid, resample, same_grid
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import (
     HOW_TO_CHOOSE,
@@ -181,7 +181,7 @@ def _fit(series: Series, flair: Series) -> str:
         return "lies on another grid than the FLAIR and has no positions"
     if same_grid(source, target):
         return SAME
-    problem = why_not_resampled(source, target)
+    problem = explain_misfit(source, target)
     return f"lies on another grid than the FLAIR and {problem}" if problem else RESAMPLED
 
 

@@ -26,7 +26,7 @@ from brainmri.io.dicom_headers import (
     physics_of,
     read_header,
 )
-from brainmri.io.dicom_stacks import Frame, Stack, build_stack, position_along, split_runs
+from brainmri.io.dicom_stacks import Frame, Stack, build_stack, project_positions, split_runs
 from brainmri.io.files import StudyFile
 from brainmri.io.limits import MAX_STUDY_BYTES, refuse_study
 from brainmri.io.pixels import MAX_SIDE
@@ -200,7 +200,7 @@ def _find_series(frames: list[Frame]) -> list[Series]:
         by_series.setdefault(str(frame.header.get("SeriesInstanceUID")), []).append(frame)
     stray: dict[int, int] = {}  # by the id of a part, how many frames of its series are left out
     for series in by_series.values():
-        found = [run for part in _alike(series) for moment in _one_position_each(part) for run in split_runs(moment)]
+        found = [run for part in _group_frames(series) for moment in _split_collisions(part) for run in split_runs(moment)]
         largest = max(found, key=len)
         kept = [part for part in found if len(part) >= FRAGMENT * len(largest)]
         stray[id(largest)] = len(series) - sum(map(len, kept))
@@ -209,7 +209,7 @@ def _find_series(frames: list[Frame]) -> list[Series]:
     return sorted(joined, key=lambda series: (series.number, series.description))
 
 
-def _alike(frames: list[Frame]) -> list[list[Frame]]:
+def _group_frames(frames: list[Frame]) -> list[list[Frame]]:
     """Frames grouped by frame of reference, grid, description, stack, and, within a tolerance, orientation and spacing."""
     groups: dict[Hashable, list[list[Frame]]] = {}
     for frame in frames:
@@ -235,7 +235,7 @@ def _same_direction(one: Frame, other: Frame) -> bool:
     return bool(turned <= SAME_DIRECTION and scaled <= SAME_SPACING)
 
 
-def _one_position_each(frames: list[Frame]) -> list[list[Frame]]:
+def _split_collisions(frames: list[Frame]) -> list[list[Frame]]:
     """Frames split by echo, image type, inversion time, b-value or time, if several lie at the same position.
 
     Frames that nothing tells apart stay together, and are refused when they are read.
@@ -261,13 +261,13 @@ def _one_position_each(frames: list[Frame]) -> list[list[Frame]]:
 
 def _collide(frames: Iterable[Frame]) -> bool:
     """Whether two frames of one orientation lie at the same position along their normal."""
-    along = np.sort(position_along(list(frames)))
+    along = np.sort(project_positions(list(frames)))
     return bool(len(along) > 1 and np.diff(along).min() < 0.01)
 
 
 def _join(parts: list[list[Frame]], stray: dict[int, int]) -> list[Series]:
     """Join the parts that are fragments of one stack, which have another series UID but the same description and geometry."""
-    open_: list[tuple[list[Frame], int, int]] = []  # frames, frames left out, fragments
+    groups: list[tuple[list[Frame], int, int]] = []  # frames, frames left out, fragments
 
     def order(part: list[Frame]) -> tuple:
         first = part[0].header
@@ -275,14 +275,14 @@ def _join(parts: list[list[Frame]], stray: dict[int, int]) -> list[Series]:
 
     for part in sorted(parts, key=order):
         out = stray.get(id(part), 0)
-        for number, (frames, other, fragments) in enumerate(open_):
+        for number, (frames, other, fragments) in enumerate(groups):
             if _continues(part, frames):
-                open_[number] = ([*frames, *part], other + out, fragments + 1)
+                groups[number] = ([*frames, *part], other + out, fragments + 1)
                 break
         else:
-            open_.append((part, out, 1))
+            groups.append((part, out, 1))
     series = []
-    for frames, out, fragments in open_:
+    for frames, out, fragments in groups:
         runs = sorted(split_runs(frames), key=len, reverse=True)
         kept = [run for run in runs if len(run) >= FRAGMENT * len(runs[0])]
         out += len(frames) - sum(map(len, kept))
@@ -297,7 +297,7 @@ def _continues(part: list[Frame], frames: list[Frame]) -> bool:
         return False
     if not _same_direction(one, other):
         return False
-    together = np.sort(position_along([*frames, *part]))
+    together = np.sort(project_positions([*frames, *part]))
     return bool(np.diff(together).min() >= 0.9 * min(_nominal_spacing(frames), _nominal_spacing(part)))
 
 
@@ -308,5 +308,5 @@ def _nominal_spacing(frames: list[Frame]) -> float:
     known = [abs(value) for value in named if value]
     if known:
         return min(known)
-    gaps = np.diff(np.sort(position_along(frames)))
+    gaps = np.diff(np.sort(project_positions(frames)))
     return float(gaps.min()) if len(gaps) else 0.01

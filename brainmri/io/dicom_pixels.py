@@ -34,7 +34,7 @@ def decode(stack: Stack) -> np.ndarray:
         for number, frame in enumerate(stack.frames):
             if frame.file is file:
                 values = stored[frame.index]
-                slope, intercept = rescaling(frame)
+                slope, intercept = read_rescaling(frame)
                 is_8_bit &= values.dtype == np.uint8 and (slope, intercept) == (1, 0)
                 volume[number] = values * np.float32(slope) + np.float32(intercept)
                 padding[number] = _is_padding(values, dataset)
@@ -47,7 +47,7 @@ def decode(stack: Stack) -> np.ndarray:
     return volume[np.searchsorted(slots, np.arange(stack.shape[0]), side="right") - 1] if stack.shape[0] > len(slots) else volume
 
 
-def rescaling(frame: Frame) -> tuple[float, float]:
+def read_rescaling(frame: Frame) -> tuple[float, float]:
     """Slope and intercept of a frame; 1 and 0 where they are missing or empty."""
     found = functional_group(frame.header, frame.index, "PixelValueTransformationSequence")
     return number_of(found, "RescaleSlope") or 1.0, number_of(found, "RescaleIntercept") or 0.0
@@ -55,12 +55,15 @@ def rescaling(frame: Frame) -> tuple[float, float]:
 
 def _stored_values(dataset: Dataset) -> np.ndarray:
     """The decoded pixels, without the bits beyond Bits Stored, which may hold overlays or noise, and with their sign."""
+    jpeg_family = dicom_codecs.is_jpeg_family(dataset.file_meta.TransferSyntaxUID)
+    if not jpeg_family:
+        dataset.pixel_array_options(correct_unused_bits=False)  # pydicom ignores High Bit
     pixels = dataset.pixel_array
     bits, allocated = int(dataset.BitsStored), pixels.dtype.itemsize * 8
     high = int(number_of(dataset, "HighBit") or bits - 1)
     if pixels.dtype.kind not in "iu" or not 1 <= bits < allocated or not bits <= high + 1 <= allocated:
         return pixels
-    if high + 1 > bits and dicom_codecs.is_jpeg_family(dataset.file_meta.TransferSyntaxUID):
+    if high + 1 > bits and jpeg_family:
         return pixels  # files differ in whether the codestream is shifted too
     kind = "i" if dataset.get("PixelRepresentation") == 1 else "u"
     raw = pixels.view(f"{kind}{pixels.dtype.itemsize}")

@@ -72,14 +72,14 @@ class Stack:
     warnings: list[str]
 
 
-def position_along(frames: list[Frame]) -> np.ndarray:
+def project_positions(frames: list[Frame]) -> np.ndarray:
     """(N,) position in mm of frames with one orientation along the normal of the first."""
     orientation = frames[0].orientation
     assert orientation is not None
     return np.array([frame.position for frame in frames]) @ np.cross(orientation[:3], orientation[3:])
 
 
-def slice_spacing(along: np.ndarray) -> float:
+def estimate_spacing(along: np.ndarray) -> float:
     """The distance between slices that are next to each other, from sorted positions; of two typical gaps the smaller."""
     gaps = np.diff(along)
     typical = float(np.quantile(gaps, 0.5, method="lower"))
@@ -90,12 +90,12 @@ def split_runs(frames: list[Frame]) -> list[list[Frame]]:
     """Split frames where a gap is too large or not a whole number of spacings, unless that leaves no run with half of them."""
     if len(frames) < 3 or not frames[0].placed:
         return [frames]
-    along = position_along(frames)
+    along = project_positions(frames)
     order = np.argsort(along, kind="stable")
     gaps = np.diff(along[order])
     if gaps.min() < 0.01:  # several at one position, which is refused when it is read
         return [frames]
-    steps = gaps / slice_spacing(along[order])
+    steps = gaps / estimate_spacing(along[order])
     breaks = np.flatnonzero((steps > MAX_GAP) | (np.abs(steps - np.maximum(1, np.rint(steps))) > OFF_GRID)) + 1
     runs = [[frames[number] for number in run] for run in np.split(order, breaks)]
     return runs if 2 * max(map(len, runs)) >= len(frames) else [frames]
@@ -112,15 +112,15 @@ def build_stack(frames: list[Frame]) -> Stack:
         check_extent(NAME, len(frames), rows, columns)
         note = "the files have no slice positions; the slices are read as axial, numbered from the neck upwards"
         return Stack(frames=_sort_by_number(frames), shape=(len(frames), rows, columns), geometry=None, warnings=[note])
-    along = position_along(frames)
+    along = project_positions(frames)
     order = np.argsort(along, kind="stable")
     frames, along = [frames[number] for number in order], along[order]
     if len(frames) == 1:
-        return _stack_on_slots(frames, np.zeros(1, int), _single_step(frames[0]))
+        return _stack_on_slots(frames, np.zeros(1, int), _step_from_header(frames[0]))
     gaps = np.diff(along)
     if gaps.min() < 0.01:
         raise refuse_study(NAME, "the series has several slices at the same position (echoes, phases or copies)")
-    spacing = slice_spacing(along)
+    spacing = estimate_spacing(along)
     slots = np.concatenate([[0], np.cumsum(np.maximum(1, np.rint(gaps / spacing)).astype(int))])
     regular = np.abs(gaps / spacing - np.diff(slots)).max() <= OFF_GRID and np.diff(slots).max() <= MAX_GAP
     drift = along - np.polyval(np.polyfit(slots, along, 1), slots)
@@ -132,7 +132,7 @@ def build_stack(frames: list[Frame]) -> Stack:
     return _stack_on_slots(frames, slots, None)
 
 
-def _single_step(frame: Frame) -> np.ndarray:
+def _step_from_header(frame: Frame) -> np.ndarray:
     """(3,) the step to the next slice of a stack of one."""
     assert frame.orientation is not None
     measures = functional_group(frame.header, frame.index, "PixelMeasuresSequence")
@@ -146,12 +146,12 @@ def _stack_on_slots(frames: list[Frame], slots: np.ndarray, step: np.ndarray | N
     positions = np.array([frame.position for frame in frames])
     spacing = np.median(np.array([frame.spacing for frame in frames]), axis=0)
     if step is None:
-        kept = _on_line(positions, slots, SHIFTED * max(1.0, float(spacing.max())))
+        kept = _find_aligned(positions, slots, SHIFTED * max(1.0, float(spacing.max())))
         if shifted := int((~kept).sum()):
             warnings.append(f"{shifted} of {len(kept)} slices are left out: they are shifted against the others")
         frames = [frame for frame, keep in zip(frames, kept, strict=True) if keep]
         positions, slots = positions[kept], slots[kept] - slots[kept][0]
-        step = (positions[-1] - positions[0]) / slots[-1] if slots[-1] else _single_step(frames[0])
+        step = (positions[-1] - positions[0]) / slots[-1] if slots[-1] else _step_from_header(frames[0])
     assert step is not None
     orientation = np.median(np.array([frame.orientation for frame in frames]), axis=0)
     along_row, along_column = (axis / np.linalg.norm(axis) for axis in (orientation[:3], orientation[3:]))
@@ -179,7 +179,7 @@ def _stack_on_slots(frames: list[Frame], slots: np.ndarray, step: np.ndarray | N
     return Stack(frames=frames, shape=shape, geometry=geometry, warnings=warnings)
 
 
-def _on_line(positions: np.ndarray, slots: np.ndarray, tolerance: float) -> np.ndarray:
+def _find_aligned(positions: np.ndarray, slots: np.ndarray, tolerance: float) -> np.ndarray:
     """(N,) bool: which positions (N, 3) lie on the line that most of them follow."""
     steps = np.diff(positions, axis=0) / np.diff(slots)[:, None]
     step = np.median(steps, axis=0)

@@ -77,11 +77,11 @@ def digest(files: list[StudyFile]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def reopened(places: Iterable[tuple[Path, str | None]]) -> Iterator[io.BufferedReader | IO[bytes]]:
+def reopen(locations: Iterable[tuple[Path, str | None]]) -> Iterator[io.BufferedReader | IO[bytes]]:
     """Open files of a study again, one at a time, each by its path and, in a zip, its member name."""
     with contextlib.ExitStack() as stack:
         zips: dict[Path, zipfile.ZipFile] = {}  # a zip's directory is parsed once, however many of its members are read
-        for path, member in places:
+        for path, member in locations:
             if member is not None and path not in zips:
                 zips[path] = stack.enter_context(zipfile.ZipFile(path))
             with _Clipped(path) if member is None else zips[path].open(member) as handle:

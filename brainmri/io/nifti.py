@@ -14,7 +14,7 @@ import numpy as np
 from brainmri.io.files import StudyFile, digest
 from brainmri.io.limits import UnreadableImage, refuse_study
 from brainmri.io.pixels import FLAIR
-from brainmri.io.resample import describe_difference, refuse_other_grid, resample, same_grid, why_not_resampled
+from brainmri.io.resample import describe_difference, explain_misfit, refuse_other_grid, resample, same_grid
 from brainmri.io.scan import Scan
 from brainmri.io.sequence_names import identify
 from brainmri.io.sequences import (
@@ -100,7 +100,7 @@ def read_nifti(files: list[StudyFile], name: str, assign: Mapping[int, int | Non
     warnings = [*choice.warnings, *head.warnings]
     heads = {chosen[channel].file: chosen[channel].head for channel in sorted(chosen)}  # a file is read once for all its volumes
     for channel, volume in chosen.items():
-        if problem := _misfit(volume, chosen[FLAIR]):
+        if problem := _explain_misfit(volume, chosen[FLAIR]):
             raise refuse_other_grid(name, channel, volume.label, problem)
     voxels = {file: load_voxels(one, name) for file, one in heads.items()}
     sequences = {}
@@ -191,7 +191,7 @@ def _choose(volumes: list[_Volume], images: list[StudyFile]) -> Choice:
     if FLAIR in indices:
         for channel in sorted(set(named) - set(doubled) - {FLAIR}):
             one = volumes[named[channel][0]]
-            problem_of_one = _misfit(one, volumes[indices[FLAIR]])
+            problem_of_one = _explain_misfit(one, volumes[indices[FLAIR]])
             if channel not in indices or problem_of_one:
                 warnings.append(f"the {SEQUENCES[channel]} {problem_of_one or 'has several volumes'} and was left out")
                 indices.pop(channel, None)
@@ -210,14 +210,14 @@ def _choose_from_one(volumes: list[_Volume]) -> Choice:
     return Choice(indices={channel: channel for channel in SEQUENCES})
 
 
-def _misfit(volume: _Volume, flair: _Volume) -> str | None:
+def _explain_misfit(volume: _Volume, flair: _Volume) -> str | None:
     """Why a volume cannot be read with the FLAIR; None if it can, resampled if necessary."""
     cases = [_CASE.search(one.file.name.as_posix().lower()) for one in (volume, flair)]
     if cases[0] and cases[1] and cases[0][0] != cases[1][0]:
         return "is named as another patient or visit than the FLAIR"
     if same_grid(volume.head.geometry, flair.head.geometry):
         return None
-    problem = why_not_resampled(volume.head.geometry, flair.head.geometry)
+    problem = explain_misfit(volume.head.geometry, flair.head.geometry)
     return f"lies on another grid than the FLAIR and {problem}" if problem else None
 
 

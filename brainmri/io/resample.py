@@ -39,7 +39,7 @@ def _cosines(one: Geometry, other: Geometry) -> np.ndarray:
     return first.T @ second
 
 
-def why_not_resampled(source: Geometry, target: Geometry) -> str | None:
+def explain_misfit(source: Geometry, target: Geometry) -> str | None:
     """Why a sequence cannot be resampled to another grid; None if it can."""
     if not (source.oriented and target.oriented):
         return "has no orientation"
@@ -52,11 +52,11 @@ def why_not_resampled(source: Geometry, target: Geometry) -> str | None:
     for axis, side in zip(target.axes[1:], (height, width), strict=True):
         if lengths[nearest[axis]] > max(MAX_PIXEL, 2 * side):
             return f"was acquired in another plane, with {lengths[nearest[axis]]:.1f} mm between its slices"
-    covered = _covered(source, target)
+    covered = _measure_coverage(source, target)
     return f"covers only {100 * covered:.0f}% of it" if covered < MIN_COVERED else None
 
 
-def _covered(source: Geometry, target: Geometry) -> float:
+def _measure_coverage(source: Geometry, target: Geometry) -> float:
     """The share of the target's grid, sampled, that lies within the source."""
     ranges = [np.linspace(0, side - 1, min(side, 24)) for side in target.shape]
     points = np.stack(

@@ -57,7 +57,7 @@ class VolumeHead:
 
 
 @contextlib.contextmanager
-def opened(file: StudyFile, name: str) -> Iterator[IO[bytes]]:
+def open_unpacked(file: StudyFile, name: str) -> Iterator[IO[bytes]]:
     """A file's bytes, unpacked; every failure to read them becomes an `UnreadableImage`."""
     try:
         with file.open() as raw:
@@ -85,7 +85,7 @@ def _unpack_zstd(data: bytes, packed: int) -> bytes:
 def volume_format(file: StudyFile) -> str | None:
     """ "NIfTI", "NIfTI pair", "Analyze", "MGH", "NRRD" or "MetaImage", by the first bytes; None for others and damaged files."""
     try:
-        with opened(file, "the file") as stream:
+        with open_unpacked(file, "the file") as stream:
             start = stream.read(HEADER_BYTES)
     except UnreadableImage:
         return None
@@ -114,7 +114,7 @@ def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> Vo
     Raises:
         UnreadableImage: when it is damaged, of an unsupported type, outside the limits, or lacks its other half.
     """
-    with opened(file, name) as stream:
+    with open_unpacked(file, name) as stream:
         start = stream.read(HEADER_BYTES)
         kind = _format_of(start, file.name.name.lower())
         if kind is None:
@@ -157,7 +157,7 @@ def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> Vo
         )
         if head.end > MAX_STUDY_BYTES:
             raise refuse_study(name, f"got a volume of {head.end / 2**20:.0f} MiB")
-    with opened(head.file, name) as stream:
+    with open_unpacked(head.file, name) as stream:
         if isinstance(stream, gzip.GzipFile):
             check_ratio(name, head.file.size, head.end)
     return head
@@ -226,9 +226,9 @@ def load_voxels(head: VolumeHead, name: str) -> np.ndarray:
     from nibabel.arrayproxy import ArrayProxy
 
     if head.itk:
-        with opened(head.file, name):
+        with open_unpacked(head.file, name):
             return load_itk_voxels(head.file, head.itk, name)
-    with opened(head.file, name) as stream:
+    with open_unpacked(head.file, name) as stream:
         data = stream.read(head.end)  # no more than the header announces, however much is packed
         if len(data) < head.end:
             raise refuse_study(name, "the volume file ends too early")

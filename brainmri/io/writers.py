@@ -15,7 +15,7 @@ import numpy as np
 
 from brainmri.io.dicom_headers import NAME, frame_geometry, functional_group, read_elements
 from brainmri.io.dicom_log import quiet
-from brainmri.io.files import reopened
+from brainmri.io.files import reopen
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.orientation import TAG, turn_as_stored
 from brainmri.io.scan import Geometry, Instance
@@ -211,7 +211,7 @@ def _sources(instances: list[Instance], geometry: Geometry) -> list[Dataset]:
     gap = float(np.linalg.norm(geometry.affine[:3, 0]))
     orientation = None  # of the first frame, for all: they may differ by rounding, which highdicom refuses
     sources = []
-    for handle, (uid, members) in zip(reopened(locations), frames.items(), strict=True):
+    for handle, (uid, members) in zip(reopen(locations), frames.items(), strict=True):
         header = read_elements(handle, _ELEMENTS, stop_before_pixels=True)
         if str(header.get("SOPInstanceUID")) != uid:
             raise _refuse("the DICOM files are not the ones that the study was read from; analyse the study again")
