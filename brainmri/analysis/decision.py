@@ -73,6 +73,7 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
     maps, masks = outline(predicted.maps, rules, mode)
     probabilities = rules.probability(predicted.logits, predicted.evidence, mode)
     areas = masks.sum(axis=(1, 2)) * predicted.grid_share
+    masks = masks & (areas >= MIN_AREA)[:, None, None]  # what counts as empty is empty
     checks: list[OodResult | None] = [*predicted.ood] if predicted.ood else [None] * len(masks)
     verdicts = [
         (REVIEW, check.reason)
@@ -111,30 +112,37 @@ def decide_slice(probability: float, area_on_grid: float, review: tuple[float, f
 
 
 def decide_study(
-    verdicts: list[str], out_of_distribution: Sequence[int] = (), analysed: int | None = None
+    verdicts: list[str],
+    out_of_distribution: Sequence[int] = (),
+    analysed: int | None = None,
+    outlined: Sequence[int] = (),
 ) -> tuple[str, str, tuple[int, ...]]:
     """Combine the verdicts of a study's slices into one.
 
     A tumour extends over neighbouring slices. An isolated "tumour" slice therefore makes the study "review", and an isolated
-    "review" slice does not count. Out-of-distribution slices do not count either; if they are the majority, the study is for
-    review.
+    "review" slice does not count, unless a region is outlined in it. Out-of-distribution slices do not count either; if they are
+    the majority, the study is for review.
 
     Args:
         verdicts: the slices' verdicts, in order along the head.
-        out_of_distribution: indices of the slices that do not look like axial brain MR slices.
+        out_of_distribution: indices of the slices that do not look like those that the model was trained on.
         analysed: the number of slices with a head; None if all have one.
+        outlined: indices of the slices in which the segmenter outlined a region.
 
     Returns:
         The verdict, its reason, and the indices of the slices that it rests on.
     """
     if 2 * len(out_of_distribution) > (len(verdicts) if analysed is None else analysed):
         which = f"{len(out_of_distribution)} of {count(len(verdicts), 'slice')}: {ranges(out_of_distribution)}"
-        return REVIEW, f"Most slices do not look like axial brain MR slices ({which}).", tuple(out_of_distribution)
+        return REVIEW, f"Most slices do not look like those that the model was trained on ({which}).", tuple(out_of_distribution)
     tumour = [number for number, verdict in enumerate(verdicts) if verdict == TUMOUR and number not in out_of_distribution]
     undecided = [number for number, verdict in enumerate(verdicts) if verdict == REVIEW and number not in out_of_distribution]
     if any(number + 1 in tumour for number in tumour) or len(verdicts) == len(tumour) == 1:
         return TUMOUR, f"{count(len(tumour), 'slice')} of {len(verdicts)} show a tumour: {ranges(tumour)}.", tuple(tumour)
     neighbouring = any(number + 1 in undecided for number in undecided) or len(verdicts) == len(undecided) == 1
+    if not tumour and outlined:
+        reason = f"No slice clearly shows a tumour, but the segmenter outlined a region: {ranges(outlined)}."
+        return REVIEW, reason, tuple(sorted({*undecided, *outlined}))
     if not tumour and not neighbouring:
         isolated = f" Undecided, but isolated: {ranges(undecided)}." if undecided else ""
         return NO_TUMOUR, f"None of {count(len(verdicts), 'slice')} shows a tumour.{isolated}", ()

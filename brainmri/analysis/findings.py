@@ -47,7 +47,7 @@ class Finding:
 
     @property
     def out_of_distribution(self) -> bool:
-        """Whether the slice does not look like an axial brain MR slice; its verdict is then "review"."""
+        """Whether the slice does not look like those that the model was trained on; its verdict is then "review"."""
         return self.ood is not None and self.ood.reason is not None
 
     def record(self) -> dict:

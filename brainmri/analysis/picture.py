@@ -35,15 +35,18 @@ class PictureDecision:
     warnings: tuple[str, ...]
 
 
-def decide_picture(pixels: np.ndarray, predict: Predict, rules: Rules, sequence: str | None = None) -> PictureDecision:
+def decide_picture(
+    pixels: np.ndarray, predict: Predict, rules: Rules, sequence: str | None = None, find_slices: bool = True
+) -> PictureDecision:
     """Analyse a picture (H, W, 3) in [0, 1] of one slice or of a sheet of slices.
 
     Args:
         predict: runs the networks.
         rules: thresholds and calibration.
         sequence: the MR sequence as the file or the user gives it; None to recognise it.
+        find_slices: whether to look for slices on a page or a sheet; otherwise the picture is one slice.
     """
-    panels = find_panels(pixels)
+    panels = find_panels(pixels) if find_slices else (Panel(box=(0, 0, *pixels.shape[:2])),)
     parts = [_decide_panel(panel, pixels, predict, rules, sequence) for panel in panels]
     return parts[0] if len(parts) == 1 else _join(parts, panels, pixels.shape[:2])
 

@@ -21,7 +21,7 @@ from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.zoo import ood
 from brainmri.zoo.backends import versions
 from brainmri.zoo.entry import rules_of
-from brainmri.zoo.registry import DEFAULT, LoadedModel, load
+from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, load
 
 
 class Pipeline:
@@ -38,7 +38,7 @@ class Pipeline:
         device: "auto", "cpu", "cuda", "mps" and so on, for models given by name.
         mask_threshold: on the probability map, in (0, 1); None for the segmenter's own.
         ood_model: the model whose out-of-distribution detector (`brainmri.zoo.ood`) checks the slices if segmenter and
-            classifier have none; None for the zoo's default.
+            classifier have none; None for the zoo's detector of axial slices.
 
     Raises:
         ValueError: for an unknown name, a model without the task, a device that is not available, or a threshold outside (0, 1).
@@ -63,7 +63,7 @@ class Pipeline:
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"expected a mask threshold between 0 and 1, both excluded, got {threshold}")
         own = [model for model in (self.segmenter, self.classifier) if model.ood]
-        self.ood_model = own[0] if own else ood_model or load(DEFAULT, device=str(self.segmenter.device))
+        self.ood_model = own[0] if own else ood_model or load(AXIAL_OOD, device=str(self.segmenter.device))
         self.rules = rules_of(self.segmenter.entry, self.classifier.entry, threshold)
 
     @property
@@ -91,7 +91,9 @@ class Pipeline:
         def predict(slices: np.ndarray) -> Prediction:
             return predict_slices(self.segmenter, self.classifier, slices, ood_model=self.ood_model)
 
-        picture = decide_picture(scan.pixels, predict, self.rules, sequence)
+        # a detector of axial slices was not measured on what is cut out of pages, and would let some other images pass
+        any_upload = self.ood_model.ood is not None and self.ood_model.ood.any_plane
+        picture = decide_picture(scan.pixels, predict, self.rules, sequence, find_slices=any_upload)
         warnings = (*scan.warnings, *picture.warnings)
         return self._finding(picture.decisions, 0, warnings, self.provenance(scan), None, picture.recognition)
 
@@ -151,9 +153,8 @@ class Pipeline:
         if scan.unsupported and recognition is None and verdict != REVIEW:
             verdict, reason = REVIEW, f"The only sequence is {scan.unsupported}, which these networks cannot analyse alone."
         if out_of_distribution:
-            warnings += (
-                f"left out, because they do not look like axial brain MR slices: {ranges(out_of_distribution)}; {ood.WARNING}",
-            )
+            slices = f"slices that the model was trained on: {ranges(out_of_distribution)}"
+            warnings += (f"left out, because they do not look like {slices}; {ood.WARNING}",)
         return Study(
             verdict=verdict,
             reason=reason,

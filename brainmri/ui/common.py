@@ -12,7 +12,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from brainmri.analysis.findings import percent
+from brainmri.analysis.findings import TUMOUR, percent
 from brainmri.report.html import STATES
 from brainmri.ui.inference import available_models, models_loading
 from brainmri.zoo.registry import DEFAULT
@@ -90,6 +90,16 @@ def model_choices(task: str | None = None) -> list[tuple[str, str]]:
         for name, entry in available_models.items()
         if task is None or task in entry.tasks
     ]
+
+
+def recognised_sentences(record: dict) -> list[str]:
+    """A sentence on what the network recognised, for the record of a slice or a study; empty if it recognises nothing."""
+    found = record["recognition"]
+    if not found:
+        return []
+    parts = [found["sequence"], found["plane"], found["kind"] if record["verdict"] == TUMOUR else None]
+    known = [f"{part['name']} ({part['probability']:.0%})" if part["probability"] < 1 else part["name"] for part in parts if part]
+    return [f"Recognised: {', '.join(known)}."] if known else ["Sequence and plane are not recognised."]
 
 
 def model_fields() -> tuple[gr.Dropdown, gr.Dropdown, gr.Slider]:

@@ -21,7 +21,7 @@ from brainmri.analysis.selfcheck import SelfCheckResult
 from brainmri.analysis.stability import Stability, stability
 from brainmri.io.scan import Scan
 from brainmri.zoo.entry import ModelEntry
-from brainmri.zoo.registry import DEFAULT, LoadedModel, embedded, find_entry, pins
+from brainmri.zoo.registry import AXIAL_OOD, LoadedModel, embedded, find_entry, pins
 
 ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # parsed as `spaces` does
 if ZERO_GPU:
@@ -84,9 +84,11 @@ def retry_on_cpu_if_oom(work: Callable) -> Callable:
 
 
 @retry_on_cpu_if_oom
-def analyse_slice(scan: Scan, segmenter: str, classifier: str, threshold: float | None, device: str = "auto") -> Finding:
-    """Analyse one slice."""
-    return _pipeline(segmenter, classifier, threshold, device)(scan)
+def analyse_slice(
+    scan: Scan, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None, device: str = "auto"
+) -> Finding:
+    """Analyse one slice; `sequence` is what the user says that it is."""
+    return _pipeline(segmenter, classifier, threshold, device)(scan, sequence)
 
 
 @retry_on_cpu_if_oom
@@ -120,7 +122,9 @@ def check(name: str) -> SelfCheckResult:
 
 def _pipeline(segmenter: str, classifier: str, threshold: float | None, device: str) -> Pipeline:
     chosen = get_model(segmenter, device), get_model(classifier, device)
-    return Pipeline(*chosen, mask_threshold=threshold, ood_model=get_model(DEFAULT, device))
+    if threshold == available_models[segmenter].mask_threshold:
+        threshold = None  # the slider is where it starts: the entry chooses, by sequence where it has rules for each
+    return Pipeline(*chosen, mask_threshold=threshold, ood_model=get_model(AXIAL_OOD, device))
 
 
 if ZERO_GPU:

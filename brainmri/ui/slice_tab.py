@@ -17,6 +17,7 @@ from brainmri.ui.common import (
     make_output_folder,
     model_fields,
     probability_scale,
+    recognised_sentences,
     safe_stem,
     threshold_input,
     verdict_html,
@@ -24,6 +25,7 @@ from brainmri.ui.common import (
 from brainmri.ui.decoding import read_slice
 from brainmri.ui.inference import analyse_slice, available_models, explain_slice
 from brainmri.ui.logs import record_scan_size, record_upload_size
+from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
 from brainmri.zoo.registry import DEFAULT
 
 EXAMPLES = {
@@ -37,14 +39,21 @@ EXAMPLES = {
 EMPTY = empty_state("Upload a slice or pick an example to see the verdict.")
 
 
-def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None) -> tuple:
-    """Detect and outline a lower-grade glioma in one axial brain MRI slice. Research demo, not for diagnosis.
+def predict(
+    image: str,
+    segmenter: str = DEFAULT,
+    classifier: str = DEFAULT,
+    threshold: float | None = None,
+    sequence: str | None = None,
+) -> tuple:
+    """Detect and outline a tumour in one brain MRI slice. Research demo, not for diagnosis.
 
     Args:
         image: slice as PNG, JPEG or TIFF; red = pre-contrast T1, green = FLAIR, blue = post-contrast T1; greyscale = FLAIR
         segmenter: name of the model that draws the mask
         classifier: name of the model that predicts the verdict
         threshold: mask threshold on the probability map, 0.05 to 0.95; default: the segmenter's own
+        sequence: FLAIR, T1, T1c, T2 or PD for a greyscale slice; default: recognised by the classifier
 
     Returns:
         record: verdict (tumour, no tumour or review) with its reason, probability, outlined area, warnings and provenance
@@ -59,16 +68,16 @@ def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, thr
         record_upload_size([image])
         scan = read_slice(image)
         record_scan_size(scan)
-        finding = analyse_slice(scan, segmenter, classifier, threshold)
+        finding = analyse_slice(scan, segmenter, classifier, threshold, sequence or None)
         files = write_slice(scan, finding, make_output_folder(), safe_stem(scan.name, "slice"))
         return finding.record(), gallery(scan.pixels, finding), *map(str, files)
 
 
-def analyse(image: str | None, segmenter: str, classifier: str, threshold: float) -> tuple:
+def analyse(image: str | None, segmenter: str, classifier: str, threshold: float, sequence: str) -> tuple:
     """Run `predict` for the page and show the results."""
     if image is None:
         return clear()
-    record, pictures, *files = predict(image, segmenter, classifier, threshold)
+    record, pictures, *files = predict(image, segmenter, classifier, threshold, sequence)
     return finding_html(record), gr.Column(visible=True), gr.Gallery(pictures, selected_index=0), *files, record, None, None
 
 
@@ -101,7 +110,8 @@ def finding_html(record: dict) -> str:
         record["ood"] and record["ood"]["out_of_distribution"]
     )  # a probability of tumour in what is no brain would mislead
     scale = "" if out_of_distribution else probability_scale(record["probability"], record["provenance"]["review_band"])
-    return verdict_html(record["verdict"], [record["reason"], f"Outlined: {outlined}."], record["warnings"], scale)
+    sentences = [record["reason"], f"Outlined: {outlined}.", *recognised_sentences(record)]
+    return verdict_html(record["verdict"], sentences, record["warnings"], scale)
 
 
 def slice_tab() -> None:
@@ -121,6 +131,10 @@ def slice_tab() -> None:
                 list(zip(paths, examples.values(), strict=True)), show_label=False, columns=3, object_fit="contain",
                 height="auto", allow_preview=False, interactive=False, buttons=[], format="png",
                 elem_id="examples", visible=bool(paths),
+            )  # fmt: skip
+            sequence = gr.Dropdown(
+                [("Recognise it", ""), *((name, name) for name in SEQUENCES if name != THREE_SEQUENCES)],
+                value="", label="Sequence of a greyscale slice",
             )  # fmt: skip
             segmenter, classifier, threshold = model_fields()
             button = gr.Button("Analyse", variant="primary", size="lg")
@@ -145,11 +159,13 @@ def slice_tab() -> None:
 
     inputs = [upload, segmenter, classifier, threshold]
     outputs = [verdict, results, pictures, *files, record, explanation, evidence]
-    run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", **GPU}
+    run = {"fn": analyse, "inputs": [*inputs, sequence], "outputs": outputs, "api_visibility": "private", **GPU}
     chosen = samples.select(pick, None, [upload, samples], show_progress="hidden", **PRIVATE)
     switched = segmenter.input(lambda name: available_models[name].mask_threshold, segmenter, threshold, **PRIVATE)
     runs = [
-        gr.on([button.click, upload.upload, classifier.input, threshold.release], trigger_mode="always_last", **run),
+        gr.on(
+            [button.click, upload.upload, classifier.input, sequence.input, threshold.release], trigger_mode="always_last", **run
+        ),
         chosen.then(**run),
         switched.then(**run),
     ]
@@ -160,4 +176,7 @@ def slice_tab() -> None:
     upload.clear(clear, None, outputs, cancels=[*runs], **PRIVATE)
 
     own, endpoint = threshold_input(), gr.Button(visible=False)
-    endpoint.click(predict, [upload, segmenter, classifier, own], [record, pictures, *files], api_name="predict", **GPU)
+    own_sequence = gr.Textbox(None, label="Sequence", visible=False)
+    endpoint.click(
+        predict, [upload, segmenter, classifier, own, own_sequence], [record, pictures, *files], api_name="predict", **GPU
+    )

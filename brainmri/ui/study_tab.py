@@ -23,6 +23,7 @@ from brainmri.ui.common import (
     errors_as_messages,
     make_output_folder,
     model_fields,
+    recognised_sentences,
     safe_stem,
     threshold_input,
     verdict_html,
@@ -127,7 +128,7 @@ def analyse(
             return SELECT_FLAIR, *clear()[1:]
         scan, found = _analyse(files, segmenter, classifier, threshold, (flair, pre, post), progress)
         packed, report, record = _write_files(scan, found)
-        verdict = verdict_html(found.verdict, [found.reason, summary(found)], record["warnings"])
+        verdict = verdict_html(found.verdict, [found.reason, summary(found), *recognised_sentences(record)], record["warnings"])
         overlays = Markup("<details><summary>Overlays</summary>{}</details>").format(
             montage_html(montage_picture(scan.pixels, found))
         )

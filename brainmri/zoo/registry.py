@@ -27,6 +27,7 @@ EMBEDDED = Path(__file__).parents[1] / "weights"
 PINS = "hub.json"  # the published entries: repo, 40-hex revision, SHA-256
 OWNER, RUNTIME, DEVICE = "BRAINMRI_HUB_OWNER", "BRAINMRI_RUNTIME", "BRAINMRI_DEVICE"
 DEFAULT = "effunet-pair-lgg"
+AXIAL_OOD = "effunet-lite2-lgg"  # its detector checks the slices for entries that have none, which are all for axial slices
 
 log = logging.getLogger(__name__)
 

@@ -244,3 +244,9 @@ def test_a_report_without_lesions(pipe):
     study = pipe.study(empty)
     assert (study.lesions, study.volume_mm3) == ((), None)
     assert "Nothing is outlined." in report_html(empty, study, "empty", montage_picture(empty.pixels, study))
+
+
+def test_a_study_with_an_outline_is_not_called_free_of_tumour():
+    verdict, reason, slices = decide_study(["no tumour", "review", "no tumour"], outlined=[1])
+    assert (verdict, slices) == ("review", (1,))
+    assert reason == "No slice clearly shows a tumour, but the segmenter outlined a region: 2."

@@ -155,7 +155,7 @@ def test_only_the_endpoints_are_mcp_tools(page_url):
     tools, answer, refusal = asyncio.run(talk())
     assert [tool.name for tool in tools] == ENDPOINTS
     predict = tools[0]
-    assert predict.description.startswith("Detect and outline a lower-grade glioma in one axial brain MRI slice")
+    assert predict.description.startswith("Detect and outline a tumour in one brain MRI slice")
     assert "Returns: record: verdict (tumour, no tumour or review)" in predict.description
     assert predict.inputSchema["required"] == ["image"]
     segmenters = ["effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg", "resunet-lgg", "resunet-paper"]
@@ -332,7 +332,7 @@ service.load_models()
 assert {model.device.type for model in map(inference.get_model, inference.available_models)} == {"cuda"}
 assert {p.device.type for name in inference.available_models for p in inference.get_model(name).net.parameters()} == {"cuda"}
 assert {f.__name__ for f in decorated_cache} == {"analyse_slice", "explain_slice", "compare_models", "analyse_study", "check"}
-print(service.default_selfcheck().drift < 0.02)
+print(service.default_selfcheck().difference < 0.02)
 """
 
 

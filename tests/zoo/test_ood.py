@@ -25,7 +25,7 @@ from brainmri.zoo.nets import EffUNet, EffUNetEnsemble
 from brainmri.zoo.ood import OodDetector, check_pixels
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.records import FeatureSpec, Training
-from brainmri.zoo.registry import DEFAULT
+from brainmri.zoo.registry import AXIAL_OOD, DEFAULT
 from train.datasets.lgg import LGG
 from train.ood import fit as fitting
 from train.ood.negatives import PACKAGES, altered
@@ -37,7 +37,8 @@ SLICES = sorted(EXAMPLES.glob("*.png"))
 
 @pytest.fixture(scope="module")
 def pipe():
-    return brainmri.Pipeline(device="cpu")
+    """The pipeline of an entry for axial slices."""
+    return brainmri.Pipeline("effunet-pair-lgg", device="cpu")
 
 
 def read(path: Path) -> np.ndarray:
@@ -75,7 +76,7 @@ def test_rotated_and_coloured_examples_are_for_review(pipe, path):
 def test_the_record_has_score_and_thresholds(pipe):
     record = json.loads(json.dumps(pipe(data.astronaut()).record()))
     thresholds = record["provenance"]["ood"]
-    assert thresholds == {"name": DEFAULT, **pipe.ood_model.entry.ood.config()}
+    assert thresholds == {"name": "effunet-pair-lgg", **pipe.ood_model.entry.ood.config()}
     assert record["ood"]["out_of_distribution"]
     assert record["ood"]["distance"] > thresholds["distance_threshold"]
 
@@ -117,7 +118,7 @@ T, N, R = "tumour", "no tumour", "review"
 def test_out_of_distribution_slices_are_not_counted(verdicts, out_of_distribution, analysed, verdict, carried_by):
     decided, reason, slices = decide_study(verdicts, out_of_distribution, analysed)
     assert (decided, slices) == (verdict, carried_by)
-    assert ("axial brain MR slices" in reason) == (2 * len(out_of_distribution) > (analysed or len(verdicts)))
+    assert ("trained on" in reason) == (2 * len(out_of_distribution) > (analysed or len(verdicts)))
 
 
 def test_a_study_lists_out_of_distribution_slices(pipe):
@@ -131,19 +132,19 @@ def test_a_study_lists_out_of_distribution_slices(pipe):
     assert not any(finding.out_of_distribution for finding in clean.findings)
     assert clean.verdict == mixed.verdict == "tumour"
     assert [finding.out_of_distribution for finding in mixed.findings] == [True] * 2 + [False] * 14
-    assert any("do not look like axial brain MR slices: 1 to 2;" in warning for warning in mixed.warnings)
+    assert any("do not look like slices that the model was trained on: 1 to 2;" in warning for warning in mixed.warnings)
     assert foreign.verdict == "review"
-    assert foreign.reason == "Most slices do not look like axial brain MR slices (12 of 16 slices: 1 to 12)."
+    assert foreign.reason == "Most slices do not look like those that the model was trained on (12 of 16 slices: 1 to 12)."
     assert [row["out_of_distribution"] for row in foreign.table()] == [True] * 12 + [False] * 4
 
 
 # --- which detector -------------------------------------------------------------------------------------------------------
 
 
-def test_entries_without_a_detector_use_the_default_entrys(pipe):
+def test_entries_without_a_detector_use_the_one_for_axial_slices():
     other = brainmri.Pipeline("resunet-lgg", "resnet50-lgg", device="cpu")
-    assert other.ood_model.entry.name == DEFAULT
-    own, served = pipe(SLICES[0]).ood, other(SLICES[0]).ood
+    assert other.ood_model.entry.name == AXIAL_OOD
+    own, served = brainmri.Pipeline(AXIAL_OOD, device="cpu")(SLICES[0]).ood, other(SLICES[0]).ood
     assert served.distance == pytest.approx(own.distance, rel=1e-3)
     assert served.other_log_odds == pytest.approx(own.other_log_odds, abs=0.01)
     assert other(data.astronaut()).verdict == "review"

@@ -163,11 +163,11 @@ def apply_study_rules(predictions: list[SlicePrediction]) -> list[SlicePredictio
     if not places:
         return done
     predicted, mode = stack([predictions[place] for place in places]), "study" if len(predictions) > 1 else "slice"
-    maps, masks = outline(_maps(predicted.maps), rules, mode)
+    decisions = decide_slices(predicted, rules, mode) if verdicts_given else None
+    maps, masks = (decisions.maps, decisions.masks) if decisions else outline(_maps(predicted.maps), rules, mode)
     for place, map_, mask in zip(places, maps, masks, strict=True):
         done[place] = replace(done[place], map=np.where(mask, map_, np.minimum(map_, rules.mask_threshold)))
-    if verdicts_given:
-        decisions = decide_slices(predicted, rules, mode)
+    if decisions:
         for place, probability, (verdict, _) in zip(places, decisions.probabilities.tolist(), decisions.verdicts, strict=True):
             done[place] = replace(done[place], probability=probability, verdict=verdict)
     return done
@@ -183,7 +183,8 @@ def study_result(predictions: list[SlicePrediction]) -> tuple[np.ndarray, str | 
     """The mask (S, H, W) bool and the verdict of `Pipeline.study` for these slices; no verdict without a classifier."""
     decided = apply_study_rules(predictions)
     verdicts = [one.verdict for one in decided if one.verdict is not None]
-    return np.stack([one.mask for one in decided]), decide_study(verdicts)[0] if verdicts else None
+    outlined = [number for number, one in enumerate(decided) if one.mask.any()]
+    return np.stack([one.mask for one in decided]), decide_study(verdicts, outlined=outlined)[0] if verdicts else None
 
 
 def tumour_free_runs(predictions: list[SlicePrediction]) -> list[list[SlicePrediction]]:

@@ -41,7 +41,8 @@ def fit_attribute_temperature(measured: list[Measured], attribute: str, classes:
         scaled = logits / temperature
         return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(true)), true]))
 
-    return float(minimize_scalar(loss, bounds=(0.2, 5.0), method="bounded").x)
+    found = minimize_scalar(loss, bounds=(0.2, 5.0), method="bounded")
+    return float(found.x)
 
 
 @torch.no_grad()
