@@ -63,7 +63,7 @@ def assert_equal(one, other) -> None:
     """Compare scans or geometries field by field."""
     for field in fields(one):
         ours, theirs = getattr(one, field.name), getattr(other, field.name)
-        if field.name == "geometry" and ours is not None:
+        if field.name in ("geometry", "nifti") and ours is not None:
             assert_equal(ours, theirs)
         elif isinstance(ours, np.ndarray):
             assert (ours.dtype, ours.shape, ours.tobytes()) == (theirs.dtype, theirs.shape, theirs.tobytes()), field.name
