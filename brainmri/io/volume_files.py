@@ -213,7 +213,9 @@ def _nifti_space(header: Any) -> NiftiSpace:
     sform, sform_code = header.get_sform(coded=True)
     try:
         qform, qform_code = header.get_qform(coded=True)
-    except (HeaderDataError, ValueError):  # a damaged quaternion; the sform may be enough
+        if qform_code:
+            header.copy().set_qform(qform, code=int(qform_code))  # as it will be written
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError):  # damaged; the sform may be enough
         if not sform_code:
             raise
         qform, qform_code = None, 0

@@ -329,6 +329,14 @@ def test_transforms_of_a_nifti_header_go_back_out(tmp_path):
     assert np.allclose(header.get_qform(), qform)
 
 
+def test_damaged_qform_is_dropped_if_there_is_an_sform(tmp_path):
+    path = tmp_path / "flair.nii"
+    path.write_bytes(nifti_bytes(patch={76: struct.pack("<4f", 1, np.inf, 2, 5), 252: struct.pack("<2h", 1, 1)}))
+    scan = read(path)
+    write_nifti(tmp_path / "mask.nii", scan.pixels[..., FLAIR] == 1, scan.geometry)
+    assert scan.geometry.nifti.codes == (1, 0)
+
+
 def test_files_named_but_not_dicom_are_not_sniffed(tmp_path):
     (tmp_path / "notes").write_bytes(b"\x08\x00\xff\xffnot DICOM at all, of course")
     assert "expected slices or a volume" in refusal(tmp_path)
