@@ -1,4 +1,4 @@
-"""Command line: python -m brainmri {predict, models, download, check, bench}."""
+"""Command line: brainmri {serve, predict, models, download, check, bench}."""
 
 from __future__ import annotations
 
@@ -67,6 +67,18 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def serve(options: argparse.Namespace) -> int:
+    """Serve the web page until the process is stopped."""
+    try:
+        from brainmri.ui import page
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise ValueError('the page needs Gradio, which is not installed; run pip install "brainmri[app]"') from None
+    page.run(options.models, options.device)
+    return 0
+
+
 def models(options: argparse.Namespace) -> int:
     """List the zoo, as a table or as JSON."""
     entries = [*registry.list_models(), *(registry.find_entry(source) for source in options.sources)]
@@ -132,10 +144,14 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m brainmri", description="Brain-tumour MRI: research demo, not a medical device."
+    parser = argparse.ArgumentParser(prog="brainmri", description="Brain-tumour MRI: research demo, not a medical device.")
+    commands = parser.add_subparsers(dest="command")
+    serving = commands.add_parser("serve", help="serve the web page (the default)")
+    serving.add_argument(
+        "--models", nargs="*", default=[], metavar="DIR_OR_REPO", help="additional models: local folders or OWNER/NAME on the Hub"
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    serving.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
+    serving.set_defaults(run=serve)
     run = commands.add_parser("predict", help="write verdict, mask and overlay for slices and studies")
     run.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="slices; studies as files, folders or zips; folders of studies"
@@ -184,6 +200,8 @@ def main(arguments: list[str] | None = None) -> int:
     timing.add_argument("--chart", type=Path, help="write a chart to this SVG file")
     timing.set_defaults(run=bench)
     options = parser.parse_args(arguments)
+    if options.command is None:
+        options = parser.parse_args(["serve"])
     try:
         return options.run(options)
     except (ValueError, FileNotFoundError, hub.HubError) as error:  # unknown model or device, Hub unavailable

@@ -17,7 +17,8 @@ from brainmri.report.html import STATES
 from brainmri.ui.inference import available_models, models_loading
 from brainmri.zoo.registry import DEFAULT
 
-ASSETS = Path(__file__).parents[2] / "assets"
+_INSTALLED = Path(__file__).parent / "assets"
+ASSETS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "assets"  # of the wheel, or of the source tree
 GPU = {"concurrency_limit": 1, "concurrency_id": "gpu"}
 PRIVATE = {"api_visibility": "private", "queue": False}
 UPLOAD_EXPIRED = "The upload has expired. Please upload it again."

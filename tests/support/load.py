@@ -34,7 +34,7 @@ from tests.support.serving import ROOT, served
 EXAMPLES = ROOT / "assets" / "examples"
 STUDY_SLICES = 8
 KEEP, SWEEP = 90, 5  # seconds; the page's defaults are minutes, too long for a test
-SERVE = f"import app; app.MAX_FILE_AGE, app.CLEANUP_INTERVAL = {KEEP}, {SWEEP}; app.main()"
+SERVE = f"from brainmri.ui import page; page.MAX_FILE_AGE, page.CLEANUP_INTERVAL = {KEEP}, {SWEEP}; page.run([], 'auto')"
 
 
 @dataclass

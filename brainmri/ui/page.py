@@ -1,0 +1,169 @@
+"""The web page, one module per tab: build it, launch it, serve it until a signal comes.
+
+No request leaves anything behind except the files it offers for download. The only state is the list of available models and
+their loaded networks.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+from gradio import themes
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from brainmri.io.limits import ACCEPTED, ACCEPTED_STUDIES
+from brainmri.report.html import TEMPLATES
+from brainmri.ui import cache, fetch, logs
+from brainmri.ui.blocks import Page
+from brainmri.ui.common import ASSETS
+from brainmri.ui.compare_tab import compare_tab
+from brainmri.ui.decoding import decoder_pool
+from brainmri.ui.guard import RequestGuard
+from brainmri.ui.inference import ZERO_GPU, models_loading, set_available_models
+from brainmri.ui.models_tab import models_tab
+from brainmri.ui.service import health_route, load_models, service_endpoints
+from brainmri.ui.slice_tab import slice_tab
+from brainmri.ui.study_tab import study_tab
+from brainmri.zoo.registry import DEVICE, resolve_device
+
+CLEANUP_INTERVAL, MAX_FILE_AGE = 10, 30 * 60 - 10  # seconds
+QUEUE_SIZE = 32
+DRAIN_SECONDS = 60  # to finish running requests after a stop signal
+
+INTRO = """
+# Brain MRI tumour detection
+Upload an axial brain MRI slice or a whole study. The models detect lower-grade gliomas and outline them. Unclear cases are
+flagged for review. **Research demo, not a medical device. Do not use it for diagnosis.**
+"""
+ABOUT = f"""
+**Limits.** The models were trained on lower-grade gliomas in adults (TCGA-LGG): axial slices with pre-contrast T1, FLAIR and
+post-contrast T1 in the red, green and blue channels. Results are unreliable for other tumours, other sequences, children and
+post-operative scans. A *no tumour* result does not rule out a tumour.
+
+**Input.** Slice: {ACCEPTED}. A greyscale image is treated as FLAIR. Study: {escape(ACCEPTED_STUDIES)}.
+
+**Probability.** Calibrated on patients not used for training (see the Models tab). The verdict is *please review* when the
+probability lies in the review band (hatched on the scale) or when verdict and mask disagree. A study is positive when two
+neighbouring slices are. An image that does not look like an upright axial brain MRI slice is flagged for review, and is left
+out of a study's verdict.
+
+**Measurements.** Volumes and diameters are computed from the mask, in mL and mm only if the files give the voxel size. Left and
+right are the patient's.
+
+**Your data.** Uploads are processed on the server that hosts this page and are not sent anywhere else. Nothing is collected, and
+no run is recorded. Patient names, IDs and dates in DICOM headers are not read. Uploads and results are stored in temporary files
+and deleted within {(CLEANUP_INTERVAL + MAX_FILE_AGE) // 60} minutes. Until then, anyone who has a file's full address can open
+it. Please do not upload anything that identifies a patient. A DICOM segmentation references its images by UID and holds no
+patient name or ID, so an archive stores it beside the study, not in it.
+"""
+
+
+def build(models: list[str] | None = None) -> Page:
+    """Build the page without launching it.
+
+    Args:
+        models: local folders or Hub repos (OWNER/NAME) to offer in addition to the zoo.
+    """
+    set_available_models(models or [])
+    decoder_pool()
+    fetch.install()
+    with Page(title="Brain MRI demo", analytics_enabled=False) as page:
+        gr.Markdown(INTRO, elem_id="intro")
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Slice"):
+                slice_tab()
+            with gr.Tab("Study"):
+                study_tab()
+            with gr.Tab("Compare"):
+                compare_tab()
+            with gr.Tab("Models"):
+                models_tab()
+        with gr.Accordion("About, limits and your data", open=False):
+            gr.Markdown(ABOUT)
+        service_endpoints()
+    return page.queue(max_size=QUEUE_SIZE)
+
+
+def launch_options() -> dict:
+    """Options for `Page.launch`, the same at home, on a Space and in tests."""
+    theme = themes.Default(
+        primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="lg",
+        font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"),  # system fonts, nothing is fetched
+    ).set(
+        # darker than the default theme, for enough contrast
+        button_primary_background_fill="*primary_700", button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800", button_primary_background_fill_hover_dark="*primary_600",
+        body_text_color_subdued="*neutral_600", block_info_text_color="*neutral_600", link_text_color="*secondary_700",
+    )  # fmt: skip
+    return {
+        "theme": theme,
+        "css_paths": [ASSETS / "page.css", TEMPLATES / "viewer.css"],
+        "js": (ASSETS / "page.js").read_text(encoding="utf-8"),
+        "allowed_paths": [str(ASSETS / "examples")],
+        "max_file_size": fetch.MAX_FILE,
+        "footer_links": ["api"],
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "mcp_server": True,
+        "state_session_capacity": 100,  # sessions hold no visitor data, only memory
+        "app_kwargs": {"middleware": [Middleware(RequestGuard)], "routes": [Route("/health", health_route)]},
+    }
+
+
+def serve(page: Page, folder: Path) -> None:
+    """Serve until SIGINT or SIGTERM, then finish the running requests and stop.
+
+    The networks are loaded while the page already answers. On ZeroGPU they are loaded before the launch.
+
+    Args:
+        page: the page to launch.
+        folder: the page's temporary files; expired ones are deleted, and the oldest if there are too many.
+
+    Raises:
+        ValueError: if weights are damaged or do not fit their network.
+    """
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    if ZERO_GPU:
+        load_models()
+    else:
+        models_loading.set()
+    page.launch(**launch_options(), prevent_thread_lock=True)
+    if models_loading.is_set():
+        load_models()
+    examples = {path for block in page.blocks.values() for path in block.keep_in_cache}
+    swept = time.monotonic()
+    while not ended.wait(1):  # short waits, since Windows handles Ctrl-C only between them
+        if time.monotonic() > swept + CLEANUP_INTERVAL:
+            cache.delete_expired(folder, MAX_FILE_AGE, examples)
+            cache.limit_size(folder, keep=examples)
+            swept = time.monotonic()
+    page.drain(DRAIN_SECONDS)
+    page.close()
+
+
+def run(models: list[str], device: str) -> None:
+    """Load and check the models, and serve the page.
+
+    Args:
+        models: local folders or Hub repos (OWNER/NAME) to offer in addition to the zoo.
+        device: "auto", "cpu", "cuda", "mps"; of every model that the page loads.
+
+    Raises:
+        ValueError: for an unknown device, or weights that are damaged or do not fit their network.
+        FileNotFoundError: if a folder lacks a file.
+        brainmri.zoo.hub.HubError: if the Hub is needed and the download fails.
+    """
+    logs.configure()
+    os.environ[DEVICE] = str(resolve_device(device))
+    folder = cache.create_cache()
+    serve(build(models), folder)
