@@ -18,7 +18,7 @@ def page_url():
         patch.setenv("GRADIO_TEMP_DIR", cache)
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         patch.setenv("HF_HUB_OFFLINE", "1")
-        import app
+        from brainmri.ui import page as app
 
         page = app.build()
         _, url, _ = page.launch(**app.launch_options(), server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)

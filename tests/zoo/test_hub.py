@@ -360,7 +360,7 @@ def test_other_models_can_be_listed_run_and_served(published, client, tmp_path):
     done = client("-m", "brainmri", "predict", str(sample), "--out", str(out), "--segmenter", str(tmp_path / "tuned"))
     assert done.returncode == 0, done.stderr
     sources = [str(tmp_path / "tuned"), "owner/resunet-lgg"]
-    program = f"import app; app.build({sources!r})\nfrom brainmri.ui import inference\nprint(list(inference.available_models))"
+    program = f"from brainmri.ui import inference, page; page.build({sources!r})\nprint(list(inference.available_models))"
     page = client("-c", program)
     assert page.returncode == 0, page.stderr
     assert "owner/resunet-lgg" in page.stdout
@@ -383,7 +383,7 @@ def test_the_space_starts_from_the_pinned_commits(published, hub, client, tmp_pa
     pinned = json.loads(pins.read_text())
     preload = ModelCard.load(space / "README.md", ignore_metadata_errors=True).data.to_dict()["preload_from_hub"]
     assert {line.split()[0]: line.split()[2] for line in preload} == {p["repo"]: p["revision"] for p in pinned.values()}
-    program = "import app; from brainmri.ui import logs, service; logs.configure(); app.build(); service.load_models()"
+    program = "from brainmri.ui import logs, page, service; logs.configure(); page.build(); service.load_models()"
     started = client("-c", program, cwd=space, HF_TOKEN=None)
     assert started.returncode == 0, started.stderr
     assert f"loaded {DEFAULT}: Hub cache, {pinned[DEFAULT]['repo']} at {pinned[DEFAULT]['revision']}, on" in started.stderr
