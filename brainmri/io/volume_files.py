@@ -210,17 +210,24 @@ def _geometry(kind: str, header: Any, shape: tuple[int, int, int]) -> tuple[Geom
 def _nifti_space(header: Any) -> NiftiSpace:
     from nibabel.spatialimages import HeaderDataError
 
-    sform, sform_code = header.get_sform(coded=True)
+    sform_code, qform_code = (_known_code(int(header[name])) for name in ("sform_code", "qform_code"))
+    sform = header.get_sform() if sform_code else None
+    qform = None
     try:
-        qform, qform_code = header.get_qform(coded=True)
         if qform_code:
-            header.copy().set_qform(qform, code=int(qform_code))  # as it will be written
+            qform = header.get_qform()
+            header.copy().set_qform(qform, code=qform_code)  # as it will be written
     except (HeaderDataError, ValueError, np.linalg.LinAlgError):  # damaged; the sform may be enough
         if not sform_code:
             raise
         qform, qform_code = None, 0
     unit = UNITS.get(int(header["xyzt_units"]) & 7, "unknown")
-    return NiftiSpace(sform=sform, qform=qform, codes=(int(sform_code), int(qform_code)), unit=unit)
+    return NiftiSpace(sform=sform, qform=qform, codes=(sform_code, qform_code), unit=unit)
+
+
+def _known_code(code: int) -> int:
+    """A code of the NIfTI standard: 0 where there is no transform, 2 (aligned to another file) for an unknown code."""
+    return 0 if code < 0 else code if code <= 5 else 2
 
 
 def load_voxels(head: VolumeHead, name: str) -> np.ndarray:

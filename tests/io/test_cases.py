@@ -335,6 +335,10 @@ def test_damaged_qform_is_dropped_if_there_is_an_sform(tmp_path):
     scan = read(path)
     write_nifti(tmp_path / "mask.nii", scan.pixels[..., FLAIR] == 1, scan.geometry)
     assert scan.geometry.nifti.codes == (1, 0)
+    path.write_bytes(nifti_bytes(patch={252: struct.pack("<2h", 0, 99)}))
+    assert read(path).geometry.nifti.codes == (2, 0)
+    path.write_bytes(nifti_bytes(patch={252: struct.pack("<2h", -1, 1)}))
+    assert read(path).geometry.nifti.codes == (1, 0)
 
 
 def test_files_named_but_not_dicom_are_not_sniffed(tmp_path):
