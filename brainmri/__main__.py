@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -96,10 +97,17 @@ def models(options: argparse.Namespace) -> int:
 
 
 def download(options: argparse.Namespace) -> int:
-    """Download entries from the Hub into the local cache; return 1 if any failed, else 0."""
-    names = options.names or (sorted({*registry.embedded(), *registry.pins()}) if options.all else [registry.DEFAULT])
+    """Download entries from the Hub into the local cache; return 1 if any failed, else 0.
+
+    Entries that are not published need no download if they are embedded.
+    """
+    embedded, published = registry.embedded(), registry.pins()
+    names = options.names or (sorted({*embedded, *published}) if options.all else [registry.DEFAULT])
     failed = False
     for name in names:
+        if name in embedded and name not in published and not os.environ.get(registry.OWNER):
+            print(f"{name}: not published on the Hub; the embedded copy is used, in {embedded[name].folder}")
+            continue
         try:
             entry = registry.pull(name, options.revision)
         except (ValueError, hub.HubError) as error:

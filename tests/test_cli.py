@@ -94,3 +94,21 @@ def test_models_lists_the_zoo(capsys):
 def test_check_verifies_an_entry(capsys):
     assert main(["check", "resunet-lgg", "--device", "cpu"]) == 0
     assert "resunet-lgg on cpu" in capsys.readouterr().out
+
+
+def test_missing_gradio_is_an_error_that_says_how_to_install_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "brainmri.ui.page", raising=False)
+    with pytest.raises(SystemExit):
+        main(["serve"])
+    assert 'pip install "brainmri[app]"' in capsys.readouterr().err
+
+
+def test_an_entry_that_is_not_published_needs_no_download(monkeypatch, capsys):
+    monkeypatch.delenv("BRAINMRI_HUB_OWNER", raising=False)
+    if brainmri.zoo.registry.pins():
+        pytest.skip("the entries are published")
+    assert main(["download", "--all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(brainmri.list_models())
+    assert all("not published on the Hub; the embedded copy is used" in line for line in lines)

@@ -63,16 +63,20 @@ def report(done: Published, sizes: dict[str, int], dry_run: bool) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", metavar="NAME", help="entries to publish")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="entries to publish")
+    parser.add_argument("--all", action="store_true", help="publish every entry in the folder")
     parser.add_argument("--owner", required=True, help="user or organisation on the Hub")
     parser.add_argument("--private", action="store_true", help="create the repos private")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done")
     parser.add_argument("--weights", type=Path, default=EMBEDDED, help="folder of entries; the commits are pinned in it")
     options = parser.parse_args(arguments)
+    if bool(options.names) == options.all:
+        parser.error("expected names of entries, or --all")
+    names = options.names or sorted(path.parent.name for path in options.weights.glob(f"*/{CONFIG}"))
     pins_path = options.weights / PINS
     pins = json.loads(pins_path.read_text(encoding="utf-8")) if pins_path.is_file() else {}
     failed = False
-    for name in options.names:
+    for name in names:
         try:
             entry = read_entry(options.weights / name)
             files = entry_files(entry)
