@@ -1,4 +1,4 @@
-"""Situations from bug reports of comparable tools, one row for each kind: what is read, where it lies, and what is said.
+"""Situations from bug reports of comparable tools, one row for each kind: what is read, where it lies, and the warnings.
 
 The marker of the phantom has one place in the patient, whatever way the study is stored.
 """
