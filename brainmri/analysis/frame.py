@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from skimage import measure
 
 DARK_PAGE = 0.25  # a page darker than this needs no removal: slices have a dark background themselves
 PAGE_TOLERANCE = 0.08  # largest difference of a page's pixels from its grey value
@@ -64,12 +63,14 @@ def find_panels(pixels: np.ndarray) -> tuple[Panel, ...]:
 
 def _without_page(grey: np.ndarray) -> Panel | None:
     """The largest region that is not of the border's grey value; None where the border is dark or not uniform."""
+    from skimage.measure import label  # slow to import
+
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     level = float(np.median(border))
     if level < DARK_PAGE or (np.abs(border - level) < PAGE_TOLERANCE).mean() < PAGE_SHARE:
         return None
     content = np.asarray(ndimage.binary_opening(np.abs(grey - level) >= PAGE_TOLERANCE, iterations=1))
-    labels = np.asarray(measure.label(content, connectivity=1))
+    labels = np.asarray(label(content, connectivity=1))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     region = np.asarray(ndimage.binary_fill_holes(labels == sizes.argmax()))
@@ -83,8 +84,10 @@ def _without_page(grey: np.ndarray) -> Panel | None:
 
 def _split_sheet(grey: np.ndarray) -> list[tuple[int, int, int, int]]:
     """Boxes (top, left, height, width) of the heads on a sheet, in reading order; empty where there is only one head."""
+    from skimage.measure import label, regionprops
+
     bright = np.asarray(ndimage.binary_opening(grey > FOREGROUND * np.percentile(grey, 99), iterations=1))
-    boxes = _merge([r.bbox for r in measure.regionprops(np.asarray(measure.label(bright))) if r.area >= SPECK * grey.size])
+    boxes = _merge([r.bbox for r in regionprops(np.asarray(label(bright))) if r.area >= SPECK * grey.size])
     if not SHEET_SLICES[0] <= len(boxes) <= SHEET_SLICES[1]:
         return []
     sizes = boxes[:, 2:] - boxes[:, :2]

@@ -16,8 +16,9 @@ from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, ranges
 from brainmri.analysis.forward import Prediction, Progress, predict_slices, with_head
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
 from brainmri.analysis.picture import decide_picture
-from brainmri.analysis.recognition import Recognition, check_sequence, recognise
+from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, recognise
 from brainmri.io.reading import Scan, read_slice, read_study
+from brainmri.io.sequence_names import FLAIR_T2
 from brainmri.zoo import ood
 from brainmri.zoo.backends import versions
 from brainmri.zoo.entry import rules_of
@@ -128,7 +129,8 @@ class Pipeline:
             self.segmenter, self.classifier, scan.pixels[chosen], spacing, progress=progress, ood_model=self.ood_model
         )
         check_sequence(sequence)
-        recognition = recognise(predicted, scan.pixels[chosen], sequence=sequence)
+        named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
+        recognition = recognise(predicted, scan.pixels[chosen], sequence=named)
         name = recognition.sequence.name if recognition and recognition.sequence else None
         decisions = decide_slices(predicted, self.rules, _mode(scan), name)
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
@@ -150,8 +152,8 @@ class Pipeline:
             int(head.sum()),
             [number for number, finding in enumerate(findings) if finding.mask.any() and not finding.out_of_distribution],
         )
-        if scan.unsupported and recognition is None and verdict != REVIEW:
-            verdict, reason = REVIEW, f"The only sequence is {scan.unsupported}, which these networks cannot analyse alone."
+        if recognition is None and scan.single_sequence not in (None, FLAIR_T2) and verdict != REVIEW:
+            verdict, reason = REVIEW, f"The only sequence is {scan.single_sequence}, which these networks cannot analyse alone."
         if out_of_distribution:
             slices = f"slices that the model was trained on: {ranges(out_of_distribution)}"
             warnings += (f"left out, because they do not look like {slices}; {ood.WARNING}",)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from brainmri.analysis.forward import Prediction
-from brainmri.zoo.attributes import KIND, PLANE, SEQUENCE, SEQUENCES, T1C, THREE_SEQUENCES, TURN
+from brainmri.zoo.attributes import FLAIR, KIND, PLANE, SEQUENCE, SEQUENCES, T1, T1C, THREE_SEQUENCES, TURN
 
+# `Scan.single_sequence` to the network's name of the sequence
+SEQUENCE_OF_FILE = {"FLAIR": FLAIR, "pre-contrast T1": T1, "post-contrast T1": T1C, "T2": "T2", "PD": "PD"}
 SURE = 0.6  # a sequence or plane of lower probability is unknown
 COLOUR_TOLERANCE = 0.06  # difference of channels in [0, 1] that a tenth of the pixels of a colour picture exceeds
 SURE_TURN = 0.9  # a picture is turned only above this probability

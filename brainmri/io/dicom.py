@@ -109,7 +109,7 @@ def _read(files: list[StudyFile], assign: Mapping[int, int | None] | None, numbe
         sha256=digest(list(read)),
         warnings=warnings,
         labels=labels,
-        unsupported=choice.unsupported,
+        single_sequence=choice.single_sequence,
     )
 
 

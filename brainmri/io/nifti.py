@@ -118,7 +118,7 @@ def read_nifti(files: list[StudyFile], name: str, assign: Mapping[int, int | Non
         sha256=digest(list(dict.fromkeys([*heads, *(one.file for one in heads.values())]))),
         warnings=warnings,
         labels=choice.labels(labels),
-        unsupported=choice.unsupported,
+        single_sequence=choice.single_sequence,
     )
 
 

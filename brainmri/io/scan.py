@@ -213,7 +213,8 @@ class Scan:
         geometry: where the pixels lie in the patient, if the files say so.
         sequences: by channel, the label of its sequence; None where FLAIR is used in its place, and for slices, whose
             channels are their colours.
-        unsupported: what the sequence in place of the FLAIR is ("T2", say), if the models were not trained on it alone.
+        single_sequence: what the only sequence is, by its name or header: "FLAIR", "pre-contrast T1", "post-contrast T1", "T2"
+            and so on; None where there are several, and where it is not known.
         orientation: the EXIF orientation (1 to 8) that was applied to the stored pixels.
     """
 
@@ -223,5 +224,5 @@ class Scan:
     warnings: tuple[str, ...] = ()
     geometry: Geometry | None = None
     sequences: tuple[str | None, str | None, str | None] = (None, None, None)
-    unsupported: str | None = None
+    single_sequence: str | None = None
     orientation: int = 1

@@ -39,13 +39,13 @@ class Choice:
         indices: by channel, an index into the candidates.
         warnings: assumptions, and what is ignored.
         problem: why no candidate can be chosen as FLAIR; None where one is.
-        unsupported: what is read in place of the FLAIR ("T2", say), if the models were not trained on it alone.
+        single_sequence: `Scan.single_sequence`.
     """
 
     indices: dict[int, int]
     warnings: tuple[str, ...] = ()
     problem: str | None = None
-    unsupported: str | None = None
+    single_sequence: str | None = None
 
     def candidates(self, labels: Sequence[str], study: int = 0) -> tuple[Candidate, ...]:
         """Every candidate of a study, with the channel it was chosen for."""
@@ -76,11 +76,11 @@ def choose_single(sequence: str | None, subject: str) -> Choice:
         subject: of the warning, "the file" or "the series".
     """
     if sequence == FLAIR_T2:
-        return Choice(indices={FLAIR: 0})
+        return Choice(indices={FLAIR: 0}, single_sequence=sequence)
     if sequence is None:
         return Choice(indices={FLAIR: 0}, warnings=(ONE_SEQUENCE,))
-    warning = f"{subject} is {sequence}, which the networks cannot analyse alone; do not rely on this result, upload the FLAIR"
-    return Choice(indices={FLAIR: 0}, warnings=(warning, ONE_SEQUENCE), unsupported=sequence)
+    warning = f"{subject} is {sequence}, not FLAIR"
+    return Choice(indices={FLAIR: 0}, warnings=(warning, ONE_SEQUENCE), single_sequence=sequence)
 
 
 def check_assignment(assign: Mapping[int, int | None], labels: Sequence[str], name: str) -> Choice:

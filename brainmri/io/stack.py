@@ -34,7 +34,7 @@ def compose(
     sha256: str,
     warnings: list[str],
     labels: tuple[str | None, str | None, str | None] = (None, None, None),
-    unsupported: str | None = None,
+    single_sequence: str | None = None,
     orientation: int = 1,
 ) -> Scan:
     """The sequences of one study as a scan. FLAIR replaces missing ones, as in training.
@@ -43,7 +43,7 @@ def compose(
         sequences: by channel, FLAIR among them; volumes on one grid, uint8 or float32, on `geometry`'s stored grid, or
             (S, H, W) axial already where it is None.
         labels: the label of each channel's sequence, as it is shown.
-        unsupported, orientation: as of `Scan`.
+        single_sequence, orientation: as of `Scan`.
 
     Raises:
         UnreadableImage: for NaN or infinite voxels, or a FLAIR whose voxels all have the same value.
@@ -80,6 +80,6 @@ def compose(
         warnings=tuple(warnings),
         geometry=geometry,
         sequences=labels,
-        unsupported=unsupported,
+        single_sequence=single_sequence,
         orientation=orientation,
     )

@@ -35,7 +35,7 @@ def test_two_patients_in_a_zip_give_two_rows(tmp_path, capsys):
 def test_lone_t2_is_for_review(pipe, tmp_path):
     (row,) = process(pipe, save(tmp_path / "t2", images(description="AX T2 FSE")), tmp_path, "t2")
     assert row["verdict"] == "review"
-    assert "the series is T2, which the networks cannot analyse alone" in row["warnings"]
+    assert "the series is T2, not FLAIR" in row["warnings"]
 
 
 def test_halves_of_a_pair_are_one_input(tmp_path):

@@ -274,8 +274,8 @@ def test_studies_of_several_patients_are_read_one_by_one(tmp_path):
 @pytest.mark.parametrize("description", ["AX T2 FSE", "AX SWI", "AX T1 POST"])
 def test_a_lone_sequence_other_than_flair_is_named(tmp_path, description):
     scan = read(save(tmp_path / "one", images(description=description)))
-    assert scan.unsupported in ("T2", "susceptibility", "post-contrast T1")
-    assert scan.warnings[0].startswith(f"the series is {scan.unsupported}, which the networks cannot analyse alone")
+    assert scan.single_sequence in ("T2", "susceptibility", "post-contrast T1")
+    assert scan.warnings[0].startswith(f"the series is {scan.single_sequence}, not FLAIR")
 
 
 def test_t1_of_another_visit_is_left_out(tmp_path):

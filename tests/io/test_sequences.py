@@ -130,12 +130,12 @@ def test_single_volume_is_listed_as_flair(tmp_path):
     path = nifti(tmp_path / "t1ce.nii", code=0)
     assert list_sequences(path) == (Candidate(label="t1ce.nii", channel=FLAIR),)
     scan = read(path)
-    assert scan.warnings[0].startswith("the file is post-contrast T1, which the networks cannot analyse alone")
+    assert scan.warnings[0].startswith("the file is post-contrast T1, not FLAIR")
     assert scan.warnings[1] == ONE_SEQUENCE
     folder = save(tmp_path / "study", [*images(description="AX T1"), header(Modality="SR")])
     assert listed(folder) == [("series number 1 “AX T1” with 12 slices", FLAIR)]
-    assert read(folder).warnings[0].startswith("the series is pre-contrast T1, which the networks cannot analyse alone")
-    assert read(folder).unsupported == "pre-contrast T1"
+    assert read(folder).warnings[0].startswith("the series is pre-contrast T1, not FLAIR")
+    assert read(folder).single_sequence == "pre-contrast T1"
 
 
 # --- assignment -----------------------------------------------------------------------------------------------------------

@@ -220,8 +220,7 @@ def choose_thresholds(samples: list[tuple[OodDetector, Samples]]) -> dict[str, f
     The report has each fold's own thresholds, to check that.
     """
     scores = [
-        (ood.distance(some.features[~some.decided]), ood.other_log_odds(some.features[~some.decided]))
-        for ood, some in samples
+        (ood.distance(some.features[~some.decided]), ood.other_log_odds(some.features[~some.decided])) for ood, some in samples
     ]
     distance, odds = (np.concatenate(values) for values in zip(*scores, strict=True))
     return {
@@ -252,8 +251,7 @@ def cross_fitted(folds: list[Network], tensors: list[dict]) -> dict:
         rejects among its validation patients, with the thresholds of the other folds (a single fold's, its own).
     """
     detectors = [
-        OodDetector.from_tensors(t, distance_threshold=np.inf, other_threshold=np.inf, feature_spec=FEATURES)
-        for t in tensors
+        OodDetector.from_tensors(t, distance_threshold=np.inf, other_threshold=np.inf, feature_spec=FEATURES) for t in tensors
     ]
     samples = [(ood, some) for ood, fold in zip(detectors, folds, strict=True) for some in fold.real]
     real: list[tuple[str, bool]] = []

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
+from scipy.optimize import fminbound
 from torch import nn
 from tqdm import tqdm
 
@@ -41,8 +41,10 @@ def fit_attribute_temperature(measured: list[Measured], attribute: str, classes:
         scaled = logits / temperature
         return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(true)), true]))
 
-    found = minimize_scalar(loss, bounds=(0.2, 5.0), method="bounded")
-    return float(found.x)
+    temperature, _, error, _ = fminbound(loss, 0.2, 5.0, full_output=True)
+    if error:
+        raise RuntimeError(f"no temperature found for {attribute}: its log loss has no minimum between 0.2 and 5")
+    return float(temperature)
 
 
 @torch.no_grad()
