@@ -53,7 +53,7 @@ def predict(
         segmenter: name of the model that draws the mask
         classifier: name of the model that predicts the verdict
         threshold: mask threshold on the probability map, 0.05 to 0.95; default: the segmenter's own
-        sequence: FLAIR, T1, T1c, T2 or PD for a greyscale slice; default: recognised by the classifier
+        sequence: FLAIR, T1, T1c, T2 or PD for a greyscale slice, for models that recognise it; default: recognised
 
     Returns:
         record: verdict (tumour, no tumour or review) with its reason, probability, outlined area, warnings and provenance
@@ -135,6 +135,7 @@ def slice_tab() -> None:
             sequence = gr.Dropdown(
                 [("Recognise it", ""), *((name, name) for name in SEQUENCES if name != THREE_SEQUENCES)],
                 value="", label="Sequence of a greyscale slice",
+                visible=any("attributes" in entry.arguments for entry in available_models.values()),
             )  # fmt: skip
             segmenter, classifier, threshold = model_fields()
             button = gr.Button("Analyse", variant="primary", size="lg")
