@@ -194,10 +194,11 @@ def test_input_that_kills_its_workers_fails_after_three_attempts(cohort, tmp_pat
     actor = _Actor(tmp_path, NETWORKS, torch.get_num_threads(), attempts)
     job = {"path": str(Path(cohort[0]) / "bad"), "name": "bad"}
     (attempts / "bad").write_text("node 1\n" * (ATTEMPTS - 1))
-    assert "expected slices or a volume" in actor(job)["problem"]
+    (row,) = actor(job)
+    assert "expected slices or a volume" in row["problem"]
     assert not list(attempts.iterdir())
     (attempts / "bad").write_text("node 1\n" * ATTEMPTS)
-    row = actor(job)
+    (row,) = actor(job)
     assert (row["input"], row["status"]) == ("bad", "failed")
     assert row["problem"] == "its worker process died 3 times; it may need more memory than there is"
 
