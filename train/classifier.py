@@ -134,7 +134,7 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
         verdict, mask = F.one_hot(batch["tumour"], 2).float(), batch["mask"].clamp(0, 1)
         if teacher:
             with torch.inference_mode():
-                map_logits, verdict_logits = teacher.net(resize_and_normalise(batch["image"], placing))
+                map_logits, verdict_logits, _ = teacher.net(resize_and_normalise(batch["image"], placing))
             verdict = (verdict + verdict_logits.float().softmax(1)) / 2
             mask = (mask + map_logits.float().sigmoid()) / 2
         value = F.cross_entropy(logits.float(), verdict, label_smoothing=0.02)

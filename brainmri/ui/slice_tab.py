@@ -39,13 +39,7 @@ EXAMPLES = {
 EMPTY = empty_state("Upload a slice or pick an example to see the verdict.")
 
 
-def predict(
-    image: str,
-    segmenter: str = DEFAULT,
-    classifier: str = DEFAULT,
-    threshold: float | None = None,
-    sequence: str | None = None,
-) -> tuple:
+def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None) -> tuple:
     """Detect and outline a tumour in one brain MRI slice. Research demo, not for diagnosis.
 
     Args:
@@ -53,7 +47,6 @@ def predict(
         segmenter: name of the model that draws the mask
         classifier: name of the model that predicts the verdict
         threshold: mask threshold on the probability map, 0.05 to 0.95; default: the segmenter's own
-        sequence: FLAIR, T1, T1c, T2 or PD for a greyscale slice, for models that recognise it; default: recognised
 
     Returns:
         record: verdict (tumour, no tumour or review) with its reason, probability, outlined area, warnings and provenance
@@ -62,6 +55,11 @@ def predict(
         overlay: PNG of the slice with the outline
         finding: the record as a JSON file
     """
+    return _predict(image, segmenter, classifier, threshold)
+
+
+def _predict(image: str, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None) -> tuple:
+    """`predict`, with the MR sequence that the user chose on the page."""
     if not image:
         raise gr.Error("Please upload a slice or pick an example.", duration=15, print_exception=False)
     with errors_as_messages("Could not analyse this slice"):
@@ -77,7 +75,7 @@ def analyse(image: str | None, segmenter: str, classifier: str, threshold: float
     """Run `predict` for the page and show the results."""
     if image is None:
         return clear()
-    record, pictures, *files = predict(image, segmenter, classifier, threshold, sequence)
+    record, pictures, *files = _predict(image, segmenter, classifier, threshold, sequence)
     return finding_html(record), gr.Column(visible=True), gr.Gallery(pictures, selected_index=0), *files, record, None, None
 
 
@@ -177,7 +175,4 @@ def slice_tab() -> None:
     upload.clear(clear, None, outputs, cancels=[*runs], **PRIVATE)
 
     own, endpoint = threshold_input(), gr.Button(visible=False)
-    own_sequence = gr.Textbox(None, label="Sequence", visible=False)
-    endpoint.click(
-        predict, [upload, segmenter, classifier, own, own_sequence], [record, pictures, *files], api_name="predict", **GPU
-    )
+    endpoint.click(predict, [upload, segmenter, classifier, own], [record, pictures, *files], api_name="predict", **GPU)
