@@ -11,7 +11,7 @@ from brainmri.analysis.decision import SliceDecisions, decide_slices
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, count, ranges
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.frame import Panel, find_panels
-from brainmri.analysis.recognition import Recognition, find_turn, recognise
+from brainmri.analysis.recognition import Recognition, find_turn, recognise, sequence_of
 from brainmri.zoo.calibration import Rules
 
 Predict = Callable[[np.ndarray], Prediction]  # of slices (S, H, W, 3) in [0, 1]
@@ -26,11 +26,13 @@ class PictureDecision:
 
     Attributes:
         decisions: of one slice, the whole picture (S = 1).
+        predicted: the prediction that it rests on, of a sheet the last slice's.
         recognition: what was recognised about the slice; None for a sheet of slices, or if no network recognises anything.
         warnings: what was changed before the analysis.
     """
 
     decisions: SliceDecisions
+    predicted: Prediction
     recognition: Recognition | None
     warnings: tuple[str, ...]
 
@@ -67,15 +69,15 @@ def _decide_panel(panel: Panel, pixels: np.ndarray, predict: Predict, rules: Rul
         warnings.append(f"the slice is turned by {turned}°; it was analysed upright")
         slices = np.ascontiguousarray(np.rot90(slices, -turned // 90, axes=(1, 2)))
         predicted = predict(slices)
-        predicted = replace(predicted, maps=predicted.maps if predicted.maps is None else _turn(predicted.maps, turned))
+        if predicted.maps is not None:
+            predicted = replace(predicted, maps=_turn(predicted.maps, turned))
     recognition = recognise(predicted, slices, turned, sequence)
-    name = recognition.sequence.name if recognition and recognition.sequence else None
-    decisions = decide_slices(predicted, rules, "slice", name)
+    decisions = decide_slices(predicted, rules, "slice", sequence_of(recognition))
     height, width = pixels.shape[:2]
     if panel.box != (0, 0, height, width):
         decisions = replace(decisions, maps=_paste(panel, decisions.maps, (height, width)),
                             masks=_paste(panel, decisions.masks, (height, width)))  # fmt: skip
-    return PictureDecision(decisions=decisions, recognition=recognition, warnings=tuple(warnings))
+    return PictureDecision(decisions=decisions, predicted=predicted, recognition=recognition, warnings=tuple(warnings))
 
 
 def _strangeness(predicted: Prediction) -> tuple[bool, float]:
@@ -118,4 +120,4 @@ def _join(parts: list[PictureDecision], panels: tuple[Panel, ...], shape: tuple[
         ood=[(in_distribution or strange)[0]],
     )
     warnings = tuple(dict.fromkeys(warning for part in parts for warning in part.warnings))
-    return PictureDecision(decisions=decisions, recognition=None, warnings=warnings)
+    return PictureDecision(decisions=decisions, predicted=parts[-1].predicted, recognition=None, warnings=warnings)

@@ -16,7 +16,7 @@ from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, ranges
 from brainmri.analysis.forward import Prediction, Progress, predict_slices, with_head
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
 from brainmri.analysis.picture import decide_picture
-from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, recognise
+from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, recognise, sequence_of
 from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.io.sequence_names import FLAIR_T2
 from brainmri.zoo import ood
@@ -96,7 +96,8 @@ class Pipeline:
         any_upload = self.ood_model.ood is not None and self.ood_model.ood.any_plane
         picture = decide_picture(scan.pixels, predict, self.rules, sequence, find_slices=any_upload)
         warnings = (*scan.warnings, *picture.warnings)
-        return self._finding(picture.decisions, 0, warnings, self.provenance(scan), None, picture.recognition)
+        provenance = self.provenance(scan, picture.predicted, picture.recognition)
+        return self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
 
     def study(
         self,
@@ -115,6 +116,7 @@ class Pipeline:
             FileNotFoundError: if the path does not exist.
             brainmri.io.reading.UnreadableImage: if the input cannot be read.
         """
+        check_sequence(sequence)
         scan = source if isinstance(source, Scan) else read_study(source)
         geometry, warnings = scan.geometry, scan.warnings
         spacing = geometry.spacing[1:] if geometry else (1.0, 1.0)
@@ -128,15 +130,13 @@ class Pipeline:
         predicted = predict_slices(
             self.segmenter, self.classifier, scan.pixels[chosen], spacing, progress=progress, ood_model=self.ood_model
         )
-        check_sequence(sequence)
         named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
         recognition = recognise(predicted, scan.pixels[chosen], sequence=named)
-        name = recognition.sequence.name if recognition and recognition.sequence else None
-        decisions = decide_slices(predicted, self.rules, _mode(scan), name)
+        decisions = decide_slices(predicted, self.rules, _mode(scan), sequence_of(recognition))
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
         maps[chosen], mask[chosen] = decisions.maps, decisions.masks
         parts = find_parts(mask, geometry)
-        provenance = self.provenance(scan)
+        provenance = self.provenance(scan, predicted, recognition)
         pixel = float(np.prod(spacing)) if measured else None
         places = iter(range(len(decisions.masks)))
         findings = tuple(
@@ -202,23 +202,32 @@ class Pipeline:
             provenance=provenance,
         )
 
-    def provenance(self, scan: Scan) -> dict:
-        """What a result for the scan depends on: input, models, thresholds, calibration, device and versions."""
-        ood_config = self.ood_model.entry.ood
+    def provenance(self, scan: Scan, predicted: Prediction | None = None, recognition: Recognition | None = None) -> dict:
+        """What a result for the scan depends on: input, models, thresholds, calibration, device and versions.
+
+        Args:
+            scan: the input.
+            predicted: the prediction for it, which knows the device and the backend that ran; None before there is one.
+            recognition: what was recognised; threshold and review band are those of the sequence.
+        """
+        ood_config, rules = self.ood_model.entry.ood, self.rules.for_sequence(sequence_of(recognition))
+        device, runtime = self.segmenter.device.type, self.segmenter.backend.kind
+        if predicted:
+            device, runtime = predicted.device, predicted.runtime
         return {
             "input": {"sha256": scan.sha256},
             "segmenter": {"name": self.segmenter.entry.name, "sha256": self.segmenter.entry.sha256},
             "classifier": {"name": self.classifier.entry.name, "sha256": self.classifier.entry.sha256},
-            "mask_threshold": self.mask_threshold,
-            "review_band": list(self.rules.band(_mode(scan))),
+            "mask_threshold": rules.mask_threshold,
+            "review_band": list(rules.band(_mode(scan))),
             "calibration": self.rules.config(_mode(scan)),
             "ood": ood_config and {"name": self.ood_model.entry.name, **ood_config.config()},
-            "device": self.segmenter.device.type,
-            "runtime": self.segmenter.backend.kind,
+            "device": device,
+            "runtime": runtime,
             "versions": {
                 "brainmri": __version__,
                 "torch": torch.__version__,
-                **versions(self.segmenter.backend.kind),
+                **versions(runtime),
                 "python": platform.python_version(),
             },
         }

@@ -86,6 +86,11 @@ def recognise(predicted: Prediction, slices: np.ndarray, turned: int = 0, sequen
     )
 
 
+def sequence_of(recognition: Recognition | None) -> str | None:
+    """The name of the recognised sequence, None if it is unknown."""
+    return recognition.sequence.name if recognition and recognition.sequence else None
+
+
 def find_turn(predicted: Prediction) -> int:
     """Degrees counter-clockwise that the slices are turned from upright; 0 unless the network is sure."""
     turn = most_probable(predicted.attributes[TURN], SURE_TURN) if predicted.attributes else None

@@ -129,6 +129,7 @@ class Rules:
     def config(self, mode: str) -> dict:
         """The calibration, for a finding's provenance."""
         known: dict = self.fusion[mode].config() if mode in self.fusion else {"temperature": self.temperature}
+        known |= {"review": list(self.band(mode)), "mask_threshold": self.mask_threshold}
         if mode == "study":
             known["mask_neighbours"] = self.mask_neighbours
         if self.sequences:

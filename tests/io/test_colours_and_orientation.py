@@ -12,21 +12,7 @@ from brainmri.io.orientation import TAG, turn_as_stored, turn_upright
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import UnreadableImage, read_slice, read_study
 from brainmri.io.writers import write_png, write_tiff
-
-GREY = (np.arange(64 * 48).reshape(64, 48) % 251).astype(np.uint8)
-RGB = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=2)
-
-
-def saved(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def tiff(pixels: np.ndarray, **options) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, pixels, **options)
-    return buffer.getvalue()
+from tests.support.images import GREY, RGB, saved, tiff
 
 
 def tagged(orientation: int) -> Image.Exif:

@@ -1,33 +1,17 @@
 """Image files and arrays are read, or refused with a message for the page."""
 
-import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 
 from brainmri.io.images import read_bytes
 from brainmri.io.limits import ACCEPTED
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import UnreadableImage, read_slice, read_study
-
-GREY = (np.arange(64 * 48).reshape(64, 48) % 251).astype(np.uint8)
-RGB = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=2)
-
-
-def saved(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def tiff(pixels: np.ndarray, **options) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, pixels, **options)
-    return buffer.getvalue()
+from tests.support.images import GREY, RGB, saved, tiff
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])

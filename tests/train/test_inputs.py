@@ -14,6 +14,7 @@ from train.evaluation.calibrate import THRESHOLDS
 from train.evaluation.calibrate_sequences import cross_fit, fit_sequence_rules
 from train.evaluation.inputs import Measured, decide, input_table, recognition_accuracy, table_rows
 from train.ood import fit_inputs
+from train.phantoms import phantom_slice
 from train.release import release_inputs
 
 
@@ -94,5 +95,9 @@ def test_from_a_run_to_an_entry_for_any_head(wider, tmp_path, monkeypatch):
     assert "headct" in report["negatives"]
     model = brainmri.load("mine", weights=entries / "mine", device="cpu")
     assert model.ood.any_plane
-    finding = brainmri.Pipeline(model)(np.zeros((96, 96), np.uint8) + 30)
-    assert finding.verdict == "review"
+    pipe = brainmri.Pipeline(model)
+    assert pipe(np.zeros((96, 96), np.uint8) + 30).verdict == "review"
+    finding, rules = pipe(phantom_slice(size=96)[0][..., 1], sequence=FLAIR), model.entry.sequences[FLAIR]
+    assert finding.recognition.sequence.name == FLAIR
+    assert finding.provenance["mask_threshold"] == rules.mask_threshold
+    assert finding.provenance["review_band"] == list(rules.fusion["slice"].review)

@@ -83,6 +83,7 @@ def test_a_full_accelerator_is_replaced_by_the_cpu(caplog):
     assert (found.device, found.runtime) == ("cpu", "torch")
     assert np.array_equal(found.maps, expected.maps)
     assert np.array_equal(found.logits, expected.logits)
+    assert brainmri.Pipeline(full)(EXAMPLE).provenance["device"] == "cpu"  # the one that ran
     with pytest.raises(torch.OutOfMemoryError):
         predict_slices(model, model, slices)  # the CPU has no replacement
 

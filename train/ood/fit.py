@@ -319,6 +319,13 @@ def table(report: dict) -> str:
     return markdown_table(["images", "number", "out of distribution", "share"], rows)
 
 
+def show(report: dict, out: Path | None) -> None:
+    """Print the error rates, and write the report as JSON where a file is given."""
+    print(table(report))
+    if out:
+        out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
 def check_networks(entry: Network, folds: list[Network]) -> None:
     """SystemExit with the reason when the validated runs cannot set the entry's thresholds."""
     needed = max(*FEATURES.means, *FEATURES.deviations, *FEATURES.parts)
@@ -364,9 +371,7 @@ def main(arguments: list[str] | None = None) -> dict:
     report["synthetic"] = synthetic_heads(entry, ood)
     report["negatives"] = negatives_from_packages(entry, ood) | report["negatives"]
     write_ood_detector(folder, tensors, report["thresholds"])
-    print(table(report))
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    show(report, options.out)
     return report
 
 

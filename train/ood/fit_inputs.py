@@ -9,7 +9,6 @@ other images with a detector that was fitted without that kind. Run this after `
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from train.datasets import dataset_of
 from train.datasets.wider import find_pictures, read_picture
 from train.evaluation.inputs import validation_views
 from train.examples import CHANNELS, CUT, WITHOUT_SKULL, Example, patient_examples, picture_examples, single_sequence
-from train.ood.fit import FEATURES, fit_tensors, shares, table, write_ood_detector
+from train.ood.fit import FEATURES, fit_tensors, shares, show, write_ood_detector
 from train.ood.negatives import PACKAGES
 from train.uploads import as_upload
 
@@ -174,9 +173,7 @@ def main(arguments: list[str] | None = None) -> dict:
     others = [features_of(model, units) for units in images.values()]
     tensors = fit_network(model, training_examples(model, options.data, options.wider), others)
     write_ood_detector(folder, tensors, report["thresholds"], any_plane=True)
-    print(table(report))
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    show(report, options.out)
     return report
 
 
