@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
         options, net, command=["train.generalist", *arguments], name=f"effunet-{options.encoder}-any",
         summary=f"U-Net on EfficientNet-{options.encoder} for any head: mask, verdict, sequence, plane, kind of tumour",
         arguments={"encoder": options.encoder, "attributes": {name: list(classes) for name, classes in ATTRIBUTES.items()}},
-        preprocess=preprocess, split=split, flips=False,
+        preprocess=preprocess, split=split, flips=True,
     )  # fmt: skip
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
 

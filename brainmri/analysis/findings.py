@@ -12,7 +12,7 @@ from brainmri.analysis.recognition import Recognition
 from brainmri.io.scan import Geometry
 from brainmri.zoo.ood import OodResult
 
-TUMOUR, NO_TUMOUR, REVIEW = VERDICTS = ("tumour", "no tumour", "review")
+TUMOUR, NO_TUMOUR, REVIEW = "tumour", "no tumour", "review"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ EMPTY = empty_state("Upload a slice or pick an example to see the verdict.")
 
 
 def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None) -> tuple:
-    """Detect and outline a tumour in one brain MRI slice. Research demo, not for diagnosis.
+    """Detect and outline a lower-grade glioma in one axial brain MRI slice. Research demo, not for diagnosis.
 
     Args:
         image: slice as PNG, JPEG or TIFF; red = pre-contrast T1, green = FLAIR, blue = post-contrast T1; greyscale = FLAIR

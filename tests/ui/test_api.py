@@ -155,7 +155,7 @@ def test_only_the_endpoints_are_mcp_tools(page_url):
     tools, answer, refusal = asyncio.run(talk())
     assert [tool.name for tool in tools] == ENDPOINTS
     predict = tools[0]
-    assert predict.description.startswith("Detect and outline a tumour in one brain MRI slice")
+    assert predict.description.startswith("Detect and outline a lower-grade glioma in one axial brain MRI slice")
     assert "Returns: record: verdict (tumour, no tumour or review)" in predict.description
     assert predict.inputSchema["required"] == ["image"]
     segmenters = ["effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg", "resunet-lgg", "resunet-paper"]

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from brainmri.zoo.attributes import KIND, KINDS, PLANE, PLANES, SEQUENCE, SEQUENCES
 from brainmri.zoo.backends import TORCH
-from brainmri.zoo.entry import ModelEntry, read_config, read_split, rules_of, save_entry, update_config
+from brainmri.zoo.entry import ModelEntry, read_config, read_split, rules_of, save_entry
 from brainmri.zoo.metrics import Measurements
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load
 from train.datasets import dataset_of
@@ -75,8 +75,6 @@ def measure_inputs(model: LoadedModel, data: Path | None, wider: Path) -> list[M
 
 def release(run: Path, validated: Path, data: Path, wider: Path, into: Path, name: str) -> ModelEntry:
     """Fit, measure and write the entry `name` under `into`."""
-    for folder in (run, validated):  # both views of a slice are averaged where the entry is used, so they are here
-        update_config(folder, flips=True)
     trained, fold = (load(folder, device="cpu", runtime=TORCH) for folder in (run, validated))
     measured = measure_inputs(fold, data, wider)
     each, fitted = cross_fit(measured, rules_of(fold.entry, fold.entry))
