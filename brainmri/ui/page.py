@@ -57,11 +57,12 @@ out of a study's verdict.
 **Measurements.** Volumes and diameters are computed from the mask, in mL and mm only if the files give the voxel size. Left and
 right are the patient's.
 
-**Your data.** Uploads are processed on the server that hosts this page and are not sent anywhere else. Nothing is collected, and
-no run is recorded. Patient names and dates in DICOM headers are not read; a patient's ID is used only as a digest that tells
-patients apart. Uploads and results are stored in temporary files and deleted within {(CLEANUP_INTERVAL + MAX_FILE_AGE) // 60} minutes. Until then, anyone who has a file's full address can open
-it. Please do not upload anything that identifies a patient. A DICOM segmentation references its images by UID and holds no
-patient name or ID, so an archive stores it beside the study, not in it.
+**Your data.** Uploads are processed on the server that hosts this page and are not sent anywhere else. Nothing is collected,
+and no run is recorded. Patient names and dates in DICOM headers are not read; a patient's ID is used only as a digest that
+tells patients apart. Uploads and results are stored in temporary files and deleted within
+{(CLEANUP_INTERVAL + MAX_FILE_AGE) // 60} minutes. Until then, anyone who has a file's full address can open it. Please do not
+upload anything that identifies a patient. A DICOM segmentation references its images by UID and holds no patient name or ID, so
+an archive stores it beside the study, not in it.
 """
 
 
