@@ -12,7 +12,7 @@ from brainmri.zoo.entry import read_config
 from train import generalist
 from train.evaluation.calibrate import THRESHOLDS
 from train.evaluation.calibrate_sequences import cross_fit, fit_sequence_rules
-from train.evaluation.inputs import Measured, decide, input_table, recognition_accuracy, table_rows
+from train.evaluation.inputs import Measured, decide, input_table, recognised_sequence, recognition_accuracy, table_rows
 from train.ood import fit_inputs
 from train.phantoms import phantom_slice
 from train.release import release_inputs
@@ -48,10 +48,13 @@ def test_rules_are_fitted_for_each_sequence_that_has_tumours():
 
 def test_a_slice_is_decided_by_the_rules_of_the_recognised_sequence():
     rules = Rules(sequences=fit_sequence_rules(SLICES))
-    assert decide(measured(2, FLAIR, True), rules)[1] == "tumour"
-    assert decide(measured(3, T1C, False), rules)[1] == "no tumour"
-    assert decide(measured(2, "T2", True), rules)[1] == "review"  # without tumours to evaluate on
-    assert decide(measured(2, T1C, True, recognised="T2"), rules)[1] == "review"
+    assert decide(measured(2, FLAIR, True), rules) == "tumour"
+    assert decide(measured(3, T1C, False), rules) == "no tumour"
+    assert decide(measured(2, "T2", True), rules) == "review"  # without tumours to evaluate on
+    assert decide(measured(2, T1C, True, recognised="T2"), rules) == "review"
+    one = measured(2, FLAIR, True)
+    unsure = replace(one, attributes=one.attributes | {"sequence": np.full(6, 1 / 6)})
+    assert recognised_sequence(unsure) is None  # as the pipeline takes it
 
 
 def test_no_group_is_measured_with_rules_fitted_on_it():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from brainmri.analysis.decision import decide_slice
 from brainmri.analysis.findings import REVIEW, TUMOUR
 from brainmri.analysis.forward import predict_slices
+from brainmri.analysis.recognition import SURE
 from brainmri.io.pixels import to_unit
 from brainmri.report.metric_tables import markdown_table
 from brainmri.zoo.attributes import KIND, KINDS, PLANE, PLANES, SEQUENCE, SEQUENCES, THREE_SEQUENCES
@@ -111,8 +112,7 @@ def patient_views(examples: list[Example]) -> list[View]:
 def without_skull(example: Example, seed: int) -> Example:
     """The same slice with its skull removed (`train.uploads.remove_skull`)."""
     pixels, mask = remove_skull(example.pixels, example.mask.astype(np.float32), np.random.default_rng(seed))
-    labels = {name: value for name, value in vars(example).items() if name not in ("pixels", "mask")}
-    return Example(pixels=pixels, mask=mask > 0.5, **labels)
+    return replace(example, pixels=pixels, mask=mask > 0.5)
 
 
 def measure(model: LoadedModel, views: Iterable[View]) -> list[Measured]:
@@ -145,19 +145,23 @@ def _name(names: Sequence[str], index: int) -> str:
     return "" if index == UNKNOWN else names[index]
 
 
-def decide(one: Measured, rules: Rules) -> tuple[float, str]:
-    """The calibrated probability of tumour and the verdict, under the rules for the sequence that the network recognises.
+def recognised_sequence(one: Measured) -> str | None:
+    """The sequence that the pipeline takes a slice for; three sequences are known from the channels."""
+    if one.sequence == THREE_SEQUENCES:
+        return THREE_SEQUENCES
+    probabilities = one.attributes.get(SEQUENCE, np.zeros(1))
+    return SEQUENCES[int(probabilities.argmax())] if probabilities.max() >= SURE else None
 
-    Three sequences are known from the channels.
-    """
-    recognised = SEQUENCES[int(one.attributes[SEQUENCE].argmax())] if one.attributes else None
-    sequence = THREE_SEQUENCES if one.sequence == THREE_SEQUENCES else recognised
+
+def decide(one: Measured, rules: Rules) -> str:
+    """The verdict, under the rules for the sequence that is recognised."""
+    sequence = recognised_sequence(one)
     if not rules.was_evaluated_on(sequence):
-        return float("nan"), REVIEW
+        return REVIEW
     chosen = rules.for_sequence(sequence)
     probability = float(chosen.probability(np.array([one.logit]), np.array([one.evidence]), "slice")[0])
     area = one.outlined[nearest_threshold(chosen.mask_threshold)] * one.grid_share
-    return probability, decide_slice(probability, float(area), chosen.band("slice"))[0]
+    return decide_slice(probability, float(area), chosen.band("slice"))[0]
 
 
 def nearest_threshold(value: float) -> int:
@@ -187,11 +191,14 @@ def table_rows(measured: list[Measured], rules: dict[str, Rules]) -> list[dict]:
 
 
 def _figures(part: list[Measured], rules: dict[str, Rules]) -> dict:
-    verdicts = [decide(one, rules[one.group])[1] for one in part]
+    verdicts = [decide(one, rules[one.group]) for one in part]
     tumour = np.array([one.tumour for one in part])
     decided = [(verdict == TUMOUR) == one.tumour for verdict, one in zip(verdicts, part, strict=True) if verdict != REVIEW]
-    dices = [one.dice(nearest_threshold(rules[one.group].for_sequence(one.sequence or None).mask_threshold))
-             for one in part if one.tumour]  # fmt: skip
+    dices = [
+        one.dice(nearest_threshold(rules[one.group].for_sequence(recognised_sequence(one)).mask_threshold))
+        for one in part
+        if one.tumour
+    ]
     score = auc([one.logit for one in part], tumour)
     return {
         "slices": len(part),
