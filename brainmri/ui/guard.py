@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Awaitable, Callable
 
 from starlette._utils import get_route_path  # the path without the root path, as the router takes it
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from brainmri.io.limits import MAX_STUDY_BYTES
 from brainmri.ui import cache
-from brainmri.ui.blocks import DISK_FULL, disk_is_full
+from brainmri.ui.blocks import DISK_FULL, disk_is_full, run_off_loop
 
 MAX_UPLOADS = MAX_STUDY_BYTES + 2**24  # bytes of an upload of several files, including the form
 MAX_REQUEST = 16 * 2**20  # bytes of any other request; parsing it holds up all visitors
@@ -51,8 +53,9 @@ class RequestGuard:
 
         try:
             limited.check_length(Headers(scope=scope).get("content-length", "0"))
-            if not uploads:
-                await limited.read()
+            if uploads:
+                return await call_off_loop(self.app, scope, limited, send_with_headers)
+            await limited.read()
             await self.app(scope, limited, send_with_headers)
         except HTTPException as error:
             await PlainTextResponse(error.detail, error.status_code)(scope, receive, send_with_headers)
@@ -60,6 +63,25 @@ class RequestGuard:
             if not disk_is_full(error):
                 raise
             await PlainTextResponse(DISK_FULL, 507)(scope, receive, send)  # an upload; no response was sent yet
+
+
+async def call_off_loop(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Call an application in a thread, since Gradio writes, hashes and renames uploaded files on the event loop.
+
+    The request's messages still pass through the server's loop.
+    """
+    server_loop = asyncio.get_running_loop()
+
+    def on_server_loop(function: Callable[..., Awaitable]) -> Callable[..., Awaitable]:
+        async def call(*message: Message):
+            async def run():
+                return await function(*message)
+
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), server_loop))
+
+        return call
+
+    await run_off_loop(app, scope, on_server_loop(receive), on_server_loop(send))
 
 
 class LimitedBody:

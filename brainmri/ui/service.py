@@ -1,6 +1,7 @@
 """The server's own endpoints, `/models` and `/health`, and loading the models at start."""
 
 import contextlib
+import gc
 import logging
 import platform
 import time
@@ -102,6 +103,8 @@ def load_models() -> None:
         get_model(name).backend.select_fastest()
     with contextlib.suppress(ImportError):  # Gradio imports it, where it is installed, in the first request
         import matplotlib.pyplot  # noqa: F401
+    gc.collect()
+    gc.freeze()  # a full collection would otherwise pause all requests to traverse the modules and networks
 
 
 def service_endpoints() -> None:

@@ -1,6 +1,7 @@
 """Other visitors are answered while hostile requests are: none keeps the server's event loop busy for long."""
 
 import asyncio
+import gc
 import json
 import threading
 import time
@@ -59,7 +60,10 @@ def longest_step(monkeypatch):
             longest[0] = max(longest[0], time.thread_time() - began)
 
     monkeypatch.setattr(asyncio.Handle, "_run", timed)
-    return longest
+    gc.collect()
+    gc.freeze()  # as the server does at its start; what other tests left here is more
+    yield longest
+    gc.unfreeze()
 
 
 def send(url: str, route: str, body: str) -> tuple[int, str]:
@@ -109,4 +113,4 @@ def test_an_upload_of_many_files_does_not_keep_others_waiting(page_url, longest_
     files = [("files", (f"{number}.dcm", b"1")) for number in range(1000)]
     longest_step[0] = 0.0
     assert len(httpx.post(page_url + "gradio_api/upload", files=files, timeout=60).json()) == 1000
-    assert longest_step[0] < 3 * LOOP_SECONDS  # Gradio renames up to 1000 files at once
+    assert longest_step[0] < LOOP_SECONDS
