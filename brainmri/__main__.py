@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from brainmri.zoo import hub, registry
@@ -41,6 +42,7 @@ def predict(options: argparse.Namespace) -> int:
         raise ValueError(f"expected inputs, got only {options.out}, the folder for the results; add files or folders")
     inputs = dict(zip(output_stems(paths), paths, strict=True))
     networks = {"segmenter": options.segmenter, "classifier": options.classifier, "device": options.device}
+    networks["runtime"] = registry.requested_runtime(options.runtime)  # of this process, for all workers
     if options.engine == "ray":
         engine = run_on_ray(inputs, options.out, networks, options.address, options.workers)
     else:
@@ -122,17 +124,16 @@ def download(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Verify every entry on the bundled slice; return 1 if any output differs from the stored one, else 0."""
     from brainmri.analysis import selfcheck
-    from brainmri.zoo.backends import AutoBackend
+    from brainmri.zoo.backends import AUTO, create_backend
 
     names = options.names or sorted({*registry.embedded(), *registry.pins()})
     checks = []
     for name in names:
         model = registry.load(name, device=options.device)
         checks.append(selfcheck.check(model))
-        assert isinstance(model.backend, AutoBackend)  # as `load` returns it
-        model.backend.select_fastest()
-        if model.backend.kind != checks[-1].runtime:
-            checks.append(selfcheck.check(model))
+        fastest = create_backend(model.entry, model.net, model.device, model.ood, AUTO)  # what the page runs
+        if fastest.kind != checks[-1].runtime:
+            checks.append(selfcheck.check(replace(model, backend=fastest)))
     for found in checks:
         print(found.sentence)
     return 0 if all(found.passed for found in checks) else 1
@@ -177,6 +178,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--classifier", help="model for the verdict (default: the segmenter if it classifies too, else the default model)"
     )
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
+    run.add_argument(
+        "--runtime", help="auto (fastest), torch (float32), half, compiled, openvino, int8 (default: torch, or BRAINMRI_RUNTIME)"
+    )
     run.add_argument("--engine", choices=("local", "ray"), default="local", help="local: one input at a time; ray: a Ray cluster")
     run.add_argument("--address", help="address of a running Ray cluster, or auto (default: start one on this machine)")
     run.add_argument("--workers", type=int, metavar="N", help="number of Ray actors (default: one per CPU, or four per GPU)")

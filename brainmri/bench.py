@@ -29,7 +29,7 @@ from brainmri.io.images import read_bytes
 from brainmri.io.reading import read_study
 from brainmri.report.html import template
 from brainmri.report.render import overlay_picture
-from brainmri.zoo.backends import COMPILED, HALF, OPENVINO, QUANTISED, TORCH, AutoBackend, Backend, half_precision
+from brainmri.zoo.backends import COMPILED, HALF, OPENVINO, QUANTISED, TORCH, Backend, create_backend, half_precision
 from brainmri.zoo.registry import LoadedModel, load, resolve_device
 
 BATCHES, ACCELERATED_BATCHES = (1, 2, 8, 32), (1, 32, 256)
@@ -97,7 +97,7 @@ def available_backends(model: LoadedModel) -> dict[str, LoadedModel]:
     found = {EAGER: replace(model, backend=Backend(module, EAGER, torch.inference_mode()(module.forward)))}
     for kind in (TORCH, OPENVINO, QUANTISED) if model.device.type == "cpu" else (TORCH, HALF, COMPILED):
         try:
-            found[kind] = replace(model, backend=AutoBackend(model.entry, model.net, model.device, model.ood, kind))
+            found[kind] = replace(model, backend=create_backend(model.entry, model.net, model.device, model.ood, kind))
         except ValueError as error:  # not installed, or the entry has no 8-bit weights
             print(f"{model.entry.name}: {error}", file=sys.stderr)
     return found

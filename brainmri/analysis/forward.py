@@ -31,6 +31,18 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 
+class RanOn(NamedTuple):
+    """What a network ran on: the type of the device, for example "cuda", and the backend (`brainmri.zoo.backends`)."""
+
+    device: str
+    runtime: str
+
+    @classmethod
+    def of(cls, model: LoadedModel) -> RanOn:
+        """What a model runs on."""
+        return cls(device=model.device.type, runtime=model.backend.kind)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
     """The networks' output for S slices, before any rule is applied; a field is None if no network computes it.
@@ -42,8 +54,8 @@ class Prediction:
         logits: (S,) float64, the verdict's logits, tumour against no tumour.
         ood: the out-of-distribution result for each slice.
         attributes: by attribute (`brainmri.zoo.attributes`) and class, (S,) float64 probabilities.
-        device: type of the device that the first network ran on, for example "cuda".
-        runtime: its backend (`brainmri.zoo.backends`).
+        segmenter: what the segmenter ran on.
+        classifier: what the classifier ran on.
     """
 
     maps: np.ndarray | None = None
@@ -52,8 +64,8 @@ class Prediction:
     logits: np.ndarray | None = None
     ood: list[OodResult] | None = None
     attributes: dict[str, dict[str, np.ndarray]] | None = None
-    device: str = "cpu"
-    runtime: str = ""
+    segmenter: RanOn | None = None
+    classifier: RanOn | None = None
 
 
 def with_head(pixels: np.ndarray) -> np.ndarray:
@@ -130,8 +142,7 @@ def _predict(
         if model is not None and id(model) not in done:
             images, placements = _place(model, slices, spacing, normalise_over)
             done[id(model)] = run_model(model, images, None if done else progress), placements
-    first = segmenter or classifier
-    fields: dict = {} if first is None else {"device": first.device.type, "runtime": first.backend.kind}
+    fields: dict = {"segmenter": segmenter and RanOn.of(segmenter), "classifier": classifier and RanOn.of(classifier)}
     if ood_model is not None and ood_model.ood:
         if id(ood_model) in done:
             features = done[id(ood_model)][0].features

@@ -13,14 +13,14 @@ from PIL import Image
 from brainmri._version import __version__
 from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, ranges
-from brainmri.analysis.forward import Prediction, Progress, predict_slices, with_head
+from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices, with_head
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
 from brainmri.analysis.picture import decide_picture
 from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, recognise, sequence_of
 from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.io.sequence_names import FLAIR_T2
 from brainmri.zoo import ood
-from brainmri.zoo.backends import versions
+from brainmri.zoo.backends import TORCH, versions
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, load
 
@@ -37,12 +37,15 @@ class Pipeline:
         classifier: the model that gives the verdict, or its name; None for the segmenter if it also classifies, else for the
             zoo's default.
         device: "auto", "cpu", "cuda", "mps" and so on, for models given by name.
+        runtime: the inference backend of models given by name, as for `brainmri.load`; None for float32, or the environment
+            variable `BRAINMRI_RUNTIME`.
         mask_threshold: on the probability map, in (0, 1); None for the segmenter's own.
         ood_model: the model whose out-of-distribution detector (`brainmri.zoo.ood`) checks the slices if segmenter and
             classifier have none; None for the zoo's detector of axial slices.
 
     Raises:
-        ValueError: for an unknown name, a model without the task, a device that is not available, or a threshold outside (0, 1).
+        ValueError: for an unknown name, a model without the task, a device or runtime that is not available, or a threshold
+            outside (0, 1).
         FileNotFoundError, brainmri.zoo.hub.HubError: if a model cannot be read or downloaded.
     """
 
@@ -51,20 +54,21 @@ class Pipeline:
         segmenter: str | LoadedModel | None = None,
         classifier: str | LoadedModel | None = None,
         device: str = "auto",
+        runtime: str | None = None,
         mask_threshold: float | None = None,
         ood_model: LoadedModel | None = None,
     ) -> None:
-        self.segmenter = _model(segmenter or DEFAULT, "segmentation", device)
+        self.segmenter = _model(segmenter or DEFAULT, "segmentation", device, runtime)
         if classifier is None:
             classifier = self.segmenter if "classification" in self.segmenter.entry.tasks else DEFAULT
         if isinstance(classifier, str) and classifier == self.segmenter.entry.name:
             classifier = self.segmenter
-        self.classifier = _model(classifier, "classification", device)
+        self.classifier = _model(classifier, "classification", device, runtime)
         threshold = None if mask_threshold is None else float(mask_threshold)
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"expected a mask threshold between 0 and 1, both excluded, got {threshold}")
         own = [model for model in (self.segmenter, self.classifier) if model.ood]
-        self.ood_model = own[0] if own else ood_model or load(AXIAL_OOD, device=str(self.segmenter.device))
+        self.ood_model = own[0] if own else ood_model or load(AXIAL_OOD, device=str(self.segmenter.device), runtime=TORCH)
         self.rules = rules_of(self.segmenter.entry, self.classifier.entry, threshold)
 
     @property
@@ -203,41 +207,44 @@ class Pipeline:
         )
 
     def provenance(self, scan: Scan, predicted: Prediction | None = None, recognition: Recognition | None = None) -> dict:
-        """What a result for the scan depends on: input, models, thresholds, calibration, device and versions.
+        """What a result for the scan depends on: input, models, thresholds, calibration, devices, runtimes and versions.
 
         Args:
             scan: the input.
-            predicted: the prediction for it, which knows the device and the backend that ran; None before there is one.
+            predicted: the prediction for it, which knows what the models ran on; None before there is one.
             recognition: what was recognised; threshold and review band are those of the sequence.
         """
         ood_config, rules = self.ood_model.entry.ood, self.rules.for_sequence(sequence_of(recognition))
-        device, runtime = self.segmenter.device.type, self.segmenter.backend.kind
+        ran_on = {"segmenter": RanOn.of(self.segmenter), "classifier": RanOn.of(self.classifier)}
         if predicted:
-            device, runtime = predicted.device, predicted.runtime
+            assert predicted.segmenter and predicted.classifier
+            ran_on = {"segmenter": predicted.segmenter, "classifier": predicted.classifier}
         return {
             "input": {"sha256": scan.sha256},
-            "segmenter": {"name": self.segmenter.entry.name, "sha256": self.segmenter.entry.sha256},
-            "classifier": {"name": self.classifier.entry.name, "sha256": self.classifier.entry.sha256},
+            "segmenter": _model_record(self.segmenter, ran_on["segmenter"]),
+            "classifier": _model_record(self.classifier, ran_on["classifier"]),
             "mask_threshold": rules.mask_threshold,
             "review_band": list(rules.band(_mode(scan))),
             "calibration": self.rules.config(_mode(scan)),
             "ood": ood_config and {"name": self.ood_model.entry.name, **ood_config.config()},
-            "device": device,
-            "runtime": runtime,
             "versions": {
                 "brainmri": __version__,
                 "torch": torch.__version__,
-                **versions(runtime),
+                **versions(*(one.runtime for one in ran_on.values())),
                 "python": platform.python_version(),
             },
         }
 
 
-def _model(chosen: str | LoadedModel, task: str, device: str) -> LoadedModel:
-    model = load(chosen, device=device) if isinstance(chosen, str) else chosen
+def _model(chosen: str | LoadedModel, task: str, device: str, runtime: str | None) -> LoadedModel:
+    model = load(chosen, device=device, runtime=runtime) if isinstance(chosen, str) else chosen
     if task not in model.entry.tasks:
         raise ValueError(f"expected a model for {task}, got {model.entry.name}, which is for {' and '.join(model.entry.tasks)}")
     return model
+
+
+def _model_record(model: LoadedModel, ran_on: RanOn) -> dict:
+    return {"name": model.entry.name, "sha256": model.entry.sha256, "device": ran_on.device, "runtime": ran_on.runtime}
 
 
 def _mode(scan: Scan) -> str:

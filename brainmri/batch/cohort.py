@@ -159,9 +159,12 @@ def _read_record(path: Path) -> dict | None:
 def _same_analysis(one: dict, other: dict) -> bool:
     """Whether two provenances have the same input, networks, calibration and release.
 
-    Device and backend may differ. Threshold and review band are those of the sequence that was recognised, by the calibration.
+    Devices may differ. Threshold and review band are those of the sequence that was recognised, by the calibration.
     """
-    may_differ = ("device", "runtime", "versions", "mask_threshold", "review_band")
-    return all(one.get(key) == other[key] for key in other if key not in may_differ) and (
-        one["versions"]["brainmri"] == other["versions"]["brainmri"]
-    )
+
+    def key(provenance: dict) -> dict:
+        models = {role: {**provenance[role], "device": None} for role in ("segmenter", "classifier")}
+        kept = {name: value for name, value in provenance.items() if name not in ("mask_threshold", "review_band")}
+        return kept | models | {"versions": provenance["versions"]["brainmri"]}
+
+    return key(one) == key(other)

@@ -20,6 +20,8 @@ from brainmri.analysis.pipeline import Pipeline, Progress
 from brainmri.analysis.selfcheck import SelfCheckResult
 from brainmri.analysis.stability import Stability, stability
 from brainmri.io.scan import Scan
+from brainmri.zoo import registry
+from brainmri.zoo.backends import AUTO
 from brainmri.zoo.entry import ModelEntry
 from brainmri.zoo.registry import AXIAL_OOD, LoadedModel, embedded, find_entry, pins
 
@@ -59,7 +61,7 @@ def get_model(name: str, device: str = "auto") -> LoadedModel:
 
 @cache
 def _load_model(name: str, device: str) -> LoadedModel:
-    return brainmri.load(name, weights=available_models[name].folder, device=device)
+    return brainmri.load(name, weights=available_models[name].folder, device=device, runtime=registry.requested_runtime(None, AUTO))
 
 
 def retry_on_cpu_if_oom(work: Callable) -> Callable:

@@ -82,12 +82,12 @@ def health_route(request: Request) -> JSONResponse:
 
 
 def load_models() -> None:
-    """Load the available models, run the self-check of the default, and select each model's fastest backend.
+    """Load the available models, the default first, each with its fastest backend, and run the self-check of the default.
 
     Raises:
         ValueError: if weights are damaged or do not fit their network.
     """
-    for name, entry in available_models.items():
+    for name, entry in sorted(available_models.items(), key=lambda item: item[0] != DEFAULT):
         device, origin = get_model(name).device.type, source(entry)
         fields = {"model": entry.name, "source": origin, "device": device, "sha256": entry.sha256}
         log.info("loaded %s: %s, on %s", entry.name, origin, device, extra={"fields": fields})
@@ -99,8 +99,6 @@ def load_models() -> None:
         found.sentence,
         extra={"fields": {"difference": found.difference}},
     )
-    for name in available_models:
-        get_model(name).backend.select_fastest()
     with contextlib.suppress(ImportError):  # Gradio imports it, where it is installed, in the first request
         import matplotlib.pyplot  # noqa: F401
     gc.collect()

@@ -2,9 +2,10 @@
 
     model = brainmri.load("effunet-lite2-lgg", runtime="auto")
 
-On CUDA "auto" runs torch in half precision ("half": float16; bfloat16 on CPUs). "compiled" adds torch.compile; its first
-passes take a minute, so it pays for large archives. On a CPU "auto" starts in torch. After
-`WARMUP_VIEWS` views it times the backends, switches to the fastest, and remembers the choice for this machine.
+The backend is chosen when a network is loaded and never changes, so that equal inputs give equal results. The default is "torch",
+in float32. "half" is torch in half precision (float16; bfloat16 on CPUs). "compiled" adds torch.compile; its first passes take a
+minute, so it pays for large archives. "auto" is the fastest: on CUDA "half"; on a CPU it times the backends and remembers the
+choice for this machine.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from brainmri.zoo.hub_mixin import PretrainedNet
 
 AUTO, TORCH, HALF, COMPILED, OPENVINO, QUANTISED = RUNTIMES = ("auto", "torch", "half", "compiled", "openvino", "int8")
-WARMUP_VIEWS = 64  # views to run in torch before timing the backends pays
 TIMING_SECONDS = 1.0  # for each backend
 MAX_DIFFERENCE = 0.1  # mean difference of the logits from torch's, relative to their mean size; 8-bit integers give about 0.01
 CHOICES_FILE = Path(HF_HOME) / "brainmri" / "runtimes.json"  # the remembered choices
@@ -89,10 +89,12 @@ class InferenceModule(nn.Module):
 
 
 class Backend:
-    """A network that is run by one given function.
+    """A network that is run by one function. Thread-safe.
 
     Attributes:
+        module: the network in torch.
         kind: the name of the backend.
+        forward: the function.
     """
 
     def __init__(self, module: InferenceModule, kind: str, forward: Forward) -> None:
@@ -101,9 +103,6 @@ class Backend:
     def __call__(self, views: Tensor) -> BackendOutput:
         """Run the network on views (V, 3, S, S), normalised and on the network's device."""
         return BackendOutput(**dict(zip(self.module.names, self.forward(views), strict=True)))
-
-    def select_fastest(self) -> None:
-        """Nothing to do: this backend is the only one."""
 
     def run_first_pass(self, size: int, device: torch.device) -> None:
         """Run the network once on empty views, and wait for the result.
@@ -117,132 +116,121 @@ class Backend:
             raise FloatingPointError("expected finite outputs, got NaN or infinity")
 
 
-class AutoBackend(Backend):
-    """A network run by a given backend, or with "auto" by the fastest. Thread-safe.
+def create_backend(
+    entry: ModelEntry, net: PretrainedNet, device: torch.device, ood: OodDetector | None = None, runtime: str = TORCH
+) -> Backend:
+    """The backend of a network, ready to run; "auto" takes seconds on a CPU the first time on a machine.
 
-    Attributes:
-        kind: the backend in use.
+    Args:
+        entry: the network's.
+        net: the network, on the device.
+        device: where it is.
+        ood: the detector whose features the backend computes too.
+        runtime: one of `RUNTIMES`.
 
     Raises:
-        ValueError: for a backend that does not exist, on this device or for this network.
+        ValueError: for a backend that does not exist, is not available here, or not on this device or for this network.
     """
+    if runtime not in RUNTIMES:
+        raise ValueError(f"unknown runtime {runtime!r}; choose from {', '.join(RUNTIMES)}")
+    if device.type != "cpu" and runtime in (OPENVINO, QUANTISED):
+        raise ValueError(f"expected a CPU for the runtime {runtime!r}, got {device.type} for {entry.name}; choose 'auto'")
+    if device.type != "cuda" and runtime == COMPILED:  # on CPUs OpenVINO is faster
+        raise ValueError(f"expected CUDA for the runtime {runtime!r}, got {device.type} for {entry.name}; choose 'auto'")
+    module = InferenceModule(net, entry.tasks, ood.feature_spec if ood else None).eval()
+    if runtime == AUTO and device.type == "cpu":
+        return Backend(module, *_fastest(entry, module))
+    kind = runtime if runtime != AUTO else HALF if device.type == "cuda" else TORCH
+    return Backend(module, kind, _forward(kind, entry, module, device))
 
-    def __init__(
-        self, entry: ModelEntry, net: PretrainedNet, device: torch.device, ood: OodDetector | None = None, runtime: str = AUTO
-    ) -> None:
-        if runtime not in RUNTIMES:
-            raise ValueError(f"unknown runtime {runtime!r}; choose from {', '.join(RUNTIMES)}")
-        if device.type != "cpu" and runtime in (OPENVINO, QUANTISED):
-            raise ValueError(f"expected a CPU for the runtime {runtime!r}, got {device.type} for {entry.name}; choose 'auto'")
-        if device.type != "cuda" and runtime == COMPILED:  # on CPUs OpenVINO is faster
-            raise ValueError(f"expected CUDA for the runtime {runtime!r}, got {device.type} for {entry.name}; choose 'auto'")
-        self.entry, self.device = entry, device
-        self.module = InferenceModule(net, entry.tasks, ood.feature_spec if ood else None).eval()
-        self._undecided = runtime == AUTO and device.type == "cpu"
-        kind = runtime if runtime != AUTO else HALF if device.type == "cuda" else TORCH
-        super().__init__(self.module, kind, self.prepare(kind))
-        self._views, self._lock = 0, threading.Lock()
 
-    def __call__(self, views: Tensor) -> BackendOutput:
-        """Run the network on views (V, 3, S, S), normalised and on the network's device."""
-        if self._undecided:
-            self._views += len(views)
-            if self._views > WARMUP_VIEWS:
-                self.select_fastest()
-        return super().__call__(views)
+def _forward(kind: str, entry: ModelEntry, module: InferenceModule, device: torch.device) -> Forward:
+    """The function that runs the network by "torch", "half", "compiled", "openvino" or "int8".
 
-    def select_fastest(self) -> None:
-        """Switch to the fastest backend now, if none is chosen yet; takes seconds the first time on a machine."""
-        with self._lock:
-            if self._undecided:
-                try:
-                    self.kind, self.forward = self._fastest()
-                except (ValueError, RuntimeError) as error:  # a damaged file, or a CPU that OpenVINO does not support
-                    log.warning("%s stays in torch: %s", self.entry.name, error)
-                self._undecided = False
-
-    def prepare(self, kind: str) -> Forward:
-        """The function that runs the network by "torch", "half", "compiled", "openvino" or "int8".
-
-        Raises:
-            ValueError: if that backend is not available.
-        """
-        if kind == TORCH:
-            return self._torch_forward
-        if kind == HALF:
-            return half_forward(self.module, self.device)
-        if kind == COMPILED:
-            return compiled_forward(self.module, self.entry.preprocess.size, self.device)
-        if kind == QUANTISED and not self.entry.int8:
-            raise ValueError(f"{self.entry.name} has no 8-bit weights; choose another runtime")
-        for name, sha256 in self.entry.hashes.items() if kind == QUANTISED else ():
-            if (found := file_sha256(path := self.entry.folder / name)) != sha256:
-                raise ValueError(
-                    f"expected {path} with the SHA-256 in its config.json, {sha256}, got {found}: "
-                    "the file is damaged or was exchanged; download the entry again"
-                )
-        try:
-            openvino = load_openvino()
-        except ImportError as error:
+    Raises:
+        ValueError: if that backend is not available.
+    """
+    if kind == TORCH:
+        return torch_forward(module)
+    if kind == HALF:
+        return half_forward(module, device)
+    if kind == COMPILED:
+        return compiled_forward(module, entry.preprocess.size, device)
+    if kind == QUANTISED and not entry.int8:
+        raise ValueError(f"{entry.name} has no 8-bit weights; choose another runtime")
+    for name, sha256 in entry.hashes.items() if kind == QUANTISED else ():
+        if (found := file_sha256(path := entry.folder / name)) != sha256:
             raise ValueError(
-                f"the runtime {kind!r} needs OpenVINO, which is not installed ({error}); install it or choose 'torch'"
-            ) from None
-        if kind == QUANTISED:
-            return openvino_forward(openvino.Core().read_model(self.entry.folder / INT8))
-        return openvino_forward(self._cached_graph())
+                f"expected {path} with the SHA-256 in its config.json, {sha256}, got {found}: "
+                "the file is damaged or was exchanged; download the entry again"
+            )
+    try:
+        openvino = load_openvino()
+    except ImportError as error:
+        raise ValueError(
+            f"the runtime {kind!r} needs OpenVINO, which is not installed ({error}); install it or choose 'torch'"
+        ) from None
+    if kind == QUANTISED:
+        return openvino_forward(openvino.Core().read_model(entry.folder / INT8))
+    return openvino_forward(_cached_graph(entry, module))
 
-    def _cached_graph(self):
-        """The network as an OpenVINO graph, cached beside the choices because the conversion takes seconds."""
-        openvino, size = load_openvino(), self.entry.preprocess.size
-        ood_sha256 = self.entry.ood.sha256 if self.entry.ood else ""  # the graph computes the detector's features too
-        key = [self.entry.sha256[:16], ood_sha256[:8], *self.module.names]
-        key += [str(size), __version__, openvino.__version__.split("-")[0]]
-        path = CHOICES_FILE.parent / f"{'-'.join(key)}.xml"
-        try:
-            return openvino.Core().read_model(path)
-        except RuntimeError:  # missing or damaged
-            graph = to_openvino(self.module, size)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=path.parent) as unfinished:
-                openvino.save_model(graph, Path(unfinished) / path.name, compress_to_fp16=False)
-                for suffix in (".bin", ".xml"):
-                    (Path(unfinished) / path.name).with_suffix(suffix).replace(path.with_suffix(suffix))
-        except OSError as error:
-            log.debug("%s cannot be written: %s", path, error)
-        return graph
 
-    @torch.inference_mode()
-    def _torch_forward(self, views: Tensor) -> tuple[Tensor, ...]:
-        return self.module(views.to(memory_format=torch.channels_last))  # a quarter faster, on a CPU too
+def _cached_graph(entry: ModelEntry, module: InferenceModule):
+    """The network as an OpenVINO graph, cached beside the choices because the conversion takes seconds."""
+    openvino, size = load_openvino(), entry.preprocess.size
+    ood_sha256 = entry.ood.sha256 if entry.ood else ""  # the graph computes the detector's features too
+    key = [entry.sha256[:16], ood_sha256[:8], *module.names]
+    key += [str(size), __version__, openvino.__version__.split("-")[0]]
+    path = CHOICES_FILE.parent / f"{'-'.join(key)}.xml"
+    try:
+        return openvino.Core().read_model(path)
+    except RuntimeError:  # missing or damaged
+        graph = to_openvino(module, size)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent) as unfinished:
+            openvino.save_model(graph, Path(unfinished) / path.name, compress_to_fp16=False)
+            for suffix in (".bin", ".xml"):
+                (Path(unfinished) / path.name).with_suffix(suffix).replace(path.with_suffix(suffix))
+    except OSError as error:
+        log.debug("%s cannot be written: %s", path, error)
+    return graph
 
-    def _fastest(self) -> tuple[str, Forward]:
-        """The backend remembered for this network on this machine, or else the fastest one now."""
-        kinds = [TORCH, QUANTISED if self.entry.int8 else OPENVINO]
-        try:
-            machine = _machine()
-        except ImportError:
-            return TORCH, self._torch_forward
-        if "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            kinds.append(HALF)  # other CPUs emulate it, ten times slower
-        key = f"{self.entry.sha256} on {machine}"
-        choices = _read_choices()
-        if choices.get(key) in kinds:
-            return choices[key], self.prepare(choices[key])
-        size = self.entry.preprocess.size
-        views = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-        forwards = {kind: self.prepare(kind) for kind in kinds}
-        expected = forwards[TORCH](views)[0]  # logits, because the probabilities of noise are all near 0
-        for kind in kinds[1:]:
-            difference = (forwards[kind](views)[0] - expected).abs().mean()
-            if not difference < MAX_DIFFERENCE * expected.abs().mean():  # also true for NaN
-                log.warning("%s is not run by %s, which gives different outputs on this machine", self.entry.name, kind)
-                del forwards[kind]
-        seconds = {kind: median_seconds(forward, views) for kind, forward in forwards.items()}
-        kind = min(seconds, key=lambda kind: seconds[kind])
-        log.info("%s is run by %s", self.entry.name, kind, extra={"fields": {"seconds": seconds}})
-        _write_choices(choices | {key: kind})
-        return kind, forwards[kind]
+
+def _fastest(entry: ModelEntry, module: InferenceModule) -> tuple[str, Forward]:
+    """The backend remembered for this network on this CPU, or else the fastest one now; "torch" if the others fail."""
+    try:
+        return _remembered_or_timed(entry, module)
+    except ImportError:  # OpenVINO is not installed
+        pass
+    except (ValueError, RuntimeError) as error:  # a damaged file, or a CPU that OpenVINO does not support
+        log.warning("%s stays in torch: %s", entry.name, error)
+    return TORCH, torch_forward(module)
+
+
+def _remembered_or_timed(entry: ModelEntry, module: InferenceModule) -> tuple[str, Forward]:
+    cpu = torch.device("cpu")
+    kinds = [TORCH, QUANTISED if entry.int8 else OPENVINO]
+    if "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        kinds.append(HALF)  # other CPUs emulate it, ten times slower
+    key = f"{entry.sha256} on {_machine()}"
+    choices = _read_choices()
+    if choices.get(key) in kinds:
+        return choices[key], _forward(choices[key], entry, module, cpu)
+    size = entry.preprocess.size
+    views = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    forwards = {kind: _forward(kind, entry, module, cpu) for kind in kinds}
+    expected = forwards[TORCH](views)[0]  # logits, because the probabilities of noise are all near 0
+    for kind in kinds[1:]:
+        difference = (forwards[kind](views)[0] - expected).abs().mean()
+        if not difference < MAX_DIFFERENCE * expected.abs().mean():  # also true for NaN
+            log.warning("%s is not run by %s, which gives different outputs on this machine", entry.name, kind)
+            del forwards[kind]
+    seconds = {kind: median_seconds(forward, views) for kind, forward in forwards.items()}
+    kind = min(seconds, key=lambda kind: seconds[kind])
+    log.info("%s is run by %s", entry.name, kind, extra={"fields": {"seconds": seconds}})
+    _write_choices(choices | {key: kind})
+    return kind, forwards[kind]
 
 
 def half_precision(device: torch.device) -> torch.dtype:
@@ -251,6 +239,16 @@ def half_precision(device: torch.device) -> torch.dtype:
     bfloat16 has 3 bits less precision: on the default it changes probability maps by up to 0.40, float16 by 0.002.
     """
     return torch.bfloat16 if device.type == "cpu" else torch.float16
+
+
+def torch_forward(module: InferenceModule) -> Forward:
+    """Run a network in float32."""
+
+    @torch.inference_mode()
+    def forward(views: Tensor) -> tuple[Tensor, ...]:
+        return module(views.to(memory_format=torch.channels_last))  # a quarter faster, on a CPU too
+
+    return forward
 
 
 def half_forward(net: Callable[[Tensor], tuple[Tensor, ...]], device: torch.device) -> Forward:
@@ -329,9 +327,9 @@ def openvino_forward(graph) -> Forward:
     return forward
 
 
-def versions(kind: str) -> dict[str, str]:
-    """The versions of the libraries that a backend needs in addition to torch."""
-    return {"openvino": load_openvino().__version__} if kind in (OPENVINO, QUANTISED) else {}
+def versions(*kinds: str) -> dict[str, str]:
+    """The versions of the libraries that backends need in addition to torch."""
+    return {"openvino": load_openvino().__version__} if {OPENVINO, QUANTISED} & set(kinds) else {}
 
 
 def _machine() -> str:

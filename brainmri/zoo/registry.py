@@ -206,6 +206,11 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def requested_runtime(name: str | None, default: str = "torch") -> str:
+    """The name of a runtime (`brainmri.zoo.backends`); for None the environment variable `BRAINMRI_RUNTIME`, or the default."""
+    return name or os.environ.get(RUNTIME) or default
+
+
 def load(
     source: str | Path,
     weights: str | Path | None = None,
@@ -224,7 +229,7 @@ def load(
         device: "auto", "cpu", "cuda", "cuda:1", "mps"; "auto" takes the environment variable `BRAINMRI_DEVICE`, if set.
         revision: commit, tag or branch on the Hub, instead of the pinned one.
         runtime: the inference backend (`brainmri.zoo.backends`): "auto", "torch", "half", on CUDA also "compiled", on a CPU also
-            "openvino" and "int8"; None takes the environment variable `BRAINMRI_RUNTIME`, or "auto".
+            "openvino" and "int8"; None takes the environment variable `BRAINMRI_RUNTIME`, or "torch", which is float32.
 
     Raises:
         ValueError: for an unknown name, device or runtime; for weights or a detector whose hash differs from `config.json`; and
@@ -232,10 +237,8 @@ def load(
         FileNotFoundError: if the folder lacks a file.
         brainmri.zoo.hub.HubError: if the Hub is needed and the download fails.
     """
-    from brainmri.zoo.backends import AUTO
-
     entry = read_entry(weights) if weights is not None else find_entry(source, revision)
-    target, runtime = resolve_device(device), runtime or os.environ.get(RUNTIME, AUTO)
+    target, runtime = resolve_device(device), requested_runtime(runtime)
     if target.type == "cpu":
         return _load_on(target, entry, runtime)
     try:
@@ -250,23 +253,23 @@ def load(
 
 
 def load_on_cpu(entry: ModelEntry) -> LoadedModel:
-    """Load an entry on the CPU, with the fastest backend there: what an accelerator is replaced by if it fails."""
+    """Load an entry on the CPU, in float32: what an accelerator is replaced by if it fails."""
     import torch
 
-    from brainmri.zoo.backends import AUTO
+    from brainmri.zoo.backends import TORCH
 
-    return _load_on(torch.device("cpu"), entry, AUTO)
+    return _load_on(torch.device("cpu"), entry, TORCH)
 
 
 def _load_on(device: torch.device, entry: ModelEntry, runtime: str) -> LoadedModel:
-    from brainmri.zoo.backends import AutoBackend
+    from brainmri.zoo.backends import create_backend
     from brainmri.zoo.nets import create_network
 
     net = create_network(entry.net, entry.arguments)
     load_weights(net, entry)
     net.requires_grad_(False).to(device)
     ood = read_ood_detector(entry)
-    return LoadedModel(entry=entry, net=net, device=device, backend=AutoBackend(entry, net, device, ood, runtime), ood=ood)
+    return LoadedModel(entry=entry, net=net, device=device, backend=create_backend(entry, net, device, ood, runtime), ood=ood)
 
 
 def first_line(error: BaseException) -> str:

@@ -130,7 +130,9 @@ def test_another_classifier_changes_the_probability_but_not_the_mask(pipe, untra
     own, other = pipe(image), brainmri.Pipeline(classifier=untrained_classifier, device="cpu")(image)
     assert np.array_equal(own.mask, other.mask)
     assert own.probability != other.probability
-    assert other.provenance["classifier"] == {"name": "resnet50-untrained", "sha256": untrained_classifier.entry.sha256}
+    assert other.provenance["classifier"] == {
+        "name": "resnet50-untrained", "sha256": untrained_classifier.entry.sha256, "device": "cpu", "runtime": "torch",
+    }  # fmt: skip
 
 
 def test_wrong_tasks_and_thresholds_are_refused(untrained_classifier):

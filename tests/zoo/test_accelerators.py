@@ -80,10 +80,10 @@ def test_a_full_accelerator_is_replaced_by_the_cpu(caplog):
     model.net.unet.encoder.register_forward_pre_hook(out_of_memory)
     found = predict_slices(full, full, slices, ood_model=full)
     assert "meta is out of memory; these slices are analysed on the CPU" in caplog.text
-    assert (found.device, found.runtime) == ("cpu", "torch")
+    assert found.segmenter == found.classifier == ("cpu", "torch")
     assert np.array_equal(found.maps, expected.maps)
     assert np.array_equal(found.logits, expected.logits)
-    assert brainmri.Pipeline(full)(EXAMPLE).provenance["device"] == "cpu"  # the one that ran
+    assert brainmri.Pipeline(full)(EXAMPLE).provenance["segmenter"]["device"] == "cpu"  # the one that ran
     with pytest.raises(torch.OutOfMemoryError):
         predict_slices(model, model, slices)  # the CPU has no replacement
 
