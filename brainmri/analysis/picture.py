@@ -21,16 +21,49 @@ INVERTED = "the grey values are inverted; they were inverted back before the ana
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class SliceView:
+    """How a slice was taken out of an uploaded picture.
+
+    Attributes:
+        panel: where it is in the picture.
+        inverted: whether its grey values were inverted back.
+        turned: degrees counter-clockwise by which the picture shows it turned.
+    """
+
+    panel: Panel
+    inverted: bool
+    turned: int
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The upright slice (h, w, 3) of the picture (H, W, 3) in [0, 1], as the networks see it."""
+        part = self.panel.cut_inverted(pixels) if self.inverted else self.panel.cut(pixels)
+        return np.ascontiguousarray(np.rot90(part, -self.turned // 90))
+
+    def cut_mask(self, mask: np.ndarray) -> np.ndarray:
+        """The part (h, w) of a mask (H, W) of the picture that belongs to the upright slice."""
+        top, left, height, width = self.panel.box
+        return np.ascontiguousarray(np.rot90(mask[top : top + height, left : left + width], -self.turned // 90))
+
+    def restore(self, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Values (h, w) of the upright slice on the grid (H, W) of the picture, 0 elsewhere."""
+        picture = np.zeros(shape, values.dtype)
+        self.panel.paste(np.rot90(values, self.turned // 90), picture)
+        return picture
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PictureDecision:
     """The decision on a picture.
 
     Attributes:
+        view: how the slice was taken out of the picture; of a sheet, the slice with the highest probability of tumour.
         decisions: of one slice, the whole picture (S = 1).
-        predicted: the prediction that it rests on, of a sheet the last slice's.
+        predicted: the prediction of that slice.
         recognition: what was recognised about the slice; None for a sheet of slices, or if no network recognises anything.
         warnings: what was changed before the analysis.
     """
 
+    view: SliceView
     decisions: SliceDecisions
     predicted: Prediction
     recognition: Recognition | None
@@ -55,29 +88,27 @@ def decide_picture(
 
 def _decide_panel(panel: Panel, pixels: np.ndarray, predict: Predict, rules: Rules, sequence: str | None) -> PictureDecision:
     warnings: list[str] = []
-    slices = panel.cut(pixels)[None]
+    view = SliceView(panel=panel, inverted=False, turned=0)
+    slices = view.cut(pixels)[None]
     predicted = predict(slices)
     if panel.page is not None:
         warnings.append(PAGE_REMOVED)
-        inverted = panel.cut_inverted(pixels)[None]
-        other = predict(inverted)
+        inverted = replace(view, inverted=True)
+        other = predict(inverted.cut(pixels)[None])
         if _strangeness(other) < _strangeness(predicted):
-            slices, predicted = inverted, other
+            view, predicted = inverted, other
             warnings.append(INVERTED)
     turned = find_turn(predicted)
     if turned:
         warnings.append(f"the slice is turned by {turned}°; it was analysed upright")
-        slices = np.ascontiguousarray(np.rot90(slices, -turned // 90, axes=(1, 2)))
-        predicted = predict(slices)
-        if predicted.maps is not None:
-            predicted = replace(predicted, maps=_turn(predicted.maps, turned))
-    recognition = recognise(predicted, slices, turned, sequence)
+        view = replace(view, turned=turned)
+        predicted = predict(view.cut(pixels)[None])
+    recognition = recognise(predicted, view.cut(pixels)[None], turned, sequence)
     decisions = decide_slices(predicted, rules, "slice", sequence_of(recognition))
-    height, width = pixels.shape[:2]
-    if panel.box != (0, 0, height, width):
-        decisions = replace(decisions, maps=_paste(panel, decisions.maps, (height, width)),
-                            masks=_paste(panel, decisions.masks, (height, width)))  # fmt: skip
-    return PictureDecision(decisions=decisions, predicted=predicted, recognition=recognition, warnings=tuple(warnings))
+    shape = pixels.shape[:2]
+    decisions = replace(decisions, maps=view.restore(decisions.maps[0], shape)[None],
+                        masks=view.restore(decisions.masks[0], shape)[None])  # fmt: skip
+    return PictureDecision(view=view, decisions=decisions, predicted=predicted, recognition=recognition, warnings=tuple(warnings))
 
 
 def _strangeness(predicted: Prediction) -> tuple[bool, float]:
@@ -85,18 +116,6 @@ def _strangeness(predicted: Prediction) -> tuple[bool, float]:
     if not predicted.ood:
         return False, 0.0
     return predicted.ood[0].reason is not None, predicted.ood[0].distance
-
-
-def _turn(maps: np.ndarray, degrees: int) -> np.ndarray:
-    """(S, H, W) maps turned counter-clockwise."""
-    return np.ascontiguousarray(np.rot90(maps, degrees // 90, axes=(1, 2)))
-
-
-def _paste(panel: Panel, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(1, height, width) of a panel to (1, H, W) of the picture."""
-    picture = np.zeros(shape, values.dtype)
-    panel.paste(values[0], picture)
-    return picture[None]
 
 
 def _join(parts: list[PictureDecision], panels: tuple[Panel, ...], shape: tuple[int, int]) -> PictureDecision:
@@ -120,4 +139,5 @@ def _join(parts: list[PictureDecision], panels: tuple[Panel, ...], shape: tuple[
         ood=[(in_distribution or strange)[0]],
     )
     warnings = tuple(dict.fromkeys(warning for part in parts for warning in part.warnings))
-    return PictureDecision(decisions=decisions, predicted=parts[-1].predicted, recognition=None, warnings=warnings)
+    likeliest = max(parts, key=lambda part: part.decisions.probabilities[0])
+    return replace(likeliest, decisions=decisions, recognition=None, warnings=warnings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,21 @@ from PIL import Image
 
 from brainmri._version import __version__
 from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study
+from brainmri.analysis.explain import Explanation, explain
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, ranges
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices, with_head
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
-from brainmri.analysis.picture import decide_picture
+from brainmri.analysis.picture import PictureDecision, decide_picture
 from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, recognise, sequence_of
+from brainmri.analysis.stability import Stability, stability
 from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.io.sequence_names import FLAIR_T2
 from brainmri.zoo import ood
 from brainmri.zoo.backends import TORCH, versions
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, load
+
+Source = str | Path | Image.Image | np.ndarray | Scan  # of one slice
 
 
 class Pipeline:
@@ -76,7 +81,7 @@ class Pipeline:
         """The threshold on the probability map, in (0, 1)."""
         return self.rules.mask_threshold
 
-    def __call__(self, source: str | Path | Image.Image | np.ndarray | Scan, sequence: str | None = None) -> Finding:
+    def __call__(self, source: Source, sequence: str | None = None) -> Finding:
         """Analyse one slice, or a sheet of several slices in one picture.
 
         Args:
@@ -88,9 +93,30 @@ class Pipeline:
             ValueError: for a `Scan` of more than one slice, or an unknown sequence.
             brainmri.io.reading.UnreadableImage: if the input cannot be read.
         """
-        scan = source if isinstance(source, Scan) else read_slice(source)
-        if scan.pixels.ndim != 3:
-            raise ValueError(f"expected one slice (H, W, 3), got pixels of shape {scan.pixels.shape}; use study() for a stack")
+        scan = _one_slice(source)
+        picture = self._decide_picture(scan, sequence)
+        warnings = (*scan.warnings, *picture.warnings)
+        provenance = self.provenance(scan, picture.predicted, picture.recognition)
+        return self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
+
+    def explain(self, source: Source, sequence: str | None = None) -> tuple[Explanation, Stability]:
+        """Explain the verdict on one slice, of a sheet the likeliest to show a tumour, and test how stable its outline is.
+
+        Args and errors are those of a call. The maps are on the grid of the upload.
+        """
+        scan = _one_slice(source)
+        picture = self._decide_picture(scan, sequence)
+        view, shape = picture.view, scan.pixels.shape[:2]
+        pixels, mask = view.cut(scan.pixels), view.cut_mask(picture.decisions.masks[0])
+        rules = self.rules.for_sequence(sequence_of(picture.recognition))
+        explanation = explain(self.classifier, pixels, mask)
+        stable = stability(self.segmenter, pixels, rules.mask_threshold)
+        return (
+            replace(explanation, saliency=view.restore(explanation.saliency, shape)),
+            replace(stable, share=view.restore(stable.share, shape)),
+        )
+
+    def _decide_picture(self, scan: Scan, sequence: str | None) -> PictureDecision:
         check_sequence(sequence)
 
         def predict(slices: np.ndarray) -> Prediction:
@@ -98,10 +124,7 @@ class Pipeline:
 
         # a detector of axial slices was not measured on what is cut out of pages, and would let some other images pass
         any_upload = self.ood_model.ood is not None and self.ood_model.ood.any_plane
-        picture = decide_picture(scan.pixels, predict, self.rules, sequence, find_slices=any_upload)
-        warnings = (*scan.warnings, *picture.warnings)
-        provenance = self.provenance(scan, picture.predicted, picture.recognition)
-        return self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
+        return decide_picture(scan.pixels, predict, self.rules, sequence, find_slices=any_upload)
 
     def study(
         self,
@@ -241,6 +264,17 @@ def _model(chosen: str | LoadedModel, task: str, device: str, runtime: str | Non
     if task not in model.entry.tasks:
         raise ValueError(f"expected a model for {task}, got {model.entry.name}, which is for {' and '.join(model.entry.tasks)}")
     return model
+
+
+def _model_record(model: LoadedModel, ran_on: RanOn) -> dict:
+    return {"name": model.entry.name, "sha256": model.entry.sha256, "device": ran_on.device, "runtime": ran_on.runtime}
+
+
+def _one_slice(source: Source) -> Scan:
+    scan = source if isinstance(source, Scan) else read_slice(source)
+    if scan.pixels.ndim != 3:
+        raise ValueError(f"expected one slice (H, W, 3), got pixels of shape {scan.pixels.shape}; use study() for a stack")
+    return scan
 
 
 def _model_record(model: LoadedModel, ran_on: RanOn) -> dict:

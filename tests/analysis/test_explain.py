@@ -36,6 +36,13 @@ def test_the_evidence_lies_in_the_lesion(pipe, name):
     assert explanation.saliency[mask].mean() > 4 * explanation.saliency[~mask].mean()
 
 
+def test_the_pipeline_explains_a_slice_as_it_analyses_it(pipe):
+    scan = read_slice(EXAMPLES / "large-lesion.png")
+    explanation, stable = pipe.explain(scan)
+    assert (explanation.saliency == explain(pipe.classifier, scan.pixels, pipe(scan).mask).saliency).all()
+    assert (stable.share == stability(pipe.segmenter, scan.pixels, pipe.mask_threshold).share).all()
+
+
 def test_evidence_outside_the_mask_is_reported(pipe):
     scan = read_slice(EXAMPLES / "large-lesion.png")
     elsewhere = np.zeros(scan.pixels.shape[:2], bool)

@@ -117,6 +117,30 @@ def test_inverted_greys_are_inverted_back():
     assert (found.decisions.masks[0] == (head()[..., 0] > 0.8)).all()
 
 
+PICTURES = {
+    "as it is": head(),
+    "turned": np.rot90(head(), 1).copy(),
+    "inverted and turned": np.rot90(1 - head(), 2).copy(),
+    "on a page": np.pad(1 - head(), ((9, 3), (20, 5), (0, 0)), constant_values=1),
+}
+
+
+@pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
+def test_the_slice_in_a_picture_is_cut_upright_and_values_come_back_to_its_place(picture):
+    found = decide_picture(picture, bright_spot_rule, RULES)
+    upright, mask = found.view.cut(picture), found.view.cut_mask(found.decisions.masks[0])
+    assert (mask == (upright[..., 0] > 0.8)).all()
+    assert mask.sum() == 64
+    assert (found.view.restore(mask, picture.shape[:2]) == found.decisions.masks[0]).all()
+
+
+def test_the_likeliest_slice_of_a_sheet_is_explained():
+    sheet = np.concatenate([np.concatenate([head(spot=number == 2) for number in row], 1) for row in ((0, 1), (2, 3))])
+    view = decide_picture(sheet, bright_spot_rule, RULES).view
+    assert view.panel.box[:2] == (64, 0)
+    assert (view.cut(sheet) > 0.8).any()
+
+
 def test_a_sheet_is_decided_by_its_slices():
     sheet = np.concatenate([np.concatenate([head(spot=number == 2) for number in row], 1) for row in ((0, 1), (2, 3))])
     found = decide_picture(sheet, bright_spot_rule, RULES)
