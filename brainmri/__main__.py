@@ -12,6 +12,8 @@ from pathlib import Path
 from brainmri.zoo import hub, registry
 from brainmri.zoo.entry import WEIGHTS, read_config
 
+FROM_HUB = "take the zoo's weights from the Hub or its cache, never the embedded copies"
+
 
 def output_stems(paths: list[Path]) -> list[str]:
     """A unique output name for each input: its name without the suffix, with a number where it repeats."""
@@ -41,7 +43,7 @@ def predict(options: argparse.Namespace) -> int:
     if not paths:
         raise ValueError(f"expected inputs, got only {options.out}, the folder for the results; add files or folders")
     inputs = dict(zip(output_stems(paths), paths, strict=True))
-    networks = {"segmenter": options.segmenter, "classifier": options.classifier, "device": options.device}
+    networks = {name: getattr(options, name) for name in ("segmenter", "classifier", "device", "from_hub")}
     networks["runtime"] = registry.requested_runtime(options.runtime)  # of this process, for all workers
     if options.engine == "ray":
         engine = run_on_ray(inputs, options.out, networks, options.address, options.workers)
@@ -78,7 +80,7 @@ def serve(options: argparse.Namespace) -> int:
         if error.name != "gradio":
             raise
         raise ValueError('the page needs Gradio, which is not installed; run pip install "brainmri[app]"') from None
-    page.run(options.models, options.device)
+    page.run(options.models, options.device, options.from_hub)
     return 0
 
 
@@ -104,7 +106,7 @@ def download(options: argparse.Namespace) -> int:
     Entries that are not published need no download if they are embedded.
     """
     embedded, published = registry.embedded(), registry.pins()
-    names = options.names or (sorted({*embedded, *published}) if options.all else [registry.DEFAULT])
+    names = options.names or (registry.list_names() if options.all else [registry.DEFAULT])
     failed = False
     for name in names:
         if name in embedded and name not in published and not os.environ.get(registry.OWNER):
@@ -128,8 +130,8 @@ def check(options: argparse.Namespace) -> int:
 
     names = options.names or sorted({*registry.embedded(), *registry.pins()})
     checks = []
-    for name in names:
-        model = registry.load(name, device=options.device)
+    for name in options.names or registry.list_names(options.from_hub):
+        model = registry.load(name, device=options.device, from_hub=options.from_hub)
         checks.append(selfcheck.check(model))
         fastest = create_backend(model.entry, model.net, model.device, model.ood, AUTO)  # what the page runs
         if fastest.kind != checks[-1].runtime:
@@ -159,6 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     serving.add_argument(
         "--models", nargs="*", default=[], metavar="DIR_OR_REPO", help="additional models: local folders or OWNER/NAME on the Hub"
     )
+    serving.add_argument("--from-hub", action="store_true", help=FROM_HUB)
     serving.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
     serving.set_defaults(run=serve)
     run = commands.add_parser("predict", help="write verdict, mask and overlay for slices and studies")
@@ -177,6 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument(
         "--classifier", help="model for the verdict (default: the segmenter if it classifies too, else the default model)"
     )
+    run.add_argument("--from-hub", action="store_true", help=FROM_HUB)
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
     run.add_argument(
         "--runtime", help="auto (fastest), torch (float32), half, compiled, openvino, int8 (default: torch, or BRAINMRI_RUNTIME)"
@@ -200,6 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
     checking.add_argument(
         "names", nargs="*", metavar="NAME", help="zoo entry, folder or OWNER/NAME on the Hub (default: all entries)"
     )
+    checking.add_argument("--from-hub", action="store_true", help=FROM_HUB)
     checking.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
     checking.set_defaults(run=check)
     timing = commands.add_parser("bench", help="benchmark the inference backends on this machine")

@@ -47,6 +47,7 @@ class Pipeline:
         mask_threshold: on the probability map, in (0, 1); None for the segmenter's own.
         ood_model: the model whose out-of-distribution detector (`brainmri.zoo.ood`) checks the slices if segmenter and
             classifier have none; None for the zoo's detector of axial slices.
+        from_hub: take models given by name from the Hub or its cache, never the embedded copies.
 
     Raises:
         ValueError: for an unknown name, a model without the task, a device or runtime that is not available, or a threshold
@@ -62,18 +63,21 @@ class Pipeline:
         runtime: str | None = None,
         mask_threshold: float | None = None,
         ood_model: LoadedModel | None = None,
+        from_hub: bool = False,
     ) -> None:
-        self.segmenter = _model(segmenter or DEFAULT, "segmentation", device, runtime)
+        self.segmenter = _model(segmenter or DEFAULT, "segmentation", device, runtime, from_hub)
         if classifier is None:
             classifier = self.segmenter if "classification" in self.segmenter.entry.tasks else DEFAULT
         if isinstance(classifier, str) and classifier == self.segmenter.entry.name:
             classifier = self.segmenter
-        self.classifier = _model(classifier, "classification", device, runtime)
+        self.classifier = _model(classifier, "classification", device, runtime, from_hub)
         threshold = None if mask_threshold is None else float(mask_threshold)
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"expected a mask threshold between 0 and 1, both excluded, got {threshold}")
         own = [model for model in (self.segmenter, self.classifier) if model.ood]
-        self.ood_model = own[0] if own else ood_model or load(AXIAL_OOD, device=str(self.segmenter.device), runtime=TORCH)
+        self.ood_model = (
+            own[0] if own else ood_model or load(AXIAL_OOD, device=str(self.segmenter.device), runtime=TORCH, from_hub=from_hub)
+        )
         self.rules = rules_of(self.segmenter.entry, self.classifier.entry, threshold)
 
     @property
@@ -259,8 +263,8 @@ class Pipeline:
         }
 
 
-def _model(chosen: str | LoadedModel, task: str, device: str, runtime: str | None) -> LoadedModel:
-    model = load(chosen, device=device, runtime=runtime) if isinstance(chosen, str) else chosen
+def _model(chosen: str | LoadedModel, task: str, device: str, runtime: str | None, from_hub: bool) -> LoadedModel:
+    model = load(chosen, device=device, runtime=runtime, from_hub=from_hub) if isinstance(chosen, str) else chosen
     if task not in model.entry.tasks:
         raise ValueError(f"expected a model for {task}, got {model.entry.name}, which is for {' and '.join(model.entry.tasks)}")
     return model

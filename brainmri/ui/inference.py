@@ -23,7 +23,7 @@ from brainmri.io.scan import Scan
 from brainmri.zoo import registry
 from brainmri.zoo.backends import AUTO
 from brainmri.zoo.entry import ModelEntry
-from brainmri.zoo.registry import AXIAL_OOD, LoadedModel, embedded, find_entry, pins
+from brainmri.zoo.registry import AXIAL_OOD, LoadedModel, find_entry, list_names
 
 ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # parsed as `spaces` does
 if ZERO_GPU:
@@ -38,11 +38,15 @@ models_loading = threading.Event()
 _load_lock = threading.Lock()
 
 
-def set_available_models(sources: list[str]) -> None:
-    """Make the zoo and `sources` (local folders, Hub repos) available; published entries are downloaded if missing."""
+def set_available_models(sources: list[str], from_hub: bool = False) -> None:
+    """Make the zoo and `sources` (local folders, Hub repos) available; published entries are downloaded if missing.
+
+    Args:
+        from_hub: take the zoo from the Hub or its cache, never the embedded copies.
+    """
     available_models.clear()
-    for source in [*sorted({*embedded(), *pins()}), *sources]:
-        available_models[source] = find_entry(source)
+    for source in [*list_names(from_hub), *sources]:
+        available_models[source] = find_entry(source, from_hub=from_hub)
 
 
 def get_model(name: str, device: str = "auto") -> LoadedModel:

@@ -66,13 +66,14 @@ an archive stores it beside the study, not in it.
 """
 
 
-def build(models: list[str] | None = None) -> Page:
+def build(models: list[str] | None = None, from_hub: bool = False) -> Page:
     """Build the page without launching it.
 
     Args:
         models: local folders or Hub repos (OWNER/NAME) to offer in addition to the zoo.
+        from_hub: take the zoo from the Hub or its cache, never the embedded copies.
     """
-    set_available_models(models or [])
+    set_available_models(models or [], from_hub)
     decoder_pool()
     fetch.install()
     with Page(title="Brain MRI demo", analytics_enabled=False) as page:
@@ -152,12 +153,13 @@ def serve(page: Page, folder: Path) -> None:
     page.close()
 
 
-def run(models: list[str], device: str) -> None:
+def run(models: list[str], device: str, from_hub: bool = False) -> None:
     """Load and check the models, and serve the page.
 
     Args:
         models: local folders or Hub repos (OWNER/NAME) to offer in addition to the zoo.
         device: "auto", "cpu", "cuda", "mps"; of every model that the page loads.
+        from_hub: take the zoo from the Hub or its cache, never the embedded copies.
 
     Raises:
         ValueError: for an unknown device, or weights that are damaged or do not fit their network.
@@ -167,4 +169,4 @@ def run(models: list[str], device: str) -> None:
     logs.configure()
     os.environ[DEVICE] = str(resolve_device(device))
     folder = cache.create_cache()
-    serve(build(models), folder)
+    serve(build(models, from_hub), folder)

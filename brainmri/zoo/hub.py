@@ -9,8 +9,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from brainmri.zoo.entry import CARD, CONFIG, SPLIT, WEIGHTS, file_sha256, read_entry
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 LOGIN = "`hf auth login` or HF_TOKEN"
 ATTEMPTS = 2  # a damaged download is repeated once, then refused
@@ -170,6 +174,7 @@ def publish(
     *,
     tag: str | None = None,
     space: bool = False,
+    hardware: str | None = None,
     private: bool = False,
     dry_run: bool = False,
 ) -> Published:
@@ -180,30 +185,29 @@ def publish(
         files: content by path in the repo.
         tag: of the commit. An existing tag is never moved: changed files need a new one.
         space: publish a Gradio Space instead of a model.
+        hardware: of the Space, for example "cpu-basic"; None for ZeroGPU on a new Space and no change on an existing one.
         private: create a private repo, if there is none yet.
         dry_run: change nothing.
 
     Raises:
         HubError: if the Hub cannot be reached or refuses, or the tag exists with other files.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceHardware
     from huggingface_hub.hf_api import RepoFile
 
     api = HfApi(library_name="brainmri")
     kind = "space" if space else "model"
     try:
-        if not dry_run:
-            api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, space_sdk="gradio" if space else None)
-        try:
+        exists = api.repo_exists(repo, repo_type=kind)
+        if not exists and not dry_run:
+            of_space = {"space_sdk": "gradio", "space_hardware": hardware or SpaceHardware.ZERO_A10G} if space else {}
+            api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, **of_space)
+        existing, head, tags = {}, None, {}
+        if exists or not dry_run:
             tree = api.list_repo_tree(repo, recursive=True, repo_type=kind)
             existing = {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in tree if isinstance(f, RepoFile)}
             head = api.repo_info(repo, repo_type=kind).sha
             tags = {t.name: t.target_commit for t in api.list_repo_refs(repo, repo_type=kind).tags}
-        except RepositoryNotFoundError:
-            if not dry_run:
-                raise
-            existing, head, tags = {}, None, {}
         kept = tuple(sorted(path for path, content in files.items() if path in existing and _same(content, existing[path])))
         sent = tuple(sorted(set(files) - set(kept)))
         removed = tuple(sorted(set(existing) - set(files) - {".gitattributes"}))
@@ -216,6 +220,8 @@ def publish(
             head = api.create_commit(repo, operations, commit_message=tag or "Update", repo_type=kind).oid
         if tag and tag not in tags and not dry_run:
             api.create_tag(repo, tag=tag, revision=head, repo_type=kind)
+        if exists and hardware and not dry_run:
+            api.request_space_hardware(repo, SpaceHardware(hardware))
     except HubError:
         raise
     except Exception as error:
@@ -223,10 +229,30 @@ def publish(
     return Published(repo=repo, commit=None if changed and dry_run else head, sent=sent, kept=kept, removed=removed)
 
 
+def is_private(repo: str) -> bool:
+    """Whether a model's repo is private.
+
+    Raises:
+        HubError: if the Hub cannot be reached or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        return bool(HfApi(library_name="brainmri").model_info(repo).private)
+    except Exception as error:
+        raise _explain_publish_error(error, repo) from error
+
+
 def _same(content: Path | bytes, digest: str) -> bool:
     """Whether content has a hash of the Hub: 64 hex digits for a large file, 40 for a small one."""
     data = content.read_bytes() if isinstance(content, Path) else content
     return digest == (hashlib.sha256(data).hexdigest() if len(digest) == 64 else git_blob_hash(data))
+
+
+def _server_message(error: HfHubHTTPError) -> str:
+    """What the Hub says about a refusal, to be appended to a sentence; empty if it says nothing."""
+    words = (error.server_message or "").strip().rstrip(".")
+    return f": {words}" if words else ""
 
 
 def _explain_publish_error(error: Exception, repo: str) -> HubError:
@@ -236,9 +262,11 @@ def _explain_publish_error(error: Exception, repo: str) -> HubError:
         return HubError(f"publishing {repo} needs a token with write access: {LOGIN}")
     refusal = error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error  # as failed uploads are wrapped
     if isinstance(refusal, HfHubHTTPError):
-        status = refusal.response.status_code
+        status, words = refusal.response.status_code, _server_message(refusal)
+        if status == 402:
+            return HubError(f"the Hub wants a payment to publish {repo}{words}; choose other hardware, or change your plan")
         if status in (401, 403):
-            return HubError(f"the Hub refused to publish {repo} (status {status}); use a token with write access: {LOGIN}")
+            return HubError(f"the Hub refused to publish {repo} (status {status}){words}; use a token with write access: {LOGIN}")
         return HubError(f"the Hub answered {status} while publishing {repo}; run it again; only missing files are uploaded")
     first = str(error).splitlines()[0] if str(error) else ""
     return HubError(f"{repo} could not be published ({type(error).__name__}: {first}); run the command again")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from brainmri.zoo import hub
 from brainmri.zoo.entry import CARD, CONFIG, TASKS, ModelEntry, load_weights, read_entry
 from brainmri.zoo.ood import OodDetector, read_ood_detector
+from brainmri.zoo.threads import limit_threads
 
 if TYPE_CHECKING:
     import torch
@@ -83,14 +84,14 @@ def list_models(task: str | None = None) -> list[ModelEntry]:
     return [entries[name] for name in sorted(entries) if task is None or task in entries[name].tasks]
 
 
-def find_entry(source: str | Path, revision: str | None = None) -> ModelEntry:
+def find_entry(source: str | Path, revision: str | None = None, from_hub: bool = False) -> ModelEntry:
     """The entry for a name, a model folder, or OWNER/NAME on the Hub; downloaded if necessary.
 
     With `BRAINMRI_HUB_OWNER`, names stand for that owner's repos; `revision` selects a commit, tag or branch. If the Hub cannot
-    be reached then, the embedded copy is used, with a warning.
+    be reached then, the embedded copy is used, with a warning; with `from_hub` it never is.
 
     Raises:
-        ValueError: for an unknown name, or a folder without this layout.
+        ValueError: for an unknown name, a folder without this layout, or with `from_hub` an entry that is not published.
         FileNotFoundError: if the folder lacks a file.
         brainmri.zoo.hub.HubError: if the Hub is needed and the download fails.
     """
@@ -102,21 +103,37 @@ def find_entry(source: str | Path, revision: str | None = None) -> ModelEntry:
             return read_entry(source)
         if name.count("/") == 1 and not name.startswith((".", "/", "~")):
             return read_entry(hub.fetch(name, revision))
-    if os.environ.get(OWNER) or (revision and name in published):
+        raise ValueError(
+            f"unknown model {name!r}; choose from {', '.join(sorted({*known, *published}))}, a folder, or OWNER/NAME"
+        )
+    if os.environ.get(OWNER) or (revision and name in published) or from_hub:
         try:
             return pull(name, revision)
         except hub.HubUnreachable as error:
-            if name not in known:
+            if name not in known or from_hub:
                 raise
             log.warning("%s; the embedded copy of %s is used instead", error, name)
             return known[name]
     if revision:
         raise ValueError(f"{name} is not published, so it has no revision {revision!r}; set {OWNER}, or give OWNER/NAME")
-    if name in known:
-        return known[name]
-    if name in published:
-        return _pinned(name)
-    raise ValueError(f"unknown model {name!r}; choose from {', '.join(sorted({*known, *published}))}, a folder, or OWNER/NAME")
+    return known[name] if name in known else _pinned(name)
+
+
+def list_names(from_hub: bool = False) -> list[str]:
+    """The names of all entries of the zoo, sorted: embedded or published.
+
+    Args:
+        from_hub: only those on the Hub: the published ones, or all of them if `BRAINMRI_HUB_OWNER` names an owner.
+
+    Raises:
+        ValueError: with `from_hub`, if nothing is published.
+    """
+    published = pins()
+    if not from_hub or os.environ.get(OWNER):
+        return sorted({*embedded(), *published})
+    if not published:
+        raise ValueError(f"no model is published on the Hub yet; use the embedded copies (without --from-hub), or set {OWNER}")
+    return sorted(published)
 
 
 def pull(name: str, revision: str | None = None) -> ModelEntry:
@@ -135,7 +152,7 @@ def pull(name: str, revision: str | None = None) -> ModelEntry:
     if owner := os.environ.get(OWNER):
         return read_entry(hub.fetch(f"{owner}/{name}", revision))
     if name not in (published := pins()):
-        raise ValueError(f"{name} is not published; set {OWNER}, or give OWNER/NAME")
+        raise ValueError(f"{name} is not published on the Hub yet; use the embedded copy, set {OWNER}, or give OWNER/NAME")
     return read_entry(hub.fetch(published[name]["repo"], revision)) if revision else _pinned(name)
 
 
@@ -217,6 +234,7 @@ def load(
     device: str = "auto",
     revision: str | None = None,
     runtime: str | None = None,
+    from_hub: bool = False,
 ) -> LoadedModel:
     """Load a network strictly, in eval mode, after checking the hash of its weights.
 
@@ -230,14 +248,15 @@ def load(
         revision: commit, tag or branch on the Hub, instead of the pinned one.
         runtime: the inference backend (`brainmri.zoo.backends`): "auto", "torch", "half", on CUDA also "compiled", on a CPU also
             "openvino" and "int8"; None takes the environment variable `BRAINMRI_RUNTIME`, or "torch", which is float32.
+        from_hub: take a name's weights from the Hub or its local cache, never the embedded copy.
 
     Raises:
-        ValueError: for an unknown name, device or runtime; for weights or a detector whose hash differs from `config.json`; and
-            for weights that don't fit the network.
+        ValueError: for an unknown name, device or runtime; with `from_hub`, for an entry that is not published; for weights or a
+            detector whose hash differs from `config.json`; and for weights that don't fit the network.
         FileNotFoundError: if the folder lacks a file.
         brainmri.zoo.hub.HubError: if the Hub is needed and the download fails.
     """
-    entry = read_entry(weights) if weights is not None else find_entry(source, revision)
+    entry = read_entry(weights) if weights is not None else find_entry(source, revision, from_hub)
     target, runtime = resolve_device(device), requested_runtime(runtime)
     if target.type == "cpu":
         return _load_on(target, entry, runtime)
@@ -265,6 +284,7 @@ def _load_on(device: torch.device, entry: ModelEntry, runtime: str) -> LoadedMod
     from brainmri.zoo.backends import create_backend
     from brainmri.zoo.nets import create_network
 
+    limit_threads()
     net = create_network(entry.net, entry.arguments)
     load_weights(net, entry)
     net.requires_grad_(False).to(device)

@@ -78,6 +78,7 @@ class Repo:
     key: str  # as in URLs: owner/name for a model, spaces/owner/name for a space
     private: bool = False
     gated: bool = False
+    hardware: str | None = None  # of a Space
     readers: set[str] = field(default_factory=set)  # users who may read it although it is private or gated, besides the owner
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -141,6 +142,7 @@ class Hub:
             ("POST", api + "/tag/{revision}", self.tag),
             ("POST", api + "/preupload/{revision}", self.preupload),
             ("POST", api + "/commit/{revision}", self.commit),
+            ("POST", api + "/hardware", self.hardware),
         ]
         for prefix in (repo, "/{kind}" + repo):
             routes += [
@@ -212,8 +214,14 @@ class Hub:
         attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
         card = {"README.md": f"---\nsdk: {wanted['sdk']}\n---\n".encode()} if space else {}
         new.commit({".gitattributes": attributes.encode()} | card)
+        new.hardware = wanted.get("hardware")
         self.repos[new.key] = new
         return JSONResponse({"url": url})
+
+    async def hardware(self, request: Request) -> Json:
+        repo = self.own_repo(request)
+        repo.hardware = (await request.json())["flavor"]
+        return {"stage": "BUILDING", "hardware": {"current": None, "requested": repo.hardware}}
 
     async def validate_yaml(self, request: Request) -> Response:
         try:

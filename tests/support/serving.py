@@ -22,22 +22,23 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(folder: Path, *command: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str, Path]]:
+def served(folder: Path, *command: str, root: Path = ROOT, **environment: str) -> Iterator[tuple[subprocess.Popen, str, Path]]:
     """Yield the process, the page's address and the path of its log; kill the process at the end.
 
     Args:
         folder: folder for its log and, in `cache`, its temporary files.
         command: arguments of Python; default: `app.py`.
+        root: source tree to run it in.
         environment: additional environment variables.
     """
     port = str(free_port())
     (folder / "cache").mkdir(parents=True, exist_ok=True)
     own = {"GRADIO_SERVER_PORT": port, "GRADIO_TEMP_DIR": str(folder / "cache"), "GRADIO_ANALYTICS_ENABLED": "False"}
-    own |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)} | environment
+    own |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(root)} | environment
     url, path = f"http://127.0.0.1:{port}/", folder / "log"
     with path.open("w") as log:
         command = [sys.executable, *(command or ["app.py"])]
-        server = subprocess.Popen(command, cwd=ROOT, env=os.environ | own, stderr=log, stdout=subprocess.DEVNULL)
+        server = subprocess.Popen(command, cwd=root, env=os.environ | own, stderr=log, stdout=subprocess.DEVNULL)
     try:
         while True:
             if server.poll() is not None:

@@ -1,111 +1,25 @@
-"""Publishing and downloading with the real `huggingface_hub` client, in separate processes, against a local stand-in Hub."""
+"""Downloading with the real `huggingface_hub` client, in separate processes, against a local stand-in Hub."""
 
-import hashlib
-import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import onnx
 import pytest
-from huggingface_hub import ModelCard
 
-import brainmri
-from brainmri.zoo.entry import CARD, CONFIG, ONNX, SPLIT, WEIGHTS, file_sha256
+from brainmri.zoo.entry import CARD, CONFIG, SPLIT, WEIGHTS, file_sha256
 from brainmri.zoo.hub import git_blob_hash
-from brainmri.zoo.metrics import VARIANTS, label
-from brainmri.zoo.registry import DEFAULT, EMBEDDED, PINS
-from tests.support.hub_server import Fault, Hub, serve
-from train.release.card import measured, numpy_example
+from tests.support.hub_client import CLOSED, ENTRIES, ROOT, environment, error_line
+from tests.support.hub_server import Fault
 
 pytestmark = pytest.mark.hub
-
-ROOT = Path(__file__).parents[2]
-ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
-CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port
-
-
-@pytest.fixture(scope="module")
-def hub():
-    return Hub({f"hf_{user}": user for user in ("owner", "ann", "ben", "eve")})
-
-
-@pytest.fixture(scope="module")
-def url(hub):
-    with serve(hub) as address:
-        yield address
-
-
-def environment(url: str, home: Path, **variables: str | None) -> dict[str, str]:
-    """The environment of a process with its own cache and `url` as the Hub; variables set to None are removed."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "BRAINMRI_"))}
-    wanted = {"HF_HOME": str(home), "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_owner"} | variables
-    return {k: v for k, v in (inherited | wanted).items() if v is not None}
-
-
-@pytest.fixture
-def client(url, tmp_path):
-    """A function that runs a Python command in such a process."""
-
-    def run(*command: str, cwd: Path = ROOT, **variables: str | None) -> subprocess.CompletedProcess:
-        own = environment(url, tmp_path / "hf", PYTHONPATH=str(cwd), **variables)
-        return subprocess.run([sys.executable, *command], cwd=cwd, env=own, capture_output=True, text=True, timeout=240)
-
-    return run
-
-
-def error_line(done: subprocess.CompletedProcess) -> str:
-    """The one line that a failed command prints, without a traceback."""
-    assert done.returncode != 0, done.stdout
-    assert "Traceback" not in done.stderr
-    lines = [
-        line
-        for line in done.stderr.splitlines()
-        if line.startswith(("owner/", "other/", "error:")) or " was not published" in line
-    ]
-    assert len(lines) == 1, done.stderr
-    return lines[0]
 
 
 def is_intact(cache: Path) -> bool:
     """Whether all files in a cache are complete and undamaged."""
     blobs = [p for p in cache.glob("hub/models--*/blobs/*")]
     return all(p.name in (file_sha256(p), git_blob_hash(p.read_bytes())) for p in blobs)
-
-
-@pytest.fixture(scope="module")
-def tiny(hub) -> dict[str, bytes]:
-    """A repo of the right layout; its weights, 300 kB of arbitrary bytes, can be downloaded and checked but not loaded."""
-    weights = bytes(range(256)) * 1200
-    known = json.loads((ENTRIES["resunet-lgg"].folder / CONFIG).read_text())
-    config = known | {"sha256": hashlib.sha256(weights).hexdigest(), "int8": {}}
-    files = {CONFIG: json.dumps(config).encode(), WEIGHTS: weights, SPLIT: b"{}", CARD: b"# tiny"}
-    hub.add_repo("owner/tiny", files)
-    return files
-
-
-@pytest.fixture(scope="module")
-def published(hub, url, tmp_path_factory):
-    """Publish every entry from a copy of the embedded folder; return this folder and the command's output."""
-    folder = tmp_path_factory.mktemp("zoo") / "weights"
-    shutil.copytree(EMBEDDED, folder)
-    own = environment(url, tmp_path_factory.mktemp("hf"))
-    command = [sys.executable, "-m", "train.release.publish", *ENTRIES, "--owner", "owner", "--weights", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
-
-
-def test_publishing_uploads_the_embedded_entries_and_pins_them(published):
-    folder, printed = published
-    pins = json.loads((folder / PINS).read_text())
-    assert set(pins) == set(ENTRIES)
-    for name, entry in ENTRIES.items():
-        assert pins[name]["sha256"] == entry.sha256
-        assert f"owner/{name}: commit {pins[name]['revision']}" in printed
 
 
 def test_published_entries_can_be_downloaded_and_then_used_offline(published, client, tmp_path):
@@ -122,92 +36,6 @@ def test_published_entries_can_be_downloaded_and_then_used_offline(published, cl
     for offline in ({"HF_ENDPOINT": CLOSED}, {"HF_HUB_OFFLINE": "1"}):
         again = client("-m", "brainmri", "download", "--all", BRAINMRI_HUB_OWNER="owner", **offline)
         assert again.returncode == 0, again.stderr
-
-
-def test_a_second_publication_uploads_nothing(published, hub, client):
-    before = hub.uploaded_bytes
-    done = client("-m", "train.release.publish", *ENTRIES, "--owner", "owner", "--weights", str(published[0]))
-    assert done.returncode == 0, done.stderr
-    assert hub.uploaded_bytes == before
-    assert "uploaded" not in done.stdout
-    assert done.stdout.count("already there: ") == len(ENTRIES)
-
-
-def test_changed_files_need_a_new_version(published, client, tmp_path):
-    folder = shutil.copytree(published[0], tmp_path / "weights")
-    split = folder / "resunet-lgg" / SPLIT
-    split.write_text(split.read_text() + "\n")
-    done = client("-m", "train.release.publish", "resunet-lgg", "--owner", "owner", "--weights", str(folder))
-    assert "raise the version" in error_line(done)
-
-
-def test_a_dry_run_writes_nothing(published, hub, client):
-    before = len([r for r in hub.requests if r[0] != "GET"])
-    done = client(
-        "-m", "train.release.publish", "resunet-lgg", "--owner", "newcomer", "--weights", str(published[0]), "--dry-run"
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"would upload {WEIGHTS}" in done.stdout
-    assert len([r for r in hub.requests if r[0] != "GET"]) == before
-
-
-def test_an_inconsistent_entry_is_not_published(client, tmp_path):
-    def publish(change) -> str:
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        shutil.copytree(EMBEDDED / "resunet-lgg", folder / "resunet-lgg")
-        change(folder / "resunet-lgg")
-        return error_line(client("-m", "train.release.publish", "resunet-lgg", "--owner", "owner", "--weights", str(folder)))
-
-    def remove_result(folder: Path) -> None:
-        card = ModelCard.load(folder / CARD)
-        card.data.eval_results = card.data.eval_results[1:]
-        card.save(folder / CARD)
-
-    def damage(folder: Path) -> None:
-        (folder / WEIGHTS).write_bytes(b"\0" + (folder / WEIGHTS).read_bytes()[1:])
-
-    def remove_metrics(folder: Path) -> None:
-        (folder / CONFIG).write_text(json.dumps(json.loads((folder / CONFIG).read_text()) | {"metrics": {}}))
-
-    assert "its card lacks 'volumetric Dice, mean over patients' (three sequences)" in publish(remove_result)
-    assert "does not have the SHA-256" in publish(damage)
-    assert "was not measured" in publish(remove_metrics)
-    assert "lacks README.md" in publish(lambda folder: (folder / CARD).unlink())
-
-
-def test_publishing_needs_a_token(client, tmp_path):
-    folder = shutil.copytree(EMBEDDED, tmp_path / "weights")
-    done = client("-m", "train.release.publish", "resunet-lgg", "--owner", "newcomer", "--weights", str(folder), HF_TOKEN=None)
-    assert "use a token with write access" in error_line(done)
-    assert not (folder / PINS).exists()
-
-
-@pytest.mark.parametrize(
-    ("owner", "fault", "words", "left"),
-    [
-        ("ann", Fault("PUT", "/lfs/objects/", "status", times=1), None, 0),
-        ("ben", Fault("POST", "/commit/", "status", times=1), "the Hub answered 500 while publishing", 100_000),
-        ("eve", Fault("POST", "/commit/", "cut", times=1), "could not be published", 0),  # the commit did happen
-    ],
-    ids=["put", "commit", "cut"],
-)
-def test_an_interrupted_publication_can_be_resumed(owner, fault, words, left, hub, client, tmp_path):
-    folder = tmp_path / "weights"
-    shutil.copytree(EMBEDDED / "resunet-lgg", folder / "resunet-lgg")
-    command = ("-m", "train.release.publish", "resunet-lgg", "--owner", owner, "--weights", str(folder))
-    hub.faults[:] = [fault]
-    done = client(*command, HF_TOKEN=f"hf_{owner}")
-    assert not hub.faults, "the fault did not occur"
-    if words:
-        assert words in error_line(done)
-        assert not (folder / PINS).exists()
-        before = hub.uploaded_bytes
-        done = client(*command, HF_TOKEN=f"hf_{owner}")
-        assert hub.uploaded_bytes - before <= left  # the large file had been uploaded
-    assert done.returncode == 0, done.stderr
-    repo = hub.repos[f"{owner}/resunet-lgg"]
-    assert repo.files[WEIGHTS] == (folder / "resunet-lgg" / WEIGHTS).read_bytes()
-    assert set(repo.tags.values()) == {repo.head} == {json.loads((folder / PINS).read_text())["resunet-lgg"]["revision"]}
 
 
 @pytest.mark.parametrize(
@@ -312,6 +140,32 @@ def test_without_an_owner_the_embedded_copy_needs_no_request(hub, client):
     assert len(hub.requests) == before
 
 
+FROM_HUB = """
+import brainmri
+from brainmri.ui import inference, page
+pipe = brainmri.Pipeline("resunet-lgg", device="cpu", from_hub=True)
+print(*(model.entry.folder for model in (pipe.segmenter, pipe.classifier, pipe.ood_model)))
+page.build(from_hub=True)
+print(*(entry.folder for entry in inference.available_models.values()))
+"""
+
+
+def test_weights_of_the_hub_are_forced_in_library_and_page(published, client, tmp_path):
+    done = client("-c", FROM_HUB, BRAINMRI_HUB_OWNER="owner")
+    assert done.returncode == 0, done.stderr
+    library, page = (line.split() for line in done.stdout.splitlines()[-2:])
+    assert (len(library), len(page)) == (3, len(ENTRIES))
+    assert all(folder.startswith(str(tmp_path / "hf" / "hub" / "models--owner--")) for folder in library + page)
+
+
+@pytest.mark.parametrize("command", [("check", "resunet-lgg"), ("predict", "slice.png", "--out", "."), ("serve",)])
+def test_weights_of_the_hub_are_forced_on_the_command_line(command, client):
+    """No embedded copy replaces them, neither where nothing is published nor where the Hub cannot be reached."""
+    assert "published on the Hub yet" in error_line(client("-m", "brainmri", *command, "--from-hub"))
+    closed = client("-m", "brainmri", *command, "--from-hub", BRAINMRI_HUB_OWNER="owner", HF_ENDPOINT=CLOSED)
+    assert "the Hub could not be reached for config.json of owner/" in error_line(closed)
+
+
 MIXIN = """
 import torch, brainmri
 from brainmri.zoo.nets import EffUNet, ResUNet
@@ -367,54 +221,3 @@ def test_other_models_can_be_listed_run_and_served(published, client, tmp_path):
     refused = client("app.py", "--models", str(tmp_path))
     assert refused.returncode == 2
     assert "config.json is missing" in refused.stderr.splitlines()[-1]
-
-
-def test_the_space_starts_from_the_pinned_commits(published, hub, client, tmp_path):
-    pins, space = published[0] / PINS, tmp_path / "space"
-    done = client("-m", "train.release.publish_space", "--owner", "owner", "--pins", str(pins))
-    assert done.returncode == 0, done.stderr
-    before = hub.uploaded_bytes
-    again = client("-m", "train.release.publish_space", "--owner", "owner", "--pins", str(pins))
-    assert again.returncode == 0, again.stderr
-    assert hub.uploaded_bytes == before
-    program = "import sys, huggingface_hub as h; h.snapshot_download('owner/brainmri', repo_type='space', local_dir=sys.argv[1])"
-    assert client("-c", program, str(space)).returncode == 0
-    assert not list(space.rglob("*.safetensors"))
-    pinned = json.loads(pins.read_text())
-    preload = ModelCard.load(space / "README.md", ignore_metadata_errors=True).data.to_dict()["preload_from_hub"]
-    assert {line.split()[0]: line.split()[2] for line in preload} == {p["repo"]: p["revision"] for p in pinned.values()}
-    program = "from brainmri.ui import logs, page, service; logs.configure(); page.build(); service.load_models()"
-    started = client("-c", program, cwd=space, HF_TOKEN=None)
-    assert started.returncode == 0, started.stderr
-    assert f"loaded {DEFAULT}: Hub cache, {pinned[DEFAULT]['repo']} at {pinned[DEFAULT]['revision']}, on" in started.stderr
-
-
-@pytest.mark.parametrize("entry", ENTRIES.values(), ids=lambda e: e.name)
-def test_the_cards_model_index_holds_the_measured_figures(entry):
-    card = ModelCard.load(entry.folder / CARD)
-    labelled = {(VARIANTS[variant], label(metric)): value for (variant, metric), value in measured(entry).items()}
-    assert {(r.dataset_config, r.metric_name): r.metric_value for r in card.data.eval_results} == labelled
-    assert card.data.library_name == "brainmri"
-    assert card.data.license == "cc-by-nc-sa-4.0"
-    assert card.data.pipeline_tag.startswith("image-")
-
-
-@pytest.mark.parametrize("entry", [e for e in ENTRIES.values() if (e.folder / ONNX).is_file()], ids=lambda e: e.name)
-def test_the_cards_numpy_example_runs_and_agrees(entry, tmp_path):
-    exported = onnx.load(entry.folder / ONNX)
-    assert not any(item.metadata_props or item.doc_string for item in exported.graph.node)
-    program = numpy_example(entry)
-    assert program in (entry.folder / CARD).read_text(encoding="utf-8")
-    assert len(program.splitlines()) <= 25
-    sample = ROOT / "assets" / "examples" / "large-lesion.png"
-    shutil.copy(sample, tmp_path / "slice.png")
-    shutil.copy(entry.folder / ONNX, tmp_path)
-    alone = "import sys\nsys.modules['torch'] = sys.modules['brainmri'] = None\n"
-    done = subprocess.run([sys.executable, "-c", alone + program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    import numpy as np
-    from PIL import Image
-
-    finding = brainmri.Pipeline(segmenter=entry.name, device="cpu")(sample)
-    mask = np.asarray(Image.open(tmp_path / "mask.png")) > 127
-    assert 2 * (mask & finding.mask).sum() / (mask.sum() + finding.mask.sum()) > 0.9

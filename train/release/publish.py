@@ -1,13 +1,15 @@
-"""Publish entries of the zoo: python -m train.release.publish NAME… --owner OWNER [--private] [--dry-run]
+"""Publish entries of the zoo, and the demo as a Space.
+
+    python -m train.release.publish NAME… --owner OWNER [--private] [--dry-run]
+    python -m train.release.publish --all --owner OWNER [--hardware NAME] [--dry-run]   # every entry, then the Space
 
 Each entry's folder becomes the repo OWNER/NAME in one commit, tagged with the package's version. The commits are then pinned in
-`brainmri/weights/hub.json`, where `brainmri.load` and the Space find them.
+`brainmri/weights/hub.json`, where `brainmri.load` and the Space (`train.release.publish_space`) find them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from brainmri._version import __version__
 from brainmri.zoo.entry import CARD, CONFIG, DESCRIPTION, DIAGRAM, ModelEntry, file_sha256, read_entry
-from brainmri.zoo.hub import HubError, Published, publish
+from brainmri.zoo.hub import HubError
 from brainmri.zoo.metrics import VARIANTS, label
 from brainmri.zoo.registry import EMBEDDED, PINS
 from train.release.card import has_diagram, measured, model_card
+from train.release.publish_space import PRIVATE_MODELS, add_space_options, pins_file, publish_space, read_pins
+from train.release.upload import upload
 
 
 def entry_files(entry: ModelEntry) -> dict[str, Path]:
@@ -50,48 +54,55 @@ def entry_files(entry: ModelEntry) -> dict[str, Path]:
     return files
 
 
-def report(done: Published, sizes: dict[str, int], dry_run: bool) -> str:
-    """A summary in a few lines."""
-    verb = "would upload" if dry_run else "uploaded"
-    lines = [f"{done.repo}: " + (f"commit {done.commit}" if done.commit else "no commit yet")]
-    lines += [f"  {verb} {path} ({sizes[path] / 1e6:.2f} MB)" for path in done.sent]
-    lines += [f"  {'would remove' if dry_run else 'removed'} {path}" for path in done.removed]
-    if done.kept:
-        lines.append(f"  already there: {', '.join(done.kept)}")
-    return "\n".join(lines)
+def publish_entry(name: str, folder: Path, owner: str, private: bool, dry_run: bool) -> dict:
+    """Publish an entry and print what was done.
+
+    Returns:
+        What `hub.json` stores for it: repo, revision, SHA-256 of the weights, and the names of the other checked files. After a
+        dry run, the revision is that of the existing repo or a placeholder.
+
+    Raises:
+        FileNotFoundError, ValueError: if the entry is missing, incomplete or inconsistent.
+        brainmri.zoo.hub.HubError: if the Hub cannot be reached or refuses.
+    """
+    entry = read_entry(folder / name)
+    files: dict[str, Path | bytes] = {**entry_files(entry)}
+    done = upload(f"{owner}/{name}", files, tag=f"v{__version__}", private=private, dry_run=dry_run)
+    return {"repo": done.repo, "revision": done.commit or "NEW", "sha256": entry.sha256, "files": list(entry.hashes)}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="entries to publish")
-    parser.add_argument("--all", action="store_true", help="publish every entry in the folder")
-    parser.add_argument("--owner", required=True, help="user or organisation on the Hub")
-    parser.add_argument("--private", action="store_true", help="create the repos private")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done")
+    parser.add_argument("--all", action="store_true", help="publish every entry in the folder, then the Space")
+    add_space_options(parser)
+    parser.add_argument("--private", action="store_true", help="create the repos of the named entries private")
     parser.add_argument("--weights", type=Path, default=EMBEDDED, help="folder of entries; the commits are pinned in it")
     options = parser.parse_args(arguments)
     if bool(options.names) == options.all:
         parser.error("expected names of entries, or --all")
+    if options.all and options.private:
+        parser.error(f"{PRIVATE_MODELS}; name the entries instead of --all, or leave out --private")
     names = options.names or sorted(path.parent.name for path in options.weights.glob(f"*/{CONFIG}"))
     pins_path = options.weights / PINS
-    pins = json.loads(pins_path.read_text(encoding="utf-8")) if pins_path.is_file() else {}
-    failed = False
+    pins, failed = read_pins(pins_path), False
     for name in names:
         try:
-            entry = read_entry(options.weights / name)
-            files = entry_files(entry)
-            done = publish(
-                f"{options.owner}/{name}", {**files}, tag=f"v{__version__}", private=options.private, dry_run=options.dry_run
-            )
+            pins[name] = publish_entry(name, options.weights, options.owner, options.private, options.dry_run)
         except (HubError, ValueError, FileNotFoundError) as error:
             print(f"{name} was not published: {error}", file=sys.stderr)
             failed = True
             continue
-        print(report(done, {path: file.stat().st_size for path, file in files.items()}, options.dry_run))
         if not options.dry_run:  # one by one, so that a later failure loses nothing
-            pins[name] = {"repo": done.repo, "revision": done.commit, "sha256": entry.sha256, "files": list(entry.hashes)}
-            pins_path.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return 1 if failed else 0
+            pins_path.write_bytes(pins_file(pins))
+    if failed or not options.all:
+        return 1 if failed else 0
+    try:
+        publish_space(f"{options.owner}/{options.space}", pins, hardware=options.hardware, dry_run=options.dry_run)
+    except (HubError, ValueError) as error:
+        print(f"the Space was not published: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
