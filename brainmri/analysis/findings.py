@@ -31,6 +31,7 @@ class Finding:
         ood: the out-of-distribution result; None without a detector.
         warnings: what the user should know about the input, for example assumptions of the reader.
         provenance: SHA-256 of the input, models with the SHA-256 of their weights, thresholds, versions, device.
+        min_area_px: a mask of fewer pixels counts as empty.
     """
 
     verdict: str
@@ -44,6 +45,7 @@ class Finding:
     ood: OodResult | None
     warnings: tuple[str, ...]
     provenance: dict
+    min_area_px: int = 1
 
     @property
     def out_of_distribution(self) -> bool:

@@ -22,6 +22,7 @@ from brainmri.io.scan import Geometry, Instance
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation
+    from nibabel import Nifti1Image
     from pydicom import Dataset
 
 SERIES_NUMBER = 9000  # beyond a scanner's own, so that viewers list the segmentation last
@@ -46,14 +47,28 @@ def _check_dtype(volume: np.ndarray, *accepted: type) -> None:
 
 
 def write_nifti(path: str | Path, volume: np.ndarray, geometry: Geometry) -> None:
-    """A mask or probability map as a packed NIfTI file, on the grid of the array that was read.
-
-    The header is new, with the transforms, codes and unit of a NIfTI input, else the grid's affine in millimetres; equal volumes
-    give equal bytes.
+    """A mask or probability map as a packed NIfTI file, `nifti_image`; equal volumes give equal bytes.
 
     Args:
         path: to write, ending in `.nii.gz`.
         volume: (S, H, W) on the scan's grid, a bool mask, written as uint8, or a float32 map.
+        geometry: the scan's.
+
+    Raises:
+        ValueError: when the volume is of another type or on another grid.
+    """
+    image = nifti_image(volume, geometry)
+    with Path(path).open("wb") as handle, gzip.GzipFile("", "wb", compresslevel=6, fileobj=handle, mtime=0) as packed:
+        packed.write(image.to_bytes())
+
+
+def nifti_image(volume: np.ndarray, geometry: Geometry) -> Nifti1Image:
+    """A mask or probability map as a NIfTI image, on the grid of the array that was read.
+
+    The header is new, with the transforms, codes and unit of a NIfTI input, else the grid's affine in millimetres.
+
+    Args:
+        volume: (S, H, W) on the scan's grid, a bool mask, stored as uint8, or a float32 map.
         geometry: the scan's.
 
     Raises:
@@ -76,8 +91,7 @@ def write_nifti(path: str | Path, volume: np.ndarray, geometry: Geometry) -> Non
         if geometry.oriented and not np.allclose(image.get_qform(), geometry.affine, atol=1e-3):
             image.set_qform(None)  # a quaternion cannot express shear (a stack of shifted slices); the sform is enough
         image.header.set_xyzt_units("mm")
-    with Path(path).open("wb") as handle, gzip.GzipFile("", "wb", compresslevel=6, fileobj=handle, mtime=0) as packed:
-        packed.write(image.to_bytes())
+    return image
 
 
 def write_tiff(path: str | Path, mask: np.ndarray, orientation: int = 1) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
-from brainmri.report.html import template
+from brainmri.report.templates import template
 from brainmri.zoo.entry import ModelEntry, require_metrics, rules_of
 from brainmri.zoo.metrics import (
     ACCURACY,

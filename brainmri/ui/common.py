@@ -13,7 +13,8 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from brainmri.analysis.findings import TUMOUR, percent
-from brainmri.report.html import STATES
+from brainmri.report.templates import STATES
+from brainmri.report.viewer import viewer_script
 from brainmri.ui.inference import available_models, models_loading
 from brainmri.zoo.registry import DEFAULT
 
@@ -21,6 +22,12 @@ _INSTALLED = Path(__file__).parent / "assets"
 ASSETS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "assets"  # of the wheel, or of the source tree
 GPU = {"concurrency_limit": 1, "concurrency_id": "gpu"}
 PRIVATE = {"api_visibility": "private", "queue": False}
+# of a gr.HTML component whose value has a viewer
+VIEWER_SCRIPT = f"""{viewer_script()}
+const mount = () => element.querySelectorAll(".viewer").forEach(mountViewer);
+mount();
+watch("value", mount);
+"""
 UPLOAD_EXPIRED = "The upload has expired. Please upload it again."
 # on a phone the results are below the controls; the delay lets components that take focus scroll first
 SCROLL_TO_RESULT = """() => { setTimeout(() => {

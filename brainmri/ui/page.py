@@ -19,7 +19,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from brainmri.io.limits import ACCEPTED, ACCEPTED_STUDIES
-from brainmri.report.html import TEMPLATES
+from brainmri.report.templates import TEMPLATES
 from brainmri.ui import cache, fetch, logs
 from brainmri.ui.blocks import Page
 from brainmri.ui.common import ASSETS

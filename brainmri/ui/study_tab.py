@@ -11,14 +11,17 @@ from brainmri.analysis.findings import Study
 from brainmri.io.pixels import FLAIR
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import POST, PRE, SEQUENCES
-from brainmri.report.html import lesions_html, montage_html, summary, viewer_html, viewer_script
+from brainmri.report.chart import chart_svg
+from brainmri.report.html import lesions_html, montage_html, summary
 from brainmri.report.outputs import pack, write_study
 from brainmri.report.render import montage_picture
+from brainmri.report.viewer import study_viewer
 from brainmri.ui.common import (
     ASSETS,
     GPU,
     PRIVATE,
     SCROLL_TO_RESULT,
+    VIEWER_SCRIPT,
     empty_state,
     errors_as_messages,
     make_output_folder,
@@ -38,11 +41,6 @@ CHANNELS = (FLAIR, PRE, POST)  # in the order of the fields
 ABSENT = -1  # value of a T1 field without a sequence
 EMPTY = empty_state("Upload a study or pick the example to see the verdict.")
 SELECT_FLAIR = empty_state("Cannot tell which sequence is the FLAIR. Please select it, then press <b>Analyse</b>.")
-MOUNT = """
-const mount = () => element.querySelectorAll(".study-viewer").forEach(mountStudyViewer);
-mount();
-watch("value", mount);
-"""
 
 
 def study(
@@ -132,7 +130,7 @@ def analyse(
         overlays = Markup("<details><summary>Overlays</summary>{}</details>").format(
             montage_html(montage_picture(scan.pixels, found))
         )
-        shown = viewer_html(scan, found) + (lesions_html(found) if found.lesions else "") + overlays
+        shown = study_viewer(scan, found, chart_svg(found)) + (lesions_html(found) if found.lesions else "") + overlays
         return verdict, gr.Column(visible=True), shown, packed, report, record
 
 
@@ -160,7 +158,7 @@ def study_tab() -> None:
         with gr.Column(scale=6, min_width=320):
             verdict = gr.HTML(EMPTY, elem_id="study-verdict", elem_classes="verdict-box", padding=False)
             with gr.Column(visible=False) as results:
-                viewer = gr.HTML(js_on_load=viewer_script() + MOUNT, elem_id="study-viewer", padding=False)
+                viewer = gr.HTML(js_on_load=VIEWER_SCRIPT, elem_id="study-viewer", padding=False)
                 with gr.Row(elem_classes="downloads", elem_id="study-downloads"):
                     files = [gr.DownloadButton(f"↓ {name}", size="md", min_width=90) for name in ("All files (zip)", "Report")]
                 with gr.Accordion("Record and provenance", open=False):

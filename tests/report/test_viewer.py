@@ -1,0 +1,63 @@
+"""The viewer's data: what the browser gets is what the analysis found."""
+
+import base64
+import gzip
+import io
+import json
+import re
+
+import nibabel
+import numpy as np
+import pytest
+
+from brainmri.io.scan import Geometry
+from brainmri.report.chart import chart_svg
+from brainmri.report.viewer import LOWEST_THRESHOLD, levels, study_viewer, views
+from tests.support.viewing import THRESHOLD, ball, results
+
+
+def data_of(html: str) -> dict:
+    return json.loads(re.search(r'<template class="viewer-data">(.*?)</template>', html, re.DOTALL)[1])
+
+
+def test_levels_give_the_same_masks_as_the_maps_at_every_threshold():
+    maps = np.concatenate([ball((5, 40, 40), (2, 20, 20), 12).ravel(), np.arange(201, dtype=np.float32) / 200, [0, 1]])
+    maps = maps.astype(np.float32)
+    found, edges = levels(maps, 0.333)
+    assert found.dtype == np.uint8
+    for threshold in [*(np.arange(5, 96) / 100).tolist(), 0.333]:
+        level = max(n for n, edge in enumerate(edges) if edge <= threshold)
+        assert np.array_equal(found > level, maps > threshold), threshold
+    assert not found[maps <= LOWEST_THRESHOLD].any()
+
+
+@pytest.mark.parametrize(
+    ("code", "lengths", "names", "letters"),
+    [
+        ("LPS", (1, 1, 1), ["Axial", "Coronal", "Sagittal"], ["APRL", "SIRL", "SIAP"]),
+        ("RAS", (1, 5, 1), ["Coronal", "Axial", "Sagittal"], ["SIRL", "APRL", "SIAP"]),
+        ("RAS", (5, 1, 1), ["Sagittal", "Axial", "Coronal"], ["SIAP", "APRL", "SIRL"]),
+    ],
+)
+def test_views_have_the_letters_of_the_geometry(code, lengths, names, letters):
+    affine = np.diag([*np.multiply(lengths, [-1 if letter in "LPI" else 1 for letter in code]), 1]).astype(float)
+    found = views(Geometry(shape=(64, 64, 64), affine=affine))
+    assert [view.name for view in found] == names
+    assert ["".join(view.letters.values()) for view in found] == letters
+    assert all(view.letters == {} for view in views(None))
+    assert all(view.letters == {} for view in views(Geometry(shape=(64, 64, 64), affine=affine, oriented=False)))
+
+
+def test_a_study_of_60_slices_stays_small_and_its_data_is_complete():
+    scan, study = results(side=128)
+    html = study_viewer(scan, study, chart_svg(study))
+    assert len(html) < 60 * 25_000  # bytes; three sequences
+    data = data_of(html)
+    stored = np.frombuffer(gzip.decompress(base64.b64decode(data["levels"])), np.uint8).reshape(data["shape"])
+    level = max(n for n, edge in enumerate(data["edges"]) if edge <= THRESHOLD)
+    assert np.array_equal((stored > level).sum(axis=(1, 2)), (study.probability_map > THRESHOLD).sum(axis=(1, 2)))
+    assert [len(frames) for frames in data["images"]["frames"]] == [60, 60, 60]
+    assert data["voxel_mm3"] == pytest.approx(3)
+    header = nibabel.Nifti1Header.from_fileobj(io.BytesIO(base64.b64decode(data["nifti"]["header"])))
+    assert header.get_data_shape() == (128, 128, 60)
+    assert data["captions"][0] == "Slice 1 of 60: no tumour, under 1% for tumour"
