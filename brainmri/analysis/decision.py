@@ -23,6 +23,7 @@ class SliceDecisions:
     Attributes:
         maps: (S, H, W) float32 in [0, 1], the probability maps after any smoothing.
         masks: (S, H, W) bool.
+        min_areas: (S,) int, a mask of fewer pixels counts as empty.
         probabilities: (S,) float64 in [0, 1], calibrated probabilities of tumour.
         verdicts: the verdict and its reason for each slice.
         ood: the out-of-distribution result for each slice; None without a detector.
@@ -30,6 +31,7 @@ class SliceDecisions:
 
     maps: np.ndarray
     masks: np.ndarray
+    min_areas: np.ndarray
     probabilities: np.ndarray
     verdicts: list[tuple[str, str]]
     ood: list[OodResult | None]
@@ -72,8 +74,9 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
     rules = rules.for_sequence(sequence)
     maps, masks = outline(predicted.maps, rules, mode)
     probabilities = rules.probability(predicted.logits, predicted.evidence, mode)
+    min_areas = np.ceil(MIN_AREA / predicted.grid_share).astype(int)
+    masks = masks & (masks.sum(axis=(1, 2)) >= min_areas)[:, None, None]  # what counts as empty is empty
     areas = masks.sum(axis=(1, 2)) * predicted.grid_share
-    masks = masks & (areas >= MIN_AREA)[:, None, None]  # what counts as empty is empty
     checks: list[OodResult | None] = [*predicted.ood] if predicted.ood else [None] * len(masks)
     verdicts = [
         (REVIEW, check.reason)
@@ -83,7 +86,9 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
         else (REVIEW, f"The model was not evaluated on tumours in {sequence} slices ({percent(p)} for tumour).")
         for check, p, area in zip(checks, probabilities, areas, strict=True)
     ]
-    return SliceDecisions(maps=maps, masks=masks, probabilities=probabilities, verdicts=verdicts, ood=checks)
+    return SliceDecisions(
+        maps=maps, masks=masks, min_areas=min_areas, probabilities=probabilities, verdicts=verdicts, ood=checks
+    )
 
 
 def decide_slice(probability: float, area_on_grid: float, review: tuple[float, float]) -> tuple[str, str]:

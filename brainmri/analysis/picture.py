@@ -134,6 +134,7 @@ def _join(parts: list[PictureDecision], panels: tuple[Panel, ...], shape: tuple[
     decisions = SliceDecisions(
         maps=np.max([part.decisions.maps for part in parts], axis=0),
         masks=np.any([part.decisions.masks for part in parts], axis=0),
+        min_areas=np.min([part.decisions.min_areas for part in parts], axis=0),
         probabilities=np.max([part.decisions.probabilities for part in parts], axis=0),
         verdicts=[(verdict, reason)],
         ood=[(in_distribution or strange)[0]],

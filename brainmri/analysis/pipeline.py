@@ -231,6 +231,7 @@ class Pipeline:
             recognition=recognition,
             warnings=warnings,
             provenance=provenance,
+            min_area_px=int(decisions.min_areas[number]),
         )
 
     def provenance(self, scan: Scan, predicted: Prediction | None = None, recognition: Recognition | None = None) -> dict:
