@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from brainmri.zoo.nets.resnet import ResNet50Classifier
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import find_entry
-from train.arguments import apply_smoke, common_arguments
+from train.arguments import apply_smoke, common_arguments, description_arguments, own_data_arguments
 from train.augment import augmentation
 from train.distributed import is_main_process, process_group
 from train.evaluation.metrics import auc
@@ -31,6 +31,8 @@ from train.run import load_split, load_unleaked, save_run, start_from
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common_arguments(parser)
+    own_data_arguments(parser)
+    description_arguments(parser)
     parser.add_argument("--base", choices=["none", "imagenet"], default="none", help="starting weights of the base")
     parser.add_argument("--frozen", action="store_true", help="train the head only")
     parser.add_argument("--dropout", type=float, default=0.3)

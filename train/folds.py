@@ -1,6 +1,6 @@
 """Splits by patient: training and validation folds, stratified by institution and tumour volume.
 
-`python -m train.folds --data DIR [--dataset NAME]` writes the fold manifest of a dataset, for example
+`python -m train.folds --data DIR [--out FILE]` writes the fold manifest of a dataset, for example
 `train/datasets/lgg_folds.json`. It assigns each patient a fold, with the tumour pixels that the fold was chosen by, or
 "held out", so a partial copy of the dataset gets the same folds.
 """
@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from train.arguments import choose_dataset, own_data_arguments
 from train.datasets import DATASETS, Dataset, Slice
+from train.distributed import is_main_process
 
 FOLDS = 5
 
@@ -67,13 +69,13 @@ def split_patients(dataset: Dataset, areas: dict[str, int], folds: int = FOLDS, 
     )
 
 
-def make_manifest(dataset: Dataset, areas: dict[str, int]) -> dict:
+def make_manifest(dataset: Dataset, areas: dict[str, int], folds: int = FOLDS) -> dict:
     """The content of a fold manifest.
 
     Args:
         areas: tumour pixels of every patient that is not held out.
     """
-    fold_of = {case: fold for fold in range(FOLDS) for case in split_patients(dataset, areas, FOLDS, fold).validation}
+    fold_of = {case: fold for fold in range(folds) for case in split_patients(dataset, areas, folds, fold).validation}
     patients = {}
     for case in sorted(set(fold_of) | dataset.held_out):
         institution = dataset.institution_of(case)
@@ -83,7 +85,7 @@ def make_manifest(dataset: Dataset, areas: dict[str, int]) -> dict:
             patients[case] = {
                 "institution": institution, "role": "fold", "fold": fold_of[case], "tumour_pixels": areas[case],
             }  # fmt: skip
-    return {"rule": "train.folds.split_patients, seed 0", "folds": FOLDS, "patients": patients}
+    return {"rule": "train.folds.split_patients, seed 0", "folds": folds, "patients": patients}
 
 
 def manifest_areas(dataset: Dataset) -> dict[str, int]:
@@ -94,19 +96,32 @@ def manifest_areas(dataset: Dataset) -> dict[str, int]:
     return {case: patient["tumour_pixels"] for case, patient in patients.items() if patient["role"] == "fold"}
 
 
-def split_cases(dataset: Dataset, cases: dict[str, list[Slice]], folds: int, fold: int) -> Split:
+def split_cases(dataset: Dataset, cases: dict[str, list[Slice]], folds: int, fold: int, written: Path | None = None) -> Split:
     """The split of the whole dataset, restricted to the patients found: a partial copy gets the same folds.
 
-    Patients that are not in the manifest (phantoms, a dataset without one) are split among themselves.
+    Phantoms in the LGG layout, and a dataset without a manifest, are split among themselves.
 
     Args:
         cases: slices of the patients found, without the held-out ones.
+        written: where the manifest of people's own data goes.
 
     Raises:
-        ValueError: when no patient is left for training or for validation.
+        ValueError: when no patient is left for training or for validation; or when the manifest of people's own data lacks a
+            patient or has another number of folds.
     """
-    areas = manifest_areas(dataset)
-    split = split_patients(dataset, areas if set(cases) <= set(areas) else tumour_areas(cases), folds, fold)
+    if dataset.record is not None:
+        manifest = own_manifest(dataset, cases, folds)
+        if written and is_main_process():
+            write_manifest(written, manifest)
+        fold_of = {case: patient["fold"] for case, patient in manifest["patients"].items() if case in cases}
+        split = Split(
+            train=tuple(sorted(case for case in fold_of if fold_of[case] != fold)),
+            validation=tuple(sorted(case for case in fold_of if fold_of[case] == fold)),
+            held_out=dataset.held_out,
+        )
+    else:
+        areas = manifest_areas(dataset)
+        split = split_patients(dataset, areas if set(cases) <= set(areas) else tumour_areas(cases), folds, fold)
     train, validation = (tuple(case for case in role if case in cases) for role in (split.train, split.validation))
     if not train or not validation:
         raise ValueError(
@@ -116,19 +131,48 @@ def split_cases(dataset: Dataset, cases: dict[str, list[Slice]], folds: int, fol
     return Split(train=train, validation=validation, held_out=dataset.held_out)
 
 
+def own_manifest(dataset: Dataset, cases: dict[str, list[Slice]], folds: int) -> dict:
+    """The manifest of people's own data: that of `--manifest`, or one made of the patients found."""
+    if dataset.manifest is None:
+        if len(cases) < folds:
+            raise ValueError(
+                f"expected at least {folds} patients for {folds} folds, got {len(cases)}; give fewer --folds, or --all"
+            )
+        return make_manifest(dataset, tumour_areas(cases), folds)
+    manifest = json.loads(dataset.manifest.read_text(encoding="utf-8"))
+    if lacking := sorted(set(cases) - set(manifest["patients"])):
+        raise ValueError(
+            f"expected every patient in {dataset.manifest}, got {len(lacking)} without a fold, such as {lacking[0]}; "
+            "add them, or make a new manifest by python -m train.folds"
+        )
+    if manifest["folds"] != folds:
+        raise ValueError(
+            f"expected {folds} folds in {dataset.manifest}, got {manifest['folds']}; give --folds {manifest['folds']}"
+        )
+    return manifest
+
+
+def write_manifest(path: Path, manifest: dict) -> None:
+    """Write a fold manifest as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the whole dataset; held-out patients may be missing")
-    parser.add_argument("--dataset", choices=list(DATASETS), default="lgg")
+    parser.add_argument("--dataset", choices=list(DATASETS), help="default: recognised")
+    parser.add_argument("--folds", type=int, default=FOLDS)
     parser.add_argument("--out", type=Path, help="file to write (default: the dataset's manifest)")
+    own_data_arguments(parser)
     options = parser.parse_args(arguments)
-    dataset = DATASETS[options.dataset]
+    dataset = choose_dataset(options)
     out: Path | None = options.out or dataset.manifest
     if out is None:
         parser.error(f"expected --out, the file to write, because the dataset {dataset.key} names no manifest")
     cases = {case: slices for case, slices in dataset.find_slices(options.data).items() if case not in dataset.held_out}
-    manifest = make_manifest(dataset, tumour_areas(cases))
-    out.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    manifest = make_manifest(dataset, tumour_areas(cases), options.folds)
+    write_manifest(out, manifest)
     print(f"{len(manifest['patients'])} patients in {out}")
 
 

@@ -1,6 +1,7 @@
 """Train a segmenter: python -m train.segmenter --data DIR --out RUN [--net effunet|effunet-lite2|resunet] …
 
-The training slices are placed (`brainmri.zoo.preprocess`), augmented (`train.augment`) and split by patient (`train.folds`).
+DIR is the LGG dataset or people's own data in any layout of `train.datasets.own`, such as images/ and masks/. The training slices
+are placed (`brainmri.zoo.preprocess`), augmented (`train.augment`) and split by patient (`train.folds`).
 `effunet`, on EfficientNet-lite0 or lite2, starts from ImageNet weights and also learns the verdict; `resunet` is the paper's
 network, trained from scratch. Both can learn from a teacher, whose masks are smoother than the annotators' and fill their gaps.
 """
@@ -17,17 +18,18 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.nn import functional as F
 
+from brainmri.zoo.entry import ModelEntry
 from brainmri.zoo.hub_mixin import PretrainedNet
 from brainmri.zoo.nets import create_network
 from brainmri.zoo.preprocess import Preprocess
-from train.arguments import apply_smoke, common_arguments
+from train.arguments import apply_smoke, common_arguments, description_arguments, own_data_arguments
 from train.augment import augmentation
 from train.distributed import is_main_process, process_group
 from train.evaluation.metrics import auc, dice
 from train.loop import choose_precision, fit_one_cycle, to_channels_last
 from train.losses import LOSSES, segmentation_loss
 from train.pretrained import imagenet_effunet
-from train.run import load_split, save_run, start_from
+from train.run import describe_net, find_source, load_split, save_run, start_from
 
 VERDICT_WEIGHT = 0.3
 
@@ -58,7 +60,9 @@ NETS = {
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common_arguments(parser)
-    parser.add_argument("--net", choices=list(NETS), default="resunet")
+    own_data_arguments(parser)
+    description_arguments(parser)
+    parser.add_argument("--net", choices=list(NETS), help="default: that of --start, else resunet")
     parser.add_argument("--loss", choices=list(LOSSES), default="focal-tversky-bce")
     parser.add_argument(
         "--encoder", choices=["imagenet", "none"], default="imagenet", help="starting weights of effunet's encoder"
@@ -66,11 +70,41 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--teacher", type=Path, help="run folder or zoo entry; targets are the mean of its masks and the annotators'")
     parser.set_defaults(size=160)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    try:
+        options.net = options.net or (net_of(find_source(options.start)) if options.start else "resunet")
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    return options
 
 
-def validation_metrics(net, slices: list[dict], preprocess: Preprocess, device, batch: int = 16) -> dict[str, float]:
-    """Mean volumetric Dice of the patients on the network's grid, and the verdict's AUC if the network has one.
+def net_of(start: ModelEntry) -> str:
+    """The `--net` that an entry's weights fit; of an ensemble, its first network's.
+
+    Raises:
+        ValueError: for an entry that does no segmentation.
+    """
+    encoder = start.arguments.get("encoder")
+    for name, recipe in NETS.items():
+        if start.net.removesuffix("Ensemble") == recipe.net and encoder == recipe.arguments.get("encoder"):
+            return name
+    raise ValueError(f"expected a start with a network of {', '.join(NETS)}, got {start.name} with {describe_net(start)}")
+
+
+def learnable_tasks(tasks: tuple[str, ...], slices: list[dict]) -> tuple[str, ...]:
+    """The tasks that slices can teach: without slices free of tumour there is no verdict to learn."""
+    if "segmentation" in tasks and all(one["tumour"] for one in slices):
+        print(
+            "note: every slice shows a tumour, so the network learns masks and no verdict; its masks are never empty in training"
+        )
+        return ("segmentation",)
+    return tasks
+
+
+def validation_metrics(
+    net, slices: list[dict], preprocess: Preprocess, device, with_verdict: bool, batch: int = 16
+) -> dict[str, float]:
+    """Mean volumetric Dice of the patients on the network's grid, and the verdict's AUC if it is trained.
 
     For watching a run; `train.evaluation.evaluate` measures on the grid of the images.
     """
@@ -83,7 +117,7 @@ def validation_metrics(net, slices: list[dict], preprocess: Preprocess, device, 
         for item, logit in zip(part, logits.float().cpu(), strict=True):
             masks.setdefault(item["case"], []).append((logit.numpy() > 0, item["mask"].numpy() > 0.5))
             tumour.append(item["tumour"])
-        if verdict is not None:
+        if with_verdict:
             probabilities += verdict.float().softmax(1)[:, 1].tolist()
     volumes = [dice(*(np.stack(side) for side in zip(*pairs, strict=True))) for pairs in masks.values()]
     metrics = {"Dice": float(np.mean(volumes))}
@@ -114,13 +148,15 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
     net = build(options)
     if options.start:
         start_from(net, options.start, split)
-    train_net(net, options, train, validation, preprocess, device)
+    tasks = learnable_tasks(net.tasks, train)
+    train_net(net, options, train, validation, preprocess, device, tasks)
     if not is_main_process():
         return
     recipe = NETS[options.net]
     entry = save_run(
         options, net, command=["train.segmenter", *arguments], name=recipe.entry, summary=recipe.summary,
         arguments=recipe.arguments, preprocess=preprocess, split=split, flips=True,
+        tasks=tasks,
     )  # fmt: skip
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
 
@@ -137,10 +173,18 @@ def build(options: argparse.Namespace) -> PretrainedNet:
 
 def train_net(
     net: PretrainedNet, options: argparse.Namespace, train: list[dict], validation: list[dict], preprocess: Preprocess,
-    device: torch.device,
+    device: torch.device, tasks: tuple[str, ...] | None = None,
 ) -> None:  # fmt: skip
-    """Train in place on placed slices; the validation slices select nothing and may be empty."""
-    with_verdict = "classification" in net.tasks
+    """Train in place on placed slices; the validation slices select nothing and may be empty.
+
+    Args:
+        tasks: to train, if not all of the network's.
+    """
+    with_verdict = "classification" in (tasks or net.tasks)
+    if not with_verdict:
+        options.tumour_share = 1.0 if all(one["tumour"] for one in train) else options.tumour_share
+        if "classification" in net.tasks:
+            net.get_submodule("unet.classification_head").requires_grad_(False)
     to_channels_last(net, device)
     dtype = choose_precision(options.precision, net, options.size, device)
     print(f"{type(net).__name__} on {device} in {str(dtype).removeprefix('torch.')}")
@@ -170,7 +214,7 @@ def train_net(
         groups = [{"params": list(net.parameters()), "lr": options.lr}]
     fit_one_cycle(
         net, loss=loss, groups=groups, slices=train, transform=augmentation(options.size),
-        validate=(lambda: validation_metrics(net, validation, preprocess, device)) if validation else None,
+        validate=(lambda: validation_metrics(net, validation, preprocess, device, with_verdict)) if validation else None,
         options=options, device=device, dtype=dtype,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """One slice on disk: its patient, its number along the head (from 1), its image file and its mask file.
+    """One slice on disk: its patient, its number along the head (from 1), its image file and its mask file (None: no tumour).
 
     The methods read image formats that Pillow opens. A dataset with other files returns a subclass that overrides them.
     """
@@ -20,7 +20,7 @@ class Slice:
     case: str
     number: int
     image: Path
-    mask: Path
+    mask: Path | None
 
     def read_image(self) -> np.ndarray:
         """(H, W, 3) uint8: pre-contrast T1, FLAIR, post-contrast T1."""
@@ -28,6 +28,8 @@ class Slice:
 
     def read_mask(self) -> np.ndarray:
         """(H, W) bool: tumour."""
+        if self.mask is None:
+            return np.zeros(self.read_image().shape[:2], bool)
         return np.asarray(Image.open(self.mask).convert("L")) > 127
 
 
@@ -41,10 +43,12 @@ class Dataset:
         source: authors, year and collection, as the training record cites them.
         licence: as it is printed.
         licence_id: the licence's identifier on the Hub.
-        hub_id: the dataset's identifier on the Hub.
+        hub_id: the dataset's identifier on the Hub; empty for a dataset that is not there.
         citation: the publication to cite.
         intended_use: what networks trained on it are for, and what they are not for.
         tags: further tags on the Hub for networks trained on it.
+        description: Markdown about the dataset, which model cards include.
+        record: what `split.json` stores to find the dataset again (`train.datasets.own`); None for one of `DATASETS`.
         held_out: patients that no command trains or validates on; released weights are tested on them independently.
         find_slices: root folder to the slices of every patient, in order along the head. Raises FileNotFoundError for a folder
             in another layout.
@@ -65,6 +69,8 @@ class Dataset:
     institution_of: Callable[[str], str]
     manifest: Path | None = None
     tags: tuple[str, ...] = ()
+    description: str = ""
+    record: dict | None = None
 
     @property
     def reference(self) -> str:

@@ -30,6 +30,12 @@ CASE = re.compile(r"TCGA_(?P<institution>[A-Z]{2})_[A-Z0-9]+_\d{8}")
 SLICE = re.compile(r"(?P<case>.+)_(?P<number>\d+)\.tif")
 
 
+def holds_lgg(root: str | Path) -> bool:
+    """Whether a folder, or its `kaggle_3m/`, has folders named as this dataset's patients."""
+    folders = [Path(root), Path(root) / "kaggle_3m"]
+    return any(CASE.fullmatch(path.name) for folder in folders if folder.is_dir() for path in folder.iterdir())
+
+
 def find_slices(root: str | Path) -> dict[str, list[Slice]]:
     """The slices of every patient under a folder in the Kaggle layout, in order along the head.
 

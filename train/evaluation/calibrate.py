@@ -83,8 +83,16 @@ def fit_rules(patients: list[list[SlicePrediction]], rules: Rules, fused: bool) 
         patients: each one's predictions, as `predict_case` returns them, in order along the head.
         rules: whose settings for the mask are kept.
         fused: whether the mask and the verdict are one entry's.
+
+    Raises:
+        ValueError: when the slices are all with tumour, or all without.
     """
     tumour = np.array([one.tumour for predictions in patients for one in predictions])
+    if len(set(tumour.tolist())) < 2:
+        raise ValueError(
+            "expected validation patients with slices with and without tumour, to calibrate the verdict, got only one kind; "
+            "validate on more patients by fewer --folds"
+        )
     logits = np.array([one.logit for predictions in patients for one in predictions])
     fitted = replace(rules, temperature=fit_temperature(logits, tumour), fusion={})
     fitted = replace(fitted, review=choose_review_band(fitted.probability(logits, None, "slice"), tumour))
@@ -137,6 +145,8 @@ def cross_fitted(parts: list[list[list[SlicePrediction]]], rules: Rules, fused: 
         if scores:
             start = replace(rules, mask_threshold=choose_threshold(np.concatenate([scores[number] for number in chosen])))
         patients = [predictions for number in chosen for predictions in parts[number]]
+        if len({one.tumour for predictions in patients for one in predictions}) < 2:  # too few patients to leave some out
+            patients = [predictions for part in parts for predictions in part]
         return fit_rules(patients, start, fused) if first.logit is not None else start
 
     every = list(range(len(parts)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -85,7 +86,7 @@ def card_data(entry: ModelEntry) -> ModelCardData:
     results = [
         EvalResult(
             task_type="image-classification" if METRICS[metric].task == "classification" else "image-segmentation",
-            dataset_type=dataset.hub_id,
+            dataset_type=dataset.hub_id or re.sub(r"[^a-z0-9]+", "-", dataset.name.lower()).strip("-"),
             dataset_name=dataset.name,
             dataset_config=VARIANTS[variant],
             dataset_split="test slices" if by_slice(entry) else "validation patients",
@@ -99,8 +100,8 @@ def card_data(entry: ModelEntry) -> ModelCardData:
         model_name=entry.name,
         library_name="brainmri",
         pipeline_tag="image-segmentation" if "segmentation" in entry.tasks else "image-classification",
-        license=dataset.licence_id,
-        datasets=[dataset.hub_id],
+        license=dataset.licence_id or None,
+        datasets=[dataset.hub_id] if dataset.hub_id else None,
         tags=["medical", "mri", "brain", "tumour", *dataset.tags],
         eval_results=results,
     )
@@ -133,6 +134,7 @@ def model_card(entry: ModelEntry) -> str:
         stages=[describe_stage(stage) for stage in entry.training.stages],
         settings=settings(entry),
         fusions=fusions(entry),
+        started_from=(entry.training.dataset or "").partition("; started from ")[2],
     )
     return card.content.rstrip("\n") + "\n"
 

@@ -50,7 +50,9 @@ OUT_OF_FOLD = "out-of-fold"  # in a validated run's folder: its outputs for its 
 def recipe(entry: ModelEntry) -> list[tuple[frozenset[tuple[str, ...]], int]]:
     """The training stages of an entry's weights, as options and number of slices, without the options that choose patients or
     depend on the machine (a CPU without bfloat16 uses float32)."""
-    which = re.compile(r"--(folds? \d+|all|resume|(precision|device|workers) \S+|on-device)")
+    which = re.compile(
+        r"--(folds? \d+|all|resume|(precision|device|workers|manifest|track) \S+|on-device|compile|profile|tensorboard)"
+    )
     return [
         (frozenset(option for option in stage.options if not which.fullmatch(" ".join(option))), stage.samples)
         for stage in entry.training.stages
