@@ -76,7 +76,7 @@ def slice_viewer(scan: Scan, finding: Finding) -> Markup:
     """
     label = STATES[finding.verdict][2]
     data = _data(scan, scan.pixels[None], (finding,), finding.probability_map[None], None, finding.record())
-    data |= {"captions": [f"{label}, {_chance(finding)}"], "nifti": None, "orientation": _orientation(scan.orientation)}
+    data |= {"captions": [f"{label}, {_chance(finding)}"], "nifti": None, "orientation": orientation_data(scan.orientation)}
     return _render(data, "Slice viewer", scan.geometry)
 
 
@@ -227,7 +227,7 @@ def _nifti(study: Study) -> dict:
     }
 
 
-def _orientation(tag: int) -> dict:
+def orientation_data(tag: int) -> dict:
     """The orientation tag of a slice's file, and the EXIF data of a PNG that has the same one."""
     tags = Image.Exif()
     tags[TAG] = tag

@@ -21,7 +21,7 @@ function saveFile(name, parts, type) {
 class ViewerImages {
   // shown: called with a slice's index when its image is decoded
   constructor({ shape, frames }, shown) {
-    Object.assign(this, { shape, frames, shown, decoded: frames.map(() => null) });
+    Object.assign(this, { shape, frames, shown, decoded: frames.map(() => null), loaded: 0 });
   }
 
   // One volume for a sequence, three (red, green and blue) for the colours as read, whose index is -1.
@@ -46,6 +46,7 @@ class ViewerImages {
     context.drawImage(image, 0, 0);
     const { data } = context.getImageData(0, 0, width, height), start = slice * height * width;
     for (let n = 0; n < height * width; n++) volume[start + n] = data[4 * n];
+    this.loaded++;
     this.shown(slice);
   }
 }

@@ -12,8 +12,9 @@ class ViewerMask {
     let count = 0;
     for (let voxel = 0; voxel < levels.length; voxel++) if (levels[voxel] > lowest) count++;
     this.candidates = new Uint32Array(count); // voxels that some threshold outlines
-    this.queue = new Uint32Array(count);
     for (let voxel = 0, n = 0; n < count; voxel++) if (levels[voxel] > lowest) this.candidates[n++] = voxel;
+    const numbers = () => new Uint32Array(count);
+    this.runs = { row: numbers(), start: numbers(), end: numbers(), parent: numbers(), first: new Uint32Array(this.slices * this.height + 1) };
     this.voxels = new Uint8Array(levels.length);
     this.areas = new Uint32Array(this.slices); // voxels in each slice
     this.edits = new Map(); // voxel: 0 or 1
@@ -45,35 +46,53 @@ class ViewerMask {
     this.edits.forEach((value, voxel) => this.set(voxel, value));
   }
 
-  // Remove components (26-connectivity) that are small compared with the largest.
+  // Remove components (26-connectivity) that are small compared with the largest. Runs of voxels along rows are joined where they
+  // touch a run of the row before or of the slice before.
   removeIslands() {
-    const { voxels, queue, slices, height, width, plane } = this, starts = [];
-    let end = 0;
-    for (const seed of this.candidates) {
-      if (voxels[seed] !== 1) continue;
-      starts.push(end);
-      voxels[seed] = 2; // visited
-      queue[end++] = seed;
-      for (let next = end - 1; next < end; next++) {
-        const voxel = queue[next], column = voxel % width, row = Math.floor(voxel / width) % height, slice = Math.floor(voxel / plane);
-        for (let z = Math.max(slice - 1, 0); z <= Math.min(slice + 1, slices - 1); z++) {
-          for (let y = Math.max(row - 1, 0); y <= Math.min(row + 1, height - 1); y++) {
-            for (let x = Math.max(column - 1, 0); x <= Math.min(column + 1, width - 1); x++) {
-              const neighbour = (z * height + y) * width + x;
-              if (voxels[neighbour] === 1) {
-                voxels[neighbour] = 2;
-                queue[end++] = neighbour;
-              }
-            }
-          }
-        }
+    const { runs, voxels, width, height } = this, count = this.findRuns();
+    const root = (run) => {
+      while (runs.parent[run] !== run) run = runs.parent[run] = runs.parent[runs.parent[run]];
+      return run;
+    };
+    const join = (run, row) => {
+      for (let other = runs.first[row]; other < runs.first[row + 1] && runs.start[other] <= runs.end[run]; other++) {
+        if (runs.end[other] >= runs.start[run]) runs.parent[root(other)] = root(run); // columns [start, end) touch, also diagonally
+      }
+    };
+    for (let run = 0; run < count; run++) {
+      const row = runs.row[run], inSlice = row % height;
+      if (inSlice > 0) join(run, row - 1);
+      for (const before of [row - height - 1, row - height, row - height + 1]) {
+        if (before >= 0 && Math.abs((before % height) - inSlice) <= 1) join(run, before);
       }
     }
-    const sizes = starts.map((start, n) => (n + 1 < starts.length ? starts[n + 1] : end) - start);
+    const sizes = new Uint32Array(count);
+    for (let run = 0; run < count; run++) sizes[root(run)] += runs.end[run] - runs.start[run];
     const smallest = Math.max(1, this.minShare * sizes.reduce((a, b) => Math.max(a, b), 0));
-    starts.forEach((start, n) => {
-      for (let k = start; k < start + sizes[n]; k++) voxels[queue[k]] = sizes[n] >= smallest ? 1 : 0;
-    });
+    for (let run = 0; run < count; run++) {
+      const start = runs.row[run] * width;
+      if (sizes[root(run)] < smallest) voxels.fill(0, start + runs.start[run], start + runs.end[run]);
+    }
+  }
+
+  // Fill `runs` with the runs of outlined voxels: row, columns from `start` to before `end`, and the first run of each row.
+  findRuns() {
+    const { runs, voxels, width } = this;
+    let count = 0, last = -2, filled = 0;
+    for (const voxel of this.candidates) {
+      if (!voxels[voxel]) continue;
+      if (voxel !== last + 1 || voxel % width === 0) {
+        const row = Math.floor(voxel / width);
+        while (filled <= row) runs.first[filled++] = count;
+        runs.row[count] = row;
+        runs.parent[count] = count;
+        runs.start[count++] = voxel % width;
+      }
+      runs.end[count - 1] = (voxel % width) + 1;
+      last = voxel;
+    }
+    runs.first.fill(count, filled);
+    return count;
   }
 
   set(voxel, value) {

@@ -96,6 +96,7 @@ class ViewerPane {
       const [width, height] = [Math.round(clientWidth * ratio), Math.round(clientHeight * ratio)];
       if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     }
+    this.image.style.filter = `brightness(${this.state.brightness}) contrast(${this.state.contrast})`;
     this.drawImage();
     this.drawMarks(ratio);
   }
@@ -106,10 +107,12 @@ class ViewerPane {
   }
 
   drawImage() {
-    const { state, axes } = this, context = this.image.getContext("2d");
+    const { state, axes } = this, context = this.image.getContext("2d"), { width, height } = this.image;
+    const shown = [state.view === "mask", state.sequence, state.images.loaded, this.position, state.zoom, this.centre, width, height].join();
+    if (shown === this.drawn) return; // a change of the mask redraws only the marks
+    this.drawn = shown;
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, this.image.width, this.image.height);
-    this.image.style.filter = `brightness(${state.brightness}) contrast(${state.contrast})`;
+    context.clearRect(0, 0, width, height);
     if (state.view === "mask") return;
     const shape = state.images.shape, volumes = state.images.volumes(state.sequence);
     const position = Math.floor(((this.position + 0.5) * shape[axes[2]]) / state.data.shape[axes[2]]);

@@ -1,0 +1,309 @@
+"""The viewer in a browser, in a report that is opened from disk."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainmri.io.orientation import TAG
+from brainmri.io.writers import write_png
+from brainmri.report.html import report_html
+from brainmri.report.render import montage_picture
+from brainmri.report.viewer import orientation_data
+from tests.support.browsing import CHROMIUM
+from tests.support.viewing import THRESHOLD, expected_mask, results
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt install chromium)"),
+]
+SLICES, SIDE = 60, 256
+SET_THRESHOLD = """async (threshold) => {
+    const slider = document.querySelector(".viewer-threshold");
+    slider.value = threshold;
+    slider.dispatchEvent(new Event("input"));
+    await new Promise(requestAnimationFrame);  // after the viewer's own, which draws
+}"""
+# a picture's pixels that differ from those before, as a share; the first call remembers
+CHANGED = """(name) => {
+    const { width, height } = document.querySelector(name);
+    const now = document.querySelector(name).getContext("2d").getImageData(0, 0, width, height).data;
+    const before = window.before?.[name] ?? now;
+    window.before = { ...window.before, [name]: now };
+    return now.reduce((sum, value, n) => sum + (value !== before[n]), 0) / now.length;
+}"""
+IMAGE, MARKS = ".viewer-pane .viewer-image", ".viewer-pane .viewer-marks"
+
+
+@pytest.fixture(scope="module")
+def study():
+    return results(SLICES, SIDE)
+
+
+@pytest.fixture(scope="module")
+def report(study, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    scan, found = study
+    path.write_text(report_html(scan, found, scan.name, montage_picture(scan.pixels, found)), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture
+def open_report(browser, report):
+    """Open the report in a window of a size; afterwards check that nothing failed and nothing was fetched."""
+    contexts, problems = [], []
+
+    def open_page(width=1440, height=900, **options):
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
+        page.goto(report)
+        page.wait_for_function("document.querySelector('.viewer-caption').textContent")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def shown(page) -> str:
+    return f"{page.inner_text('.viewer-caption')} {page.inner_text('.viewer-size')}"
+
+
+def download(page, button: str, folder):
+    with page.expect_download() as waiting:
+        page.click(f".viewer-save-{button}")
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def redraw_seconds(page) -> float:
+    """Seconds that the page's thread computes for a change of the threshold, whatever else shares the processor."""
+    client = page.context.new_cdp_session(page)
+    client.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def computed() -> float:
+        return {metric["name"]: metric["value"] for metric in client.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
+
+    thresholds = np.arange(0.1, 0.9, 0.05).tolist()
+    before = computed()
+    for threshold in thresholds:
+        page.evaluate(SET_THRESHOLD, threshold)
+    return (computed() - before) / len(thresholds)
+
+
+def stored_mask(path, study) -> np.ndarray:
+    """The mask of a NIfTI file on the scan's grid, checked to lie where the study's own files lie."""
+    image = nibabel.load(path)
+    assert np.allclose(image.affine, study.geometry.affine)
+    return study.geometry.to_scan(np.asarray(image.dataobj)) > 0
+
+
+def test_the_threshold_redraws_outline_area_volume_and_downloads(open_report, study, tmp_path):
+    page, (_, found) = open_report(), study
+    slice_ = int(found.mask.sum(axis=(1, 2)).argmax())
+    assert f"Slice {slice_ + 1} of {SLICES}: tumour" in shown(page)
+    assert f"{found.mask[slice_].sum() / 100:.1f} cm² outlined Outlined: {found.volume_mm3 / 1000:.1f} mL in total." in shown(
+        page
+    )
+    page.evaluate(CHANGED, MARKS)
+    for threshold in (0.05, 0.3, 0.45, 0.95):
+        page.evaluate(SET_THRESHOLD, threshold)
+        mask = expected_mask(found.probability_map, threshold)
+        assert f"{mask[slice_].sum() / 100:.1f} cm² outlined" in shown(page), threshold
+        assert f"Outlined: {mask.sum() * 3 / 1000:.1f} mL in total." in shown(page), threshold
+        assert page.evaluate(CHANGED, MARKS) > 0.0005
+    bars = page.locator(".study-chart .area").evaluate_all("bars => bars.map(bar => Number(bar.getAttribute('height')) > 0)")
+    assert bars == mask.any(axis=(1, 2)).tolist()
+    assert "rest on the model's mask (threshold 0.55)" in shown(page)
+
+    page.locator(".viewer-threshold").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.input_value(".viewer-threshold-number") == "0.94"
+    page.fill(".viewer-threshold-number", "0.3")
+    mask = expected_mask(found.probability_map, 0.3)
+    assert np.array_equal(stored_mask(download(page, "mask", tmp_path), found), mask)
+    record = json.loads(download(page, "record", tmp_path).read_text())
+    assert record["mask"] == {"edited_by_hand": False, "voxels_edited": 0, "threshold": 0.3, "model_threshold": THRESHOLD}
+    assert (record["lesion_voxels"], record["lesion_volume_mm3"]) == (mask.sum(), pytest.approx(mask.sum() * 3))
+    assert [row["area_px"] for row in record["per_slice"]] == mask.sum(axis=(1, 2)).tolist()
+    assert (record["lesions"], record["verdict"]) == (None, found.verdict)
+
+    page.click(".viewer-reset")
+    assert page.inner_text(".viewer-size").strip() == volume
+    path = download(page, "mask", tmp_path)
+    assert path.name == "phantom.mask.nii.gz"
+    assert np.array_equal(stored_mask(path, found), found.mask)
+    assert json.loads(download(page, "record", tmp_path).read_text())["lesions"]
+    assert redraw_seconds(page) < 0.05
+
+
+def test_views_display_and_slices(open_report, tmp_path):
+    page = open_report()
+    assert page.locator(".viewer-pane:visible .viewer-letter").all_inner_texts() == ["A", "P", "R", "L"]
+    page.wait_for_timeout(500)  # images are decoded
+    page.evaluate(CHANGED, IMAGE), page.evaluate(CHANGED, MARKS)
+    page.click("text=Original")
+    page.wait_for_timeout(100)
+    assert page.evaluate(CHANGED, MARKS) > 0.01
+    assert page.evaluate(CHANGED, IMAGE) == 0
+    page.click("text=Heat map")
+    assert page.is_visible(".viewer-legend")
+    page.wait_for_timeout(100)
+    assert page.evaluate(CHANGED, MARKS) > 0.01
+    page.click("text=Mask >> nth=0")
+    page.wait_for_timeout(100)
+    assert page.evaluate(CHANGED, IMAGE) > 0.3
+    page.click("text=Overlay")
+    page.wait_for_timeout(100)
+    page.evaluate(CHANGED, IMAGE), page.evaluate(CHANGED, MARKS)
+    page.click("summary:has-text('Display')")
+    page.select_option(".viewer-sequence", label="T1 with contrast")
+    page.wait_for_timeout(500)
+    assert page.evaluate(CHANGED, IMAGE) > 0.1
+    for control, value in (("opacity", "1"), ("zoom", "3"), ("swipe", "30")):
+        page.locator(f".viewer-{control}").fill(value)
+        page.wait_for_timeout(100)
+        assert page.evaluate(CHANGED, MARKS) > 0.001, control
+    page.locator(".viewer-brightness").fill("2")
+    page.wait_for_timeout(100)
+    assert "brightness(2)" in page.locator(IMAGE).first.evaluate("canvas => canvas.style.filter")
+
+    pane = page.locator(".viewer-pane").first
+    pane.focus()
+    page.keyboard.press("0")
+    assert page.input_value(".viewer-zoom") == "1"
+    for key, number in (("Home", 1), ("ArrowRight", 2), ("PageUp", 7), ("ArrowDown", 6), ("End", 60)):
+        page.keyboard.press(key)
+        assert page.inner_text(".viewer-caption").startswith(f"Slice {number} of 60"), key
+    pane.scroll_into_view_if_needed()
+    box = pane.bounding_box()
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.wheel(0, 100)
+    page.wait_for_function("document.querySelector('.viewer-caption').textContent.startsWith('Slice 59 of')")
+    page.mouse.down()
+    page.mouse.move(box["x"] + 50, box["y"] + 90)
+    page.mouse.up()
+    assert page.inner_text(".viewer-caption").startswith("Slice 54 of 60")
+    page.locator(".study-chart .hit[data-slice='30']").click()
+    assert page.inner_text(".viewer-caption").startswith("Slice 30 of 60: tumour")
+    picture = Image.open(download(page, "picture", tmp_path))
+    assert picture.size[0] >= 400
+
+
+def test_the_mask_is_corrected_by_hand(open_report, study, tmp_path):
+    page, (_, found) = open_report(), study
+    slice_ = int(found.mask.sum(axis=(1, 2)).argmax())
+    page.click("summary:has-text('Correct the mask')")
+    page.click("[data-tool=brush]")
+    pane = page.locator(".viewer-pane").first
+    pane.scroll_into_view_if_needed()
+    box = pane.bounding_box()
+
+    def point(row: float, column: float) -> tuple[float, float]:
+        return box["x"] + box["width"] * column / SIDE, box["y"] + box["height"] * row / SIDE
+
+    page.mouse.move(*point(200.5, 60.5))
+    page.mouse.down()
+    page.mouse.move(*point(200.5, 90.5), steps=10)
+    page.mouse.up()
+    page.click("[data-tool=eraser]")
+    page.mouse.move(*point(108.5, 154.5))
+    page.mouse.down()
+    page.mouse.up()
+    assert "The mask was edited by hand." in shown(page)
+    path = download(page, "mask", tmp_path)
+    edited = stored_mask(path, found)
+    added, removed = edited & ~found.mask, found.mask & ~edited
+    assert added.any(axis=(1, 2)).nonzero()[0].tolist() == removed.any(axis=(1, 2)).nonzero()[0].tolist() == [slice_]
+    assert added[slice_, 200, 60:91].all()
+    assert not added[slice_, 207:].any()
+    assert removed[slice_, 108, 154]
+    assert 60 <= removed.sum() <= 110  # a disc of radius 5.5
+    assert f"Outlined: {edited.sum() * 3 / 1000:.1f} mL" in shown(page)
+    assert nibabel.load(path).header["descrip"].item() == b"edited by hand"
+    record = json.loads(download(page, "record", tmp_path).read_text())
+    assert record["mask"]["edited_by_hand"]
+    assert record["mask"]["voxels_edited"] == added.sum() + removed.sum()
+
+    page.evaluate(SET_THRESHOLD, 0.3)  # corrections outlive a change of the threshold
+    kept = stored_mask(download(page, "mask", tmp_path), found)
+    assert kept[slice_, 200, 60:91].all()
+    assert not kept[slice_, 108, 154]
+    page.evaluate(SET_THRESHOLD, THRESHOLD)
+    page.click(".viewer-undo")
+    page.click(".viewer-undo")
+    assert page.is_disabled(".viewer-undo")
+    assert np.array_equal(stored_mask(download(page, "mask", tmp_path), found), found.mask)
+
+    page.click("[data-tool=brush]")
+    pane.focus()
+    for key in ("Shift+ArrowDown", "Shift+ArrowDown", "ArrowDown", "Space"):
+        page.keyboard.press(key)
+    by_key = stored_mask(download(page, "mask", tmp_path), found) & ~found.mask
+    assert by_key[slice_, 149, 128]
+    pane.focus()
+    page.keyboard.press("Escape")
+    assert page.get_attribute("[data-tool=browse]", "aria-pressed") == "true"
+
+
+def test_three_planes_share_a_crosshair(open_report):
+    page = open_report()
+    page.click(".viewer-planes")
+    panes = page.locator(".viewer-pane")
+    assert [panes.nth(n).locator(".viewer-letter").all_inner_texts() for n in range(3)] == [
+        ["A", "P", "R", "L"], ["S", "I", "R", "L"], ["S", "I", "A", "P"],
+    ]  # fmt: skip
+    panes.nth(1).scroll_into_view_if_needed()
+    box = panes.nth(1).bounding_box()  # a square; the coronal plane has 256 columns of 1 mm and 60 slices of 3 mm
+    tall = box["height"] * 180 / 256
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + (box["height"] - tall) / 2 + tall * (1 - 20.5 / 60))
+    assert page.inner_text(".viewer-caption").startswith("Slice 21 of 60")
+    panes.nth(1).focus()
+    page.keyboard.press("ArrowRight")  # through the coronal plane: the axial slice stays
+    assert page.inner_text(".viewer-caption").startswith("Slice 21 of 60")
+    page.click(".viewer-planes")
+    assert not panes.nth(1).is_visible()
+
+
+def test_the_viewer_on_a_phone_and_for_everyone(open_report, axe):
+    page = open_report(390, 844, has_touch=True, color_scheme="dark")
+    page.click("summary:has-text('Display')")
+    page.click("summary:has-text('Correct the mask')")
+    for planes in (False, True):
+        if planes:
+            page.click(".viewer-planes")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.evaluate(axe)
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        report = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+        found = [(rule["id"], node["target"]) for rule in report["violations"] for node in rule["nodes"]]
+        assert found == []
+
+
+def test_a_slices_mask_is_written_as_the_server_writes_it(open_report, tmp_path):
+    page = open_report()
+    for tag in range(1, 9):  # orientations
+        mask = np.random.default_rng(tag).random((40, 60)) > 0.5
+        write_png(tmp_path / "server.png", mask, tag)
+        server = Image.open(tmp_path / "server.png")
+        written = page.evaluate(
+            """async ([voxels, tag, exif]) => {
+                const mask = { voxels: Uint8Array.from(voxels), height: 40, width: 60 };
+                const parts = await maskPng(mask, { tag, exif }, "edited by hand");
+                return [...new Uint8Array(await new Blob(parts).arrayBuffer())];
+            }""",
+            [mask.ravel().tolist(), *orientation_data(tag).values()],
+        )
+        (tmp_path / "browser.png").write_bytes(bytes(written))
+        browser = Image.open(tmp_path / "browser.png")
+        assert (browser.mode, browser.getexif().get(TAG)) == ("L", server.getexif().get(TAG))
+        assert np.array_equal(np.asarray(browser), np.asarray(server)), tag
+        assert browser.info["Comment"] == "edited by hand"
