@@ -109,9 +109,8 @@ def test_the_threshold_redraws_outline_area_volume_and_downloads(open_report, st
     page, (_, found) = open_report(), study
     slice_ = int(found.mask.sum(axis=(1, 2)).argmax())
     assert f"Slice {slice_ + 1} of {SLICES}: tumour" in shown(page)
-    assert f"{found.mask[slice_].sum() / 100:.1f} cm² outlined Outlined: {found.volume_mm3 / 1000:.1f} mL in total." in shown(
-        page
-    )
+    volume = f"Outlined: {found.volume_mm3 / 1000:.1f} mL in total."
+    assert f"{found.mask[slice_].sum() / 100:.1f} cm² outlined {volume}" in shown(page)
     page.evaluate(CHANGED, MARKS)
     for threshold in (0.05, 0.3, 0.45, 0.95):
         page.evaluate(SET_THRESHOLD, threshold)
