@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from brainmri.analysis.fallback import run_or_fall_back
 from brainmri.zoo.registry import LoadedModel
 
 
@@ -49,12 +50,18 @@ def explain(classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray) -> Ex
 def class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.ndarray, float]:
     """LayerCAM (Jiang et al. 2021) of the tumour output: each feature weighted by its positive gradient.
 
+    Runs on the CPU if an accelerator fails.
+
     Args:
         pixels: (H, W, 3) in [0, 1].
 
     Returns:
         The map, (H, W) float32 in [0, 1] relative to its maximum, and the side of one of its cells in pixels of the slice.
     """
+    return run_or_fall_back(lambda model: _class_activation(model, pixels), classifier)
+
+
+def _class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.ndarray, float]:
     entry = classifier.entry
     placed, placement = entry.preprocess(pixels)
     image = entry.preprocess.normalise(placed[None]).to(classifier.device)

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from brainmri.analysis.fallback import run_or_fall_back
 from brainmri.io.pixels import FLAIR
 from brainmri.zoo import ood
 from brainmri.zoo.attributes import split_logits
 from brainmri.zoo.calibration import evidence
-from brainmri.zoo.entry import read_entry
 from brainmri.zoo.ood import OodResult
 from brainmri.zoo.preprocess import Placement
-from brainmri.zoo.registry import LoadedModel, load_on_cpu
+from brainmri.zoo.registry import LoadedModel
 
 BATCH, ACCELERATED_BATCH = 4, 64  # on a CPU, larger batches are no faster and need more memory
 DARK = 0.1  # a slice shows no head if its brightest parts are below this share of the brightest slice's
-
-log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -83,7 +77,7 @@ def predict_slices(
     progress: Progress | None = None,
     ood_model: LoadedModel | None = None,
 ) -> Prediction:
-    """Run a segmenter, a classifier or both on slices; on the CPU if an accelerator has no memory left for them.
+    """Run a segmenter, a classifier or both on slices; on the CPU if an accelerator fails.
 
     Args:
         segmenter: the model that computes the maps, if any.
@@ -94,38 +88,11 @@ def predict_slices(
         progress: called with the number of finished slices and of all slices after each batch of the first network.
         ood_model: the model whose out-of-distribution detector, if any, checks the slices.
     """
-    try:
+
+    def predict(segmenter: LoadedModel | None, classifier: LoadedModel | None, ood_model: LoadedModel | None) -> Prediction:
         return _predict(segmenter, classifier, slices, spacing, normalise_over, progress, ood_model)
-    except RuntimeError as error:
-        models = [model for model in (segmenter, classifier, ood_model) if model is not None]
-        accelerators = {model.device.type for model in models} - {"cpu"}
-        if not accelerators or not is_out_of_memory(error):
-            raise
-        log.warning("%s is out of memory; these slices are analysed on the CPU", ", ".join(sorted(accelerators)))
-    free_memory()  # no traceback holds the failed attempt now
-    segmenter, classifier, ood_model = (model and _cpu_copy(model) for model in (segmenter, classifier, ood_model))
-    return _predict(segmenter, classifier, slices, spacing, normalise_over, progress, ood_model)
 
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an accelerator has no memory left. CUDA has an error type of its own, MPS has not."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
-
-
-def free_memory() -> None:
-    """Give cached memory back to the accelerator."""
-    gc.collect()
-    torch.accelerator.empty_cache()
-
-
-def _cpu_copy(model: LoadedModel) -> LoadedModel:
-    """The model on the CPU: itself, if it is there."""
-    return model if model.device.type == "cpu" else _load_copy(model.entry.folder)
-
-
-@lru_cache(maxsize=4)
-def _load_copy(folder: Path) -> LoadedModel:
-    return load_on_cpu(read_entry(folder))
+    return run_or_fall_back(predict, segmenter, classifier, ood_model)
 
 
 def _predict(

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO, cast
 import numpy as np
 
 from brainmri.io.dicom_log import quiet
+from brainmri.io.extras import explain_missing
 from brainmri.io.files import StudyFile
 from brainmri.io.limits import UnreadableImage, refuse_study
 from brainmri.io.sequence_names import Physics
@@ -94,11 +95,14 @@ def read_elements(handle: IO[bytes], elements: list[str], stop_before_pixels: bo
     """Elements of a DICOM file, with or without preamble and file meta information; a missing transfer syntax is filled in.
 
     Raises:
-        UnreadableImage: for a deflated file.
+        UnreadableImage: for a deflated file, or if pydicom is not installed.
     """
-    from pydicom import dcmread
-    from pydicom.filereader import read_dataset
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    try:
+        from pydicom import dcmread
+        from pydicom.filereader import read_dataset
+        from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    except ImportError:
+        raise refuse_study(NAME, explain_missing("reading DICOM", "pydicom", "dicom")) from None
 
     handle.seek(128)
     bare = handle.read(4) != b"DICM"

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from functools import cache, wraps
-
-import torch
+from typing import ParamSpec, TypeVar
 
 import brainmri
 from brainmri.analysis import selfcheck
 from brainmri.analysis.compare import ModelResult, compare
-from brainmri.analysis.explain import Explanation, explain
+from brainmri.analysis.explain import Explanation
 from brainmri.analysis.findings import Finding, Study
 from brainmri.analysis.pipeline import Pipeline, Progress
 from brainmri.analysis.selfcheck import SelfCheckResult
-from brainmri.analysis.stability import Stability, stability
+from brainmri.analysis.stability import Stability
 from brainmri.io.scan import Scan
-from brainmri.zoo import registry
 from brainmri.zoo.backends import AUTO
 from brainmri.zoo.entry import ModelEntry
-from brainmri.zoo.registry import AXIAL_OOD, LoadedModel, find_entry, list_names
+from brainmri.zoo.registry import AXIAL_OOD, LoadedModel, find_entry, list_names, requested_runtime
 
 ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # parsed as `spaces` does
 if ZERO_GPU:
     import spaces  # must be imported before CUDA is initialised
 
-log = logging.getLogger(__name__)
+START_SECONDS, SECONDS_PER_SLICE = 5, 0.1  # on ZeroGPU; the first includes copying the networks to the GPU
+EXPLAINED_SLICES = 10  # passes for an explanation and the stability
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 # the zoo, and models added with --models
 available_models: dict[str, ModelEntry] = {}
+# finished analyses since the start, by the device and the backend that the segmenter ran on
+finished: Counter[tuple[str, str]] = Counter()
 # set while the page is up and its networks are still loading
 models_loading = threading.Event()
 _load_lock = threading.Lock()
@@ -49,8 +52,8 @@ def set_available_models(sources: list[str], from_hub: bool = False) -> None:
         available_models[source] = find_entry(source, from_hub=from_hub)
 
 
-def get_model(name: str, device: str = "auto") -> LoadedModel:
-    """An available model, loaded once and kept.
+def get_model(name: str) -> LoadedModel:
+    """An available model with its fastest backend, loaded once and kept.
 
     On ZeroGPU, models must be loaded before the page is launched; the processes with a GPU inherit them.
 
@@ -60,82 +63,90 @@ def get_model(name: str, device: str = "auto") -> LoadedModel:
     if name not in available_models:
         raise ValueError(f"unknown model {name!r}; choose from {', '.join(available_models)}")
     with _load_lock:  # load once; others wait
-        return _load_model(name, device)
+        return _load_model(name)
 
 
 @cache
-def _load_model(name: str, device: str) -> LoadedModel:
-    return brainmri.load(name, weights=available_models[name].folder, device=device, runtime=registry.requested_runtime(None, AUTO))
+def _load_model(name: str) -> LoadedModel:
+    return brainmri.load(name, weights=available_models[name].folder, runtime=requested_runtime(None, AUTO))
 
 
-def retry_on_cpu_if_oom(work: Callable) -> Callable:
-    """Decorator: run a function again on the CPU when the accelerator is out of memory."""
+def gpu_seconds(slices: int) -> int:
+    """The longest time that so many slices take on ZeroGPU; it is charged to the visitor's quota."""
+    return round(START_SECONDS + SECONDS_PER_SLICE * slices)
+
+
+def on_gpu(duration: int | Callable[..., int]) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
+    """Decorator: on ZeroGPU, run a function in a process with a GPU, which takes names, not networks, and returns the result.
+
+    Args:
+        duration: the longest time in seconds, or a function of the same arguments that returns it.
+    """
+    return spaces.GPU(duration=duration) if ZERO_GPU else lambda work: work
+
+
+def counted(work: Callable[P, Result]) -> Callable[P, Result]:
+    """Decorator: count what an analysis ran on in `finished`; for functions that return a result with provenance, or it first."""
 
     @wraps(work)
-    def done(*arguments):
-        try:
-            return work(*arguments)
-        except RuntimeError as error:  # CUDA has its own error type, MPS has not
-            if "out of memory" not in str(error):
-                raise
-            log.warning("accelerator out of memory; running this request on the CPU")
-        gc.collect()  # free the failed attempt, which no traceback holds now
-        torch.cuda.empty_cache()
-        return work(*arguments, device="cpu")
+    def done(*arguments: P.args, **named: P.kwargs) -> Result:
+        result = work(*arguments, **named)
+        first = result[0] if isinstance(result, tuple) else result
+        model = first.provenance["segmenter"]  # pyright: ignore[reportAttributeAccessIssue]
+        finished[model["device"], model["runtime"]] += 1
+        return result
 
     return done
 
 
-# these take names, not networks, since ZeroGPU runs them in another process
-
-
-@retry_on_cpu_if_oom
-def analyse_slice(
-    scan: Scan, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None, device: str = "auto"
-) -> Finding:
+@counted
+@on_gpu(gpu_seconds(1))
+def analyse_slice(scan: Scan, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None) -> Finding:
     """Analyse one slice; `sequence` is what the user says that it is."""
-    return _pipeline(segmenter, classifier, threshold, device)(scan, sequence)
+    return _pipeline(segmenter, classifier, threshold)(scan, sequence)
 
 
-@retry_on_cpu_if_oom
+@on_gpu(gpu_seconds(EXPLAINED_SLICES))
 def explain_slice(
-    scan: Scan, segmenter: str, classifier: str, threshold: float | None, device: str = "auto"
+    scan: Scan, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None
 ) -> tuple[Explanation, Stability]:
     """Explain the verdict on a slice and test how stable its outline is."""
-    pipe = _pipeline(segmenter, classifier, threshold, device)
-    mask = pipe(scan).mask
-    return explain(pipe.classifier, scan.pixels, mask), stability(pipe.segmenter, scan.pixels, pipe.mask_threshold)
+    return _pipeline(segmenter, classifier, threshold).explain(scan, sequence)
 
 
-@retry_on_cpu_if_oom
-def compare_models(scan: Scan, names: list[str], device: str = "auto") -> list[ModelResult]:
+@counted
+@on_gpu(gpu_seconds(1 + EXPLAINED_SLICES))
+def analyse_and_explain_slice(
+    scan: Scan, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None
+) -> tuple[Finding, Explanation, Stability]:
+    """`analyse_slice` and `explain_slice` in one call, since every call on ZeroGPU waits for a GPU."""
+    pipe = _pipeline(segmenter, classifier, threshold)
+    return pipe(scan, sequence), *pipe.explain(scan, sequence)
+
+
+@on_gpu(lambda scan, names: gpu_seconds(len(names)))
+def compare_models(scan: Scan, names: list[str]) -> list[ModelResult]:
     """Run several models on a slice."""
-    return compare({name: get_model(name, device) for name in names}, scan.pixels)
+    return compare({name: get_model(name) for name in names}, scan.pixels)
 
 
-@retry_on_cpu_if_oom
+@counted
+@on_gpu(lambda scan, *_, **__: gpu_seconds(len(scan.pixels)))
 def analyse_study(
-    scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Progress | None = None, device: str = "auto"
+    scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Progress | None = None
 ) -> Study:
     """Analyse a study; `progress` is called with the slices done and their number."""
-    return _pipeline(segmenter, classifier, threshold, device).study(scan, progress)
+    return _pipeline(segmenter, classifier, threshold).study(scan, progress)
 
 
+@on_gpu(gpu_seconds(1))
 def check(name: str) -> SelfCheckResult:
     """Verify a model's output on this machine."""
     return selfcheck.check(get_model(name))
 
 
-def _pipeline(segmenter: str, classifier: str, threshold: float | None, device: str) -> Pipeline:
-    chosen = get_model(segmenter, device), get_model(classifier, device)
+def _pipeline(segmenter: str, classifier: str, threshold: float | None) -> Pipeline:
+    chosen = get_model(segmenter), get_model(classifier)
     if threshold == available_models[segmenter].mask_threshold:
         threshold = None  # the slider is where it starts: the entry chooses, by sequence where it has rules for each
-    return Pipeline(*chosen, mask_threshold=threshold, ood_model=get_model(AXIAL_OOD, device))
-
-
-if ZERO_GPU:
-    analyse_slice = spaces.GPU(duration=20)(analyse_slice)
-    explain_slice = spaces.GPU(duration=30)(explain_slice)
-    compare_models = spaces.GPU(duration=30)(compare_models)
-    analyse_study = spaces.GPU(duration=60)(analyse_study)
-    check = spaces.GPU(duration=20)(check)
+    return Pipeline(*chosen, mask_threshold=threshold, ood_model=get_model(AXIAL_OOD))

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 
 import brainmri
 from brainmri.analysis.selfcheck import TOLERANCE, SelfCheckResult, check
-from brainmri.ui.inference import available_models, get_model, models_loading
+from brainmri.ui.inference import available_models, finished, get_model, models_loading
 from brainmri.zoo.entry import ModelEntry
 from brainmri.zoo.metrics import ACCURACY, AUC, THREE_SEQUENCES, VOLUMETRIC_DICE
 from brainmri.zoo.registry import DEFAULT, describe, source
@@ -57,7 +57,7 @@ def health() -> dict:
     """Report the server's health: self-check, versions, device, models and uptime.
 
     Returns:
-        health: status (starting, ok or failed), uptime in seconds, versions, device, models with their sources, self-check
+        health: status (starting, ok or failed), uptime_s, versions, device, models and sources, finished analyses, self-check
     """
     found = None if models_loading.is_set() else default_selfcheck()
     return {
@@ -71,7 +71,11 @@ def health() -> dict:
         },
         "device": found and found.device,
         "models": [{"name": e.name, "source": source(e), "sha256": e.sha256} for e in available_models.values()],
-        "selfcheck": found and {"model": found.name, "difference": found.difference, "tolerance": TOLERANCE},
+        "finished": [
+            {"device": device, "runtime": runtime, "analyses": count} for (device, runtime), count in finished.most_common()
+        ],
+        "selfcheck": found
+        and {"model": found.name, "difference": found.difference, "tolerance": TOLERANCE, "drift": found.drift},
     }
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gradio as gr
 
+from brainmri.analysis.explain import Explanation
+from brainmri.analysis.findings import Finding
+from brainmri.analysis.stability import Stability
 from brainmri.io.images import SUFFIXES
+from brainmri.io.scan import Scan
 from brainmri.report.outputs import write_slice
 from brainmri.report.render import gallery, heat_picture
 from brainmri.ui.common import (
@@ -23,7 +27,7 @@ from brainmri.ui.common import (
     verdict_html,
 )
 from brainmri.ui.decoding import read_slice
-from brainmri.ui.inference import analyse_slice, available_models, explain_slice
+from brainmri.ui.inference import ZERO_GPU, analyse_and_explain_slice, analyse_slice, available_models, explain_slice
 from brainmri.ui.logs import record_scan_size, record_upload_size
 from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
 from brainmri.zoo.registry import DEFAULT
@@ -36,6 +40,7 @@ EXAMPLES = {
     "healthy-ventricles": "Healthy, ventricles",
     "healthy-high": "Healthy, high slice",
 }
+FAILED = "Could not analyse this slice"
 EMPTY = empty_state("Upload a slice or pick an example to see the verdict.")
 
 
@@ -55,39 +60,57 @@ def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, thr
         overlay: PNG of the slice with the outline
         finding: the record as a JSON file
     """
-    return _predict(image, segmenter, classifier, threshold)
+    with errors_as_messages(FAILED):
+        scan = _read(image)
+        finding = analyse_slice(scan, segmenter, classifier, threshold)
+        return _write_results(scan, finding)
 
 
-def _predict(image: str, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None) -> tuple:
-    """`predict`, with the MR sequence that the user chose on the page."""
+def _read(image: str | None) -> Scan:
     if not image:
         raise gr.Error("Please upload a slice or pick an example.", duration=15, print_exception=False)
-    with errors_as_messages("Could not analyse this slice"):
-        record_upload_size([image])
-        scan = read_slice(image)
-        record_scan_size(scan)
-        finding = analyse_slice(scan, segmenter, classifier, threshold, sequence or None)
-        files = write_slice(scan, finding, make_output_folder(), safe_stem(scan.name, "slice"))
-        return finding.record(), gallery(scan.pixels, finding), *map(str, files)
+    record_upload_size([image])
+    scan = read_slice(image)
+    record_scan_size(scan)
+    return scan
+
+
+def _write_results(scan: Scan, finding: Finding) -> tuple:
+    """The record, the pictures with captions, and the paths of the written mask, overlay and record."""
+    files = write_slice(scan, finding, make_output_folder(), safe_stem(scan.name, "slice"))
+    return finding.record(), gallery(scan.pixels, finding), *map(str, files)
 
 
 def analyse(image: str | None, segmenter: str, classifier: str, threshold: float, sequence: str) -> tuple:
-    """Run `predict` for the page and show the results."""
+    """Run `predict` for the page, with the MR sequence chosen there, and show the results.
+
+    On ZeroGPU the explanation is shown too: a call of its own would wait for a GPU again.
+    """
     if image is None:
         return clear()
-    record, pictures, *files = _predict(image, segmenter, classifier, threshold, sequence)
-    return finding_html(record), gr.Column(visible=True), gr.Gallery(pictures, selected_index=0), *files, record, None, None
+    with errors_as_messages(FAILED):
+        scan = _read(image)
+        choices = segmenter, classifier, threshold, sequence or None
+        if ZERO_GPU:
+            finding, *explained = analyse_and_explain_slice(scan, *choices)
+            shown = _show_explanation(scan, *explained)
+        else:
+            finding, shown = analyse_slice(scan, *choices), (None, None)
+        record, pictures, *files = _write_results(scan, finding)
+    return finding_html(record), gr.Column(visible=True), gr.Gallery(pictures, selected_index=0), *files, record, *shown
 
 
-def explain(image: str | None, segmenter: str, classifier: str, threshold: float) -> tuple:
+def explain(image: str | None, segmenter: str, classifier: str, threshold: float, sequence: str) -> tuple:
     """Explain the verdict and test the outline's stability. This is slower, so it runs after the verdict."""
     if image is None:
         return None, None
-    with errors_as_messages("Could not analyse this slice"):
-        record_upload_size([image])
-        scan = read_slice(image)
-        record_scan_size(scan)
-        explanation, stability = explain_slice(scan, segmenter, classifier, threshold)
+    with errors_as_messages(FAILED):
+        scan = _read(image)
+        return _show_explanation(scan, *explain_slice(scan, segmenter, classifier, threshold, sequence or None))
+
+
+def _show_explanation(scan: Scan, explanation: Explanation, stability: Stability) -> tuple[str, list]:
+    """The text and the pictures with captions."""
     pictures = [
         (heat_picture(scan.pixels, explanation.saliency), "Evidence map (class activation)"),
         (heat_picture(scan.pixels, stability.share), f"Stability: how often each pixel is outlined in {stability.runs} runs"),
@@ -171,7 +194,10 @@ def slice_tab() -> None:
     for analysis in runs:
         analysis.failure(clear, None, outputs, **PRIVATE)  # show no earlier result beside a refused slice
         analysis.success(None, None, None, js=SCROLL_TO_RESULT % "verdict", **PRIVATE)
-        analysis.success(explain, inputs, [explanation, evidence], api_visibility="private", show_progress_on=explanation, **GPU)
+        if not ZERO_GPU:
+            analysis.success(
+                explain, run["inputs"], [explanation, evidence], api_visibility="private", show_progress_on=explanation, **GPU
+            )
     upload.clear(clear, None, outputs, cancels=[*runs], **PRIVATE)
 
     own, endpoint = threshold_input(), gr.Button(visible=False)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from brainmri._version import __version__
+from brainmri.io.extras import explain_missing
 from brainmri.zoo.entry import INT8, ModelEntry, file_sha256
 from brainmri.zoo.ood import FeatureSpec, OodDetector, pool_features
 
@@ -166,10 +167,8 @@ def _forward(kind: str, entry: ModelEntry, module: InferenceModule, device: torc
             )
     try:
         openvino = load_openvino()
-    except ImportError as error:
-        raise ValueError(
-            f"the runtime {kind!r} needs OpenVINO, which is not installed ({error}); install it or choose 'torch'"
-        ) from None
+    except ImportError:
+        raise ValueError(f"{explain_missing(f'the runtime {kind!r}', 'OpenVINO', 'openvino')}, or choose 'torch'") from None
     if kind == QUANTISED:
         return openvino_forward(openvino.Core().read_model(entry.folder / INT8))
     return openvino_forward(_cached_graph(entry, module))
@@ -211,8 +210,9 @@ def _fastest(entry: ModelEntry, module: InferenceModule) -> tuple[str, Forward]:
 def _remembered_or_timed(entry: ModelEntry, module: InferenceModule) -> tuple[str, Forward]:
     cpu = torch.device("cpu")
     kinds = [TORCH, QUANTISED if entry.int8 else OPENVINO]
-    if "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        kinds.append(HALF)  # other CPUs emulate it, ten times slower
+    # bfloat16 changes pixels of a map too much (`half_precision`), and other CPUs emulate it, ten times slower
+    if entry.tasks == ("classification",) and "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        kinds.append(HALF)
     key = f"{entry.sha256} on {_machine()}"
     choices = _read_choices()
     if choices.get(key) in kinds:

@@ -1,4 +1,4 @@
-"""Requests survive a server that is stopped or killed, a full disk and a full accelerator."""
+"""Requests survive a server that is stopped or killed, and a full disk."""
 
 import os
 import resource
@@ -7,20 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import Status
 
-from brainmri.io.reading import read_slice
-from brainmri.ui import cache, inference
+from brainmri.ui import cache
 from brainmri.ui.cache import delete_expired, limit_size
-from brainmri.zoo.registry import DEFAULT
 from tests.support.serving import ROOT, served
 
 pytestmark = pytest.mark.slow
@@ -85,32 +80,6 @@ def test_server_recovers_from_a_kill_and_a_full_disk_and_cleans_up(tmp_path):
         assert server.wait(timeout=30) == 0
         assert list(own.parent.iterdir()) == []
         assert "Traceback" not in log.read_text()
-
-
-def test_analysis_falls_back_to_the_cpu_when_the_accelerator_is_out_of_memory():
-    inference.set_available_models([])
-    scan, model = read_slice(SLICE), inference.get_model(DEFAULT)
-    expected = inference.analyse_slice(scan, DEFAULT, DEFAULT, None)
-
-    def out_of_memory(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-
-    hook = model.net.members[0].unet.encoder.register_forward_pre_hook(out_of_memory)
-    try:
-        with pytest.raises(torch.OutOfMemoryError):
-            model.net(torch.zeros(1, 3, 64, 64, device=model.device))
-        found = inference.analyse_slice(scan, DEFAULT, DEFAULT, None)
-        study = inference.analyse_study(replace(scan, pixels=scan.pixels[None]), DEFAULT, DEFAULT, None)
-        assert study.provenance["segmenter"]["device"] == "cpu"
-    finally:
-        hook.remove()
-    assert found.provenance["segmenter"]["device"] == "cpu"
-    np.testing.assert_allclose(found.probability_map, expected.probability_map, atol=0.02)
-
-
-def test_other_errors_do_not_fall_back_to_the_cpu():
-    with pytest.raises(ValueError, match="unknown model"):
-        inference.analyse_slice(read_slice(SLICE), "nobody's", DEFAULT, None)
 
 
 def test_expired_files_are_deleted_and_excepted_files_kept(tmp_path):

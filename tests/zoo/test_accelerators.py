@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 import brainmri
 from brainmri.__main__ import main
+from brainmri.analysis.explain import explain
 from brainmri.analysis.forward import predict_slices
+from brainmri.analysis.selfcheck import check
 from brainmri.io.reading import read_slice
 from brainmri.zoo.ood import pool_windows
 from brainmri.zoo.registry import resolve_device
@@ -79,13 +81,30 @@ def test_a_full_accelerator_is_replaced_by_the_cpu(caplog):
     full = replace(model, device=torch.device("meta"))
     model.net.unet.encoder.register_forward_pre_hook(out_of_memory)
     found = predict_slices(full, full, slices, ood_model=full)
-    assert "meta is out of memory; these slices are analysed on the CPU" in caplog.text
+    assert "meta is out of memory; this analysis runs on the CPU" in caplog.text
     assert found.segmenter == found.classifier == ("cpu", "torch")
     assert np.array_equal(found.maps, expected.maps)
     assert np.array_equal(found.logits, expected.logits)
     assert brainmri.Pipeline(full)(EXAMPLE).provenance["segmenter"]["device"] == "cpu"  # the one that ran
+    assert (check(full).device, check(full).passed) == ("cpu", True)
     with pytest.raises(torch.OutOfMemoryError):
         predict_slices(model, model, slices)  # the CPU has no replacement
+
+
+def test_an_accelerator_that_fails_later_is_replaced_by_the_cpu(caplog):
+    """The networks are on the CPU, but their inputs are sent to the meta device, whose operations with other devices fail."""
+    model = brainmri.load("effunet-lgg", device="cpu", runtime="torch")
+    lost = replace(model, device=torch.device("meta"))
+    pixels = read_slice(EXAMPLE).pixels
+    expected = predict_slices(model, model, pixels[None])
+    found = predict_slices(lost, lost, pixels[None])
+    assert "meta failed (RuntimeError: " in caplog.text
+    assert np.array_equal(found.maps, expected.maps)
+    caplog.clear()
+    mask = expected.maps[0] > model.entry.mask_threshold
+    explained = explain(lost, pixels, mask)
+    assert "this analysis runs on the CPU" in caplog.text
+    assert np.array_equal(explained.saliency, explain(model, pixels, mask).saliency)
 
 
 def test_the_environment_variable_sets_the_device(monkeypatch):
