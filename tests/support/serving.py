@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,13 +22,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(folder: Path, *command: str, root: Path = ROOT, **environment: str) -> Iterator[tuple[subprocess.Popen, str, Path]]:
+def served(
+    folder: Path, *command: str, root: Path = ROOT, prefix: Sequence[str] = (), **environment: str
+) -> Iterator[tuple[subprocess.Popen, str, Path]]:
     """Yield the process, the page's address and the path of its log; kill the process at the end.
 
     Args:
         folder: folder for its log and, in `cache`, its temporary files.
         command: arguments of Python; default: `app.py`.
         root: source tree to run it in.
+        prefix: command that starts Python.
         environment: additional environment variables.
     """
     port = str(free_port())
@@ -37,8 +40,8 @@ def served(folder: Path, *command: str, root: Path = ROOT, **environment: str) -
     own |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(root)} | environment
     url, path = f"http://127.0.0.1:{port}/", folder / "log"
     with path.open("w") as log:
-        command = [sys.executable, *(command or ["app.py"])]
-        server = subprocess.Popen(command, cwd=root, env=os.environ | own, stderr=log, stdout=subprocess.DEVNULL)
+        arguments = [*prefix, sys.executable, *(command or ["app.py"])]
+        server = subprocess.Popen(arguments, cwd=root, env=os.environ | own, stderr=log, stdout=subprocess.DEVNULL)
     try:
         while True:
             if server.poll() is not None:
