@@ -25,6 +25,11 @@ pytestmark = pytest.mark.hub
 SAMPLE = ROOT / "assets" / "examples" / "large-lesion.png"
 
 
+def test_the_readme_says_whether_the_zoo_is_published():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert ("The zoo is not published yet" in text) != (EMBEDDED / PINS).is_file()
+
+
 def test_publishing_uploads_the_embedded_entries_and_pins_them(published):
     folder, printed = published
     pins = json.loads((folder / PINS).read_text())
