@@ -15,6 +15,7 @@ from train.phantoms import write_phantom_dataset
 # options that may differ in a resumed run: they change where and how fast it runs, not what it computes
 NOT_RECIPE = (
     "resume", "device", "workers", "on_device", "accumulate", "data", "out", "name", "licence", "dataset_card", "manifest",
+    "compile", "profile", "tensorboard", "track",
 )  # fmt: skip
 
 

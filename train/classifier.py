@@ -26,6 +26,7 @@ from train.evaluation.metrics import auc
 from train.loop import choose_precision, fit_one_cycle, to_channels_last
 from train.pretrained import imagenet_resnet50
 from train.run import load_split, load_unleaked, save_run, start_from
+from train.tracking import tracking_arguments
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -33,6 +34,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     common_arguments(parser)
     own_data_arguments(parser)
     description_arguments(parser)
+    tracking_arguments(parser)
     parser.add_argument("--base", choices=["none", "imagenet"], default="none", help="starting weights of the base")
     parser.add_argument("--frozen", action="store_true", help="train the head only")
     parser.add_argument("--dropout", type=float, default=0.3)
@@ -143,7 +145,7 @@ def run(options: argparse.Namespace, arguments: list[str], device: torch.device)
         if options.localise:
             present = F.adaptive_max_pool2d(mask, coarse_map.shape[2:])
             value = value + options.localise * F.binary_cross_entropy_with_logits(coarse_map.float(), present)
-        return value, {"accuracy": (logits.argmax(1) == batch["tumour"]).float().mean().item()}
+        return value, {"accuracy": (logits.detach().argmax(1) == batch["tumour"]).float().mean()}
 
     # the head's first layer sums 2048 positive features: at the base's learning rate all its ReLUs die within an epoch
     head = list(net.head.parameters())

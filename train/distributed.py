@@ -180,18 +180,19 @@ class _ProcessSampler(Sampler[tuple[int, int]]):
 
 
 def split_over_processes(
-    slices: list[dict], transform: Compose, sampler: TumourShareSampler, micro: int
+    slices: list[dict], transform: Compose, sampler: TumourShareSampler, micro: int, seeded: bool = False
 ) -> tuple[Dataset, Sampler]:
     """The dataset and the sampler from which this process loads its part of each epoch.
 
-    Without torchrun one random stream augments all slices. Several processes cannot share a stream, so under torchrun each slice
-    has a seed, which depends on its position in the epoch.
+    Without torchrun one random stream augments all slices. Several processes cannot share a stream, and workers that live longer
+    than an epoch do not restart it, so there each slice has a seed, which depends on its position in the epoch.
 
     Args:
         transform: augmentation of one slice.
         micro: from `micro_batch`.
+        seeded: whether each slice has a seed without torchrun too.
     """
-    if not _is_initialised():
+    if not (seeded or _is_initialised()):
         return MonaiDataset(slices, transform), sampler
     return _SeededDataset(slices, transform), _ProcessSampler(sampler, micro)
 
@@ -203,7 +204,7 @@ class _LossModule(nn.Module):
         super().__init__()
         self.net, self.loss = net, loss
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor | float]]:
         return self.loss(batch)
 
 

@@ -9,7 +9,7 @@ import argparse
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,11 @@ from train.arguments import recipe_of
 from train.data import TumourShareSampler, write_csv
 from train.depthwise import speed_up_depthwise
 from train.losses import BatchLoss
+from train.profiling import profile_steps
+from train.tracking import Tracker, open_trackers
 
 CLIP = 5.0  # largest gradient norm of the one-cycle schedule
+SECONDS = 5.0  # between updates of the progress bar
 
 
 def choose_precision(precision: str, net: nn.Module, size: int, device: torch.device) -> torch.dtype:
@@ -91,10 +94,15 @@ def to_device(batch: dict, device: torch.device) -> dict[str, Tensor]:
     return {key: value.to(device, non_blocking=True) for key, value in batch.items() if isinstance(value, Tensor)}
 
 
+def keeps_workers(options: argparse.Namespace, device: torch.device) -> bool:
+    """Whether the worker processes live as long as the run: on CUDA, which would wait for new ones at every epoch."""
+    return device.type == "cuda" and options.workers > 0 and not options.on_device
+
+
 def make_loader(
     dataset: Dataset, sampler: Sampler, batch: int, generator: torch.Generator, options: argparse.Namespace, device: torch.device
 ) -> DataLoader:
-    """An epoch's batches, augmented by worker processes on the CPU, or by a thread on the device (`--on-device`)."""
+    """Batches, augmented by worker processes on the CPU, or by a thread on the device (`--on-device`)."""
     if options.on_device:
         return ThreadDataLoader(
             dataset,  # pyright: ignore[reportArgumentType]: any torch Dataset works
@@ -102,8 +110,15 @@ def make_loader(
         )  # fmt: skip
     return DataLoader(
         dataset, batch_size=batch, sampler=sampler, num_workers=options.workers, generator=generator,
-        pin_memory=device.type == "cuda",
+        pin_memory=device.type == "cuda", persistent_workers=keeps_workers(options, device),
     )  # fmt: skip
+
+
+def compile_net(net: nn.Module, device: torch.device) -> None:
+    """Compile a network in place; its parameters and their names stay. SystemExit on another device than CUDA."""
+    if device.type != "cuda":  # on CPUs compiling gains little, and once crashed the backward pass; see EXPERIMENTS.md
+        raise SystemExit(f"expected CUDA for --compile, got {device.type}; remove --compile")
+    net.compile()
 
 
 def seed_epoch(seed: int, epoch: int) -> torch.Generator:
@@ -124,21 +139,26 @@ def train_epoch(
     clip: float | None = None,
     scheduler: LRScheduler | None = None,
     accumulate: int = 1,
+    profile_to: Path | None = None,
 ) -> dict[str, float]:
-    """One pass over a loader.
+    """One pass over a loader. Metrics are read from the device every few seconds, not in every step.
 
     Args:
         clip: largest norm of the gradient; None does not clip.
         scheduler: stepped after each step of the optimiser.
         accumulate: number of batches whose mean gradient makes a step; the loader's length is a multiple of it.
+        profile_to: folder for a profile of some steps (`profile_steps`); None for none.
 
     Returns:
         Means over the batches of all processes: `loss`, and the loss function's metrics by name.
     """
     net.train()
-    sums: dict[str, float] = {}
-    number = 0
-    with tqdm(loader, desc=title, unit="batch", mininterval=5, disable=not distributed.is_main_process()) as bar:
+    sums: dict[str, Tensor | float] = {}
+    number, shown = 0, time.monotonic()
+    with (
+        profile_steps(profile_to, device) as profiled,
+        tqdm(loader, desc=title, unit="batch", mininterval=SECONDS, disable=not distributed.is_main_process()) as bar,
+    ):
         for number, batch in enumerate(bar, 1):
             complete = number % accumulate == 0
             with nullcontext() if complete else distributed.no_sync(loss):
@@ -152,10 +172,13 @@ def train_epoch(
                 optimiser.zero_grad(set_to_none=True)
                 if scheduler:
                     scheduler.step()
-            for key, metric in {"loss": value.item(), **metrics}.items():
+            for key, metric in {"loss": value.detach().float(), **metrics}.items():
                 sums[key] = sums.get(key, 0.0) + metric
-            bar.set_postfix({key: f"{total / number:.4f}" for key, total in sums.items()})
-    return distributed.mean_over_processes({key: total / number for key, total in sums.items()})
+            profiled()
+            if time.monotonic() - shown > SECONDS:
+                bar.set_postfix({key: f"{float(total) / number:.4f}" for key, total in sums.items()})
+                shown = time.monotonic()
+    return distributed.mean_over_processes({key: float(total) / number for key, total in sums.items()})
 
 
 def load_checkpoint(path: Path, recipe: str, device: torch.device) -> dict:
@@ -173,9 +196,12 @@ def save_checkpoint(path: Path, state: dict) -> None:
     partial.replace(path)
 
 
-def report(row: dict) -> None:
-    """Print an epoch's row on a line."""
-    print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+def report(row: dict, remaining: float = 0.0) -> None:
+    """Print an epoch's row on a line, and how many seconds the remaining epochs take."""
+    words = [f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()]
+    if remaining:
+        words.append(f"remaining {tqdm.format_interval(round(remaining))}")
+    print("  ".join(words), flush=True)
 
 
 def best_row(history: list[dict]) -> dict:
@@ -219,6 +245,8 @@ def fit(
     patience: int | None = None,
     clip: float | None = None,
     accumulate: int = 1,
+    trackers: Sequence[Tracker] = (),
+    profile_to: Path | None = None,
 ) -> list[dict]:
     """Train epoch by epoch.
 
@@ -236,6 +264,8 @@ def fit(
             and `ReduceLROnPlateau` need a `loss` from `validate` in every epoch, and a single process.
         patience: epochs without a lower validation loss after which training stops; None trains all epochs.
         clip, accumulate: see `train_epoch`.
+        trackers: receive every row (`train.tracking`); they are finished at the end.
+        profile_to: folder for a profile of the first epoch trained (`profile_steps`); None for none.
 
     Returns:
         One row per epoch, as written to the history. Only the main process has the validation's metrics.
@@ -262,15 +292,19 @@ def fit(
         began = time.perf_counter()
         trained = train_epoch(
             net, load_epoch(epoch), synced_loss, optimiser, device=device, dtype=dtype, title=f"epoch {epoch + 1}/{epochs}",
-            clip=clip, scheduler=None if plateau else scheduler, accumulate=accumulate,
+            clip=clip, scheduler=None if plateau else scheduler, accumulate=accumulate, profile_to=profile_to,
         )  # fmt: skip
+        profile_to = None
         row = {"epoch": epoch + 1} | {f"train {key}": value for key, value in trained.items()}
         if validate and distributed.is_main_process() and ((epoch + 1) % validate_every == 0 or epoch + 1 == epochs):
             net.eval()
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 row |= {f"validation {key}": value for key, value in validate().items()}
         row |= {"learning rate": optimiser.param_groups[-1]["lr"], "seconds": time.perf_counter() - began}
-        report(row)
+        seconds = [past["seconds"] for past in (*history, row)]
+        report(row, sum(seconds) / len(seconds) * (epochs - epoch - 1))
+        for tracker in trackers:
+            tracker.log({key: value for key, value in row.items() if key != "epoch"}, epoch + 1)
         if keep_best and not math.isfinite(row["validation loss"]):
             raise FloatingPointError(
                 f"expected a finite validation loss, got {row['validation loss']} in epoch {epoch + 1}; try a smaller --lr"
@@ -285,6 +319,8 @@ def fit(
                 "net": net.state_dict(), "best": best, "optimiser": optimiser.state_dict(),
                 "scheduler": scheduler.state_dict() if scheduler else None, "history": history, "recipe": recipe,
             })  # fmt: skip
+    for tracker in trackers:
+        tracker.finish()
     if best:
         net.load_state_dict(best)
     net.eval()
@@ -336,13 +372,20 @@ def fit_one_cycle(
     if options.on_device:
         slices = [one | {key: one[key].to(device) for key in ("image", "mask")} for one in slices]
     epoch_sampler = TumourShareSampler(slices, options.samples, options.tumour_share, options.seed, options.evenness)
-    dataset, sampler = distributed.split_over_processes(slices, transform, epoch_sampler, micro)
+    kept = keeps_workers(options, device)
+    dataset, sampler = distributed.split_over_processes(slices, transform, epoch_sampler, micro, seeded=kept)
     if device.type == "cpu":
         speed_up_depthwise(net)
+    if options.compile:
+        compile_net(net, device)
+    loaders: list[DataLoader] = []
 
     def load_epoch(epoch: int) -> DataLoader:
         epoch_sampler.epoch = epoch
-        return make_loader(dataset, sampler, micro, seed_epoch(options.seed, epoch), options, device)
+        generator = seed_epoch(options.seed, epoch)
+        if not (kept and loaders):
+            loaders[:] = [make_loader(dataset, sampler, micro, generator, options, device)]
+        return loaders[0]
 
     out: Path = options.out
     files = RunFiles(checkpoint=out / "checkpoint.pt", history=out / "history.csv", curves=out / "curves.png")
@@ -350,4 +393,6 @@ def fit_one_cycle(
         net, loss=loss, optimiser=optimiser, load_epoch=load_epoch, epochs=options.epochs, files=files,
         recipe=recipe_of(options), resume=options.resume, device=device, dtype=dtype, scheduler=scheduler, validate=validate,
         validate_every=options.validate_every, clip=CLIP, accumulate=options.accumulate,
+        trackers=open_trackers(options) if distributed.is_main_process() else (),
+        profile_to=out if options.profile and distributed.is_main_process() else None,
     )  # fmt: skip

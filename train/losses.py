@@ -12,8 +12,8 @@ from monai.losses import DiceFocalLoss, DiceLoss, TverskyLoss
 from torch import Tensor, nn
 
 # What the training loop minimises. From a batch with `image` (B, 3, S, S) and `mask` (B, 1, S, S), both in [0, 1], and `tumour`
-# (B,) to the scalar loss and the metrics to show with it, by name.
-BatchLoss = Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
+# (B,) to the scalar loss and the metrics to show with it, by name. Metrics that stay tensors do not make the CPU wait for a GPU.
+BatchLoss = Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, Tensor | float]]]
 
 
 class FocalTverskyLoss(nn.Module):

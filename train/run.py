@@ -188,6 +188,7 @@ def save_run(
     config = new_config(
         name=entry_name(options, name, dataset), net=type(net).__name__, tasks=tasks or net.tasks, arguments=arguments,
         preprocess=preprocess, summary=summary, flips=flips,
+        **({"licence": dataset.licence_id} if dataset.record and dataset.licence_id else {}),
         training=training.config(),
     )  # fmt: skip
     roles: dict = {"train": split.train, "validation": split.validation, "held_out": sorted(split.held_out)}

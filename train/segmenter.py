@@ -30,6 +30,7 @@ from train.loop import choose_precision, fit_one_cycle, to_channels_last
 from train.losses import LOSSES, segmentation_loss
 from train.pretrained import imagenet_effunet
 from train.run import describe_net, find_source, load_split, save_run, start_from
+from train.tracking import tracking_arguments
 
 VERDICT_WEIGHT = 0.3
 
@@ -62,6 +63,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     common_arguments(parser)
     own_data_arguments(parser)
     description_arguments(parser)
+    tracking_arguments(parser)
     parser.add_argument("--net", choices=list(NETS), help="default: that of --start, else resunet")
     parser.add_argument("--loss", choices=list(LOSSES), default="focal-tversky-bce")
     parser.add_argument(
@@ -84,7 +86,7 @@ def net_of(start: ModelEntry) -> str:
     Raises:
         ValueError: for an entry that does no segmentation.
     """
-    encoder = start.arguments.get("encoder")
+    encoder = start.arguments.get("encoder", "lite0" if start.net.startswith("EffUNet") else None)  # the class's default
     for name, recipe in NETS.items():
         if start.net.removesuffix("Ensemble") == recipe.net and encoder == recipe.arguments.get("encoder"):
             return name
@@ -197,12 +199,12 @@ def train_net(
         metrics = {}
         if with_verdict:
             value = value + VERDICT_WEIGHT * F.cross_entropy(verdict.float(), batch["tumour"])
-            metrics["accuracy"] = (verdict.argmax(1) == batch["tumour"]).float().mean().item()
+            metrics["accuracy"] = (verdict.detach().argmax(1) == batch["tumour"]).float().mean()
         predicted = logits.detach() > 0
         true = batch["mask"] > 0.5
-        positive = true.any(dim=(1, 2, 3))  # (B,): the Dice shown while training pools the batch's slices with tumour
-        intersection = (predicted & true)[positive].sum()
-        metrics["Dice"] = (2 * intersection / (predicted[positive].sum() + true[positive].sum()).clamp(min=1)).item()
+        # the Dice shown while training pools the batch's slices with tumour
+        predicted = predicted & true.any(dim=(1, 2, 3), keepdim=True)
+        metrics["Dice"] = 2 * (predicted & true).sum() / (predicted.sum() + true.sum()).clamp(min=1)
         return value, metrics
 
     if "encoder" in NETS[options.net].arguments:  # a lower learning rate keeps the ImageNet weights

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from brainmri.zoo import hub
@@ -26,7 +26,8 @@ class PretrainedNet(
 
     `from_pretrained(FOLDER or "owner/name")` loads strictly, checks the hash and returns the network in eval mode. `push_to_hub`
     writes a repo that `brainmri.load("owner/name")` reads, with the description the network was loaded with, or a new one.
-    Changed weights lose their metrics and self-check. The card names no licence: the owner of the weights chooses it.
+    Changed weights lose their metrics and self-check. The card names the licence in the description; without one, the owner of
+    the weights chooses it.
 
     Attributes:
         tasks: "segmentation", "classification" or both.
@@ -63,6 +64,14 @@ class PretrainedNet(
         load_weights(net, entry)
         net._hub_mixin_config = read_config(folder) | {"arguments": arguments}  # the mixin stores only the arguments
         return net
+
+    def generate_model_card(self, *args, **kwargs) -> ModelCard:
+        """The mixin's card, with the licence in the description."""
+        card = super().generate_model_card(*args, **kwargs)
+        stored = self._hub_mixin_config
+        if isinstance(stored, dict) and stored.get("licence"):
+            card.data.license = stored["licence"]  # pyright: ignore[reportAttributeAccessIssue]: a field of ModelCardData
+        return card
 
     def _save_pretrained(self, save_directory: Path) -> None:
         stored = self._hub_mixin_config

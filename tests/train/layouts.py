@@ -13,7 +13,7 @@ from PIL import Image
 
 from train.phantoms import phantom_volume
 
-SLICES, SIZE = 6, 48
+SLICES, SIZE = 8, 48
 AFFINE = np.diag([-4.0, -4.0, 5.0, 1.0])  # mm; index to right, anterior, superior, of rows and columns as in a slice
 
 

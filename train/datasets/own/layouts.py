@@ -91,19 +91,22 @@ class NnUnet:
         return (root / "dataset.json").is_file() and (root / "imagesTr").is_dir()
 
     def find(self, root: Path) -> Found:
-        described = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+        try:
+            described = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"expected JSON in {root / 'dataset.json'}, got {error}; correct the file") from error
         channels = described.get("channel_names") or described.get("modality") or {}
         names = [str(channels[key]) for key in sorted(channels, key=int)]
         labels = self._labels(described.get("labels", {}))
         if not (root / "labelsTr").is_dir():
             raise ValueError(f"expected labelsTr beside imagesTr in {root}, got none; add the masks")
-        samples = []
+        masks = {stem_of(path): path for path in images_in(root / "labelsTr")}
         images: dict[str, dict[int, Path]] = {}
         for path in images_in(root / "imagesTr"):
             match = re.fullmatch(r"(.+)_(\d{4})", stem_of(path))
-            case, channel = (match[1], int(match[2])) if match and "channel_names" in described else (stem_of(path), -1)
+            case, channel = (match[1], int(match[2])) if match and match[1] in masks else (stem_of(path), -1)
             images.setdefault(case, {})[channel] = path
-        masks = {stem_of(path): path for path in images_in(root / "labelsTr")}
+        samples = []
         check_pairs(set(images), set(masks), "imagesTr", "labelsTr")
         for case, files in images.items():
             if -1 in files:  # the sequences along the fourth axis

@@ -188,8 +188,9 @@ def read_geometry(source: Source) -> Geometry:
     """
     if source.part is None:
         return read_head(StudyFile(path=source.path), source.path.name).geometry
-    shape, affine = four_dimensions(source).shape, four_dimensions(source).affine
-    return Geometry(shape=shape[:3], affine=np.asarray(affine, np.float64))
+    image = four_dimensions(source)
+    columns, rows, slices, _ = image.shape
+    return Geometry(shape=(columns, rows, slices), affine=np.asarray(image.affine, np.float64))
 
 
 def four_dimensions(source: Source) -> nibabel.Nifti1Image:

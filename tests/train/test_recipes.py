@@ -1,0 +1,58 @@
+"""The recipes of the entries: their commands exist, and are those in the entries' training records."""
+
+import os
+import shlex
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from brainmri.zoo.records import Training, TrainingStage
+from brainmri.zoo.registry import embedded
+from train import classifier, segmenter
+from train.release.release import recipe
+from train.run import without_paths
+
+RECIPES = Path(segmenter.__file__).parent / "recipes"
+SHARED = {"common.sh", "lite2.sh"}
+PARSERS = {"train.segmenter": segmenter.parse, "train.classifier": classifier.parse}
+
+
+def commands(name: str) -> list[list[str]]:
+    """The commands that a recipe runs, each a module and its arguments."""
+    shell = subprocess.run(
+        [RECIPES / f"{name}.sh", "DIR", "RUNS"], env={**os.environ, "PYTHON": "echo"}, capture_output=True, text=True, check=True
+    )
+    lines = [shlex.split(line) for line in shell.stdout.splitlines()]
+    assert all(line[0] == "-m" for line in lines)
+    return [line[1:] for line in lines]
+
+
+def test_every_entry_trained_on_lgg_patients_has_a_recipe():
+    names = {path.stem for path in RECIPES.glob("*.sh") if path.name not in SHARED}
+    assert {name for name, entry in embedded().items() if "attributes" not in entry.arguments} == names
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(RECIPES.glob("*.sh")) if path.name not in SHARED])
+def test_a_recipe_trains_the_stages_in_the_entrys_record(name):
+    entry, stages = embedded()[name], []
+    for module, *arguments in commands(name):
+        if module in PARSERS:
+            PARSERS[module](arguments)
+        if (module in PARSERS or module == "train.paper.reproduce") and not any("fold-" in word for word in arguments):
+            stages.append((module, *without_paths(arguments)))
+    recorded = [stage for stage in entry.training.stages if stage.command[0] in {*PARSERS, "train.paper.reproduce"}]
+    made = [TrainingStage(command=tuple(command), samples=0, patients=0) for command in stages]
+
+    def options(kept):
+        return recipe(replace(entry, training=Training(stages=tuple(replace(stage, samples=0) for stage in kept))))
+
+    assert options(made) == options(recorded)
+    assert entry.int8 is None or commands(name)[-1][:2] == ["train.release.quantise", name]
+
+
+def test_a_recipe_names_what_it_needs():
+    shell = subprocess.run([RECIPES / "effunet-lgg.sh"], capture_output=True, text=True, check=False)
+    assert shell.returncode != 0
+    assert "expected the folder of the LGG dataset" in shell.stderr
