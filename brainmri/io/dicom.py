@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,45 +29,49 @@ from brainmri.io.stack import compose
 SAME, RESAMPLED = "same", "resampled"
 
 
-def list_series(files: list[StudyFile]) -> tuple[Candidate, ...]:
-    """The MR series among DICOM files, and what `read_dicom` reads each as; headers only.
+@dataclass(frozen=True, kw_only=True)
+class OpenDicom:
+    """DICOM files with their headers read.
 
-    With several studies, only a study that can be read without a choice by the caller has defaults, if it is the only one.
-
-    Raises:
-        UnreadableImage: when there is none, or a header is damaged.
+    Attributes:
+        studies: the studies in the files.
     """
-    with errors_as_refusals():
-        studies = find_studies(files)
-        number, choice, _ = _default(studies)
-        candidates = []
-        for index, study in enumerate(studies):
-            labels = [_label(studies, index, series) for series in study.series]
-            chosen = choice if index == number else Choice(indices={})
-            candidates += chosen.candidates(labels, index)
-        return tuple(candidates)
+
+    studies: list[DicomStudy]
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The MR series, and what `read` reads each as.
+
+        With several studies, only a study that can be read without a choice by the caller has defaults, if it is the only one.
+        """
+        with errors_as_refusals():
+            number, choice, _ = _default(self.studies)
+            candidates = []
+            for index, study in enumerate(self.studies):
+                labels = [_label(self.studies, index, series) for series in study.series]
+                chosen = choice if index == number else Choice(indices={})
+                candidates += chosen.candidates(labels, index)
+            return tuple(candidates)
+
+    def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
+        """One study to a scan: its FLAIR series, with the T1 series on its grid, resampled if necessary.
+
+        Series of different studies or patients are never joined.
+
+        Args:
+            assign: by channel, an index into `candidates`, instead of the choice by header and description.
+            study: its index, if there are several.
+
+        Raises:
+            UnreadableImage: when no series can be chosen as FLAIR, there are several studies and none is chosen, an assigned
+                series cannot be brought to the FLAIR's grid, or slices are damaged, duplicated or outside the limits.
+        """
+        with errors_as_refusals():
+            return _read(self.studies, assign, study)
 
 
-def read_dicom(files: list[StudyFile], assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
-    """One study among DICOM files to a scan: its FLAIR series, with the T1 series on its grid, resampled if necessary.
-
-    Series of different studies or patients are never joined.
-
-    Args:
-        files: DICOM files of any number of series, in any order, single or multi-frame; other objects are ignored.
-        assign: by channel, an index into `list_series`, instead of the choice by header and description.
-        study: its index, if there are several.
-
-    Raises:
-        UnreadableImage: when no series can be chosen as FLAIR, there are several studies and none is chosen, an assigned series
-            cannot be brought to the FLAIR's grid, or slices are damaged, duplicated or outside the limits.
-    """
-    with errors_as_refusals():
-        return _read(files, assign, study)
-
-
-def _read(files: list[StudyFile], assign: Mapping[int, int | None] | None, number: int | None) -> Scan:
-    studies = find_studies(files)
+def _read(studies: list[DicomStudy], assign: Mapping[int, int | None] | None, number: int | None) -> Scan:
     all_series = [(index, series) for index, study in enumerate(studies) for series in study.series]
     all_labels = [_label(studies, index, series) for index, series in all_series]
     if assign is not None:
@@ -194,10 +199,7 @@ class DicomReader:
     def sniff(self, file: StudyFile) -> bool:
         return is_dicom(file)
 
-    def list_sequences(self, files: list[StudyFile], name: str) -> tuple[Candidate, ...]:
-        return list_series(files)
-
-    def read(
-        self, files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None, study: int | None = None
-    ) -> Scan:
-        return read_dicom(files, assign, study)
+    def open(self, files: list[StudyFile], name: str) -> OpenDicom:
+        """Files of any number of series, in any order, single or multi-frame; other objects are ignored."""
+        with errors_as_refusals():
+            return OpenDicom(studies=find_studies(files))

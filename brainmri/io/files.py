@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -102,14 +102,16 @@ def _hidden(name: PurePosixPath) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in name.parts)
 
 
-def folder_files(folder: Path) -> list[StudyFile]:
-    """Every file in a folder and its subfolders, sorted by name, without hidden ones.
+def folder_files(folder: Path, ignore: Collection[Path] = ()) -> list[StudyFile]:
+    """Every file in a folder and its subfolders, sorted by name, without hidden ones and those in the folders `ignore`.
 
     Raises:
         UnreadableImage: when there are more than `MAX_FILES`.
     """
-    files = []
+    files, ignored = [], {path.resolve() for path in ignore}
     for path in folder.rglob("*"):
+        if ignored and not ignored.isdisjoint(path.resolve().parents):
+            continue
         if path.is_file() and not _hidden(PurePosixPath(path.relative_to(folder).as_posix())):
             files.append(StudyFile(path=path))
             if len(files) > MAX_FILES:

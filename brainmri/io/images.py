@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -209,6 +209,17 @@ def sort_by_number(files: list[StudyFile], name: str) -> dict[int, StudyFile]:
     return dict(sorted(numbered.items()))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _OpenImages:
+    files: list[StudyFile]
+    name: str
+    candidates: tuple[Candidate, ...] = ()
+
+    def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
+        refuse_assignment(assign, self.name)
+        return read_images(self.files, self.name)
+
+
 class ImageReader:
     """Slices named `<case>_<number>`, counted along the head, or one multi-page TIFF. Masks are ignored."""
 
@@ -223,11 +234,5 @@ class ImageReader:
         with file.open() as handle:
             return has_image_magic(handle.read(16))
 
-    def list_sequences(self, files: list[StudyFile], name: str) -> tuple[Candidate, ...]:
-        return ()
-
-    def read(
-        self, files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None, study: int | None = None
-    ) -> Scan:
-        refuse_assignment(assign, name)
-        return read_images(files, name)
+    def open(self, files: list[StudyFile], name: str) -> _OpenImages:
+        return _OpenImages(files=files, name=name)

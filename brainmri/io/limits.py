@@ -20,6 +20,18 @@ ACCEPTED_STUDIES = (
 )
 
 
+def describe_os_error(error: OSError) -> str:
+    """An error of the operating system as a sentence without a full stop: the path and the reason.
+
+    >>> describe_os_error(PermissionError(13, "Permission denied", "/data/head.nii"))
+    '/data/head.nii: permission denied'
+    """
+    if not error.strerror:  # raised with a message of its own
+        return str(error)
+    reason = error.strerror[:1].lower() + error.strerror[1:]
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
 class UnreadableImage(ValueError):
     """The input cannot be read. The message says why, in words that the page can show."""
 

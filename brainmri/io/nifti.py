@@ -221,6 +221,19 @@ def _explain_misfit(volume: _Volume, flair: _Volume) -> str | None:
     return f"lies on another grid than the FLAIR and {problem}" if problem else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _OpenNifti:
+    files: list[StudyFile]
+    name: str
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        return list_volumes(self.files, self.name)
+
+    def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
+        return read_nifti(self.files, self.name, assign)
+
+
 class NiftiReader:
     """NIfTI, Analyze, MGH, NRRD and MetaImage, recognised by their first bytes or their name."""
 
@@ -230,10 +243,5 @@ class NiftiReader:
     def sniff(self, file: StudyFile) -> bool:
         return is_nifti(file)
 
-    def list_sequences(self, files: list[StudyFile], name: str) -> tuple[Candidate, ...]:
-        return list_volumes(files, name)
-
-    def read(
-        self, files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None, study: int | None = None
-    ) -> Scan:
-        return read_nifti(files, name, assign)
+    def open(self, files: list[StudyFile], name: str) -> _OpenNifti:
+        return _OpenNifti(files=files, name=name)

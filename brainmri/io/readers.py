@@ -10,6 +10,32 @@ from brainmri.io.scan import Scan
 from brainmri.io.sequences import Candidate
 
 
+class OpenStudy(Protocol):
+    """Files of one format that belong together, with their headers read."""
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """What may be read as which sequence; empty where channels are colours.
+
+        Raises:
+            UnreadableImage: when a header is damaged or outside the limits.
+        """
+        ...
+
+    def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
+        """The files as a scan with pixels (S, H, W, 3).
+
+        Args:
+            assign: by channel (0 pre-contrast T1, 1 FLAIR, 2 post-contrast T1) an index into `candidates`, instead of the
+                automatic choice.
+            study: which of several studies (`Candidate.study`); None for the only one.
+
+        Raises:
+            UnreadableImage: when the files are damaged, outside the limits, or cannot be read as assigned.
+        """
+        ...
+
+
 class Reader(Protocol):
     """Reads files of one format.
 
@@ -25,26 +51,14 @@ class Reader(Protocol):
         """Whether a file has this format, by its first bytes or its name."""
         ...
 
-    def list_sequences(self, files: list[StudyFile], name: str) -> tuple[Candidate, ...]:
-        """What in the files may be read as which sequence, from headers only; empty where channels are colours.
+    def open(self, files: list[StudyFile], name: str) -> OpenStudy:
+        """Read no more than the headers of the files.
+
+        Args:
+            files: of this format.
+            name: the study's, for messages.
 
         Raises:
             UnreadableImage: when a header is damaged or outside the limits.
-        """
-        ...
-
-    def read(
-        self, files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None, study: int | None = None
-    ) -> Scan:
-        """The files as a scan with pixels (S, H, W, 3).
-
-        Args:
-            name: the study's, for messages.
-            assign: by channel (0 pre-contrast T1, 1 FLAIR, 2 post-contrast T1) an index into `list_sequences`, instead of the
-                automatic choice.
-            study: which of several studies (`Candidate.study`); None for the only one.
-
-        Raises:
-            UnreadableImage: when the files are damaged, outside the limits, or cannot be read as assigned.
         """
         ...

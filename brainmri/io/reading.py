@@ -7,7 +7,7 @@ names the problem and the accepted inputs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from brainmri.io.images import (
 from brainmri.io.limits import ACCEPTED, MAX_STUDY_BYTES, UnreadableImage, refuse_study
 from brainmri.io.nifti import NiftiReader, is_nifti
 from brainmri.io.orientation import orientation_warnings, turn_upright
-from brainmri.io.readers import Reader
+from brainmri.io.readers import OpenStudy, Reader
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import Candidate
 from brainmri.io.tiff import MAGIC as TIFF_MAGIC
@@ -87,17 +87,58 @@ def holds_one_slice(path: Path) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Study:
-    """The files of one study and their reader.
+class StudySource:
+    """One study, or several, with the headers read and without pixels.
 
     Attributes:
+        study: the files of the format that was found.
         archive: the zip that the files are from, or None.
     """
 
-    name: str
-    reader: Reader
-    files: list[StudyFile]
+    study: OpenStudy
     archive: StudyFile | None
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """As `list_sequences` gives them."""
+        return self.study.candidates
+
+    def count(self) -> int:
+        """How many studies there are: several for DICOM files of several examinations or patients, else 1."""
+        return 1 + max((candidate.study for candidate in self.candidates), default=0)
+
+    def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
+        """The scan; arguments and errors are those of `read_study`."""
+        scan = self.study.read(assign, study)
+        return replace(scan, sha256=self.archive.digest()) if self.archive else scan
+
+
+def open_study(source: str | Path | Sequence[str | Path], ignore: Collection[Path] = ()) -> StudySource:
+    """Find the files of a study and read their headers, once for the number of studies, the sequences and the pixels.
+
+    Args:
+        source: a path, or a list of the paths of files, as for `read_study`.
+        ignore: folders whose files are left out, for results inside the source.
+
+    Raises:
+        FileNotFoundError: when a path does not exist.
+        UnreadableImage: when the source holds no study, or a header is damaged or outside the limits.
+    """
+    paths = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
+    if len(paths) != 1:
+        return _choose_reader(listed_files(paths), NAME, loose=True)
+    path = paths[0]
+    if path.is_dir():
+        return _choose_reader(folder_files(path, ignore), path.name)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is neither a file nor a folder")
+    if path.stat().st_size > MAX_STUDY_BYTES:
+        raise refuse_study("the file", f"got {path.stat().st_size / 2**20:.0f} MiB")
+    if path.name.upper() == DICOM_INDEX:
+        return _choose_reader(folder_files(path.parent, ignore), NAME)
+    if is_zip(path):
+        return _choose_reader(zip_files(path), path.name, archive=StudyFile(path=path))
+    return _choose_reader([StudyFile(path=path)], path.name)
 
 
 def read_study(
@@ -126,18 +167,16 @@ def read_study(
     if isinstance(source, np.ndarray):
         refuse_assignment(assign, "an array")
         return read_array(source)
-    found = _find_study(source)
-    scan = found.reader.read(found.files, found.name, assign, study)
-    return replace(scan, sha256=found.archive.digest()) if found.archive else scan
+    return open_study(source).read(assign, study)
 
 
 def count_studies(source: str | Path | Sequence[str | Path] | np.ndarray) -> int:
     """How many studies a source holds: several for DICOM files of several examinations or patients, else 1; headers only.
 
     Raises:
-        FileNotFoundError, UnreadableImage: as `list_sequences` does.
+        FileNotFoundError, UnreadableImage: as `open_study` does.
     """
-    return 1 + max((candidate.study for candidate in list_sequences(source)), default=0)
+    return 1 if isinstance(source, np.ndarray) else open_study(source).count()
 
 
 def list_sequences(source: str | Path | Sequence[str | Path] | np.ndarray) -> tuple[Candidate, ...]:
@@ -153,36 +192,13 @@ def list_sequences(source: str | Path | Sequence[str | Path] | np.ndarray) -> tu
         their colours. None of them has channel 1 where no FLAIR can be chosen: the caller has to assign it.
 
     Raises:
-        FileNotFoundError: when a path does not exist.
-        UnreadableImage: when the source holds no study, or a header is damaged or outside the limits.
+        FileNotFoundError, UnreadableImage: as `open_study` does.
     """
-    if isinstance(source, np.ndarray):
-        return ()
-    study = _find_study(source)
-    return study.reader.list_sequences(study.files, study.name)
+    return () if isinstance(source, np.ndarray) else open_study(source).candidates
 
 
-def _find_study(source: str | Path | Sequence[str | Path]) -> _Study:
-    """The files of a path, a folder, a zip or a list, within the limits."""
-    paths = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
-    if len(paths) != 1:
-        return _choose_reader(listed_files(paths), NAME, loose=True)
-    path = paths[0]
-    if path.is_dir():
-        return _choose_reader(folder_files(path), path.name)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is neither a file nor a folder")
-    if path.stat().st_size > MAX_STUDY_BYTES:
-        raise refuse_study("the file", f"got {path.stat().st_size / 2**20:.0f} MiB")
-    if path.name.upper() == DICOM_INDEX:
-        return _choose_reader(folder_files(path.parent), NAME)
-    if is_zip(path):
-        return _choose_reader(zip_files(path), path.name, archive=StudyFile(path=path))
-    return _choose_reader([StudyFile(path=path)], path.name)
-
-
-def _choose_reader(files: list[StudyFile], name: str, archive: StudyFile | None = None, loose: bool = False) -> _Study:
-    """The reader of the files, and those of its format; for `loose` files, given one by one, folders have no meaning."""
+def _choose_reader(files: list[StudyFile], name: str, archive: StudyFile | None = None, loose: bool = False) -> StudySource:
+    """Open the files by the reader of their format; for `loose` files, given one by one, folders have no meaning."""
     by_reader: dict[int, list[StudyFile]] = {}
     for file in files:
         number = next((number for number, reader in enumerate(READERS) if reader.sniff(file)), None)
@@ -205,4 +221,4 @@ def _choose_reader(files: list[StudyFile], name: str, archive: StudyFile | None 
         found = [file for file in found if len(file.name.parts) == nearest]
         if len({file.name.parent for file in found}) > 1:
             raise refuse_study(name, "got slices in several folders; upload one study at a time")
-    return _Study(name=name, reader=READERS[chosen], files=found, archive=archive)
+    return StudySource(study=READERS[chosen].open(found, name), archive=archive)

@@ -89,16 +89,21 @@ class Geometry:
     def plane(self) -> str:
         """ "axial", "coronal" or "sagittal": the plane of the scan's slices.
 
-        Axial, unless the voxels are too long in another direction for axial slices of use: a 2-D series keeps its own plane.
+        Axial, unless the voxels are too long in another direction for axial slices of use, or too few for them: a 2-D series
+        and a slab keep their own plane.
         """
         from nibabel.orientations import io_orientation
 
-        lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
-        longest = int(lengths.argmax())
-        within = [axis for axis in range(3) if axis != longest]
-        plane = ("sagittal", "coronal", "axial")[int(io_orientation(self.affine)[longest, 0])]
-        apart = lengths[longest] >= max(APART[0], APART[1] * lengths[within].max())
-        return plane if apart and min(self.shape[axis] for axis in within) >= MIN_SIDE else "axial"
+        lengths, voxels = np.linalg.norm(self.affine[:3, :3], axis=0), np.array(self.shape)
+        longest, fewest = int(lengths.argmax()), int(voxels.argmin())
+        apart = lengths[longest] >= max(APART[0], APART[1] * np.delete(lengths, longest).max())
+        if apart and np.delete(voxels, longest).min() >= MIN_SIDE:
+            across = longest
+        elif voxels[fewest] < MIN_SIDE <= np.delete(voxels, fewest).min():
+            across = fewest
+        else:
+            return "axial"
+        return ("sagittal", "coronal", "axial")[int(io_orientation(self.affine)[across, 0])]
 
     def _turn(self, back: bool = False) -> np.ndarray:
         """(3, 2): for each axis the one it becomes, and 1 or -1 for its direction."""

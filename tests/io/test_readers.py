@@ -11,22 +11,28 @@ from brainmri.io.sequences import Candidate
 from brainmri.io.stack import compose
 
 
-class NumpyReader:
+class OpenNumpy:
     """Volumes (S, H, W) as NumPy files."""
 
+    def __init__(self, files, name):
+        self.files, self.name = files, name
+        self.candidates = tuple(Candidate(label=file.name.name, channel=FLAIR) for file in files)
+
+    def read(self, assign=None, study=None):
+        with self.files[0].open() as handle:
+            volume = np.load(handle, allow_pickle=False)
+        return compose({FLAIR: volume}, None, name=self.name, sha256=self.files[0].digest(), warnings=[])
+
+
+class NumpyReader:
     format = "NumPy"
     preview = False
 
     def sniff(self, file):
         return file.name.suffix == ".npy"
 
-    def list_sequences(self, files, name):
-        return tuple(Candidate(label=file.name.name, channel=FLAIR) for file in files)
-
-    def read(self, files, name, assign=None, study=None):
-        with files[0].open() as handle:
-            volume = np.load(handle, allow_pickle=False)
-        return compose({FLAIR: volume}, None, name=name, sha256=files[0].digest(), warnings=[])
+    def open(self, files, name):
+        return OpenNumpy(files, name)
 
 
 @pytest.fixture

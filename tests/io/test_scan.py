@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from brainmri.io.reading import read_study
 from brainmri.io.scan import PLANES, Geometry
 from tests.support.phantom import EXPECTED, PHANTOM, RAS, SHAPE, SPACING, affine_of, images, nifti, save, stored
 from tests.support.studies import read
@@ -64,3 +65,12 @@ def test_geometry_rejects_arrays_on_another_grid():
         Geometry(shape=SHAPE, affine=RAS).to_original(np.zeros(SHAPE))
     with pytest.raises(ValueError, match="damaged"):
         Geometry(shape=SHAPE, affine=np.zeros((4, 4)))
+
+
+@pytest.mark.parametrize(("shape", "plane"), [((20, 40, 36), "sagittal"), ((40, 1, 36), "coronal"), ((40, 36, 20), "axial")])
+def test_a_slab_of_cubic_voxels_keeps_its_own_plane(shape, plane, tmp_path):
+    """A scout of one sagittal slice has no axial slices of use."""
+    volume = np.add.outer(np.add.outer(np.arange(shape[0]), np.arange(shape[1])), np.arange(shape[2])).astype(np.float32)
+    scan = read_study(nifti(tmp_path / "flair.nii", volume, np.diag([1.5, 1.5, 1.5, 1])))
+    assert scan.geometry.plane == plane
+    assert len(scan.pixels) == min(shape)

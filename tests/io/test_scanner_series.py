@@ -1,0 +1,77 @@
+"""Series of real scanners, from the test data of other packages, lie where nibabel places them: read, written and read again."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from nibabel.nicom.dicomwrappers import wrapper_from_file
+from nibabel.testing import data_path
+from pydicom.data import get_testdata_file
+
+from brainmri.io.pixels import FLAIR
+from brainmri.io.reading import read_study
+from brainmri.io.writers import write_nifti
+
+NIBABEL = Path(data_path)
+LPS_TO_RAS = np.diag([-1, -1, 1, 1])
+# name to file; those of other formats than DICOM and NIfTI are converted by nibabel, and of four dimensions a volume is taken
+SERIES = {
+    "Toshiba, axial": "MR_small.dcm",
+    "Siemens, reformatted": "examples_overlay.dcm",
+    "Siemens, with overlays": "MR-SIEMENS-DICOM-WithOverlays.dcm",  # of the package pydicom-data, as the next one
+    "Philips, oblique sagittal": "MR2_UNCI.dcm",
+    "Philips PAR/REC": NIBABEL / "phantom_EPI_asc_CLEAR_2_1.PAR",
+    "NIfTI": NIBABEL / "anatomical.nii",
+    "NIfTI, oblique": (NIBABEL / "example4d.nii.gz", 0),
+    "NIfTI, oblique, second volume": (NIBABEL / "example4d.nii.gz", 1),
+    "AFNI": (NIBABEL / "example4d+orig.HEAD", 0),
+    "AFNI, standard space": (NIBABEL / "scaled+tlrc.HEAD", 0),
+}
+
+
+def by_nibabel(path: Path) -> nibabel.Nifti1Image:
+    """A DICOM file as nibabel reads it."""
+    wrapper = wrapper_from_file(path)
+    data = np.asarray(wrapper.get_data())
+    return nibabel.Nifti1Image(data.reshape(*data.shape, 1) if data.ndim == 2 else data, LPS_TO_RAS @ wrapper.affine)
+
+
+def open_series(file: str | tuple[Path, int] | Path, folder: Path) -> tuple[Path, nibabel.Nifti1Image]:
+    """The input, and the same series as nibabel reads it."""
+    if isinstance(file, str):
+        path = get_testdata_file(file, download=False)
+        if path is None:
+            pytest.skip("needs the package pydicom-data")
+        return Path(path), by_nibabel(Path(path))
+    path, volume = file if isinstance(file, tuple) else (file, 0)
+    image = nibabel.load(path)
+    data = np.asarray(image.dataobj)
+    image = nibabel.Nifti1Image((data[..., volume] if data.ndim == 4 else data).astype(np.float32), image.affine)
+    nibabel.save(image, folder / "series.nii")
+    return folder / "series.nii", image
+
+
+def on_grid(volume: np.ndarray, affine: np.ndarray, target: nibabel.Nifti1Image) -> np.ndarray:
+    """The values of a volume at the positions of another image's voxels, which coincide with its own."""
+    positions = target.affine @ np.vstack([np.indices(target.shape).reshape(3, -1), np.ones(np.prod(target.shape))])
+    indices = (np.linalg.inv(affine) @ positions)[:3]
+    assert np.abs(indices - indices.round()).max() < 0.02
+    return volume[tuple(indices.round().astype(int))].reshape(target.shape)
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_series_of_a_scanner_keeps_its_place(name, tmp_path):
+    path, expected = open_series(SERIES[name], tmp_path)
+    scan = read_study(path)
+    values, pixels = np.asarray(expected.dataobj, np.float64), scan.pixels[..., FLAIR]
+    found = on_grid(scan.geometry.to_original(pixels), scan.geometry.affine, expected)
+    below, above = np.quantile(values, (0.05, 0.95))
+    inside = (values > below) & (values < above)
+    assert np.corrcoef(found[inside], values[inside])[0, 1] > 0.999
+    mask = pixels > np.quantile(pixels, 0.9)
+    write_nifti(tmp_path / "mask.nii.gz", mask, scan.geometry)
+    written = nibabel.load(tmp_path / "mask.nii.gz")
+    back = on_grid(np.asarray(written.dataobj) > 0, written.affine, expected)
+    assert back.sum() == mask.sum() > 0
+    assert values[back].min() >= values[~back].max()
