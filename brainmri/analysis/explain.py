@@ -9,7 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from brainmri.analysis.fallback import run_or_fall_back
+from brainmri.analysis.findings import NO_TUMOUR, TUMOUR
 from brainmri.zoo.registry import LoadedModel
+
+FOREGROUND = 0.15  # of the bright pixels' grey value, above which a pixel belongs to the head
+CLOSING = 3  # pixels; half the width of gaps in the head's edge that are closed, and of specks that are removed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -17,7 +21,8 @@ class Explanation:
     """Where in a slice the classifier finds evidence for a tumour.
 
     Attributes:
-        saliency: (H, W) float32 in [0, 1] on the slice's own grid, relative to its maximum; all 0 without evidence.
+        saliency: (H, W) float32 in [0, 1] on the slice's own grid, relative to its maximum and times the probability of tumour;
+            0 outside the head, all 0 without evidence and for a clear "no tumour".
         agrees: whether the maximum lies in the mask, or at most one cell of the map away from it; None without evidence or mask.
         sentence: the explanation in one sentence.
     """
@@ -27,14 +32,22 @@ class Explanation:
     sentence: str
 
 
-def explain(classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray) -> Explanation:
+def explain(
+    classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray, probability: float = 1.0, verdict: str = TUMOUR
+) -> Explanation:
     """Explain the verdict on one slice.
 
     Args:
         pixels: (H, W, 3) in [0, 1].
         mask: (H, W) bool, from the segmenter.
+        probability: of tumour, in [0, 1].
+        verdict: "tumour", "no tumour" or "review".
     """
+    if verdict == NO_TUMOUR:  # relative to its maximum, even noise would look like evidence
+        nothing = np.zeros(mask.shape, np.float32)
+        return Explanation(saliency=nothing, agrees=None, sentence="A clear result without tumour has no evidence map.")
     saliency, cell = class_activation(classifier, pixels)
+    saliency = np.where(head_mask(pixels), np.float32(probability) * saliency, np.float32(0))
     if not saliency.any():
         return Explanation(saliency=saliency, agrees=None, sentence="The classifier finds no evidence for a tumour.")
     if not mask.any():
@@ -45,6 +58,17 @@ def explain(classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray) -> Ex
     agrees = bool(np.asarray(distance_transform_edt(~mask))[row, column] <= cell)
     where = "inside the outline" if agrees else "outside the outline; check both places"
     return Explanation(saliency=saliency, agrees=agrees, sentence=f"The strongest evidence for a tumour lies {where}.")
+
+
+def head_mask(pixels: np.ndarray) -> np.ndarray:
+    """The head in a slice (H, W, 3) in [0, 1], (H, W) bool: what is not dark, and what it encloses; all of a dark slice."""
+    from scipy.ndimage import binary_closing, binary_fill_holes, binary_opening
+
+    grey = pixels.mean(axis=2)
+    bright = np.pad(grey > FOREGROUND * np.percentile(grey, 99), CLOSING)  # closing erodes at the border
+    closed = binary_fill_holes(binary_closing(bright, iterations=CLOSING))
+    head = np.asarray(binary_opening(closed, iterations=CLOSING))[CLOSING:-CLOSING, CLOSING:-CLOSING]
+    return head if head.any() else np.ones_like(head)
 
 
 def class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.ndarray, float]:

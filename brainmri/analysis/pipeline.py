@@ -113,7 +113,8 @@ class Pipeline:
         view, shape = picture.view, scan.pixels.shape[:2]
         pixels, mask = view.cut(scan.pixels), view.cut_mask(picture.decisions.masks[0])
         rules = self.rules.for_sequence(sequence_of(picture.recognition))
-        explanation = explain(self.classifier, pixels, mask)
+        decisions = picture.decisions
+        explanation = explain(self.classifier, pixels, mask, float(decisions.probabilities[0]), decisions.verdicts[0][0])
         stable = stability(self.segmenter, pixels, rules.mask_threshold)
         return (
             replace(explanation, saliency=view.restore(explanation.saliency, shape)),

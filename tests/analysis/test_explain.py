@@ -9,7 +9,7 @@ import pytest
 import brainmri
 from brainmri.__main__ import main
 from brainmri.analysis.compare import compare, disagreement, overlap
-from brainmri.analysis.explain import explain
+from brainmri.analysis.explain import explain, head_mask
 from brainmri.analysis.selfcheck import check, compute_outputs, max_difference
 from brainmri.analysis.stability import stability
 from brainmri.io.reading import read_slice
@@ -39,8 +39,32 @@ def test_the_evidence_lies_in_the_lesion(pipe, name):
 def test_the_pipeline_explains_a_slice_as_it_analyses_it(pipe):
     scan = read_slice(EXAMPLES / "large-lesion.png")
     explanation, stable = pipe.explain(scan)
-    assert (explanation.saliency == explain(pipe.classifier, scan.pixels, pipe(scan).mask).saliency).all()
+    finding = pipe(scan)
+    own = explain(pipe.classifier, scan.pixels, finding.mask, finding.probability, finding.verdict)
+    assert (explanation.saliency == own.saliency).all()
     assert (stable.share == stability(pipe.segmenter, scan.pixels, pipe.mask_threshold).share).all()
+
+
+def test_evidence_is_weighed_by_the_probability_and_hidden_without_a_tumour(pipe):
+    scan = read_slice(EXAMPLES / "large-lesion.png")
+    mask = pipe(scan).mask
+    certain, half = (explain(pipe.classifier, scan.pixels, mask, probability) for probability in (1.0, 0.5))
+    assert np.allclose(half.saliency, certain.saliency / 2)
+    assert not certain.saliency[:10].any()  # above the head
+    clear = explain(pipe.classifier, scan.pixels, mask, 0.01, "no tumour")
+    assert not clear.saliency.any()
+    assert clear.sentence == "A clear result without tumour has no evidence map."
+
+
+def test_the_head_includes_dark_brain_and_excludes_the_background():
+    y, x = np.mgrid[-1:1:128j, -1:1:128j]
+    radius = np.hypot(x, y)
+    skull, speck = (radius < 0.8) & (radius > 0.7), (np.abs(x + 0.9) < 0.02) & (np.abs(y + 0.9) < 0.02)
+    skull &= ~((np.abs(x) < 0.03) & (y < 0))  # a gap
+    head = head_mask(np.repeat((skull | speck)[..., None], 3, axis=2).astype(np.float32))
+    assert np.mean(head == (radius < 0.8)) > 0.99
+    assert not head[speck].any()
+    assert head_mask(np.zeros((40, 40, 3), np.float32)).all()
 
 
 def test_evidence_outside_the_mask_is_reported(pipe):
