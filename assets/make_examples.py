@@ -1,7 +1,9 @@
-"""Make the demo's six example slices and its example study: synthetic MRI from an average brain and seeds, without patient data.
+"""Make the demo's example slices and studies: synthetic MRI from an average brain and seeds, without patient data.
 
     pip install nilearn nibabel
     python assets/make_examples.py [--out assets/examples]
+
+The page shows the result of one example before any click; `brainmri.ui.examples` stores it.
 
 The anatomy is the MNI ICBM152 template that nilearn ships inside its package, so nothing is downloaded. The template has
 neither skull nor lesion, is symmetric, and is the mean of 152 people: warps, a synthetic skull and scalp, a lesion, a bias
@@ -11,8 +13,10 @@ field and noise turn a slice of it into something that looks like one person's s
 from __future__ import annotations
 
 import argparse
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -50,11 +54,17 @@ RECIPES = {
 }
 
 
-# the study: FLAIR only, one slice every STEP mm
+# studies: one slice every STEP mm; a recipe's level and the radius of its lesion are those of the lesion's centre, in mm
 LEVELS, STEP = range(66, 142, 5), 5
-CENTRE, RADIUS = 97, 26  # the lesion's level and radius in mm
-STUDY = Recipe(level=CENTRE, seed=77, lesion=(140, 160, RADIUS), flair_only=True)
 FRAME = slice(14, 242), slice(34, 222)  # rows and columns that are kept
+SEQUENCES = ("t1", "flair", "t1ce")
+STUDIES = {
+    "study-flair": Recipe(level=97, seed=77, lesion=(140, 160, 26), flair_only=True),
+    "study-small": Recipe(level=107, seed=88, lesion=(150, 98, 13), flair_only=True),
+    "study-healthy": Recipe(level=97, seed=99, flair_only=True),
+    "study-three": Recipe(level=92, seed=111, lesion=(92, 104, 22), ring=0.5, gains=(1.0, 1.05, 1.0)),
+}
+CARD = 160  # pixels; side of a study's picture on the page
 
 
 def load_template() -> np.ndarray:
@@ -183,14 +193,45 @@ def make(template: np.ndarray, recipe: Recipe, noise_seed: int | None = None) ->
     return (image[..., 1] if recipe.flair_only else image), mask
 
 
-def make_study(template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A head with one round lesion, slices from below: (S, H, W) uint8 FLAIR and its mask, (S, H, W) bool."""
+def make_study(template: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """A head with at most one round lesion, slices from below.
+
+    Returns:
+        (S, H, W, 3) uint8, or (S, H, W) for FLAIR alone, and the mask of the lesion, (S, H, W) bool.
+    """
     slices = []
     for level in LEVELS:
-        reach = RADIUS**2 - (level - CENTRE) ** 2
-        lesion = (*STUDY.lesion[:2], reach**0.5) if reach > 36 else None
-        slices.append(make(template, replace(STUDY, level=level, lesion=lesion), noise_seed=level))
+        lesion = None
+        if recipe.lesion:
+            row, column, radius = recipe.lesion
+            reach = radius**2 - (level - recipe.level) ** 2
+            lesion = (row, column, reach**0.5) if reach > 36 else None
+        slices.append(make(template, replace(recipe, level=level, lesion=lesion), noise_seed=level))
     return tuple(np.stack(part)[:, *FRAME] for part in zip(*slices, strict=True))
+
+
+def save_study(name: str, template: np.ndarray, out: Path) -> None:
+    """Write a study as NIfTI, three sequences in a zip, with its true mask and its picture for the page."""
+    recipe = STUDIES[name]
+    volume, mask = make_study(template, recipe)
+    source = "From the MNI ICBM152 template, see NOTICE.md"
+    if recipe.flair_only:
+        save_volume(volume, out / f"{name}.nii.gz", source)
+    else:
+        with TemporaryDirectory() as folder, zipfile.ZipFile(out / f"{name}.zip", "w", zipfile.ZIP_STORED) as archive:
+            for channel, sequence in enumerate(SEQUENCES):
+                path = Path(folder) / f"{sequence}.nii.gz"
+                save_volume(volume[..., channel], path, source)
+                archive.write(path, path.name)
+    if recipe.lesion:
+        save_volume(mask.astype(np.uint8), out / "truth" / f"{name}.mask.nii.gz", f"The true mask of {name}")
+    widest = volume[int(mask.sum(axis=(1, 2)).argmax()) or len(volume) // 2]
+    height, width = widest.shape[:2]
+    card = Image.new("L" if recipe.flair_only else "RGB", (CARD, CARD))
+    shown = Image.fromarray(widest).resize((round(CARD * width / height), CARD), Image.Resampling.LANCZOS)
+    card.paste(shown, ((CARD - shown.width) // 2, 0))
+    save(np.asarray(card), out / "cards" / f"{name}.png", f"A slice of {name}.")
+    print(f"{name}: {volume.shape}, lesion of {mask.sum() * STEP / 1000:.1f} mL")
 
 
 def save_volume(volume: np.ndarray, path: Path, content: str) -> None:
@@ -219,7 +260,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "examples", help="folder to write to")
     out = parser.parse_args().out
-    (out / "truth").mkdir(parents=True, exist_ok=True)
+    for folder in ("truth", "cards"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
     template = load_template()
     for stem, recipe in RECIPES.items():
         image, mask = make(template, recipe)
@@ -228,10 +270,8 @@ def main() -> None:
         if recipe.lesion:
             save(mask.astype(np.uint8) * 255, out / "truth" / f"{stem}.mask.png", f"The true mask of {stem}.png.")
         print(f"{stem}: {image.shape}, lesion of {mask.sum()} pixels")
-    volume, mask = make_study(template)
-    save_volume(volume, out / "study-flair.nii.gz", "From the MNI ICBM152 template, see NOTICE.md")
-    save_volume(mask.astype(np.uint8), out / "truth" / "study-flair.mask.nii.gz", "The true mask of study-flair.nii.gz")
-    print(f"study: {volume.shape}, lesion of {mask.sum() * STEP / 1000:.1f} mL")
+    for name in STUDIES:
+        save_study(name, template, out)
 
 
 if __name__ == "__main__":
