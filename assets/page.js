@@ -1,14 +1,61 @@
-// Accessibility fixes for Gradio's components, for screen readers and keyboards; applied again whenever the page changes.
+// What Gradio's components lack: folders and pasted pictures as uploads, and labels for screen readers and keyboards.
 () => {
+  // --- uploads: the drop zone of the visible tab takes files, folders and pictures from the clipboard, wherever they are dropped
+  function upload(files) {
+    const zone = [...document.querySelectorAll(".drop-zone")].find((one) => one.checkVisibility());
+    const field = zone?.querySelector("input[type=file]"), transfer = new DataTransfer();
+    files.filter((file) => !file.name.startsWith(".")).forEach((file) => transfer.items.add(file));
+    if (!field || !transfer.files.length) return;
+    field.files = transfer.files;
+    field.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+  const wait = (call) => new Promise(call);
+  async function filesOf(entry) {
+    if (entry.isFile) return [await wait((done, failed) => entry.file(done, failed))];
+    const reader = entry.createReader(), found = [];
+    for (let part; (part = await wait((done, failed) => reader.readEntries(done, failed))).length; ) found.push(...part);
+    return (await Promise.all(found.map(filesOf))).flat();
+  }
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", async (event) => {
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+    if (!entries.length) return;
+    event.preventDefault();
+    event.stopPropagation();
+    upload((await Promise.all(entries.map(filesOf))).flat());
+  }, true);
+  document.addEventListener("paste", (event) => upload([...event.clipboardData.files]));
+
+  // --- the address of the API documentation, which Gradio sets but does not read
+  let apiWanted = new URLSearchParams(location.search).get("view") === "api";
+  function openApi() {
+    const button = document.querySelector("footer .show-api");
+    apiWanted &&= !button;
+    button?.click();
+  }
+
+  // --- accessibility, applied again whenever the page changes
   // result boxes, without the progress bar
-  const announced = ":is(#verdict, #study-verdict, #comparison-table, #selfcheck-answer) .html-container, #explanation .prose";
+  const announced = ":is(#verdict, #comparison-table, #selfcheck-answer) .html-container, #explanation .prose";
   const all = (selector) => document.querySelectorAll(selector);
   const words = (element) => element?.textContent.replace(/\s+/g, " ").trim();
   const set = (element, name, value) => {
     if (value !== undefined && element.getAttribute(name) !== value) element.setAttribute(name, value);
   };
 
+  // what the first screen consists of is shown together, so that nothing moves while the page is built
+  function reveal() {
+    const main = document.querySelector("main"), caption = document.querySelector("#viewer .viewer-caption");
+    const examples = document.querySelector("#examples");
+    const built = document.querySelector("#verdict .verdict") && (!examples || examples.querySelector("img"));
+    if (!built || (caption && !words(caption))) return;
+    set(main, "data-ready", "");
+    performance.mark("first-screen");
+  }
+
   function fix() {
+    if (!document.querySelector("main[data-ready]")) reveal();
+    if (apiWanted) openApi();
     all(announced).forEach((box) => set(box, "role", "status"));
     // Gradio labels thumbnails "Thumbnail 1 of 6"
     all("button.thumbnail-item").forEach((button) => {

@@ -7,6 +7,8 @@ import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from html import unescape
 from pathlib import Path
 
 import anyio.to_thread
@@ -19,10 +21,12 @@ from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, travers
 from brainmri.io.files import MAX_FILES
 from brainmri.io.limits import MAX_STUDY_BYTES
 from brainmri.ui.fetch import FetchRefused
-from brainmri.ui.logs import error_chain, start_request
+from brainmri.ui.logs import REFUSED, error_chain, start_request
 
 INTERNAL_ERROR = "Something went wrong on our side. The error was logged. Please try again or use another input."
 DISK_FULL = "The server's disk is full. Please try again later."
+UPLOAD_EXPIRED = "The upload has expired. Please upload it again."
+INVALID_VALUES = "Expected values of the types that the API page lists, got others."
 NOT_UPLOADED = "Expected uploaded files, got other paths. Please upload the files first."
 TOO_LARGE = f"Expected at most {MAX_FILES} files with {MAX_STUDY_BYTES // 2**20} MiB, got more. Please choose fewer files."
 TOO_MANY_ADDRESSES = "Expected at most {limit} addresses of files, got {count}. Please send a study's files in a zip."
@@ -30,6 +34,9 @@ RESTARTING = "The server is being restarted. Please try again in a minute."
 
 MAX_ADDRESSES = 8  # files of a request that are given by URL
 DELIVERY_SECONDS = 1.0  # for the last responses to reach their clients
+
+# "status" of an error in a direct call, for the guard: Gradio answers every error with 500
+call_status: ContextVar[dict[str, int]] = ContextVar("call_status")
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +91,8 @@ class Page(gr.Blocks):
         """Check and read the inputs of a request, which Gradio does on the server's event loop.
 
         Raises:
-            gr.Error: for too many or too large files, paths that were not uploaded, and addresses that cannot be fetched.
+            gr.Error: for too many or too large files, paths that were not uploaded, addresses that cannot be fetched, and
+                missing or malformed values.
         """
         gradio_preprocess = super().preprocess_data
 
@@ -94,11 +102,17 @@ class Page(gr.Blocks):
 
         try:
             return await run_off_loop(preprocess)
+        except gr.Error:
+            raise
         except InvalidPathError as error:
             raise gr.Error(NOT_UPLOADED, duration=15, print_exception=False) from error
         except FetchRefused as error:
             message = f"The file could not be fetched: {error}. Please upload it instead."
             raise gr.Error(message, duration=15, print_exception=False) from error
+        except FileNotFoundError as error:
+            raise gr.Error(UPLOAD_EXPIRED, duration=15, print_exception=False) from error
+        except (ValueError, TypeError, LookupError, AttributeError) as error:  # as Gradio raises them for a malformed request
+            raise gr.Error(INVALID_VALUES, duration=15, print_exception=False) from error
 
     async def postprocess_data(self, *arguments) -> list:
         """Move the outputs of a request to the cache, which Gradio does on the server's event loop."""
@@ -106,6 +120,8 @@ class Page(gr.Blocks):
 
     async def process_api(self, block_fn, *arguments, **options) -> dict:
         """Handle a request and log its kind, outcome, duration and sizes. Unexpected errors become a generic message.
+
+        Messages are HTML for the page and plain text for the API.
 
         Raises:
             gr.Error: when the request is refused or fails. Gradio does not print it, as its own messages quote the input.
@@ -118,16 +134,22 @@ class Page(gr.Blocks):
         try:
             if self.closing:
                 raise gr.Error(RESTARTING, duration=15, print_exception=False)
-            return await super().process_api(event, *arguments, **options)
+            answer = await super().process_api(event, *arguments, **options)
+            outcome = REFUSED if sizes.pop(REFUSED, 0) else outcome
+            return answer
         except gr.Error as refusal:
-            outcome = "refused"
+            outcome = REFUSED
             refusal.print_exception = False
+            if public:
+                refusal.message = unescape(refusal.message)
+            call_status.get({})["status"] = 503 if self.closing else 422
             raise
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
         except Exception as error:
             outcome, failure = "failed", error
+            call_status.get({})["status"] = 507 if disk_is_full(error) else 500
             raise gr.Error(DISK_FULL if disk_is_full(error) else INTERNAL_ERROR, duration=15, print_exception=False) from error
         finally:
             self.active_requests -= 1

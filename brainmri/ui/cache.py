@@ -16,7 +16,10 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from brainmri.io.limits import describe_os_error
+
 VARIABLE = "GRADIO_TEMP_DIR"
+KEEP_MINUTES = 30  # uploads and results are deleted after this time
 MAX_BYTES = 8 * 2**30  # of all uploads and results; the oldest files are deleted first
 IN_USE_SECONDS = 120  # files younger than this may belong to a running request and are kept
 
@@ -31,10 +34,14 @@ def create_cache() -> Path:
     this before the page is built.
 
     Raises:
-        ValueError: if the user's folder belongs to somebody else.
+        ValueError: if the user's folder belongs to somebody else or cannot be created.
     """
     home = Path(os.environ.get(VARIABLE) or tempfile.gettempdir()) / f"brainmri-page-{_user()}"
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        reason = describe_os_error(error)
+        raise ValueError(f"cannot create the folder for temporary files ({reason}); set {VARIABLE} to another one") from error
     if hasattr(os, "getuid") and home.stat().st_uid != os.getuid():
         raise ValueError(f"expected {home} to belong to this user; delete it, or set {VARIABLE} to another folder")
     for folder in filter(Path.is_dir, home.iterdir()):

@@ -1,7 +1,8 @@
-"""The Compare tab and the endpoint `/compare`: one slice, several models, results side by side."""
+"""The Compare tab and the endpoint `/compare`: one slice, several models, the outlines of all in one picture."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 
 import gradio as gr
@@ -9,14 +10,22 @@ import gradio as gr
 from brainmri.analysis.compare import ModelResult, disagreement, overlap
 from brainmri.analysis.findings import percent
 from brainmri.io.images import SUFFIXES
+from brainmri.io.scan import Scan
+from brainmri.report.comparison import outline_colour, outlines_picture
 from brainmri.report.render import heat_picture, overlay_picture
-from brainmri.ui.common import ASSETS, GPU, PRIVATE, empty_state, errors_as_messages
-from brainmri.ui.decoding import read_slice
-from brainmri.ui.inference import available_models, compare_models
-from brainmri.ui.logs import record_scan_size, record_upload_size
+from brainmri.report.viewer import first_slice
+from brainmri.ui.answer import empty_state, refusal
+from brainmri.ui.blocks import INTERNAL_ERROR
+from brainmri.ui.common import ASSETS, GPU, PRIVATE, errors_as_messages, model_choices
+from brainmri.ui.decoding import list_inputs, read_slice, read_study
+from brainmri.ui.inference import analyse_study, available_models, compare_models
+from brainmri.ui.inputs import SLICE
+from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
+from brainmri.zoo.registry import DEFAULT
 
 EXAMPLE = ASSETS / "examples" / "small-lesion.png"
-EMPTY = empty_state("Upload a slice or pick the example to compare models.")
+EMPTY = empty_state("Drop a slice or a study, or pick the example, to compare models.")
+FAILED = "Could not compare the models"
 
 
 def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
@@ -31,8 +40,8 @@ def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
         pictures: an overlay for each mask, and a map of where the masks disagree
     """
     if not image:
-        raise gr.Error("Please upload a slice or pick the example.", duration=15, print_exception=False)
-    with errors_as_messages("Could not analyse this slice"):
+        raise gr.Error("Please upload a slice.", print_exception=False)
+    with errors_as_messages(FAILED):
         record_upload_size([image])
         scan = read_slice(image)
         record_scan_size(scan)
@@ -58,62 +67,92 @@ def _pictures(results: list[ModelResult], pixels) -> list[tuple]:
     return pictures if where is None else [*pictures, (heat_picture(pixels, where), "Where the masks disagree")]
 
 
-def analyse(image: str | None, models: list[str]) -> tuple:
-    """Run `compare` for the page; return a table and the pictures."""
-    if image is None:
-        return clear()
-    if not models:
-        raise gr.Error("Please select at least one model.", duration=15, print_exception=False)
-    record, pictures = compare(image, models)
-    return table_html(record), gr.Gallery(pictures, visible=bool(pictures))
+def read_one_slice(files: list[str]) -> tuple[Scan, str]:
+    """The slice to compare on, and its name: of a study, the one in which the default model outlines most."""
+    record_upload_size(files)
+    chosen = list_inputs(files)[0]
+    if chosen.kind == SLICE:
+        return read_slice(chosen.files[0]), chosen.label
+    scan = read_study(chosen.files, None, chosen.study)
+    number = first_slice(analyse_study(scan, DEFAULT, DEFAULT, None))
+    return replace(scan, pixels=scan.pixels[number], geometry=None), f"{chosen.label}, slice {number + 1}"
 
 
-def table_html(record: dict) -> str:
-    """A table with one row for each model."""
+def analyse(files: list[str] | None, models: list[str]) -> tuple:
+    """Compare the selected models for the page; return a table and a picture, or the reason of a refusal."""
+    try:
+        if not files:
+            raise gr.Error("Please drop a file or pick the example first.", title="Nothing to compare")
+        if not models:
+            raise gr.Error("Please select at least one model.", title="Nothing to compare")
+        with errors_as_messages(FAILED):
+            scan, name = read_one_slice(files)
+            record_scan_size(scan)
+            results = compare_models(scan, models)
+    except gr.Error as error:
+        record_refusal()
+        return refusal(error.title, error.message), gr.Image(visible=False)
+    masks = {number: result.mask for number, result in enumerate(results) if result.mask is not None}
+    picture = outlines_picture(scan.pixels, masks)
+    return table_html(_record(results), name), gr.Image(picture, visible=bool(masks), label=f"Outlines on {name}")
 
-    def row(model: dict) -> str:
+
+def table_html(record: dict, name: str) -> str:
+    """A table with one row for each model, which is also the legend of the picture."""
+
+    def row(number: int, model: dict) -> str:
         probability = "-" if model["probability"] is None else percent(model["probability"])
-        area = "-" if model["area_px"] is None else f"{model['area_px']:,} pixels"
+        area, swatch = "-", ""
+        if model["area_px"] is not None:
+            area = f"{model['area_px']:,} pixels"
+            swatch = f"<i class='swatch' style='background:{outline_colour(number)}'></i>"
         cells = "".join(f"<td>{cell}</td>" for cell in (probability, area, f"{1000 * model['seconds']:.0f} ms"))
-        return f"<tr><th scope='row'>{escape(model['name'])}</th>{cells}</tr>"
+        return f"<tr><th scope='row'>{swatch}{escape(model['name'])}</th>{cells}</tr>"
 
     heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Model", "Probability of tumour", "Outlined area", "Time"))
     dice = record["mean_dice_between_masks"]
-    agreement = "" if dice is None else f"<p>The masks overlap with a mean Dice of {dice:.2f}.</p>"
-    rows = "".join(row(model) for model in record["models"])
+    agreement = "" if dice is None else f" The masks overlap with a mean Dice of {dice:.2f}."
+    rows = "".join(row(number, model) for number, model in enumerate(record["models"]))
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<div class='model'><div class='table' role='group' aria-label='Results' tabindex='0'>{table}</div>{agreement}</div>"
+    scrolls = f"<div class='table' role='group' aria-label='Results' tabindex='0'>{table}</div>"
+    return f"<div class='model'><p><b>{escape(name)}</b>.{agreement}</p>{scrolls}</div>"
 
 
-def clear() -> tuple:
-    """The tab's outputs before any analysis."""
-    return EMPTY, gr.Gallery(None, visible=False)
+def fail() -> tuple:
+    """The outputs after an error of the server, which was logged."""
+    return refusal("Something went wrong", INTERNAL_ERROR), gr.Image(visible=False)
 
 
 def compare_tab() -> None:
     """Add the tab's components and events to the current Blocks."""
     with gr.Row(equal_height=False, elem_classes="panes"):
         with gr.Column(scale=4, min_width=320):
-            upload = gr.File(label="Slice (PNG, JPEG or TIFF)", file_types=list(SUFFIXES), type="filepath", height=130)
+            drop = gr.File(
+                label="Slice or study", file_count="multiple", type="filepath", height=96, elem_id="compare-drop",
+                elem_classes="drop-zone",
+            )  # fmt: skip
+            files = gr.File(file_count="multiple", type="filepath", interactive=False, visible="hidden")
             example = gr.Button(
                 "Example: small synthetic lesion", size="sm", visible=EXAMPLE.is_file(), elem_id="compare-example"
             )
-            models = gr.CheckboxGroup(list(available_models), value=list(available_models), label="Models")
+            models = gr.CheckboxGroup(model_choices(), value=list(available_models), label="Models")
             button = gr.Button("Compare", variant="primary", size="lg")
         with gr.Column(scale=6, min_width=320):
             table = gr.HTML(EMPTY, elem_id="comparison-table", elem_classes="verdict-box", padding=False)
-            pictures = gr.Gallery(
-                show_label=False, columns=2, object_fit="contain", height="auto", format="png", buttons=["fullscreen"],
-                interactive=False, visible=False, elem_id="comparison-pictures",
-            )  # fmt: skip
+            picture = gr.Image(
+                visible=False, interactive=False, format="png", buttons=["download", "fullscreen"], elem_id="comparison-picture"
+            )
 
-    inputs, outputs = [upload, models], [table, pictures]
-    run = {"fn": analyse, "inputs": inputs, "outputs": outputs, "api_visibility": "private", "show_progress_on": table, **GPU}
-    chosen = example.click(lambda: str(EXAMPLE), None, upload, show_progress="hidden", **PRIVATE)
-    runs = [gr.on([button.click, upload.upload], **run), chosen.then(**run)]
-    for analysis in runs:
-        analysis.failure(clear, None, outputs, **PRIVATE)
-    upload.clear(clear, None, outputs, cancels=[*runs], **PRIVATE)
+    outputs = [table, picture]
+    run = {
+        "fn": analyse, "inputs": [files, models], "outputs": outputs, "api_visibility": "private",
+        "show_progress_on": table, **GPU,
+    }  # fmt: skip
+    dropped = drop.upload(None, drop, [files, drop], js="(files) => [files, null]", show_progress="hidden", **PRIVATE)
+    chosen = example.click(lambda: [str(EXAMPLE)], None, files, show_progress="hidden", **PRIVATE)
+    for analysis in (button.click(**run), dropped.success(**run), chosen.success(**run)):
+        analysis.failure(fail, None, outputs, **PRIVATE)
 
-    record, endpoint = gr.JSON(visible=False), gr.Button(visible=False)
-    endpoint.click(compare, [upload, models], [record, pictures], api_name="compare", **GPU)
+    image, endpoint = gr.File(label="Slice", file_types=list(SUFFIXES), type="filepath", visible=False), gr.Button(visible=False)
+    record, pictures = gr.JSON(visible=False), gr.Gallery(format="png", visible=False)
+    endpoint.click(compare, [image, models], [record, pictures], api_name="compare", **GPU)

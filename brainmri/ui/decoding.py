@@ -20,6 +20,7 @@ import numpy as np
 from brainmri.io.limits import ACCEPTED, ACCEPTED_STUDIES, UnreadableImage
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import Candidate
+from brainmri.ui.inputs import Input
 from brainmri.ui.worker import scan_from_record
 
 ROOT = Path(__file__).parents[2]
@@ -177,10 +178,10 @@ def read_slice(path: str) -> Scan:
     return scan_from_record(record["scan"], cast(np.ndarray, pixels))
 
 
-def read_study(paths: Sequence[str], assign: Mapping[int, int | None] | None = None) -> Scan:
+def read_study(paths: Sequence[str], assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
     """Call `brainmri.io.reading.read_study` in a worker."""
     pairs = None if assign is None else list(assign.items())
-    record, pixels = _request_study(call="read_study", source=list(paths), assign=pairs)
+    record, pixels = _request_study(call="read_study", source=list(paths), assign=pairs, study=study)
     return scan_from_record(record["scan"], cast(np.ndarray, pixels))
 
 
@@ -188,6 +189,15 @@ def list_sequences(paths: Sequence[str]) -> tuple[Candidate, ...]:
     """Call `brainmri.io.reading.list_sequences` in a worker."""
     record, _ = _request_study(call="list_sequences", source=list(paths))
     return tuple(Candidate(**candidate) for candidate in record["candidates"])
+
+
+def list_inputs(paths: Sequence[str]) -> list[Input]:
+    """Call `brainmri.ui.inputs.list_inputs` in a worker."""
+    record, _ = _request_study(call="list_inputs", source=list(paths))
+    return [
+        Input(**one | {"files": tuple(one["files"]), "candidates": tuple(Candidate(**c) for c in one["candidates"])})
+        for one in record["inputs"]
+    ]
 
 
 def _request_study(**request) -> tuple[dict, np.ndarray | None]:

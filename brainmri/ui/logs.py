@@ -19,6 +19,8 @@ from brainmri.io.scan import Scan
 PACKAGE = "brainmri"
 FORMAT = "BRAINMRI_LOG"  # "json" or "text"; default: JSON on Spaces, where SPACE_ID is set, else text
 
+REFUSED = "refused"
+
 _sizes: ContextVar[dict[str, int]] = ContextVar("sizes")
 
 
@@ -39,6 +41,11 @@ def record_scan_size(scan: Scan) -> None:
     """Add the number of slices and their size to the request's log line."""
     *slices, height, width, _ = scan.pixels.shape
     _sizes.get({}).update(slices=slices[0] if slices else 1, height=height, width=width)
+
+
+def record_refusal() -> None:
+    """Log the request as refused; for handlers that show the reason instead of raising it."""
+    _sizes.get({})[REFUSED] = 1
 
 
 class RedactingFormatter(logging.Formatter):

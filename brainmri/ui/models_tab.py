@@ -1,26 +1,37 @@
-"""The Models tab: metrics, reliability diagrams, failure cases and model card of each model, and the self-check."""
+"""The Models tab: a table of all models; metrics, diagrams, failure cases and card of each; and the self-check."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
+from functools import cache
 from html import escape
 
 import gradio as gr
 from markdown_it import MarkdownIt
 
+from brainmri.analysis.selfcheck import SLICE
+from brainmri.io.reading import read_slice
 from brainmri.report.metric_tables import failure_tables, figure_table, reliability_svg, reliability_table
-from brainmri.ui.common import GPU, PRIVATE, errors_as_messages, model_choices
-from brainmri.ui.inference import available_models, check
-from brainmri.zoo.entry import CARD, ModelEntry
-from brainmri.zoo.metrics import FAILURES, RELIABILITY, THREE_SEQUENCES, VARIANTS
-from brainmri.zoo.registry import DEFAULT
+from brainmri.ui.analyse_tab import AnalyseTab
+from brainmri.ui.common import ANALYSE, GPU, PRIVATE, TITLES, errors_as_messages, model_choices
+from brainmri.ui.inference import ZERO_GPU, available_models, check, compare_models
+from brainmri.zoo.entry import CARD, WEIGHTS, ModelEntry
+from brainmri.zoo.metrics import AUC, FAILURES, RELIABILITY, THREE_SEQUENCES, VARIANTS, VOLUMETRIC_DICE, WHOLE_STUDY
+from brainmri.zoo.registry import DEFAULT, licence
 
 log = logging.getLogger(__name__)
 
 MAX_CARD_CHARS = 50_000  # longer cards are cut
 FRONT_MATTER = re.compile(r"\A---\r?\n.*?\r?\n---\r?\n", re.DOTALL)
 TASK_LABELS: dict[tuple[str, ...], str] = {("segmentation",): "mask", ("classification",): "verdict"}
+OVERVIEW_NOTE = """Dice: mean over patients, three sequences, whole studies. AUC: of the verdict, by slice. Both on patients not
+used for training; protocol and intervals are below. Time: for one slice on the machine that runs this page."""
+USE_SCRIPT = """element.addEventListener("click", (event) => {
+  const model = event.target.closest("button")?.dataset.model;
+  if (model) trigger("click", { model });
+});"""
 FAILURES_NOTE = """The same patients. Groups and worst patients: three sequences, slice by slice. Tumours are grouped by their
 number of pixels, slices by their position from the neck upwards. Slice Dice is the mean over slices with tumour; the verdict
 threshold is 0.5."""
@@ -115,11 +126,95 @@ def run_selfcheck(name: str) -> str:
     return f"<p class='{state}'><span aria-hidden='true'>{sign}</span> {escape(found.sentence)}.</p>"
 
 
-def models_tab() -> None:
-    """Add the tab's components and events to the current Blocks."""
+def overview_html(seconds: Mapping[str, float] | None = None) -> str:
+    """A table of all models, with a button to use each.
+
+    Args:
+        seconds: for one slice on this machine, by model; None where it was not measured.
+    """
+    heads = ("Model", "For", "Input", "Dice", "AUC", "Size", "Time", "Licence", "Use it")
+    rows = "".join(_overview_row(name, entry, (seconds or {}).get(name)) for name, entry in best_first())
+    head = "".join(f"<th scope='col'>{one}</th>" for one in heads)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    scrolls = f"<div class='table' role='group' aria-label='Models' tabindex='0'>{table}</div>"
+    return f"<div class='model'>{scrolls}<p>{OVERVIEW_NOTE}</p></div>"
+
+
+def best_first() -> list[tuple[str, ModelEntry]]:
+    """The available models in the order of `TITLES`, the default first and unknown ones last."""
+    titles = list(TITLES)
+
+    def place(item: tuple[str, ModelEntry]) -> tuple[bool, int]:
+        known = item[1].name in titles
+        return item[0] != DEFAULT, titles.index(item[1].name) if known else len(titles)
+
+    return sorted(available_models.items(), key=place)
+
+
+def _overview_row(name: str, entry: ModelEntry, seconds: float | None) -> str:
+    title = TITLES.get(entry.name, name)
+    default = " <small>default</small>" if name == DEFAULT else ""
+    small = f"<br><small>{escape(name)}</small>" if title != name else ""
+    weights = (entry.folder / WEIGHTS).stat().st_size / 1e6
+    cells = (
+        TASK_LABELS.get(entry.tasks, "mask and verdict"),
+        "any sequence and plane" if "attributes" in entry.arguments else "axial; FLAIR or three sequences",
+        headline(entry, VOLUMETRIC_DICE, WHOLE_STUDY, THREE_SEQUENCES),
+        headline(entry, AUC, THREE_SEQUENCES),
+        f"{weights:.0f} MB",
+        "–" if seconds is None else f"{1000 * seconds:.0f} ms",
+        escape(str(licence(entry) or "unknown")),
+        f"<button type='button' data-model='{escape(name)}' aria-label='Use {escape(title)}'>Use it</button>",
+    )
+    row = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f"<tr><th scope='row'><b>{escape(title)}</b>{default}{small}</th>{row}</tr>"
+
+
+def headline(entry: ModelEntry, metric: str, *variants: str) -> str:
+    """A metric on the first of the variants of the input that it was measured on; a dash without one."""
+    for variant in variants:
+        measured = (entry.metrics.variants if entry.metrics else {}).get(variant, {}).get(metric)
+        if isinstance(measured, dict) and isinstance(measured.get("value"), float):
+            return f"{measured['value']:.3f}"
+    return "–"
+
+
+@cache
+def seconds_for_a_slice() -> dict[str, float]:
+    """How long each available model takes for a slice on this machine, measured once."""
+    scan = read_slice(SLICE)
+    for _ in range(2):  # the first run warms up
+        results = compare_models(scan, list(available_models))
+    return {result.name: result.seconds for result in results}
+
+
+def measure() -> str:
+    """The table of all models with the time that each takes on this machine."""
+    return overview_html(seconds_for_a_slice())
+
+
+def use(event: gr.EventData) -> tuple:
+    """Select a model for the tasks that it has, and return to the Analyse tab."""
+    name = event.model
+    if name not in available_models:
+        raise gr.Error("Unknown model.", print_exception=False)
+    tasks = available_models[name].tasks
+    fields = [gr.Dropdown(value=name) if task in tasks else gr.skip() for task in ("segmentation", "classification")]
+    return *fields, gr.Tabs(selected=ANALYSE)
+
+
+def models_tab(tab: gr.Tab, tabs: gr.Tabs, analyse: AnalyseTab) -> None:
+    """Add the tab's components and events to the current Blocks.
+
+    Args:
+        tab: this tab.
+        tabs: all tabs, of which a model's button opens the Analyse tab.
+        analyse: that tab.
+    """
+    overview = gr.HTML(overview_html(), js_on_load=USE_SCRIPT, elem_id="overview", elem_classes="verdict-box", padding=False)
     with gr.Row(equal_height=False, elem_classes="panes"):
         with gr.Column(scale=4, min_width=320):
-            chosen = gr.Dropdown(model_choices(), value=DEFAULT, label="Model")
+            chosen = gr.Dropdown(model_choices(), value=DEFAULT, label="Details of")
             button = gr.Button("Verify on this machine", size="sm", elem_id="selfcheck")
         with gr.Column(scale=6, min_width=320):
             gr.Markdown("Runs the model on a bundled synthetic slice and compares the output with the one stored at release.")
@@ -127,3 +222,6 @@ def models_tab() -> None:
     shown = gr.HTML(model_html(available_models[DEFAULT]), elem_id="model", elem_classes="verdict-box", padding=False)
     chosen.input(lambda name: (model_html(available_models[name]), None), chosen, [shown, answer], **PRIVATE)
     button.click(run_selfcheck, chosen, answer, api_visibility="private", show_progress_on=answer, **GPU)
+    if not ZERO_GPU:  # it would be charged to the visitor's quota
+        tab.select(measure, None, overview, api_visibility="private", show_progress="hidden", **GPU)
+    analyse.analyse_after(overview.click(use, None, [analyse.segmenter, analyse.classifier, tabs], **PRIVATE))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from html import escape
@@ -15,33 +16,35 @@ from pathlib import Path
 
 import gradio as gr
 from gradio import themes
+from gradio.http_server import INITIAL_PORT_VALUE as PORT  # GRADIO_SERVER_PORT, or 7860
+from gradio.http_server import LOCALHOST_NAME as HOST
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from brainmri.io.limits import ACCEPTED, ACCEPTED_STUDIES
+from brainmri.io.limits import ACCEPTED, ACCEPTED_STUDIES, describe_os_error
 from brainmri.report.templates import TEMPLATES
 from brainmri.ui import cache, fetch, logs
+from brainmri.ui.analyse_tab import AnalyseTab
 from brainmri.ui.blocks import Page
-from brainmri.ui.common import ASSETS
+from brainmri.ui.common import ANALYSE, ASSETS
 from brainmri.ui.compare_tab import compare_tab
 from brainmri.ui.decoding import decoder_pool
+from brainmri.ui.endpoints import analysis_endpoints
 from brainmri.ui.guard import RequestGuard
 from brainmri.ui.inference import ZERO_GPU, models_loading, set_available_models
 from brainmri.ui.models_tab import models_tab
 from brainmri.ui.service import health_route, load_models, service_endpoints
-from brainmri.ui.slice_tab import slice_tab
-from brainmri.ui.study_tab import study_tab
 from brainmri.zoo.registry import DEVICE, resolve_device
 
-CLEANUP_INTERVAL, MAX_FILE_AGE = 10, 30 * 60 - 10  # seconds
+CLEANUP_INTERVAL, MAX_FILE_AGE = 10, 60 * cache.KEEP_MINUTES - 10  # seconds
 QUEUE_SIZE = 32
 DRAIN_SECONDS = 60  # to finish running requests after a stop signal
 
 INTRO = """
 # Brain MRI tumour detection
-Upload an axial brain MRI slice or a whole study. The models detect lower-grade gliomas and outline them. Unclear cases are
-flagged for review. **Research demo, not a medical device. Do not use it for diagnosis.**
+Drop a brain MRI slice or a whole study. The models find and outline lower-grade gliomas; unclear cases are flagged for review.
 """
+DISCLAIMER = "<p><b>Research demo, not a medical device.</b> Do not use it for diagnosis.</p>"
 ABOUT = f"""
 **Limits.** The models were trained on lower-grade gliomas in adults (TCGA-LGG): axial slices with pre-contrast T1, FLAIR and
 post-contrast T1 in the red, green and blue channels. Results are unreliable for other tumours, other sequences, children and
@@ -60,7 +63,7 @@ right are the patient's.
 **Your data.** Uploads are processed on the server that hosts this page and are not sent anywhere else. Nothing is collected,
 and no run is recorded. Patient names and dates in DICOM headers are not read; a patient's ID is used only as a digest that
 tells patients apart. Uploads and results are stored in temporary files and deleted within
-{(CLEANUP_INTERVAL + MAX_FILE_AGE) // 60} minutes. Until then, anyone who has a file's full address can open it. Please do not
+{cache.KEEP_MINUTES} minutes. Until then, anyone who has a file's full address or a result's link can open it. Please do not
 upload anything that identifies a patient. A DICOM segmentation references its images by UID and holds no patient name or ID, so
 an archive stores it beside the study, not in it.
 """
@@ -77,16 +80,16 @@ def build(models: list[str] | None = None, from_hub: bool = False) -> Page:
     decoder_pool()
     fetch.install()
     with Page(title="Brain MRI demo", analytics_enabled=False) as page:
+        gr.HTML(DISCLAIMER, elem_id="disclaimer", padding=False)
         gr.Markdown(INTRO, elem_id="intro")
-        with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("Slice"):
-                slice_tab()
-            with gr.Tab("Study"):
-                study_tab()
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Analyse", id=ANALYSE):
+                analyse = AnalyseTab(page)
+                analysis_endpoints()
             with gr.Tab("Compare"):
                 compare_tab()
-            with gr.Tab("Models"):
-                models_tab()
+            with gr.Tab("Models") as models_page:
+                models_tab(models_page, tabs, analyse)
         with gr.Accordion("About, limits and your data", open=False):
             gr.Markdown(ABOUT)
         service_endpoints()
@@ -139,7 +142,7 @@ def serve(page: Page, folder: Path) -> None:
         load_models()
     else:
         models_loading.set()
-    page.launch(**launch_options(), prevent_thread_lock=True)
+    page.launch(**launch_options(), server_port=PORT, prevent_thread_lock=True)
     if models_loading.is_set():
         load_models()
     examples = {path for block in page.blocks.values() for path in block.keep_in_cache}
@@ -153,6 +156,21 @@ def serve(page: Page, folder: Path) -> None:
     page.close()
 
 
+def check_port() -> None:
+    """Refuse to start on a taken port; Gradio would silently take the next one.
+
+    Raises:
+        ValueError: if the port cannot be used.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that has just stopped does not count
+        try:
+            probe.bind((HOST, PORT))
+        except OSError as error:
+            reason = describe_os_error(error)
+            raise ValueError(f"cannot use port {PORT} of {HOST} ({reason}); set GRADIO_SERVER_PORT to another one") from error
+
+
 def run(models: list[str], device: str, from_hub: bool = False) -> None:
     """Load and check the models, and serve the page.
 
@@ -162,11 +180,13 @@ def run(models: list[str], device: str, from_hub: bool = False) -> None:
         from_hub: take the zoo from the Hub or its cache, never the embedded copies.
 
     Raises:
-        ValueError: for an unknown device, or weights that are damaged or do not fit their network.
+        ValueError: for an unknown device, a port or a temporary folder that cannot be used, or weights that are damaged or do
+            not fit their network.
         FileNotFoundError: if a folder lacks a file.
         brainmri.zoo.hub.HubError: if the Hub is needed and the download fails.
     """
     logs.configure()
+    check_port()
     os.environ[DEVICE] = str(resolve_device(device))
     folder = cache.create_cache()
     serve(build(models, from_hub), folder)

@@ -22,13 +22,14 @@ from typing import Any, BinaryIO
 
 import nibabel  # noqa: F401  imported lazily by the readers; loaded before the first request
 import numpy as np
-import pydicom.pixels  # noqa: F401
 
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.reading import list_sequences, read_slice, read_study
 from brainmri.io.scan import Geometry, Instance, NiftiSpace, Scan
+from brainmri.ui.inputs import list_inputs
 
-READERS = {"read_slice": read_slice, "read_study": read_study, "list_sequences": list_sequences}
+with contextlib.suppress(ImportError):
+    import pydicom.pixels  # noqa: F401
 
 
 def record_from_scan(scan: Scan) -> dict:
@@ -68,21 +69,25 @@ def limit_memory(bytes_: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (bytes_, bytes_))
 
 
-def handle(call: str, source: Any, assign: list | None = None) -> tuple[dict, np.ndarray | None]:
+def handle(call: str, source: Any, assign: list | None = None, study: int | None = None) -> tuple[dict, np.ndarray | None]:
     """Call a reader.
 
     Args:
-        call: name of the reader.
+        call: "list_inputs", "list_sequences", "read_slice" or "read_study".
         source: its file (str) or files (list of str).
         assign: for `read_study`, its mapping as pairs, since JSON has no integer keys.
+        study: for `read_study`.
 
     Returns:
         The result or the error as a record, and a scan's pixels.
     """
     try:
+        if call == "list_inputs":
+            return {"inputs": [asdict(one) for one in list_inputs(source)]}, None
         if call == "list_sequences":
             return {"candidates": [asdict(candidate) for candidate in list_sequences(source)]}, None
-        scan = read_slice(source) if call == "read_slice" else read_study(source, None if assign is None else dict(assign))
+        pairs = None if assign is None else dict(assign)
+        scan = read_slice(source) if call == "read_slice" else read_study(source, pairs, study)
         return {"scan": record_from_scan(scan), "shape": scan.pixels.shape}, scan.pixels
     except FileNotFoundError as error:
         return {"missing": str(error)}, None

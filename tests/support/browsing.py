@@ -13,8 +13,9 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-VERDICT = "section.verdict h2"
-CAPTION = "#study-viewer .study-caption"
+VERDICT = "#verdict section.verdict h2"
+CAPTION = "#viewer .viewer-caption"
+REFUSED = "#verdict .verdict.refused"
 
 
 @contextmanager
@@ -40,19 +41,28 @@ def visiting(browser, page_url):
     assert hosts == {urlparse(page_url).hostname}
 
 
-def upload(page, path: Path) -> None:
-    page.set_input_files("input[type=file]", path)
+def upload(page, *paths: Path) -> None:
+    page.set_input_files("#drop input[type=file]", paths)
+
+
+def answer(page, name: str) -> str:
+    """The verdict on the input of this name, once it is shown."""
+    page.wait_for_selector(f"#current >> text={name}")
+    page.wait_for_function("document.querySelector('#viewer .viewer-caption')?.textContent")
+    return page.inner_text(VERDICT)
 
 
 def open_tab(page, name: str) -> None:
     page.click(f"button[role=tab]:has-text('{name}')")
 
 
-def open_studies(page) -> None:
-    open_tab(page, "Study")
-
-
-def study_verdict(page) -> str:
-    page.wait_for_selector("#study-verdict section.verdict h2")
-    page.wait_for_selector(CAPTION)
-    return page.inner_text("#study-verdict h2")
+def layout_shift(page) -> float:
+    """The cumulative layout shift since the first screen is shown, without shifts that follow an input within half a second."""
+    return page.evaluate("""() => new Promise((done) => {
+        const shown = performance.getEntriesByName("first-screen")[0].startTime;
+        const counts = (one) => !one.hadRecentInput && one.startTime >= shown;
+        const sum = (list) => list.getEntries().filter(counts).reduce((total, one) => total + one.value, 0);
+        let shift = 0;
+        new PerformanceObserver((list) => { shift += sum(list); }).observe({ type: "layout-shift", buffered: true });
+        setTimeout(() => done(shift), 200);
+    })""")

@@ -1,19 +1,31 @@
 """The page in a browser, as a visitor uses it."""
 
+import base64
 import os
 import re
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.utils import Status
-from PIL import Image
 
 import brainmri
 from brainmri.zoo.registry import DEFAULT
-from tests.support.browsing import CAPTION, CHROMIUM, EXAMPLE, STUDY, VERDICT, open_studies, open_tab, study_verdict, upload
+from tests.support.browsing import (
+    CAPTION,
+    CHROMIUM,
+    EXAMPLE,
+    REFUSED,
+    STUDY,
+    VERDICT,
+    answer,
+    layout_shift,
+    open_tab,
+    upload,
+    visiting,
+)
+from tests.support.phantom import images, save
 
 pytestmark = [
     pytest.mark.browser,
@@ -21,29 +33,30 @@ pytestmark = [
 ]
 
 
-def test_upload_verdict_download(visit, tmp_path):
-    page = visit(1280, 900)
-    upload(page, EXAMPLE)
-    assert re.search("Tumour|No tumour|Please review", page.inner_text(VERDICT))
-    assert page.locator(VERDICT).bounding_box()["y"] < 450
-    with page.expect_download() as waiting:
-        page.click("#downloads >> text=Mask")
-    assert waiting.value.suggested_filename == "large-lesion.mask.png"
-    waiting.value.save_as(tmp_path / "mask.png")
-    mask = Image.open(tmp_path / "mask.png")
-    assert (mask.mode, mask.size) == ("L", Image.open(EXAMPLE).size)
-    assert set(np.unique(mask)) <= {0, 255}
-    if target := os.environ.get("BRAINMRI_SCREENSHOT"):
-        page.wait_for_timeout(2000)  # images fade in
-        page.screenshot(path=target)
+def test_the_first_screen_shows_a_finished_example_and_nothing_moves(browser, page_url):
+    with visiting(browser, page_url) as visit:
+        computed = []
+        page = visit(1280, 800)
+        page.on("request", lambda request: computed.append(request.url) if "queue/join" in request.url else None)
+        assert "Tumour" in answer(page, "Large lesion")
+        assert page.inner_text(CAPTION).startswith("Tumour")
+        assert page.locator("#examples .selected").get_attribute("aria-label") == "Large lesion"
+        page.wait_for_function("document.querySelectorAll('#evidence img').length === 2")
+        assert "inside the outline" in page.inner_text("#explanation")
+        assert computed == []
+        assert layout_shift(page) < 0.05
 
-
-def test_the_verdict_is_explained_and_its_stability_shown(visit):
-    page = visit(1280, 900)
-    upload(page, EXAMPLE)
-    page.wait_for_selector("#explanation >> text=lies inside the outline")
-    page.wait_for_selector("#explanation >> text=the area stays within")
-    page.wait_for_function("document.querySelectorAll('#evidence img').length === 2")
+        page.click("#examples button >> nth=1")
+        assert "Tumour" in answer(page, "small-lesion.png")
+        page.wait_for_selector("#explanation >> text=the area stays within")
+        assert page.locator("#examples .selected").get_attribute("aria-label") == "Small lesion"
+        assert page.evaluate("scrollY") == 0
+        assert layout_shift(page) < 0.05
+        if target := os.environ.get("BRAINMRI_SCREENSHOT"):
+            page.screenshot(path=target)
+        page.mouse.wheel(0, 600)
+        page.wait_for_function("scrollY > 300")
+        assert page.locator("#disclaimer p").bounding_box()["y"] >= 0  # it stays in sight
 
 
 def test_a_waiting_visitor_sees_the_queue_position(visit, page_url):
@@ -54,74 +67,120 @@ def test_a_waiting_visitor_sees_the_queue_position(visit, page_url):
         page.wait_for_timeout(50)
     upload(page, EXAMPLE)
     page.wait_for_selector(r"#verdict >> text=/queue: \d+\/\d+/")
-    page.wait_for_selector("#explanation >> text=the area stays within")
+    answer(page, EXAMPLE.name)
 
 
-def test_an_example_is_analysed_on_click_and_cleared(visit):
-    page = visit(1280, 900)
-    page.click("#examples button >> nth=0")
-    page.wait_for_selector(VERDICT)
-    page.click("button[aria-label='Clear']")
-    page.wait_for_selector(".verdict.empty")
-    assert not page.is_visible("#pictures")
+def drag(page, path: Path) -> None:
+    """Drop a file or a folder of this machine on the page, as a file manager does."""
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 600, "data": data})
 
 
-def test_a_refused_upload_shows_the_reason_and_no_earlier_result(visit, tmp_path):
+PASTE = """([name, base64]) => {
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)), clipboardData = new DataTransfer();
+    clipboardData.items.add(new File([bytes], name, { type: "image/png" }));
+    document.dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
+}"""
+
+
+def test_one_drop_zone_takes_slices_studies_folders_and_pasted_pictures(visit, tmp_path):
+    """The zone stays live, so each upload replaces the result of the one before."""
     page = visit(1280, 900)
     upload(page, EXAMPLE)
-    page.wait_for_selector(VERDICT)
-    page.click("button[aria-label='Clear']")
-    page.wait_for_selector(".verdict.empty")
-    path = tmp_path / "notes.png"
-    path.write_text("not a picture", encoding="utf-8")
-    upload(page, path)
-    page.wait_for_selector("text=notes.png: this is not an image in an accepted format")
-    page.wait_for_selector(".verdict.empty")
+    assert "Tumour" in answer(page, EXAMPLE.name)
+    assert page.locator(VERDICT).bounding_box()["y"] < 450
+    with page.expect_download() as waiting:
+        page.click("#downloads >> text=All files")
+    waiting.value.save_as(tmp_path / "slice.zip")
+    with zipfile.ZipFile(tmp_path / "slice.zip") as archive:
+        assert sorted(archive.namelist()) == [
+            f"large-lesion/large-lesion.{e}" for e in ("finding.json", "mask.png", "overlay.png")
+        ]
+
+    page.evaluate(PASTE, ["pasted.png", base64.b64encode((EXAMPLE.parent / "healthy-high.png").read_bytes()).decode()])
+    assert answer(page, "pasted.png").endswith("No tumour")
+
+    folder = tmp_path / "Examination"
+    save(folder, images(), "image")
+    (folder / ".DS_Store").write_bytes(b"x")
+    drag(page, folder)
+    answer(page, "image")
+    assert page.inner_text(CAPTION).startswith("Slice ")
+
+    drag(page, EXAMPLE.parent / "study-three.zip")
+    assert "Tumour" in answer(page, "study-three.zip")
+    assert "pre-contrast T1, FLAIR, post-contrast T1" in page.inner_text("#verdict")
+    assert page.input_value("#sequences input >> nth=0") == "flair.nii.gz"
+    assert page.inner_text(CAPTION).startswith("Slice ")
 
 
-def test_a_phone_shows_the_verdict_without_scrolling_sideways(visit):
+def test_several_inputs_become_a_list_to_flip_through(visit):
+    page = visit(1280, 900)
+    upload(page, EXAMPLE, EXAMPLE.parent / "healthy-high.png")
+    assert "Tumour" in answer(page, EXAMPLE.name)
+    first = page.get_by_role("radio", name=EXAMPLE.name)
+    assert first.is_checked()
+    first.focus()
+    page.keyboard.press("ArrowDown")
+    assert answer(page, "healthy-high.png").endswith("No tumour")
+    upload(page, EXAMPLE)
+    answer(page, EXAMPLE.name)
+    assert not page.is_visible("#items")
+
+
+def test_refusals_stand_in_the_box_and_stay(visit, tmp_path):
+    page = visit(1280, 900)
+    (tmp_path / "notes.png").write_text("not a picture", encoding="utf-8")
+    (tmp_path / "broken.zip").write_bytes(b"PK\3\4 broken")
+    (tmp_path / "cut.nii.gz").write_bytes(STUDY.read_bytes()[:100_000])
+    for name, reason in (
+        ("notes.png", "notes.png: this is not an image in an accepted format"),
+        ("broken.zip", "got a damaged zip"),
+        ("cut.nii.gz", "cut.nii.gz: got a damaged volume file"),
+    ):
+        upload(page, tmp_path / name)
+        page.wait_for_selector(f"{REFUSED} >> text={reason}")
+        assert not page.is_visible(CAPTION)
+    page.click("button:has-text('Analyse'):visible >> nth=-1")  # the same file again
+    page.wait_for_timeout(1000)
+    assert page.is_visible(REFUSED)
+    upload(page, tmp_path / "broken.zip")
+    page.wait_for_selector(f"{REFUSED} >> text=got a damaged zip")
+    page.click("button:has-text('Analyse'):visible >> nth=-1")
+    page.wait_for_selector(f"{REFUSED} >> text=Please drop a file or pick an example first")
+    upload(page, EXAMPLE)
+    assert "Tumour" in answer(page, EXAMPLE.name)
+
+
+def test_a_phone_shows_the_answer_without_scrolling(visit):
     page = visit(390, 844)
-    upload(page, EXAMPLE)
-    page.wait_for_selector(VERDICT)
-    page.wait_for_timeout(2500)  # the page scrolls to the verdict
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    pane, verdict = page.locator("#panes").bounding_box(), page.locator("#verdict").bounding_box()
-    assert -1 <= verdict["y"] <= 844 - verdict["height"]
-    assert verdict["width"] > 0.9 * pane["width"]
-
-
-# --- studies --------------------------------------------------------------------------------------------------------------
+    answer(page, "Large lesion")
+    page.click("#examples button >> nth=2")
+    answer(page, "flair-only.png")
+    assert page.evaluate("[scrollY, document.documentElement.scrollWidth]") == [0, 390]
+    box = page.locator(VERDICT).bounding_box()
+    assert box["y"] + box["height"] < 700
+    assert layout_shift(page) < 0.05
 
 
 def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     page = visit(1280, 900)
-    open_studies(page)
-    page.set_input_files("#study-upload input[type=file]", STUDY)
-    assert "Tumour" in study_verdict(page)
-    assert page.input_value("#sequences input >> nth=0") == STUDY.name
+    upload(page, STUDY)
+    assert "Tumour" in answer(page, STUDY.name)
+    assert re.search(r"Size\s+\d+\.\d mL, largest diameter \d+ mm", page.inner_text("#verdict"))
+    assert not page.is_visible("#sequences")  # there is no choice
     if target := os.environ.get("BRAINMRI_SCREENSHOT"):
         page.wait_for_timeout(2000)
         page.screenshot(path=Path(target).with_stem(Path(target).stem + "-study"), full_page=True)
-    slider, picture = page.locator("#study-viewer .study-number"), page.locator("#study-viewer .study-flair")
-    slider.focus()
+    page.locator("#viewer .viewer-number").focus()
     page.keyboard.press("Home")
     assert page.inner_text(CAPTION).startswith("Slice 1 of 16: no tumour")
-    first = picture.get_attribute("src")
-    page.keyboard.press("ArrowRight")
-    assert page.inner_text(CAPTION).startswith("Slice 2 of 16")
-    assert picture.get_attribute("src") != first
     page.locator(".study-chart .hit[data-slice='8']").click()
     assert page.inner_text(CAPTION).startswith("Slice 8 of 16: tumour")
-    layer = page.locator("#study-viewer .study-layer")
-    outline = layer.get_attribute("src")
-    page.click("#study-viewer button:has-text('Probability')")
-    assert layer.get_attribute("src") != outline
-    assert page.evaluate("Array.from(document.querySelectorAll('.study-stage img')).every(i => i.complete && i.naturalWidth > 0)")
-    page.locator("#study-viewer .study-stage").focus()
-    page.keyboard.press("ArrowUp")
-    assert page.inner_text(CAPTION).startswith("Slice 9 of 16")
     with page.expect_download() as waiting:
-        page.click("#study-downloads >> text=All files")
+        page.click("#downloads >> text=All files")
     waiting.value.save_as(tmp_path / "study.zip")
     with zipfile.ZipFile(tmp_path / "study.zip") as archive:
         assert archive.testzip() is None
@@ -129,44 +188,19 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     report = page.context.new_page()
     report.goto((tmp_path / "study-flair" / "report.html").as_uri())
     report.locator(".study-chart .hit[data-slice='3']").click()
-    assert report.inner_text(".study-caption").startswith("Slice 3 of 16")
+    assert report.inner_text(".viewer-caption").startswith("Slice 3 of 16")
 
 
 def test_an_unknown_sequence_has_to_be_selected(visit, tmp_path):
     page = visit(1280, 900)
-    open_studies(page)
     for name in ("one.nii.gz", "two.nii.gz"):
         (tmp_path / name).write_bytes(STUDY.read_bytes())
-    page.set_input_files("#study-upload input[type=file]", [tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"])
-    page.wait_for_selector("#study-verdict >> text=Cannot tell which sequence is the FLAIR")
+    upload(page, tmp_path / "one.nii.gz", tmp_path / "two.nii.gz")
+    page.wait_for_selector("#verdict >> text=Cannot tell which sequence is the FLAIR")
     page.click("#sequences input >> nth=0")
     page.click("ul[role=listbox] >> text=two.nii.gz")
-    page.click("button:has-text('Analyse'):visible")
-    assert "Tumour" in study_verdict(page)
-
-
-def test_a_refused_study_shows_no_earlier_result(visit, tmp_path):
-    page = visit(1280, 900)
-    open_studies(page)
-    page.click("#study-example")
-    study_verdict(page)
-    page.click("#study-upload button[aria-label='Clear']")
-    page.wait_for_selector("#study-verdict .verdict.empty")
-    (tmp_path / "cut.nii.gz").write_bytes(STUDY.read_bytes()[:100_000])
-    page.set_input_files("#study-upload input[type=file]", tmp_path / "cut.nii.gz")
-    page.wait_for_selector("text=cut.nii.gz: got a damaged volume file")
-    page.wait_for_selector("#study-verdict .verdict.empty")
-    assert not page.is_visible(CAPTION)
-
-
-def test_a_study_on_a_phone(visit):
-    page = visit(390, 844)
-    open_studies(page)
-    page.click("#study-example")
-    study_verdict(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    stage = page.locator("#study-viewer .study-stage").bounding_box()
-    assert 300 <= stage["width"] <= 390
+    page.click("button:has-text('Analyse'):visible >> nth=-1")
+    assert "Tumour" in answer(page, "one.nii.gz")
 
 
 # --- models, one and several ----------------------------------------------------------------------------------------------
@@ -190,34 +224,45 @@ def test_models_are_compared_side_by_side(visit):
     assert [cells_by_model["resnet50-lgg"][1], cells_by_model["resunet-lgg"][0]] == ["-", "-"]
     assert all(re.fullmatch(r"\d+ ms", cells[2]) for cells in cells_by_model.values())
     assert 0.5 < float(re.search(r"mean Dice of (0\.\d+)", page.inner_text("#comparison-table"))[1]) <= 1
-    pictures = page.locator("#comparison-pictures button.thumbnail-item")
-    pictures.nth(5).wait_for()
-    assert [caption.split(":")[0] for caption in pictures.all_inner_texts()] == [
-        *(entry.name for entry in brainmri.list_models("segmentation")), "Where the masks disagree",
-    ]  # fmt: skip
-    page.wait_for_function(
-        "Array.from(document.querySelectorAll('#comparison-pictures img')).every(i => i.complete && i.naturalWidth === 256)"
-    )
+    swatches = page.locator("#comparison-table .swatch").evaluate_all("all => all.map(one => one.style.background)")
+    assert len({*swatches}) == len(brainmri.list_models("segmentation"))
+    page.wait_for_function("document.querySelector('#comparison-picture img')?.naturalWidth >= 700")
 
     for name in ("effunet-lgg", "effunet-lite2-lgg", "resunet-lgg", "resunet-paper"):
         page.get_by_role("checkbox", name=name).uncheck()
-    page.get_by_role("button", name="Compare", exact=True).click()
-    page.wait_for_function("document.querySelectorAll('#comparison-table tbody tr').length === 2")
-    assert "Dice" not in page.inner_text("#comparison-table")
-    page.wait_for_function("document.querySelectorAll('#comparison-pictures button.thumbnail-item').length === 1")
-
-    page.click("button[aria-label='Clear']:visible")
-    page.wait_for_selector("#comparison-table .verdict.empty")
-    assert not page.is_visible("#comparison-pictures")
-    page.locator("input[type=file]").nth(-1).set_input_files(EXAMPLE)
+    page.set_input_files("#compare-drop input[type=file]", STUDY)
+    page.wait_for_selector("#comparison-table >> text=study-flair.nii.gz, slice 8")
     assert set(comparison(page)) == {DEFAULT, "resnet50-lgg"}
+    assert "Dice" not in page.inner_text("#comparison-table")
+
+    for name in (DEFAULT, "resnet50-lgg"):
+        page.get_by_role("checkbox", name=name).uncheck()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.wait_for_selector("#comparison-table .refused >> text=Please select at least one model")
+    assert not page.is_visible("#comparison-picture")
+
+
+def test_a_model_is_chosen_from_the_table(visit):
+    page = visit(1280, 900)
+    open_tab(page, "Models")
+    row = page.locator("#overview tr", has_text="resunet-lgg")
+    assert "The paper's network" in row.inner_text()
+    page.wait_for_function("[...document.querySelectorAll('#overview tbody tr')].every(row => / ms/.test(row.innerText))")
+    assert re.search(r"mask\s+axial; FLAIR or three sequences\s+0\.832\s+–\s+5 MB\s+\d+ ms\s+cc-by-nc-sa-4.0", row.inner_text())
+    row.get_by_role("button").click()
+    page.wait_for_selector("#verdict", state="visible")
+    page.click("button.label-wrap:has-text('Models'):visible")
+    assert page.get_by_label("Segmenter").input_value().endswith("resunet-lgg")
+    assert page.get_by_label("Classifier").input_value().endswith(DEFAULT)
+    page.click("button.label-wrap:has-text('Record and provenance'):visible")
+    page.wait_for_function("document.querySelector('#results').innerText.includes('resunet-lgg')")
 
 
 def test_the_models_tab_shows_metrics_and_verifies_a_model(visit):
     page = visit(1280, 900)
     open_tab(page, "Models")
     assert page.inner_text("#model h2").startswith(DEFAULT)
-    choice = page.get_by_label("Model", exact=True)
+    choice = page.get_by_label("Details of", exact=True)
     choice.click()
     page.click("ul[role=listbox] >> text=resnet50-lgg")
     page.wait_for_selector("#model h2:has-text('resnet50-lgg')")

@@ -1,0 +1,353 @@
+"""The Analyse tab: one drop zone for slices and studies, examples, the answer, the viewer and the files to take away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import gradio as gr
+from gradio.events import Dependency
+from markupsafe import Markup
+
+from brainmri.analysis.explain import Explanation
+from brainmri.analysis.findings import Finding, Study
+from brainmri.analysis.stability import Stability
+from brainmri.io.pixels import FLAIR
+from brainmri.io.scan import Scan
+from brainmri.io.sequences import POST, PRE, Candidate
+from brainmri.io.sequences import SEQUENCES as CHANNEL_NAMES
+from brainmri.report.chart import chart_svg
+from brainmri.report.html import lesions_html, montage_html
+from brainmri.report.render import montage_picture
+from brainmri.report.viewer import slice_viewer, study_viewer
+from brainmri.ui.answer import empty_state, preview, refusal, slice_answer, study_answer
+from brainmri.ui.blocks import INTERNAL_ERROR
+from brainmri.ui.cache import KEEP_MINUTES
+from brainmri.ui.common import GPU, PRIVATE, VIEWER_SCRIPT, errors_as_messages, model_choices
+from brainmri.ui.decoding import list_inputs, read_slice, read_study
+from brainmri.ui.examples import examples, explained, first_result
+from brainmri.ui.inference import (
+    ZERO_GPU,
+    analyse_and_explain_slice,
+    analyse_slice,
+    analyse_study,
+    available_models,
+    explain_slice,
+)
+from brainmri.ui.inputs import SLICE, Input
+from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
+from brainmri.ui.results import ABSENT, CHANNELS, assignment, keep_result, kept_result, pack_slice, pack_study
+from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
+from brainmri.zoo.registry import DEFAULT
+
+FAILED = "Could not analyse this"
+EMPTY = empty_state("Drop a file or pick an example to see the answer.")
+NOTHING = "Please drop a file or pick an example first."
+SELECT_FLAIR = empty_state("Cannot tell which sequence is the FLAIR. Please select it, then press <b>Analyse</b>.")
+EXAMPLES_LABEL = "Examples, all **synthetic**, not from patients:"
+
+EXPIRED = f"Results are deleted after {KEEP_MINUTES} minutes. Please analyse the file again."
+LINK = Markup('<p><a href="?result={}">Link to this result</a>, for the next {} minutes.</p>')
+READ_TOKEN = "() => [new URLSearchParams(location.search).get('result')]"
+# prints the report, or the page where there is none
+PRINT_SCRIPT = """async (report) => {
+  if (!report?.url) return window.print();
+  const frame = document.createElement("iframe"), html = await (await fetch(report.url)).text();
+  Object.assign(frame.style, { position: "fixed", left: "-3000px", width: "1000px", height: "1400px" });
+  frame.title = "Report";
+  frame.srcdoc = html;
+  document.querySelector("iframe[title=Report]")?.remove();
+  document.body.append(frame);
+  await new Promise((done) => { frame.onload = done; });
+  const drawn = () => frame.contentDocument.querySelector(".viewer-caption")?.textContent;
+  for (let tries = 0; tries < 50 && !drawn(); tries++) await new Promise((done) => setTimeout(done, 100));
+  frame.contentWindow.print();
+}"""
+
+
+class AnalyseTab:
+    """The tab's components, and its handlers as methods, which return the components to update."""
+
+    def __init__(self, page: gr.Blocks) -> None:
+        self.first, self.shown_examples = first_result(), examples()
+        with gr.Row(equal_height=False, elem_classes="panes", elem_id="panes"):
+            with gr.Column(scale=4, min_width=320, elem_id="inputs"):
+                self._add_inputs()
+            with gr.Column(scale=6, min_width=320, elem_id="answer"):
+                self._add_results()
+        self._connect()
+        # the address of the page may name a kept result
+        page.load(self.reopen, self.token, self.run["outputs"], js=READ_TOKEN, show_progress="hidden", **PRIVATE)
+
+    # --- components -------------------------------------------------------------------------------------------------------
+
+    def _add_inputs(self) -> None:
+        paths, choices = [], []
+        if self.first:
+            paths = [str(self.shown_examples[0].file)]
+            choices = [(self.shown_examples[0].label, encode(Input(kind=SLICE, label="", files=(paths[0],)), paths))]
+        self.drop = gr.File(
+            label="Slice, volume, DICOM series, folder or zip", file_count="multiple", type="filepath", height=96,
+            elem_id="drop", elem_classes="drop-zone",
+        )  # fmt: skip
+        # the files being analysed; the drop zone itself is emptied at once, so that it takes the next ones
+        self.files = gr.File(
+            paths or None, file_count="multiple", type="filepath", interactive=False, visible="hidden", elem_id="files"
+        )
+        self.current = gr.HTML(
+            preview(self.first.scan, self.shown_examples[0].label) if self.first else "", elem_id="current", padding=False
+        )
+        # values are inputs, from `encode`
+        self.items = gr.Radio(choices, value=choices[0][1] if choices else None, label="Inputs", visible=False, elem_id="items")
+        cards = [(str(example.card), example.label) for example in self.shown_examples]
+        gr.Markdown(EXAMPLES_LABEL, visible=bool(cards), elem_id="examples-label")
+        self.gallery = gr.Gallery(
+            cards, show_label=False, columns=4, object_fit="contain", height="auto", allow_preview=False, interactive=False,
+            buttons=[], format="png", elem_id="examples", visible=bool(cards), selected_index=0 if self.first else None,
+        )  # fmt: skip
+        with gr.Column(visible=False, elem_id="sequences") as self.selection:
+            self.channels = [gr.Dropdown([], label=CHANNEL_NAMES[channel], interactive=True) for channel in CHANNELS]
+        with gr.Accordion("Models", open=False):
+            segmenters, classifiers = model_choices("segmentation"), model_choices("classification")
+            self.segmenter = gr.Dropdown(segmenters, value=DEFAULT, label="Segmenter", info="Draws the mask.")
+            self.classifier = gr.Dropdown(classifiers, value=DEFAULT, label="Classifier", info="Predicts the verdict.")
+            self.sequence = gr.Dropdown(
+                [("Recognise it", ""), *((name, name) for name in SEQUENCES if name != THREE_SEQUENCES)],
+                value="", label="Sequence of a greyscale slice",
+                visible=any("attributes" in entry.arguments for entry in available_models.values()),
+            )  # fmt: skip
+        self.button = gr.Button("Analyse", variant="primary", size="lg")
+
+    def _add_results(self) -> None:
+        first = self.first
+        box = slice_answer(first.scan, first.finding) if first else EMPTY
+        self.box = gr.HTML(box, elem_id="verdict", elem_classes="verdict-box", padding=False)
+        with gr.Column(visible=first is not None, elem_id="results") as self.results:
+            self.viewer = gr.HTML(
+                slice_viewer(first.scan, first.finding) if first else None,
+                js_on_load=VIEWER_SCRIPT, elem_id="viewer", padding=False,
+            )  # fmt: skip
+            with gr.Row(elem_classes="downloads", elem_id="downloads"):
+                packed = pack_slice(first.scan, first.finding)[0] if first else None
+                self.packed = gr.DownloadButton("↓ All files (zip)", packed, size="md", min_width=90)
+                self.report = gr.DownloadButton("↓ Report", size="md", min_width=90, visible=False)
+                printed = gr.Button("Print or PDF", size="md", min_width=90)
+            printed.click(None, self.report, None, js=PRINT_SCRIPT, **PRIVATE)
+            self.link = gr.HTML(elem_id="link", padding=False)
+            self.token = gr.Textbox(visible=False)  # of the page's address
+            with gr.Accordion("Why: evidence and stability", open=True, elem_id="why") as self.why:
+                self.explanation = gr.Markdown(first.explanation if first else None, elem_id="explanation", min_height=40)
+                self.evidence = gr.Gallery(
+                    first.evidence if first else None, show_label=False, columns=2, object_fit="contain", height="auto",
+                    format="png", buttons=["fullscreen"], interactive=False, elem_id="evidence",
+                )  # fmt: skip
+            with gr.Accordion("Record and provenance", open=False):
+                self.record = gr.JSON(first.finding.record() if first else None, label="Record", show_label=False)
+
+    def _connect(self) -> None:
+        settings = [self.files, self.items, self.segmenter, self.classifier, self.sequence]
+        outputs = [
+            self.box, self.current, self.results, self.viewer, self.packed, self.report, self.why, self.explanation,
+            self.evidence, self.record, self.link,
+        ]  # fmt: skip
+        fields = [self.selection, *self.channels]
+        hidden = {"show_progress": "hidden", **PRIVATE}
+        dropped = self.drop.upload(None, self.drop, [self.files, self.drop], js="(files) => [files, null]", **hidden)
+        picked = self.gallery.select(self.pick, None, self.files, **hidden)
+        received = [
+            event.success(self.receive, self.files, [self.files, self.items, *fields, self.gallery, *outputs], **hidden)
+            for event in (dropped, picked)
+        ]
+        chosen = self.items.input(self.choose, self.items, fields, **hidden)
+        pressed = self.button.click(self.require_files, self.files, outputs, **hidden)
+        self.run = {
+            "fn": self.analyse, "inputs": [*settings, *self.channels], "outputs": outputs, "api_visibility": "private",
+            "show_progress_on": self.box, **GPU,
+        }  # fmt: skip
+        changes = [self.segmenter.input, self.classifier.input, self.sequence.input]
+        self._follow(gr.on(changes, trigger_mode="always_last", **self.run))
+        for event in (*received, chosen, pressed):
+            self.analyse_after(event)
+
+    def analyse_after(self, event: Dependency) -> None:
+        """Analyse the selected input when an event has succeeded."""
+        self._follow(event.success(**self.run))
+
+    def _follow(self, analysis: Dependency) -> None:
+        """Show the failure of an analysis, and explain its result."""
+        analysis.failure(self.fail, None, self.run["outputs"], **PRIVATE)
+        if not ZERO_GPU:
+            analysis.success(
+                self.explain, self.run["inputs"][: -len(CHANNELS)], [self.explanation, self.evidence], api_visibility="private",
+                show_progress_on=self.explanation, **GPU,
+            )  # fmt: skip
+
+    # --- handlers ---------------------------------------------------------------------------------------------------------
+
+    def pick(self, event: gr.SelectData) -> list[str]:
+        """The file of the selected example."""
+        return [str(self.shown_examples[event.index].file)]
+
+    def receive(self, files: list[str] | None) -> dict:
+        """Recognise what was uploaded: list the inputs, select the first, and mark the example if it is one."""
+        uploaded = files or []
+        try:
+            with errors_as_messages(FAILED):
+                record_upload_size(uploaded)
+                found = list_inputs(uploaded)
+        except gr.Error as error:
+            return self.refuse(error) | {self.files: None, self.items: gr.Radio([], value=None, visible=False)}
+        choices = [(one.label, encode(one, uploaded)) for one in found]
+        names = [example.file.name for example in self.shown_examples]
+        marked = names.index(found[0].label) if len(found) == 1 and found[0].label in names else None
+        return {
+            self.items: gr.Radio(choices, value=choices[0][1], visible=len(found) > 1, label=f"{len(found)} inputs"),
+            self.gallery: gr.Gallery(selected_index=marked),
+            **self.choose(choices[0][1]),
+        }
+
+    def choose(self, item: str) -> dict:
+        """Fill the sequence fields with the volumes or series of an input; show them if there is a choice."""
+        chosen = json.loads(item)
+        own = [(n, c) for n, c in enumerate(chosen["candidates"]) if chosen["study"] in (None, c["study"])]
+        choices = [(candidate["label"], number) for number, candidate in own]
+        detected = {candidate["channel"]: number for number, candidate in own}
+        absent = {FLAIR: [], PRE: [("none", ABSENT)], POST: [("none", ABSENT)]}
+        updates: dict = {
+            field: gr.Dropdown([*absent[channel], *choices], value=detected.get(channel, None if channel == FLAIR else ABSENT))
+            for field, channel in zip(self.channels, CHANNELS, strict=True)
+        }
+        return {self.selection: gr.Column(visible=len(choices) > 1), **updates}
+
+    def require_files(self, files: list[str] | None) -> dict:
+        """Say so if there is nothing to analyse."""
+        return gr.skip() if files else self.refuse(gr.Error(NOTHING, title="Nothing to analyse"))
+
+    def analyse(
+        self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str, flair: int | None,
+        pre: int | None, post: int | None, progress=gr.Progress(),
+    ) -> dict:  # fmt: skip
+        """Analyse the selected input and show the result; nothing happens without files."""
+        if not files or not item:
+            return gr.skip()
+        try:
+            with errors_as_messages(FAILED):
+                chosen = decode(item, files)
+                record_upload_size(chosen.files)
+                if chosen.kind == SLICE:
+                    scan = read_slice(chosen.files[0])
+                    record_scan_size(scan)
+                    if ZERO_GPU:  # a call of its own for the explanation would wait for a GPU again
+                        choices = segmenter, classifier, None, sequence or None
+                        finding, explanation, stability = analyse_and_explain_slice(scan, *choices)
+                        return self.show_slice(scan, finding) | self.show_explanation(scan, explanation, stability)
+                    return self.show_slice(scan, analyse_slice(scan, segmenter, classifier, None, sequence or None))
+                if flair is None and chosen.candidates and chosen.study is None:
+                    return self.clear() | {self.box: SELECT_FLAIR}
+                progress((0, None), desc="Reading")
+                assign = None if flair is None else assignment((flair, pre, post))
+                scan = read_study(chosen.files, assign, chosen.study)
+                record_scan_size(scan)
+
+                def slices(done: int, total: int) -> None:
+                    progress((done, total), desc="Analysing", unit="slices")
+
+                # on ZeroGPU the analysis runs in another process and cannot report progress
+                found = analyse_study(scan, segmenter, classifier, None, None if ZERO_GPU else slices)
+                return self.show_study(scan, found, chosen.label)
+        except gr.Error as error:
+            return self.refuse(error)
+
+    def explain(self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str) -> dict:
+        """Explain the verdict on a slice and test the outline's stability. This is slower, so it runs after the verdict."""
+        if not files or not item or (chosen := decode(item, files)).kind != SLICE:
+            return gr.skip()
+        try:
+            with errors_as_messages(FAILED):
+                scan = read_slice(chosen.files[0])
+                record_scan_size(scan)
+                explanation, stability = explain_slice(scan, segmenter, classifier, None, sequence or None)
+        except gr.Error:
+            record_refusal()  # the answer already shows the reason
+            return gr.skip()
+        return self.show_explanation(scan, explanation, stability)
+
+    # --- results ----------------------------------------------------------------------------------------------------------
+
+    def show_slice(self, scan: Scan, finding: Finding) -> dict:
+        """The updates that show the result for a slice."""
+        packed, record = pack_slice(scan, finding)
+        shown = {
+            "box": slice_answer(scan, finding), "current": preview(scan, scan.name), "viewer": slice_viewer(scan, finding),
+            "packed": packed, "report": None, "record": record,
+        }  # fmt: skip
+        return self.show(shown | {"token": keep_result(shown)})
+
+    def show_explanation(self, scan: Scan, explanation: Explanation, stability: Stability) -> dict:
+        """The updates that explain the result for a slice."""
+        sentence, pictures = explained(scan, explanation, stability)
+        return {self.explanation: sentence, self.evidence: pictures}
+
+    def show_study(self, scan: Scan, study: Study, label: str) -> dict:
+        """The updates that show the result for a study."""
+        packed, report, record = pack_study(scan, study)
+        overlays = Markup("<details><summary>Overlays</summary>{}</details>")
+        viewer = study_viewer(scan, study, chart_svg(study)) + (lesions_html(study) if study.lesions else "")
+        shown = {
+            "box": study_answer(scan, study, record["warnings"]), "current": preview(scan, label),
+            "viewer": viewer + overlays.format(montage_html(montage_picture(scan.pixels, study))),
+            "packed": packed, "report": report, "record": record,
+        }  # fmt: skip
+        return self.show(shown | {"token": keep_result(shown)})
+
+    def show(self, shown: dict) -> dict:
+        """The updates that show a result, new or kept."""
+        return {
+            self.box: shown["box"],
+            self.current: shown["current"],
+            self.results: gr.Column(visible=True),
+            self.viewer: shown["viewer"],
+            self.packed: shown["packed"],
+            self.report: gr.DownloadButton(value=shown["report"], visible=shown["report"] is not None),
+            self.why: gr.Accordion(visible=shown["report"] is None),
+            self.explanation: "",
+            self.record: shown["record"],
+            self.link: LINK.format(shown["token"], KEEP_MINUTES),
+        }
+
+    def reopen(self, token: str | None) -> dict:
+        """Show the result that the page's address names."""
+        if not token:
+            return gr.skip()
+        shown = kept_result(token)
+        if shown is None:
+            return self.refuse(gr.Error(EXPIRED, title="This result is no longer there"))
+        return self.show(shown | {"token": token}) | {self.why: gr.Accordion(visible=False)}
+
+    def clear(self) -> dict:
+        """The updates that remove an earlier result."""
+        return {
+            self.box: EMPTY, self.current: "", self.results: gr.Column(visible=False), self.viewer: None, self.record: None
+        }  # fmt: skip
+
+    def refuse(self, error: gr.Error) -> dict:
+        """The updates that show why an input was refused, in place of any earlier result."""
+        record_refusal()
+        return self.clear() | {self.box: refusal(error.title, error.message)}
+
+    def fail(self) -> dict:
+        """The updates after an error of the server, which was logged."""
+        return self.clear() | {self.box: refusal("Something went wrong", INTERNAL_ERROR)}
+
+
+def encode(one: Input, files: Sequence[str]) -> str:
+    """An input as JSON, with its files as indices into the uploaded ones."""
+    return json.dumps(asdict(one) | {"files": [list(files).index(file) for file in one.files]})
+
+
+def decode(item: str, files: Sequence[str]) -> Input:
+    """The inverse of `encode`."""
+    fields = json.loads(item)
+    candidates = tuple(Candidate(**candidate) for candidate in fields["candidates"])
+    return Input(**fields | {"files": tuple(files[number] for number in fields["files"]), "candidates": candidates})

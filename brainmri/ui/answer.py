@@ -1,0 +1,205 @@
+"""The answer at a glance: the box with the verdict on a slice or a study, or with the reason of a refusal."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from markupsafe import Markup
+
+from brainmri.analysis.explain import head_mask
+from brainmri.analysis.findings import TUMOUR, Finding, Study, count, percent
+from brainmri.analysis.forward import with_head
+from brainmri.analysis.lesions import MIDLINE_TOLERANCE, midline
+from brainmri.analysis.recognition import Recognised, Recognition, differ_in_channels
+from brainmri.io.scan import Scan
+from brainmri.report.render import slice_picture
+from brainmri.report.templates import STATES
+from brainmri.zoo.attributes import FLAIR, SEQUENCES, T1, T1C, THREE_SEQUENCES
+
+SEQUENCE_LABELS = {name: name for name in SEQUENCES} | {T1: "pre-contrast T1", T1C: "post-contrast T1", "PD": "proton density"}
+ASSUMED_FLAIR = "FLAIR (assumed for a greyscale image)"
+THUMBNAIL = 112  # pixels; longer side
+
+
+def slice_answer(scan: Scan, finding: Finding) -> Markup:
+    """The box for a slice."""
+    recognition = finding.recognition
+    facts = {}
+    if finding.area_px and not finding.out_of_distribution:
+        facts = {"Size": slice_size(scan.pixels, finding), "Side": image_side(scan.pixels, finding)}
+    seen = recognised_facts(recognition, finding.verdict) if recognition else {"Sequence": assumed_sequence(scan.pixels)}
+    probability = None if finding.out_of_distribution else finding.probability
+    scale = Markup("") if probability is None else probability_scale(probability, finding.provenance["review_band"])
+    return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts | seen)
+
+
+def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]) -> Markup:
+    """The box for a study; `warnings` are its own and those of writing its files."""
+    facts = {}
+    if study.lesions:
+        facts = {"Lesions": str(len(study.lesions)), "Size": study_size(scan.pixels, study), "Side": patient_side(study)}
+    seen = recognised_facts(study.recognition, study.verdict) if study.recognition else read_sequences(scan)
+    if study.geometry and study.geometry.oriented:
+        seen["Plane"] = study.geometry.plane
+    likely = [(f.probability, number) for number, f in enumerate(study.findings, 1) if not f.out_of_distribution]
+    scale = Markup("")
+    if likely:
+        probability, number = max(likely)
+        where = f"in slice {number} of {len(study.findings)}, the highest"
+        scale = probability_scale(probability, study.provenance["review_band"], where)
+    return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen)
+
+
+def refusal(title: str, message: str) -> Markup:
+    """The box for an input that cannot be analysed.
+
+    Args:
+        title: what failed.
+        message: the reason, as HTML; what it quotes from an upload is escaped.
+    """
+    box = '<section class="verdict refused"><h2><span aria-hidden="true">✕</span> {}</h2><p>{}</p></section>'
+    return Markup(box).format(title, Markup(message))
+
+
+def preview(scan: Scan, label: str) -> Markup:
+    """What is analysed: a small picture, the name and the size."""
+    pixels = scan.pixels if scan.pixels.ndim == 3 else scan.pixels[len(scan.pixels) // 2]
+    picture = slice_picture(pixels)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    *slices, height, width, _ = scan.pixels.shape
+    size = f"{width} × {height} pixels" + (f", {count(slices[0], 'slice')}" if slices else "")
+    row = '<p class="input"><img src="{}" alt="" width="{}" height="{}"><span><b>{}</b><br>{}</span></p>'
+    return Markup(row).format(source, *picture.size, label, size)
+
+
+def empty_state(words: str) -> Markup:
+    """The placeholder shown before there is a result; `words` are HTML."""
+    return Markup(f'<div class="verdict empty">{words}</div>')
+
+
+def answer_html(
+    verdict: str, sentences: list[str], warnings: tuple[str, ...] | list[str], scale: Markup, facts: Mapping[str, str | None]
+) -> Markup:
+    """The box. Text is escaped; facts that are None are left out."""
+    state, symbol, label = STATES[verdict]
+    rows = Markup("").join(
+        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name, value) for name, value in facts.items() if value
+    )
+    notes = Markup("").join(Markup('<p class="warning"><b>Note:</b> {}.</p>').format(warning) for warning in warnings)
+    return Markup("""<section class="verdict {}">
+  <h2><span aria-hidden="true">{}</span> {}</h2>{}
+  <dl class="facts">{}</dl>
+  <p>{}</p>{}
+</section>""").format(state, symbol, label, scale, rows, " ".join(sentences), notes)
+
+
+def probability_scale(probability: float, review: list[float], where: str = "") -> Markup:
+    """A probability as text and as a needle on a scale of three zones: no tumour, review, tumour.
+
+    Args:
+        probability: in [0, 1].
+        review: [low, high], the review band; without a band both are equal.
+        where: which slice it is of; empty for a single slice.
+    """
+    low, high = review
+    middle = min(max(50 * (low + high), 30), 70)  # percent; leaves room for the labels at both ends
+    band = Markup('<span style="left:{:.0f}%">review: {:.0f} to {:.0f}%</span>').format(middle, 100 * low, 100 * high)
+    return Markup("""
+  <p class="probability"><b>{chance}</b> probability of tumour{where}</p>
+  <div class="scale" aria-hidden="true">
+    <i class="clear" style="width:{low:.2f}%"></i><i class="review" style="width:{width:.2f}%"></i><i class="tumour"></i>
+    <b style="left:{needle:.2f}%"></b>
+  </div>
+  <p class="zones"><span>no tumour</span>{band}<span>tumour</span></p>""").format(
+        chance=percent(probability), where=f" {where}" if where else "", low=100 * low, width=100 * (high - low),
+        needle=100 * probability, band=band if high > low else "",
+    )  # fmt: skip
+
+
+def recognised_facts(recognition: Recognition, verdict: str) -> dict[str, str | None]:
+    """Sequence, plane and kind of tumour as the network recognised them."""
+
+    def known(part: Recognised | None) -> str:
+        if part is None:
+            return "not recognised"
+        name = SEQUENCE_LABELS.get(part.name, part.name)
+        return name if part.probability == 1 else f"{name} ({percent(part.probability)})"
+
+    kind = recognition.kind if verdict == TUMOUR else None
+    return {
+        "Sequence": known(recognition.sequence),
+        "Plane": known(recognition.plane),
+        "Kind": known(kind) if kind else None,
+    }
+
+
+def assumed_sequence(pixels: np.ndarray) -> str:
+    """The sequence of slices (…, H, W, 3) that no network recognises: three where the channels differ, else FLAIR."""
+    slices = pixels.reshape(-1, *pixels.shape[-3:])
+    return THREE_SEQUENCES if differ_in_channels(slices) else ASSUMED_FLAIR
+
+
+def read_sequences(scan: Scan) -> dict[str, str | None]:
+    """The sequences that a study was read as."""
+    if not any(scan.sequences):
+        return {"Sequence": assumed_sequence(scan.pixels)}
+    if scan.single_sequence:
+        return {"Sequence": scan.single_sequence}
+    names = [SEQUENCE_LABELS[channel] for channel, label in zip((T1, FLAIR, T1C), scan.sequences, strict=True) if label]
+    return {"Sequence": ", ".join(names)}
+
+
+def slice_size(pixels: np.ndarray, finding: Finding) -> str:
+    """The outlined area, in cm² if the pixel size is known, and its share of the head."""
+    area = f"{finding.area_px:,} pixels" if finding.area_mm2 is None else f"{finding.area_mm2 / 100:.1f} cm²"
+    return f"{area}, {percent(head_share(pixels, finding.mask))} of the head in this slice"
+
+
+def study_size(pixels: np.ndarray, study: Study) -> str:
+    """The outlined volume in mL and the largest diameter in mm; without voxel size the share of the head."""
+    volume = study.volume_mm3
+    if volume is not None:
+        return f"{volume / 1000:.1f} mL, largest diameter {max(study.diameters):.0f} mm"
+    voxels = count(int(study.mask.sum()), "voxel")
+    return f"{voxels}, {percent(head_share(pixels, study.mask))} of the head (voxel size unknown)"
+
+
+def head_share(pixels: np.ndarray, mask: np.ndarray) -> float:
+    """The share of the head, without the background, that a mask covers, in [0, 1].
+
+    Args:
+        pixels: (H, W, 3) or (S, H, W, 3) in [0, 1].
+        mask: (H, W) or (S, H, W) bool.
+    """
+    slices, masks = pixels.reshape(-1, *pixels.shape[-3:]), mask.reshape(-1, *mask.shape[-2:])
+    heads = (head_mask(slices[number]) | masks[number] for number in np.flatnonzero(with_head(slices)))
+    return float(mask.sum() / max(1, sum(int(head.sum()) for head in heads)))
+
+
+def image_side(pixels: np.ndarray, finding: Finding) -> str | None:
+    """The half of the image in which the outline lies; None for sagittal and turned slices, which have no sides.
+
+    A picture does not tell which side is the patient's left, so the usual display is named as an assumption.
+    """
+    recognition = finding.recognition
+    if recognition and (recognition.turned or (recognition.plane and recognition.plane.name == "sagittal")):
+        return None
+    left = float((np.nonzero(finding.mask)[1] < midline(pixels[None])).mean())
+    if MIDLINE_TOLERANCE <= left <= 1 - MIDLINE_TOLERANCE:
+        return "both sides of the midline"
+    here, patient = ("left", "right") if left > 0.5 else ("right", "left")
+    return f"{here} half of the image (usually the patient's {patient})"
+
+
+def patient_side(study: Study) -> str | None:
+    """The patient's side of the lesions; None if the files store no orientation."""
+    sides = [lesion.side for lesion in study.lesions]
+    if None in sides:
+        return None
+    return "left and right" if len({*sides} - {"both"}) > 1 else "both sides" if "both" in sides else sides[0]

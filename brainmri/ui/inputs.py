@@ -1,0 +1,111 @@
+"""What the uploaded files are: slices, studies, or several of them, as their bytes say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from brainmri.io.dicom_headers import is_dicom
+from brainmri.io.files import StudyFile, is_zip
+from brainmri.io.images import NUMBERED, SUFFIXES, has_image_magic
+from brainmri.io.nifti import is_nifti
+from brainmri.io.reading import holds_one_slice, list_sequences
+from brainmri.io.sequences import Candidate, sequence_of
+
+SLICE, STUDY = "slice", "study"
+MIN_STACK = 3  # fewer numbered slices are single slices, not a study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One slice or study among uploaded files.
+
+    Attributes:
+        kind: "slice" or "study".
+        label: its name in the list of inputs.
+        files: paths of its files.
+        study: its index, if the files hold several studies; as for `read_study`.
+        candidates: what may be read as which sequence; empty for a slice and where channels are colours.
+    """
+
+    kind: str
+    label: str
+    files: tuple[str, ...]
+    study: int | None = None
+    candidates: tuple[Candidate, ...] = ()
+
+
+def list_inputs(paths: Sequence[str]) -> list[Input]:
+    """Sort uploaded files into slices and studies.
+
+    A zip is a study of its own, or several. DICOM files of several examinations or patients are several studies, and so are
+    NIfTI files in which a sequence occurs twice. Images are single slices, unless at least three are named `<case>_<number>`.
+    Images beside volumes are previews, and masks (`…_mask`) beside slices are ignored.
+
+    Raises:
+        FileNotFoundError: if a file does not exist.
+        UnreadableImage: if a study cannot be read.
+    """
+    files = [Path(path) for path in paths]
+    archives = [file for file in files if is_zip(file)]
+    loose = [file for file in files if file not in archives]
+    images = [file for file in loose if _is_image(file) and holds_one_slice(file)]
+    stacks = [file for file in loose if file not in images and _is_image(file)]
+    volumes = [file for file in loose if _is_volume(file)]
+    inputs = [one for archive in archives for one in _studies([archive])]
+    if volumes:
+        return inputs + [one for group in _by_patient(volumes) for one in _studies(group)]
+    inputs += [one for stack in stacks for one in _studies([stack])]
+    inputs += _slices([image for image in images if not image.stem.endswith("_mask")] or images)
+    return inputs or _studies(files)
+
+
+def _is_image(file: Path) -> bool:
+    with file.open("rb") as handle:
+        return file.suffix.lower() in SUFFIXES or has_image_magic(handle.read(16))
+
+
+def _is_volume(file: Path) -> bool:
+    opened = StudyFile(path=file)
+    return is_nifti(opened) or is_dicom(opened)
+
+
+def _by_patient(volumes: list[Path]) -> list[list[Path]]:
+    """Group NIfTI files by their names without the sequence, if a sequence occurs twice; other files stay together."""
+    named = [file for file in volumes if is_nifti(StudyFile(path=file))]
+    sequences = [sequence for file in named if (sequence := sequence_of(file.name)) is not None]
+    if len(named) < len(volumes) or len(sequences) == len({*sequences}):
+        return [volumes]
+    groups: dict[str, list[Path]] = {}
+    for file in named:
+        words = re.split(r"[^A-Za-z0-9]+", file.name.split(".")[0])
+        groups.setdefault("_".join(word for word in words if sequence_of(word) is None), []).append(file)
+    return list(groups.values())
+
+
+def _studies(files: list[Path]) -> list[Input]:
+    """The studies in files that belong together."""
+    paths = tuple(map(str, files))
+    candidates = list_sequences(paths)
+    label = files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
+    studies = sorted({candidate.study for candidate in candidates})
+    if len(studies) < 2:
+        return [Input(kind=STUDY, label=label, files=paths, candidates=candidates)]
+    return [Input(kind=STUDY, label=f"Study {n + 1}", files=paths, study=n, candidates=candidates) for n in studies]
+
+
+def _slices(images: list[Path]) -> list[Input]:
+    """Single slices, and studies of numbered slices."""
+    cases: dict[str, list[Path]] = {}
+    for image in images:
+        numbered = NUMBERED.fullmatch(image.stem)
+        cases.setdefault(numbered["case"] if numbered else "", []).append(image)
+    found = []
+    for case, files in cases.items():
+        if case and len(files) >= MIN_STACK:
+            found.append(Input(kind=STUDY, label=case, files=tuple(map(str, files))))
+        else:
+            found += [Input(kind=SLICE, label=file.name, files=(str(file),)) for file in files]
+    return found

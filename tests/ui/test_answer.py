@@ -1,0 +1,114 @@
+"""The box with the answer, and the stored result of the first example."""
+
+import re
+from html import unescape
+
+import numpy as np
+import pytest
+
+from brainmri.analysis.findings import TUMOUR, Finding
+from brainmri.analysis.recognition import Recognised, Recognition
+from brainmri.io.scan import Scan
+from brainmri.ui.answer import head_share, probability_scale, refusal, slice_answer, study_answer
+from brainmri.ui.examples import EXAMPLES, first_result
+from brainmri.ui.inference import set_available_models
+from brainmri.zoo.ood import OodResult
+from tests.support.viewing import results
+
+PROVENANCE = {"review_band": [0.1, 0.9]}
+
+
+def words(html: str) -> str:
+    return unescape(" ".join(re.sub("<[^>]+>", " ", html).split()))
+
+
+@pytest.fixture
+def slice_result():
+    """Return a function that makes a slice with a head of 60 x 60 pixels, and a finding of 10 x 10 on the image's left."""
+
+    def make(**changes) -> tuple[Scan, Finding]:
+        pixels, mask = np.zeros((100, 100, 3), np.float32), np.zeros((100, 100), bool)
+        pixels[20:80, 20:80], mask[40:50, 25:35] = 0.5, True
+        fields = {
+            "verdict": TUMOUR, "reason": "Because.", "probability": 0.97, "mask": mask,
+            "probability_map": mask.astype(np.float32), "area_px": 100, "area_mm2": None, "recognition": None,
+            "ood": None, "warnings": ("<b>note</b>",), "provenance": PROVENANCE,
+        }  # fmt: skip
+        return Scan(pixels=pixels, name="slice.png", sha256="0" * 64), Finding(**fields | changes)
+
+    return make
+
+
+def test_a_slice_is_answered_at_a_glance(slice_result):
+    scan, finding = slice_result()
+    shown = words(slice_answer(scan, finding))
+    assert shown.startswith("▲ Tumour 97% probability of tumour no tumour review: 10 to 90% tumour")
+    assert "Size 100 pixels, 3% of the head in this slice" in shown
+    assert "Side left half of the image (usually the patient's right)" in shown
+    assert "Sequence FLAIR (assumed for a greyscale image)" in shown
+    assert "Note: <b>note</b>." in shown  # escaped in the HTML
+
+
+def test_what_a_network_recognises_is_shown(slice_result):
+    recognition = Recognition(
+        sequence=Recognised(name="T1c", probability=0.83), plane=Recognised(name="sagittal", probability=0.9),
+        kind=Recognised(name="meningioma", probability=0.7),
+    )  # fmt: skip
+    shown = words(slice_answer(*slice_result(recognition=recognition)))
+    assert "Sequence post-contrast T1 (83%) Plane sagittal (90%) Kind meningioma (70%)" in shown
+    assert "Side" not in shown  # a sagittal slice has none
+    assert "Sequence not recognised" in words(slice_answer(*slice_result(recognition=Recognition())))
+
+
+def test_no_probability_and_no_size_of_what_is_no_brain(slice_result):
+    strange = OodResult(distance=9.0, other_log_odds=9.0, reason="No brain.")
+    shown = words(slice_answer(*slice_result(ood=strange, verdict="review")))
+    assert "probability" not in shown
+    assert "Size" not in shown
+
+
+def test_a_study_is_answered_at_a_glance():
+    scan, study = results(slices=10, side=64)
+    shown = words(study_answer(scan, study, ["a note of writing"]))
+    assert re.search(r"over 99% probability of tumour in slice \d+ of 10, the highest", shown)
+    assert f"Size {study.volume_mm3 / 1000:.1f} mL, largest diameter {max(study.diameters):.0f} mm" in shown
+    assert f"Side {study.lesions[0].side}" in shown
+    assert "Sequence pre-contrast T1, FLAIR, post-contrast T1 Plane axial" in shown
+    assert "Note: a note of writing." in shown
+
+
+def test_the_scale_is_drawn_from_the_review_band():
+    html = probability_scale(0.25, [0.1, 0.4])
+    assert 'class="clear" style="width:10.00%"' in html
+    assert 'class="review" style="width:30.00%"' in html
+    assert '<b style="left:25.00%">' in html
+    assert "review" not in words(probability_scale(0.25, [0.5, 0.5]))
+
+
+def test_a_refusal_is_escaped_once():
+    shown = refusal("Could not analyse <this>", "&lt;b&gt;.png: damaged")
+    assert "Could not analyse &lt;this&gt;" in shown
+    assert "<p>&lt;b&gt;.png: damaged</p>" in shown
+
+
+def test_the_share_of_the_head_ignores_the_background():
+    pixels, mask = np.zeros((40, 40, 3)), np.zeros((40, 40), bool)
+    pixels[10:30, 10:30], mask[12:16, 12:17] = 1, True
+    pixels[18:22, 18:22] = 0  # dark inside the head, as fluid is
+    assert head_share(pixels, mask) == pytest.approx(20 / 400)
+
+
+def test_the_stored_example_is_the_result_of_the_default_model():
+    """If this fails after a change of the default model, run python -m brainmri.ui.examples."""
+    set_available_models([])
+    stored = first_result()
+    assert stored is not None
+    finding = stored.finding
+    assert np.array_equal(finding.probability_map > finding.provenance["mask_threshold"], finding.mask)
+    assert finding.area_px == finding.mask.sum()
+    assert finding.provenance["input"]["sha256"] == stored.scan.sha256
+    assert all(picture.size == (256, 256) for picture, _ in stored.evidence)
+
+
+def test_every_example_is_installed():
+    assert [example.label for example in EXAMPLES if not (example.file.is_file() and example.card.is_file())] == []

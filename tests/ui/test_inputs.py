@@ -1,0 +1,71 @@
+"""Uploaded files are sorted into slices and studies by their bytes."""
+
+import shutil
+
+import pytest
+from PIL import Image
+
+from brainmri.io.limits import UnreadableImage
+from brainmri.ui.inputs import SLICE, STUDY, list_inputs
+from tests.support.browsing import EXAMPLE
+from tests.support.browsing import STUDY as VOLUME
+from tests.support.phantom import images, save
+
+FOLDER = EXAMPLE.parent
+
+
+def sort(*files) -> list[tuple[str, str, int]]:
+    """Kind, label and number of files of each input."""
+    return [(one.kind, one.label, len(one.files)) for one in list_inputs([str(file) for file in files])]
+
+
+def copies(folder, names: list[str], source) -> list:
+    for name in names:
+        shutil.copy(source, folder / name)
+    return [folder / name for name in names]
+
+
+def test_slices_volumes_and_zips_are_told_apart(tmp_path):
+    three = FOLDER / "study-three.zip"
+    assert sort(EXAMPLE) == [(SLICE, "large-lesion.png", 1)]
+    assert sort(VOLUME, three) == [(STUDY, three.name, 1), (STUDY, VOLUME.name, 1)]
+    assert [one.label for one in list_inputs([str(three)])[0].candidates] == ["flair.nii.gz", "t1.nii.gz", "t1ce.nii.gz"]
+    (unnamed,) = copies(tmp_path, ["scan"], EXAMPLE)
+    assert sort(unnamed) == [(SLICE, "scan", 1)]
+
+
+def test_slices_are_a_list_unless_they_are_numbered(tmp_path):
+    assert sort(EXAMPLE, FOLDER / "flair-only.png") == [(SLICE, "large-lesion.png", 1), (SLICE, "flair-only.png", 1)]
+    numbered = copies(tmp_path, [f"case_{n}.png" for n in range(1, 5)], EXAMPLE)
+    masks = copies(tmp_path, [f"case_{n}_mask.png" for n in range(1, 5)], EXAMPLE)
+    assert sort(*numbered, *masks) == [(STUDY, "case", 4)]
+    assert [kind for kind, *_ in sort(*numbered[:2])] == [SLICE, SLICE]
+
+
+def test_a_stack_of_pages_is_a_study(tmp_path):
+    page = Image.open(EXAMPLE)
+    page.save(tmp_path / "stack.tif", save_all=True, append_images=[page, page])
+    assert sort(tmp_path / "stack.tif") == [(STUDY, "stack.tif", 1)]
+
+
+def test_volumes_of_several_patients_are_several_studies(tmp_path):
+    names = [f"{patient}_{sequence}.nii.gz" for patient in ("a1", "b2") for sequence in ("flair", "t1ce")]
+    assert [files for *_, files in sort(*copies(tmp_path, names, VOLUME))] == [2, 2]
+    assert sort(*copies(tmp_path, ["one.nii.gz", "two.nii.gz"], VOLUME)) == [(STUDY, "one.nii.gz and 1 more", 2)]
+
+
+def test_dicom_files_of_two_examinations_are_two_studies(tmp_path):
+    for number in (1, 2):
+        save(tmp_path, images(StudyInstanceUID=f"1.2.{number}", SeriesInstanceUID=f"1.3.{number}"), f"study{number}_")
+    (tmp_path / "preview.png").write_bytes(EXAMPLE.read_bytes())
+    found = list_inputs([str(path) for path in sorted(tmp_path.iterdir())])
+    assert [(one.kind, one.label, one.study) for one in found] == [(STUDY, "Study 1", 0), (STUDY, "Study 2", 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("notes.txt", b"nothing"), ("broken.zip", b"PK\3\4 broken"), ("empty.nii.gz", b"")]
+)
+def test_other_files_are_refused_with_a_reason(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnreadableImage, match="Accepted:"):
+        list_inputs([str(tmp_path / name)])
