@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -56,19 +56,19 @@ def probe_sequence(features: np.ndarray, collections: np.ndarray, tumours: np.nd
     Returns:
         The share of slices with tumour, the share whose collection the probe finds, and the AUC of the source for the label.
     """
-    names = np.unique(collections)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
-    split = GroupKFold(FOLDS, shuffle=True, random_state=0)
-    predicted = cross_val_predict(probe, features, collections, groups=groups, cv=split, method="predict_proba")
-    probabilities = np.asarray(predicted)  # (N, C)
-    aucs = []  # within each fold: a fold with many tumours leaves few to the others, which would turn the scores around
-    for fitted, measured in split.split(features, groups=groups):
-        shares = np.array([tumours[fitted][collections[fitted] == name].mean() for name in names])
-        aucs.append(auc(probabilities[measured] @ shares, tumours[measured]))
+    aucs, found = [], np.zeros(len(tumours), bool)
+    for fitted, measured in GroupKFold(FOLDS, shuffle=True, random_state=0).split(features, groups=groups):
+        probe.fit(features[fitted], collections[fitted])
+        probabilities = probe.predict_proba(features[measured])  # (M, C)
+        shares = np.array([tumours[fitted][collections[fitted] == name].mean() for name in probe.classes_])
+        found[measured] = probe.classes_[probabilities.argmax(axis=1)] == collections[measured]
+        # within each fold: a fold with many tumours leaves few to the others, which would turn the scores around
+        aucs.append(auc(probabilities @ shares, tumours[measured]))
     return {
         "slices": len(tumours),
         "tumours": float(tumours.mean()),
-        "collection_found": float((names[probabilities.argmax(axis=1)] == collections).mean()),
+        "collection_found": float(found.mean()),
         "auc": float(np.nanmean(aucs)),
     }
 
