@@ -12,6 +12,7 @@ from brainmri.zoo.entry import CARD, CONFIG, SPLIT, WEIGHTS, file_sha256
 from brainmri.zoo.hub import git_blob_hash
 from tests.support.hub_client import CLOSED, ENTRIES, ROOT, environment, error_line
 from tests.support.hub_server import Fault
+from train.release.card import model_card
 
 pytestmark = pytest.mark.hub
 
@@ -31,8 +32,9 @@ def test_published_entries_can_be_downloaded_and_then_used_offline(published, cl
     for name, entry in ENTRIES.items():
         (snapshot,) = (tmp_path / "hf" / "hub" / f"models--owner--{name}" / "snapshots").iterdir()
         assert file_sha256(snapshot / WEIGHTS) == entry.sha256
-        for file in (CONFIG, SPLIT, CARD, *entry.hashes):
+        for file in (CONFIG, SPLIT, *entry.hashes):
             assert (snapshot / file).read_bytes() == (entry.folder / file).read_bytes()
+        assert (snapshot / CARD).read_text(encoding="utf-8") == model_card(entry, "owner")
     for offline in ({"HF_ENDPOINT": CLOSED}, {"HF_HUB_OFFLINE": "1"}):
         again = client("-m", "brainmri", "download", "--all", BRAINMRI_HUB_OWNER="owner", **offline)
         assert again.returncode == 0, again.stderr
@@ -164,6 +166,30 @@ def test_weights_of_the_hub_are_forced_on_the_command_line(command, client):
     assert "published on the Hub yet" in error_line(client("-m", "brainmri", *command, "--from-hub"))
     closed = client("-m", "brainmri", *command, "--from-hub", BRAINMRI_HUB_OWNER="owner", HF_ENDPOINT=CLOSED)
     assert "the Hub could not be reached for config.json of owner/" in error_line(closed)
+
+
+ON_GPU = """
+import numpy as np
+from torch._subclasses.fake_tensor import FakeTensorMode
+import brainmri
+from brainmri.analysis.forward import _place, run_model
+from tests.support.fake_gpu import copy_to_gpu
+pulled = brainmri.load("owner/for-gpu", device="cpu", runtime="torch")
+with FakeTensorMode() as mode:
+    model = copy_to_gpu(pulled, mode)
+    images, _ = _place(model, np.zeros((70, 240, 200, 3), np.float32), (1.0, 1.0))
+    maps = run_model(model, images).maps
+print(pulled.entry.sha256, maps.device, len(maps))
+"""
+
+
+def test_a_pulled_model_runs_on_a_gpu(hub, client):
+    """On fake CUDA tensors."""
+    entry = ENTRIES["resunet-lgg"]
+    hub.add_repo("owner/for-gpu", {name: path.read_bytes() for name, path in entry.files.items()})
+    done = client("-c", ON_GPU)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [entry.sha256, "cuda:0", "70"]
 
 
 MIXIN = """
