@@ -2,7 +2,7 @@
 
 Trains from an entry of the zoo (`--start`, by default the default entry), calibrates, fits the out-of-distribution check,
 quantises and writes the card. DIR has any layout of `train.datasets.own`; further options are those of `train.segmenter`. The
-patients of one fold validate the weights, which are then released; with `--all`, a second run on all patients is released instead.
+patients of one fold validate the weights, which are then released; with `--all`, a second run on all patients is released.
 Repeat the command to continue an interrupted run; finished runs are kept. It ends with the command that opens the page with the
 new model.
 """

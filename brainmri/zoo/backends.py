@@ -63,7 +63,7 @@ class BackendOutput(NamedTuple):
 
 
 class InferenceModule(nn.Module):
-    """A network with all its outputs, and the detector's features, as one tuple of tensors, in the order of `names`."""
+    """A network with its outputs for some tasks, and the detector's features, as a tuple of tensors, in the order of `names`."""
 
     def __init__(self, net: PretrainedNet, tasks: tuple[str, ...], feature_spec: FeatureSpec | None = None) -> None:
         super().__init__()
@@ -80,13 +80,13 @@ class InferenceModule(nn.Module):
         """(V, 3, S, S), normalised, to the tensors that `BackendOutput` describes."""
         features = self.net.forward_features(views)
         mask, verdict, attributes = self.net.forward_head(features)
-        outputs = (
-            mask,
-            None if verdict is None else verdict[:, 1] - verdict[:, 0],
-            pool_features(features, self.feature_spec) if self.feature_spec else None,
-            attributes,
-        )
-        return tuple(output for output in outputs if output is not None)
+        outputs = {
+            "mask": mask,
+            "verdict": None if verdict is None else verdict[:, 1] - verdict[:, 0],
+            "features": pool_features(features, self.feature_spec) if self.feature_spec else None,
+            "attributes": attributes,
+        }
+        return tuple(output for name in self.names if (output := outputs[name]) is not None)
 
 
 class Backend:

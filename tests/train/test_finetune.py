@@ -13,6 +13,7 @@ from tests.train.layouts import LAYOUTS, patients, save_picture
 from train import finetune, segmenter
 from train.datasets import dataset_of
 from train.release.release import release
+from train.run import find_source
 
 pytestmark = pytest.mark.slow
 
@@ -49,9 +50,10 @@ def test_a_folder_becomes_a_model_on_the_page(tmp_path, capsys):
     assert "Training started\nfrom effunet-lgg, trained on LGG MRI Segmentation" in card.text
 
     before = (out / "validated" / "model.safetensors").stat().st_mtime_ns
-    finetune.main(command)  # the finished run is kept
+    options, others = finetune.parse(command)
+    finetune.train(options, others, find_source(options.start))  # the finished run is kept
     assert (out / "validated" / "model.safetensors").stat().st_mtime_ns == before
-    assert Pipeline(segmenter=str(folder)).predict(patients(1)[0][1][3]).mask.shape == (48, 48)
+    assert Pipeline(segmenter=str(folder))(patients(1)[0][1][3]).mask.shape == (48, 48)
     from brainmri.ui import page
 
     shown = json.dumps(page.build([str(folder)]).get_config_file())
