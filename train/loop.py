@@ -29,6 +29,7 @@ from train.data import TumourShareSampler, write_csv
 from train.depthwise import speed_up_depthwise
 from train.losses import BatchLoss
 from train.profiling import profile_steps
+from train.run import data_errors
 from train.tracking import Tracker, open_trackers
 
 CLIP = 5.0  # largest gradient norm of the one-cycle schedule
@@ -371,7 +372,8 @@ def fit_one_cycle(
     )
     if options.on_device:
         slices = [one | {key: one[key].to(device) for key in ("image", "mask")} for one in slices]
-    epoch_sampler = TumourShareSampler(slices, options.samples, options.tumour_share, options.seed, options.evenness)
+    with data_errors():
+        epoch_sampler = TumourShareSampler(slices, options.samples, options.tumour_share, options.seed, options.evenness)
     kept = keeps_workers(options, device)
     dataset, sampler = distributed.split_over_processes(slices, transform, epoch_sampler, micro, seeded=kept)
     if device.type == "cpu":
