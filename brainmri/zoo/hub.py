@@ -200,8 +200,14 @@ def publish(
     try:
         exists = api.repo_exists(repo, repo_type=kind)
         if not exists and not dry_run:
-            of_space = {"space_sdk": "gradio", "space_hardware": hardware or SpaceHardware.ZERO_A10G} if space else {}
-            api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, **of_space)
+            api.create_repo(
+                repo,
+                repo_type=kind,
+                private=private,
+                exist_ok=True,
+                space_sdk="gradio" if space else None,
+                space_hardware=SpaceHardware(hardware or SpaceHardware.ZERO_A10G) if space else None,
+            )
         existing, head, tags = {}, None, {}
         if exists or not dry_run:
             tree = api.list_repo_tree(repo, recursive=True, repo_type=kind)
@@ -264,7 +270,7 @@ def _explain_publish_error(error: Exception, repo: str) -> HubError:
     if isinstance(refusal, HfHubHTTPError):
         status, words = refusal.response.status_code, _server_message(refusal)
         if status == 402:
-            return HubError(f"the Hub wants a payment to publish {repo}{words}; choose other hardware, or change your plan")
+            return HubError(f"the Hub requires payment to publish {repo}{words}; choose other hardware, or another plan")
         if status in (401, 403):
             return HubError(f"the Hub refused to publish {repo} (status {status}){words}; use a token with write access: {LOGIN}")
         return HubError(f"the Hub answered {status} while publishing {repo}; run it again; only missing files are uploaded")

@@ -32,7 +32,7 @@ def client(url, tmp_path):
 
     def run(*command: str, cwd: Path = ROOT, **variables: str | None) -> subprocess.CompletedProcess:
         own = environment(url, tmp_path / "hf", PYTHONPATH=str(cwd), **variables)
-        return subprocess.run([sys.executable, *command], cwd=cwd, env=own, capture_output=True, text=True, timeout=240)
+        return subprocess.run([sys.executable, *command], cwd=cwd, env=own, capture_output=True, text=True, timeout=900)
 
     return run
 

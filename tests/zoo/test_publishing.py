@@ -146,7 +146,7 @@ def test_the_space_is_published_with_the_entries_and_runs_on_zero_gpu(published,
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault("POST", "/api/repos/create", "status", status=402), "wants a payment to publish owner/other: Injected fault; "),
+        (Fault("POST", "/api/repos/create", "status", status=402), "requires payment to publish owner/other: Injected fault; "),
         (Fault("POST", "/api/repos/create", "status", status=403), "(status 403): Injected fault; use a token"),
     ],
     ids=["payment", "permission"],
