@@ -87,11 +87,6 @@ def test_pictures_with_tumours_only_train_a_segmenter_without_verdict(tmp_path, 
     assert read_config(tmp_path / "pushed")["training"]["dataset"] == "data of tumours (own data), mit"
     assert "lgg" not in pushed.content.lower()
 
-    fold = manifest["patients"]["p1"]["fold"]
-    written = ["--manifest", str(run / "folds.json"), "--fold", str(fold)]
-    segmenter.main([*command, *written, "--out", str(tmp_path / "second")])
-    assert read_split(tmp_path / "second")["validation"] == ["p1"]
-
 
 def test_a_default_that_is_an_ensemble_is_a_start(tmp_path):
     data, run = tmp_path / "data", tmp_path / "run"

@@ -10,8 +10,9 @@ from PIL import Image
 from brainmri.io.pixels import FLAIR
 from tests.train.layouts import AFFINE, LAYOUTS, SIZE, SLICES, patients, save_picture, save_volume
 from train.datasets import OwnData, recognise_dataset
-from train.datasets.own import find_layout
+from train.datasets.own import find_layout, own_dataset
 from train.datasets.own.dataset import find_own_slices
+from train.folds import split_cases
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -168,6 +169,27 @@ def test_pictures_without_patients_are_noted(tmp_path, capsys):
             save_picture(tmp_path / folder / f"img_{number}.png", np.zeros((40, 40), np.uint8))
     assert sorted(find_own_slices(tmp_path, OwnData())) == ["img_1", "img_2"]
     assert "each image counts as a patient" in capsys.readouterr().out
+
+
+def test_folds_are_written_and_followed(tmp_path):
+    LAYOUTS["volumes"][1](tmp_path / "data", 3)
+    written, data = tmp_path / "folds.json", OwnData()
+    cases = find_own_slices(tmp_path / "data", data)
+    split = split_cases(own_dataset(data), cases, folds=3, fold=1, written=written)
+    manifest = json.loads(written.read_text())
+    assert split.validation == tuple(c for c, patient in manifest["patients"].items() if patient["fold"] == 1)
+
+    for name, fold in (("p1", 2), ("p2", 2), ("p3", 0)):
+        manifest["patients"][name]["fold"] = fold
+    written.write_text(json.dumps(manifest))
+    followed = own_dataset(data, written)
+    assert split_cases(followed, cases, folds=3, fold=2).validation == ("p1", "p2")
+    with pytest.raises(ValueError, match=r"expected 5 folds in .*, got 3; give --folds 3"):
+        split_cases(followed, cases, folds=5, fold=0)
+    del manifest["patients"]["p1"]
+    written.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="got 1 without a fold, such as p1"):
+        split_cases(followed, cases, folds=3, fold=2)
 
 
 def test_the_lgg_dataset_is_recognised_by_its_patients_only(tmp_path):
