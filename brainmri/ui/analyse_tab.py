@@ -22,6 +22,7 @@ from brainmri.report.html import lesions_html, montage_html
 from brainmri.report.render import montage_picture
 from brainmri.report.viewer import slice_viewer, study_viewer
 from brainmri.ui.answer import empty_state, preview, refusal, slice_answer, study_answer
+from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
 from brainmri.ui.blocks import INTERNAL_ERROR
 from brainmri.ui.cache import KEEP_MINUTES
 from brainmri.ui.common import GPU, PRIVATE, VIEWER_SCRIPT, errors_as_messages, model_choices
@@ -99,7 +100,12 @@ class AnalyseTab:
             preview(self.first.scan, self.shown_examples[0].label) if self.first else "", elem_id="current", padding=False
         )
         # values are inputs, from `encode`
-        self.items = gr.Radio(choices, value=choices[0][1] if choices else None, label="Inputs", visible=False, elem_id="items")
+        with gr.Column(visible=False, elem_id="several") as self.several:
+            self.items = gr.Radio(choices, value=choices[0][1] if choices else None, label="Inputs", elem_id="items")
+            with gr.Row(elem_classes="downloads"):
+                self.all = gr.Button("Analyse all", size="md", min_width=90)
+                self.table = gr.DownloadButton("↓ Table (CSV)", size="md", min_width=90, visible=False)
+            self.rows = gr.HTML(elem_id="rows", padding=False)
         cards = [(str(example.card), example.label) for example in self.shown_examples]
         gr.Markdown(EXAMPLES_LABEL, visible=bool(cards), elem_id="examples-label")
         self.gallery = gr.Gallery(
@@ -151,15 +157,19 @@ class AnalyseTab:
             self.box, self.current, self.results, self.viewer, self.packed, self.report, self.why, self.explanation,
             self.evidence, self.record, self.link,
         ]  # fmt: skip
-        fields = [self.selection, *self.channels]
+        fields, batch = [self.selection, *self.channels], [self.several, self.items, self.table, self.rows]
         hidden = {"show_progress": "hidden", **PRIVATE}
         dropped = self.drop.upload(None, self.drop, [self.files, self.drop], js="(files) => [files, null]", **hidden)
         picked = self.gallery.select(self.pick, None, self.files, **hidden)
         received = [
-            event.success(self.receive, self.files, [self.files, self.items, *fields, self.gallery, *outputs], **hidden)
+            event.success(self.receive, self.files, [self.files, *batch, *fields, self.gallery, *outputs], **hidden)
             for event in (dropped, picked)
         ]
         chosen = self.items.input(self.choose, self.items, fields, **hidden)
+        self.all.click(
+            self.analyse_all, [self.files, self.segmenter, self.classifier, self.sequence], [self.table, self.rows],
+            api_visibility="private", show_progress_on=self.rows, **GPU,
+        )  # fmt: skip
         pressed = self.button.click(self.require_files, self.files, outputs, **hidden)
         self.run = {
             "fn": self.analyse, "inputs": [*settings, *self.channels], "outputs": outputs, "api_visibility": "private",
@@ -191,18 +201,21 @@ class AnalyseTab:
 
     def receive(self, files: list[str] | None) -> dict:
         """Recognise what was uploaded: list the inputs, select the first, and mark the example if it is one."""
-        uploaded = files or []
+        uploaded, hide = files or [], gr.Column(visible=False)
         try:
             with errors_as_messages(FAILED):
                 record_upload_size(uploaded)
                 found = list_inputs(uploaded)
         except gr.Error as error:
-            return self.refuse(error) | {self.files: None, self.items: gr.Radio([], value=None, visible=False)}
+            return self.refuse(error) | {self.files: None, self.items: gr.Radio([], value=None), self.several: hide}
         choices = [(one.label, encode(one, uploaded)) for one in found]
         names = [example.file.name for example in self.shown_examples]
         marked = names.index(found[0].label) if len(found) == 1 and found[0].label in names else None
         return {
-            self.items: gr.Radio(choices, value=choices[0][1], visible=len(found) > 1, label=f"{len(found)} inputs"),
+            self.items: gr.Radio(choices, value=choices[0][1], label=f"{len(found)} inputs"),
+            self.several: gr.Column(visible=True) if len(found) > 1 else hide,
+            self.table: gr.DownloadButton(visible=False),
+            self.rows: "",
             self.gallery: gr.Gallery(selected_index=marked),
             **self.choose(choices[0][1]),
         }
@@ -272,6 +285,22 @@ class AnalyseTab:
             record_refusal()  # the answer already shows the reason
             return gr.skip()
         return self.show_explanation(scan, explanation, stability)
+
+    def analyse_all(
+        self, files: list[str] | None, segmenter: str, classifier: str, sequence: str, progress=gr.Progress()
+    ) -> dict:
+        """Analyse every input; show a table and offer it as CSV."""
+        try:
+            with errors_as_messages(FAILED):
+                record_upload_size(files or [])
+                found, rows = list_inputs(files or []), []
+                for number, one in enumerate(found):
+                    progress((number, len(found)), desc="Analysing", unit="inputs")
+                    rows.append(analyse_input(one, segmenter, classifier, sequence or None))
+        except gr.Error as error:
+            record_refusal()
+            return {self.rows: refusal(error.title, error.message)}
+        return {self.table: gr.DownloadButton(value=write_csv(rows), visible=True), self.rows: rows_html(rows)}
 
     # --- results ----------------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import time
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -57,8 +57,6 @@ class RedactingFormatter(logging.Formatter):
     def message(self, record: logging.LogRecord) -> str:
         if record.name.split(".")[0] == PACKAGE:
             return record.getMessage()
-        if record.name == "py.warnings" and (place := re.match(r".*?:\d+: \w+", record.getMessage())):
-            return place[0]
         return f"{record.name} at {record.module}:{record.lineno}"
 
     def trace(self, record: logging.LogRecord) -> list[str]:
@@ -108,6 +106,6 @@ def configure() -> None:
     handler.setFormatter(JsonFormatter() if chosen == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(PACKAGE).setLevel(logging.INFO)
-    logging.captureWarnings(True)
+    warnings.simplefilter("ignore")  # those of other packages may quote the upload, and nobody who runs the page can act on them
     # uvicorn's own handlers would log whole error messages; Gradio has disabled the access log
     uvicorn.config.LOGGING_CONFIG["loggers"].clear()

@@ -19,8 +19,9 @@ def fill(page, tab: str) -> None:
     """Open a tab and show every result it has."""
     open_tab(page, tab)
     if tab == "Analyse":
-        upload(page, STUDY, EXAMPLE)  # a list of a study and a slice; the study is shown
-        answer(page, STUDY.name)
+        three = EXAMPLE.parent / "study-three.zip"
+        upload(page, STUDY, three)  # a list of two studies; the first one is shown, with the fields of its sequences
+        answer(page, three.name)
     elif tab == "Compare":
         page.click("#compare-example")
         page.wait_for_selector("#comparison-picture img")

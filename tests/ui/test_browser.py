@@ -1,6 +1,7 @@
 """The page in a browser, as a visitor uses it."""
 
 import base64
+import csv
 import os
 import re
 import zipfile
@@ -116,7 +117,7 @@ def test_one_drop_zone_takes_slices_studies_folders_and_pasted_pictures(visit, t
     assert page.inner_text(CAPTION).startswith("Slice ")
 
 
-def test_several_inputs_become_a_list_to_flip_through(visit):
+def test_several_inputs_become_a_list_to_flip_through_and_a_table(visit, tmp_path):
     page = visit(1280, 900)
     upload(page, EXAMPLE, EXAMPLE.parent / "healthy-high.png")
     assert "Tumour" in answer(page, EXAMPLE.name)
@@ -125,9 +126,18 @@ def test_several_inputs_become_a_list_to_flip_through(visit):
     first.focus()
     page.keyboard.press("ArrowDown")
     assert answer(page, "healthy-high.png").endswith("No tumour")
+    page.click("button:has-text('Analyse all')")
+    with page.expect_download() as waiting:
+        page.click("#several >> text=Table (CSV)")
+    waiting.value.save_as(tmp_path / "results.csv")
+    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as handle:
+        rows = {row["input"]: row for row in csv.DictReader(handle)}
+    assert [rows[name]["verdict"] for name in (EXAMPLE.name, "healthy-high.png")] == ["tumour", "no tumour"]
+    assert int(rows[EXAMPLE.name]["area_px"]) > 1000
+    assert page.inner_text("#rows").count("%") == 2
     upload(page, EXAMPLE)
     answer(page, EXAMPLE.name)
-    assert not page.is_visible("#items")
+    page.wait_for_selector("#several", state="hidden")
 
 
 def test_refusals_stand_in_the_box_and_stay(visit, tmp_path):
@@ -185,6 +195,19 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     with zipfile.ZipFile(tmp_path / "study.zip") as archive:
         assert archive.testzip() is None
         archive.extractall(tmp_path)
+    page.add_init_script("window.print = () => {}")  # in the report's frame; a dialog would block the browser
+    with page.expect_event("frameattached") as frame:
+        page.click("button:has-text('Print or PDF')")
+    frame.value.wait_for_function("document.querySelector('.viewer-caption')?.textContent")
+    assert "Research demo" in frame.value.inner_text("body")
+
+    kept = page.context.new_page()
+    kept.goto(page.evaluate("document.querySelector('#link a').href"))
+    assert "Tumour" in answer(kept, STUDY.name)
+    assert kept.inner_text(CAPTION).startswith("Slice 8 of 16")
+    kept.goto(page.url + "?result=" + 22 * "x")
+    kept.wait_for_selector(f"{REFUSED} >> text=This result is no longer there")
+
     report = page.context.new_page()
     report.goto((tmp_path / "study-flair" / "report.html").as_uri())
     report.locator(".study-chart .hit[data-slice='3']").click()

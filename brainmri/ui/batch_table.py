@@ -1,0 +1,63 @@
+"""Several inputs analysed one after the other: a table on the page, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+
+from markupsafe import Markup
+
+from brainmri.analysis.findings import percent
+from brainmri.io.limits import UnreadableImage
+from brainmri.report.templates import STATES
+from brainmri.ui.common import make_output_folder
+from brainmri.ui.decoding import read_slice, read_study
+from brainmri.ui.inference import analyse_slice, analyse_study
+from brainmri.ui.inputs import SLICE, Input
+
+RECORDED = ("verdict", "reason", "probability", "area_px", "lesion_count", "lesion_volume_ml", "largest_diameter_mm")
+COLUMNS = ("input", "kind", *RECORDED, "warnings", "problem")
+
+
+def analyse_input(one: Input, segmenter: str, classifier: str, sequence: str | None) -> dict:
+    """A row of the table: the main fields of the record, or the problem of an input that cannot be read.
+
+    The probability of a study is the highest of its slices that look like brain MR slices.
+    """
+    row = dict.fromkeys(COLUMNS) | {"input": one.label, "kind": one.kind}
+    try:
+        if one.kind == SLICE:
+            record = analyse_slice(read_slice(one.files[0]), segmenter, classifier, None, sequence).record()
+        else:
+            scan = read_study(one.files, None, one.study)
+            record = analyse_study(scan, segmenter, classifier, None).record()
+            likely = [each["probability"] for each in record["per_slice"] if not each["out_of_distribution"]]
+            record["probability"] = max(likely, default=None)
+    except UnreadableImage as error:
+        return row | {"problem": str(error)}
+    return row | {name: record.get(name) for name in RECORDED} | {"warnings": "; ".join(record["warnings"])}
+
+
+def write_csv(rows: list[dict]) -> str:
+    """Write the rows to a file in Gradio's cache; return its path."""
+    path = make_output_folder() / "results.csv"
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(path)
+
+
+def rows_html(rows: list[dict]) -> Markup:
+    """The rows with verdict, probability and problem."""
+    cells = Markup("").join(
+        Markup("<tr><th scope='row'>{}</th><td>{}</td><td>{}</td></tr>").format(
+            row["input"],
+            STATES[row["verdict"]][2] if row["verdict"] else row["problem"],
+            "" if row["probability"] is None else percent(row["probability"]),
+        )
+        for row in rows
+    )
+    head = Markup("").join(Markup("<th scope='col'>{}</th>").format(name) for name in ("Input", "Verdict", "Probability"))
+    table = "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>"
+    scrolls = f"<div class='model'><div class='table' role='group' aria-label='All results' tabindex='0'>{table}</div></div>"
+    return Markup(scrolls).format(head, cells)
