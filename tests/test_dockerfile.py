@@ -82,7 +82,8 @@ def test_the_page_runs_from_a_read_only_tree_without_a_home(image, tmp_path):
     environment = {name: value.replace("/tmp/", f"{temporary}/") for name, value in environment.items()}
     environment |= {"HOME": str(home), "TMPDIR": str(temporary), "GRADIO_TEMP_DIR": str(temporary / "gradio")}
     with served(tmp_path / "run", root=image, prefix=without_rights(), **environment) as (_, url, log):
-        record, *_ = Client(url, verbose=False, download_files=str(temporary)).predict(handle_file(SAMPLE), api_name="/predict")
+        client = Client(url, verbose=False, download_files=str(temporary), httpx_kwargs={"timeout": 120})
+        record, *_ = client.predict(handle_file(SAMPLE), api_name="/predict")
         check = re.search(r'CMD \[.*?(".*")\]', values("HEALTHCHECK")[0])
         program = check[1].split('", "')[-1].rstrip('"').replace("http://127.0.0.1:7860/", url)
         assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -183,7 +183,7 @@ for line in hub.RepoCard.load(f"{space}/README.md").data.preload_from_hub:
 
 
 @pytest.mark.slow
-def test_the_published_space_serves_the_published_models(published, hub, url, client, tmp_path):
+def test_the_published_space_serves_the_published_models(published, client, tmp_path):
     """Publish, start with an empty cache and without embedded weights, preload as the Hub does, and analyse a slice."""
     pinned = json.loads((published[0] / PINS).read_text())
     space, home = tmp_path / "space", tmp_path / "hf"
@@ -195,7 +195,8 @@ def test_the_published_space_serves_the_published_models(published, hub, url, cl
         assert {model["name"]: model["source"] for model in health["models"]} == {
             name: f"Hub cache, {pin['repo']} at {pin['revision']}" for name, pin in pinned.items()
         }
-        record, *_ = Client(page, verbose=False, download_files=str(tmp_path)).predict(handle_file(SAMPLE), api_name="/predict")
+        visitor = Client(page, verbose=False, download_files=str(tmp_path), httpx_kwargs={"timeout": 120})
+        record, *_ = visitor.predict(handle_file(SAMPLE), api_name="/predict")
     assert record["verdict"] == "tumour"
     assert record["provenance"]["segmenter"] == {"name": DEFAULT, "sha256": pinned[DEFAULT]["sha256"]}
 
