@@ -6,10 +6,14 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from brainmri.io.extras import explain_missing
+from brainmri.io.limits import describe_os_error
 from brainmri.zoo import hub, registry
+from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
 from brainmri.zoo.entry import WEIGHTS, read_config
 
 FROM_HUB = "take the zoo's weights from the Hub or its cache, never the embedded copies"
@@ -20,7 +24,7 @@ def output_stems(paths: list[Path]) -> list[str]:
     taken: set[str] = set()
     stems = []
     for path in paths:
-        stem, count = path.name if path.is_dir() else path.stem.removesuffix(".nii"), 2
+        stem, count = path.resolve().name if path.is_dir() else path.stem.removesuffix(".nii"), 2
         while stem.lower() in taken:  # some file systems ignore case
             stem, count = f"{path.stem}-{count}", count + 1
         taken.add(stem.lower())
@@ -30,25 +34,36 @@ def output_stems(paths: list[Path]) -> list[str]:
 
 def predict(options: argparse.Namespace) -> int:
     """Analyse every input and every study in a folder of studies; return 1 if any failed, else 0."""
-    from tqdm import tqdm
-
-    from brainmri.analysis.findings import percent
-    from brainmri.batch.cohort import find_inputs, write_table
+    from brainmri.batch.cohort import find_inputs
+    from brainmri.batch.output_folder import check_outputs, reserve_output_folder
     from brainmri.batch.ray_engine import run_locally, run_on_ray
 
     if options.engine != "ray" and (options.address, options.workers) != (None, None):
         raise ValueError("--address and --workers are for --engine ray; add --engine ray or remove them")
-    options.out.mkdir(parents=True, exist_ok=True)
-    paths = [path for given in options.paths for path in find_inputs(given) if path.resolve() != options.out.resolve()]
-    if not paths:
-        raise ValueError(f"expected inputs, got only {options.out}, the folder for the results; add files or folders")
+    paths = [path for given in options.paths for path in find_inputs(given, options.out)]
     inputs = dict(zip(output_stems(paths), paths, strict=True))
+    check_outputs(options.paths, inputs, options.out)
     networks = {name: getattr(options, name) for name in ("segmenter", "classifier", "device", "from_hub")}
     networks["runtime"] = registry.requested_runtime(options.runtime)  # of this process, for all workers
     if options.engine == "ray":
-        engine = run_on_ray(inputs, options.out, networks, options.address, options.workers)
+        engine = run_on_ray(inputs, options.out, networks, options.address, options.workers, options.sequence)
     else:
-        engine = run_locally(inputs, options.out, networks)
+        engine = run_locally(inputs, options.out, networks, options.sequence)
+    with reserve_output_folder(options.out):
+        rows = _report_rows(engine, inputs, options.out)
+    failed = sum(row["status"] == "failed" for row in rows)
+    if failed:
+        print(f"{failed} of {len(rows)} inputs failed; the others are in {options.out}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _report_rows(engine: Iterator[dict], inputs: dict[str, Path], out: Path) -> list[dict]:
+    """Print each row as it comes, and write the table of studies; return the rows."""
+    from tqdm import tqdm
+
+    from brainmri.analysis.findings import percent
+    from brainmri.batch.cohort import write_table
+
     rows = {}
     try:
         for row in tqdm(engine, total=len(inputs), unit="input", disable=len(inputs) == 1):
@@ -65,11 +80,8 @@ def predict(options: argparse.Namespace) -> int:
     finally:  # the table is also written if the run is stopped
         if any(row["kind"] == "study" for row in rows.values()):
             order = {name: number for number, name in enumerate(inputs)}
-            write_table(sorted(rows.values(), key=lambda row: order[row["input"].partition("/")[0]]), options.out)
-    failed = sum(row["status"] == "failed" for row in rows.values())
-    if failed:
-        print(f"{failed} of {len(rows)} inputs failed; the others are in {options.out}", file=sys.stderr)
-    return 1 if failed else 0
+            write_table(sorted(rows.values(), key=lambda row: order[row["input"].partition("/")[0]]), out)
+    return list(rows.values())
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -79,7 +91,7 @@ def serve(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        raise ValueError('the page needs Gradio, which is not installed; run pip install "brainmri[app]"') from None
+        raise ValueError(explain_missing("the page", "Gradio", "app")) from None
     page.run(options.models, options.device, options.from_hub)
     return 0
 
@@ -128,7 +140,6 @@ def check(options: argparse.Namespace) -> int:
     from brainmri.analysis import selfcheck
     from brainmri.zoo.backends import AUTO, create_backend
 
-    names = options.names or sorted({*registry.embedded(), *registry.pins()})
     checks = []
     for name in options.names or registry.list_names(options.from_hub):
         model = registry.load(name, device=options.device, from_hub=options.from_hub)
@@ -161,8 +172,8 @@ def main(arguments: list[str] | None = None) -> int:
     serving.add_argument(
         "--models", nargs="*", default=[], metavar="DIR_OR_REPO", help="additional models: local folders or OWNER/NAME on the Hub"
     )
-    serving.add_argument("--from-hub", action="store_true", help=FROM_HUB)
     serving.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
+    serving.add_argument("--from-hub", action="store_true", help=FROM_HUB)
     serving.set_defaults(run=serve)
     run = commands.add_parser("predict", help="write verdict, mask and overlay for slices and studies")
     run.add_argument(
@@ -180,8 +191,13 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument(
         "--classifier", help="model for the verdict (default: the segmenter if it classifies too, else the default model)"
     )
-    run.add_argument("--from-hub", action="store_true", help=FROM_HUB)
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
+    run.add_argument("--from-hub", action="store_true", help=FROM_HUB)
+    run.add_argument(
+        "--sequence",
+        choices=[name for name in SEQUENCES if name != THREE_SEQUENCES],
+        help="MR sequence of greyscale slices and of studies with a single sequence (default: recognise it)",
+    )
     run.add_argument(
         "--runtime", help="auto (fastest), torch (float32), half, compiled, openvino, int8 (default: torch, or BRAINMRI_RUNTIME)"
     )
@@ -204,8 +220,8 @@ def main(arguments: list[str] | None = None) -> int:
     checking.add_argument(
         "names", nargs="*", metavar="NAME", help="zoo entry, folder or OWNER/NAME on the Hub (default: all entries)"
     )
-    checking.add_argument("--from-hub", action="store_true", help=FROM_HUB)
     checking.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
+    checking.add_argument("--from-hub", action="store_true", help=FROM_HUB)
     checking.set_defaults(run=check)
     timing = commands.add_parser("bench", help="benchmark the inference backends on this machine")
     timing.add_argument(
@@ -221,7 +237,9 @@ def main(arguments: list[str] | None = None) -> int:
         options = parser.parse_args(["serve"])
     try:
         return options.run(options)
-    except (ValueError, FileNotFoundError, hub.HubError) as error:  # unknown model or device, Hub unavailable
+    except OSError as error:  # a folder that cannot be read or written
+        parser.error(describe_os_error(error))
+    except (ValueError, hub.HubError) as error:  # unknown model or device, Hub unavailable
         parser.error(str(error))
 
 

@@ -45,10 +45,11 @@ def test_predict_writes_mask_overlay_and_record_of_each_slice(tmp_path, capsys):
 
 def test_predict_ignores_its_own_output_folder(tmp_path):
     out = tmp_path / "results"
-    (tmp_path / "notes").mkdir()
+    for name in ("letters", "notes"):
+        (tmp_path / name).mkdir()
     for _ in range(2):
         assert main(["predict", str(tmp_path), "--out", str(out), "--device", "cpu"]) == 1
-        assert pandas.read_csv(out / "studies.csv")["input"].tolist() == ["notes"]
+        assert pandas.read_csv(out / "studies.csv")["input"].tolist() == ["letters", "notes"]
 
 
 def test_predict_skips_a_finished_slice_and_repeats_a_damaged_one(tmp_path):
@@ -76,7 +77,7 @@ def test_unknown_model_is_an_error(tmp_path, capsys):
 
 def test_missing_ray_is_an_error_that_says_how_to_install_it(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert 'pip install "ray[data]"' in error_of_predict(capsys, "--out", str(tmp_path), "--engine", "ray")
+    assert 'pip install "brainmri[ray]"' in error_of_predict(capsys, "--out", str(tmp_path), "--engine", "ray")
 
 
 def test_local_engine_rejects_cluster_options(tmp_path, capsys):

@@ -23,6 +23,7 @@ from brainmri.analysis.stability import Stability, stability
 from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.io.sequence_names import FLAIR_T2
 from brainmri.zoo import ood
+from brainmri.zoo.attributes import THREE_SEQUENCES
 from brainmri.zoo.backends import TORCH, versions
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, load
@@ -100,8 +101,11 @@ class Pipeline:
         scan = _one_slice(source)
         picture = self._decide_picture(scan, sequence)
         warnings = (*scan.warnings, *picture.warnings)
-        provenance = self.provenance(scan, picture.predicted, picture.recognition)
-        return self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
+        provenance = self.provenance(scan, picture.predicted, picture.recognition, sequence)
+        finding = self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
+        if problem := _unsupported(picture.predicted, sequence):
+            finding = replace(finding, verdict=REVIEW, reason=problem)
+        return finding
 
     def explain(self, source: Source, sequence: str | None = None) -> tuple[Explanation, Stability]:
         """Explain the verdict on one slice, of a sheet the likeliest to show a tumour, and test how stable its outline is.
@@ -146,10 +150,13 @@ class Pipeline:
 
         Raises:
             FileNotFoundError: if the path does not exist.
+            ValueError: for an unknown sequence, or one for a study of several.
             brainmri.io.reading.UnreadableImage: if the input cannot be read.
         """
         check_sequence(sequence)
         scan = source if isinstance(source, Scan) else read_study(source)
+        if sequence not in (None, THREE_SEQUENCES) and (found := sum(label is not None for label in scan.sequences)) > 1:
+            raise ValueError(f"expected a study of one sequence, of which {sequence!r} could be said, got {found}; leave it out")
         geometry, warnings = scan.geometry, scan.warnings
         spacing = geometry.spacing[1:] if geometry else (1.0, 1.0)
         measured = geometry is not None and geometry.plausible
@@ -168,7 +175,7 @@ class Pipeline:
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
         maps[chosen], mask[chosen] = decisions.maps, decisions.masks
         parts = find_parts(mask, geometry)
-        provenance = self.provenance(scan, predicted, recognition)
+        provenance = self.provenance(scan, predicted, recognition, sequence)
         pixel = float(np.prod(spacing)) if measured else None
         places = iter(range(len(decisions.masks)))
         findings = tuple(
@@ -184,8 +191,8 @@ class Pipeline:
             int(head.sum()),
             [number for number, finding in enumerate(findings) if finding.mask.any() and not finding.out_of_distribution],
         )
-        if recognition is None and scan.single_sequence not in (None, FLAIR_T2) and verdict != REVIEW:
-            verdict, reason = REVIEW, f"The only sequence is {scan.single_sequence}, which these networks cannot analyse alone."
+        if verdict != REVIEW and (problem := _unsupported(predicted, sequence or scan.single_sequence)):
+            verdict, reason = REVIEW, problem
         if out_of_distribution:
             slices = f"slices that the model was trained on: {ranges(out_of_distribution)}"
             warnings += (f"left out, because they do not look like {slices}; {ood.WARNING}",)
@@ -235,21 +242,30 @@ class Pipeline:
             min_area_px=int(decisions.min_areas[number]),
         )
 
-    def provenance(self, scan: Scan, predicted: Prediction | None = None, recognition: Recognition | None = None) -> dict:
+    def provenance(
+        self,
+        scan: Scan,
+        predicted: Prediction | None = None,
+        recognition: Recognition | None = None,
+        sequence: str | None = None,
+    ) -> dict:
         """What a result for the scan depends on: input, models, thresholds, calibration, devices, runtimes and versions.
 
         Args:
             scan: the input.
             predicted: the prediction for it, which knows what the models ran on; None before there is one.
             recognition: what was recognised; threshold and review band are those of the sequence.
+            sequence: what the user says that the sequence is.
         """
         ood_config, rules = self.ood_model.entry.ood, self.rules.for_sequence(sequence_of(recognition))
         ran_on = {"segmenter": RanOn.of(self.segmenter), "classifier": RanOn.of(self.classifier)}
         if predicted:
-            assert predicted.segmenter and predicted.classifier
+            assert predicted.segmenter is not None
+            assert predicted.classifier is not None
             ran_on = {"segmenter": predicted.segmenter, "classifier": predicted.classifier}
         return {
             "input": {"sha256": scan.sha256},
+            "sequence": sequence,
             "segmenter": _model_record(self.segmenter, ran_on["segmenter"]),
             "classifier": _model_record(self.classifier, ran_on["classifier"]),
             "mask_threshold": rules.mask_threshold,
@@ -272,10 +288,6 @@ def _model(chosen: str | LoadedModel, task: str, device: str, runtime: str | Non
     return model
 
 
-def _model_record(model: LoadedModel, ran_on: RanOn) -> dict:
-    return {"name": model.entry.name, "sha256": model.entry.sha256, "device": ran_on.device, "runtime": ran_on.runtime}
-
-
 def _one_slice(source: Source) -> Scan:
     scan = source if isinstance(source, Scan) else read_slice(source)
     if scan.pixels.ndim != 3:
@@ -285,6 +297,13 @@ def _one_slice(source: Source) -> Scan:
 
 def _model_record(model: LoadedModel, ran_on: RanOn) -> dict:
     return {"name": model.entry.name, "sha256": model.entry.sha256, "device": ran_on.device, "runtime": ran_on.runtime}
+
+
+def _unsupported(predicted: Prediction, sequence: str | None) -> str | None:
+    """Why networks that recognise no sequence cannot analyse a single one; None if they can."""
+    if predicted.attributes is not None or sequence in (None, FLAIR_T2, THREE_SEQUENCES):
+        return None
+    return f"The only sequence is {sequence}, which these networks cannot analyse alone."
 
 
 def _mode(scan: Scan) -> str:

@@ -19,6 +19,8 @@ import torch
 
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.batch.cohort import failed_row, process
+from brainmri.io.extras import explain_missing
+from brainmri.report.outputs import OutputError
 from brainmri.zoo.registry import find_entry, requested_device
 
 ATTEMPTS = 3  # for an input whose worker process dies
@@ -27,24 +29,31 @@ ACTORS_PER_GPU = 4  # default; while one actor reads and writes, the others keep
 BATCH, BATCHES_PER_ACTOR = 16, 32
 
 
-def run_locally(inputs: dict[str, Path], out: Path, networks: dict) -> Iterator[dict]:
+def run_locally(inputs: dict[str, Path], out: Path, networks: dict, sequence: str | None = None) -> Iterator[dict]:
     """Process the inputs one at a time in this process.
 
     Args:
         inputs: paths, by the names of their outputs.
         out: folder for the output files.
         networks: arguments of `Pipeline`.
+        sequence: as for `cohort.process`.
 
     Raises:
         ValueError, FileNotFoundError, brainmri.zoo.hub.HubError: as `Pipeline` does.
+        OutputError: when the disk is full.
     """
     pipe = Pipeline(**networks)
     for name, path in inputs.items():
-        yield from process(pipe, path, out, name)
+        yield from process(pipe, path, out, name, sequence)
 
 
 def run_on_ray(
-    inputs: dict[str, Path], out: Path, networks: dict, address: str | None = None, workers: int | None = None
+    inputs: dict[str, Path],
+    out: Path,
+    networks: dict,
+    address: str | None = None,
+    workers: int | None = None,
+    sequence: str | None = None,
 ) -> Iterator[dict]:
     """Process the inputs on the actors of a Ray cluster, each with its own pipeline; rows come in any order.
 
@@ -57,6 +66,7 @@ def run_on_ray(
         networks: arguments of `Pipeline`.
         address: address of a running cluster, as for `ray.init`; None starts one on this machine.
         workers: number of actors; None means one per CPU, or `ACTORS_PER_GPU` per GPU if the device allows the use of GPUs.
+        sequence: as for `cohort.process`.
 
     Raises:
         ValueError: if Ray is not installed, no cluster answers, it is too small for the actors, or an actor cannot start.
@@ -79,7 +89,13 @@ def run_on_ray(
         )
         rows = jobs.flat_map(
             _Actor,  # pyright: ignore[reportArgumentType]  # Ray also accepts callable classes
-            fn_constructor_kwargs={"out": out, "networks": networks, "threads": cpus, "attempts": attempts},
+            fn_constructor_kwargs={
+                "out": out,
+                "networks": networks,
+                "sequence": sequence,
+                "threads": cpus,
+                "attempts": attempts,
+            },
             compute=ray.data.ActorPoolStrategy(size=count),
             num_cpus=cpus,
             num_gpus=gpus,
@@ -95,9 +111,9 @@ def run_on_ray(
 class _Actor:
     """A pipeline in an actor, with one thread per CPU of the actor."""
 
-    def __init__(self, out: Path, networks: dict, threads: int, attempts: Path) -> None:
+    def __init__(self, out: Path, networks: dict, threads: int, attempts: Path, sequence: str | None = None) -> None:
         torch.set_num_threads(threads)
-        self.pipe, self.out, self.attempts = Pipeline(**networks), out, attempts
+        self.pipe, self.out, self.sequence, self.attempts = Pipeline(**networks), out, sequence, attempts
 
     def __call__(self, job: dict) -> list[dict]:
         """The rows of one input. A file counts the attempts, one line each; it is removed when an attempt ends."""
@@ -108,7 +124,10 @@ class _Actor:
         begun.parent.mkdir(exist_ok=True)
         with begun.open("a") as handle:
             handle.write(f"{socket.gethostname()} {os.getpid()}\n")
-        rows = process(self.pipe, Path(job["path"]), self.out, job["name"])
+        try:
+            rows = process(self.pipe, Path(job["path"]), self.out, job["name"], self.sequence)
+        except OutputError as error:  # its type would not pass Ray; the other actors have the same full disk
+            rows = [failed_row(job["name"], str(error))]
         begun.unlink(missing_ok=True)
         return rows
 
@@ -164,8 +183,8 @@ def _ray_session(address: str | None):
         import ray
         import ray.data
         import ray.exceptions
-    except ImportError as error:
-        raise ValueError(f'--engine ray needs Ray, which is not installed ({error}); run pip install "ray[data]"') from None
+    except ImportError:
+        raise ValueError(explain_missing("--engine ray", "Ray", "ray")) from None
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # many types: no answer, another version, a slow start

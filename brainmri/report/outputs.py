@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from brainmri._version import __version__
 from brainmri.analysis.findings import Finding, Study
-from brainmri.io.limits import UnreadableImage
+from brainmri.io.limits import UnreadableImage, describe_os_error
 from brainmri.io.scan import Scan
 from brainmri.io.writers import write_nifti, write_png, write_segmentation, write_tiff
 from brainmri.report.html import report_html
@@ -23,6 +24,27 @@ SLICE_RECORD = "finding.json"  # preceded by the slice's stem and a dot
 UNFINISHED = ".unfinished-"  # prefix of temporary folders; complete files are moved out of them
 
 
+class OutputError(OSError):
+    """Results cannot be written; the message says where and why."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+@contextmanager
+def output_errors(folder: Path) -> Iterator[None]:
+    """Raise the errors of writing to a folder as `OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(error.errno, f"cannot write results to {folder} ({describe_os_error(error)})") from error
+
+
+def is_results_folder(folder: Path) -> bool:
+    """Whether a folder holds the results of a study, as `write_study` writes them."""
+    return all((folder / name).is_file() for name in ("report.html", "slices.csv", RECORD))
+
+
 def write_slice(scan: Scan, finding: Finding, folder: Path, stem: str) -> tuple[Path, Path, Path]:
     """Write mask (PNG, 0 and 255), overlay (PNG) and record (JSON) of one slice.
 
@@ -30,8 +52,11 @@ def write_slice(scan: Scan, finding: Finding, folder: Path, stem: str) -> tuple[
 
     Returns:
         The paths `<stem>.mask.png`, `<stem>.overlay.png` and `<stem>.finding.json`.
+
+    Raises:
+        OutputError: when the folder cannot be written.
     """
-    with TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:
+    with output_errors(folder), TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:
         mask, overlay, record = (Path(unfinished) / f"{stem}.{end}" for end in ("mask.png", "overlay.png", SLICE_RECORD))
         write_png(mask, finding.mask, scan.orientation)
         overlay_picture(scan.pixels, finding.mask).save(overlay)
@@ -50,12 +75,14 @@ def write_study(scan: Scan, study: Study, folder: Path) -> list[Path]:
 
     Returns:
         The paths of the files, the report first and the record last.
+
+    Raises:
+        OutputError: when the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    with TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:
-        return move_files(_study_files(scan, study, Path(unfinished)), folder)
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=UNFINISHED, dir=folder) as unfinished:
+            return move_files(_study_files(scan, study, Path(unfinished)), folder)
 
 
 def move_files(files: list[Path], folder: Path) -> list[Path]:

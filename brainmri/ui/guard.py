@@ -6,20 +6,22 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 
+from gradio.route_utils import FnIndexInferError
 from starlette._utils import get_route_path  # the path without the root path, as the router takes it
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from brainmri.io.limits import MAX_STUDY_BYTES
 from brainmri.ui import cache
-from brainmri.ui.blocks import DISK_FULL, disk_is_full, run_off_loop
+from brainmri.ui.blocks import DISK_FULL, call_status, disk_is_full, run_off_loop
 
 MAX_UPLOADS = MAX_STUDY_BYTES + 2**24  # bytes of an upload of several files, including the form
 MAX_REQUEST = 16 * 2**20  # bytes of any other request; parsing it holds up all visitors
 MAX_VALUES = 100_000  # values in a request's JSON; a file of a study has about ten
 UPLOAD_ROUTE = re.compile("/gradio_api/upload/?")
+CALL_ROUTE = re.compile("/gradio_api/(call/v2|call|run|api)/(?P<name>[^/]+)/?")
 FILE_ROUTE = re.compile("/gradio_api/file[=/](?P<path>.*)", re.DOTALL)
 # a file opened in a browser runs no scripts, has no origin and fetches nothing
 FILE_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; sandbox"
@@ -41,10 +43,13 @@ class RequestGuard:
         if uploads and cache.is_full():
             return await PlainTextResponse(DISK_FULL, 507)(scope, receive, send)
         max_bytes = MAX_UPLOADS if uploads else MAX_REQUEST
-        limited = LimitedBody(receive, max_bytes)
+        limited, answer = LimitedBody(receive, max_bytes), {}
+        call_status.set(answer)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] == 500:
+                    message["status"] = answer.get("status", 500)
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
                 if file:
@@ -60,9 +65,23 @@ class RequestGuard:
         except HTTPException as error:
             await PlainTextResponse(error.detail, error.status_code)(scope, receive, send_with_headers)
         except Exception as error:
-            if not disk_is_full(error):
+            response = describe_call_error(path, error)
+            if disk_is_full(error):  # an upload
+                response = PlainTextResponse(DISK_FULL, 507)
+            if response is None:
                 raise
-            await PlainTextResponse(DISK_FULL, 507)(scope, receive, send)  # an upload; no response was sent yet
+            await response(scope, receive, send)  # none was sent yet
+
+
+def describe_call_error(path: str, error: Exception) -> Response | None:
+    """The response to a call that names no endpoint or lacks an argument, for which Gradio raises errors; else None."""
+    call = CALL_ROUTE.fullmatch(path)
+    if call and isinstance(error, KeyError | FnIndexInferError):
+        return JSONResponse({"detail": f"Unknown endpoint {call['name']!r}; /gradio_api/info lists them."}, 404)
+    if call and isinstance(error, TypeError | ValueError):  # a missing or an unknown argument
+        problem = str(error).partition(" Please click")[0].rstrip(".")
+        return JSONResponse({"detail": f"{problem}; /gradio_api/info lists the parameters."}, 422)
+    return None
 
 
 async def call_off_loop(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -49,6 +49,42 @@ def call(web: httpx.Client, path: str, endpoint: str = "predict") -> str:
     return web.get(f"call/{endpoint}/{answer.json()['event_id']}").text
 
 
+# --- refusals -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "status", "message"),
+    [
+        ("run/predict", {"data": [None, "effunet-lgg", "effunet-lgg", None]}, 422, "Please upload a slice"),
+        ("run/predict", {"data": []}, 422, "Expected values of the types that the API page lists, got others."),
+        ("run/predict", {"data": [5, "effunet-lgg", "effunet-lgg", None]}, 422, "Expected values of the types"),
+        ("run/predict", {"data": [None, "nobody's", "effunet-lgg", None]}, 422, "not in the list of choices"),
+        ("run/nothing", {"data": []}, 404, "Unknown endpoint 'nothing'; /gradio_api/info lists them."),
+        ("call/nothing", {"data": []}, 404, "Unknown endpoint 'nothing'"),
+        ("call/v2/nothing", {}, 404, "Unknown endpoint 'nothing'"),
+        ("call/v2/predict", {}, 422, "No value provided for required argument: image; /gradio_api/info lists the parameters."),
+        ("call/v2/predict", {"image": None, "zoom": 2}, 422, "Parameter `zoom` is not a valid key-word argument"),
+    ],
+)
+def test_a_call_that_its_sender_can_mend_is_a_client_error(web, route, body, status, message):
+    answer = web.post(route, json=body)
+    assert answer.status_code == status, answer.text
+    (text,) = (answer.json().get(key) for key in ("error", "detail") if key in answer.json())
+    assert message in text
+
+
+def test_refusals_in_json_have_no_html_entities(web):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("notes.txt", "nothing")
+    file = {"path": upload(web, "notes.zip", packed.getvalue()), "meta": {"_type": "gradio.FileData"}}
+    answer = web.post("run/study", json={"data": [[file], "effunet-lgg", "effunet-lgg", None, None, None, None]})
+    assert answer.status_code == 422
+    assert "expected slices or a volume" in answer.json()["error"]
+    assert "slices named <case>_<number>" in answer.json()["error"]
+    assert "<case>_<number>" in json.loads(call(web, file["path"], "study").rpartition("data: ")[2])["error"]
+
+
 # --- fetched URLs ---------------------------------------------------------------------------------------------------------
 
 

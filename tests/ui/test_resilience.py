@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -137,6 +138,30 @@ def test_every_process_has_its_own_cache_folder(tmp_path):
     assert [path for path in first.parent.iterdir() if path.is_dir()] == [first]
     running.terminate()
     running.wait()
+
+
+def refusal_to_serve(**environment: str) -> str:
+    """The sentence with which the page refuses to start."""
+    command, environment = [sys.executable, "-m", "brainmri", "serve"], {"HF_HUB_OFFLINE": "1"} | environment
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_a_taken_port_is_refused_in_one_sentence(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        sentence = refusal_to_serve(GRADIO_SERVER_PORT=str(port), GRADIO_TEMP_DIR=str(tmp_path))
+    expected = f"cannot use port {port} of 127.0.0.1 (address already in use); set GRADIO_SERVER_PORT to another one"
+    assert sentence.endswith(expected)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_temporary_folder_that_cannot_be_created_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match=r"cannot create the folder for temporary files .*not a directory"):
+        cache.create_cache()
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root, to make a folder of somebody else's")
