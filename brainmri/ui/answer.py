@@ -185,7 +185,7 @@ def head_share(pixels: np.ndarray, mask: np.ndarray) -> float:
 def image_side(pixels: np.ndarray, finding: Finding) -> str | None:
     """The half of the image in which the outline lies; None for sagittal and turned slices, which have no sides.
 
-    A picture does not tell which side is the patient's left, so the usual display is named as an assumption.
+    The patient's left is not known in a picture; the usual display is named as an assumption.
     """
     recognition = finding.recognition
     if recognition and (recognition.turned or (recognition.plane and recognition.plane.name == "sagittal")):

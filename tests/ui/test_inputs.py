@@ -25,7 +25,7 @@ def copies(folder, names: list[str], source) -> list:
     return [folder / name for name in names]
 
 
-def test_slices_volumes_and_zips_are_told_apart(tmp_path):
+def test_slices_volumes_and_zips_are_recognised(tmp_path):
     three = FOLDER / "study-three.zip"
     assert sort(EXAMPLE) == [(SLICE, "large-lesion.png", 1)]
     assert sort(VOLUME, three) == [(STUDY, three.name, 1), (STUDY, VOLUME.name, 1)]
