@@ -123,12 +123,14 @@ def release(run: Path, validated: Path, data: Path, wider: Path, into: Path, nam
 
 def describe_protocol(released: ModelEntry, validated: ModelEntry, patients: int, groups: int) -> str:
     """How the figures were measured, in one sentence."""
+    drawn = [sum(stage.samples for stage in entry.training.stages) for entry in (validated, released)]
     encoders = [entry.arguments.get("encoder", "lite0") for entry in (validated, released)]
-    other = f", with the encoder {encoders[0]} instead of {encoders[1]}" if encoders[0] != encoders[1] else ""
+    other = f" with the encoder {encoders[0]} instead of {encoders[1]}" if encoders[0] != encoders[1] else ""
     return (
         f"validation on {patients} patients and {groups - patients} groups of pictures that were not used to train the measured "
-        f"weights; those are a run of the same recipe{other}; mask threshold, calibration and review bands fitted on the others "
-        "of them; predictions averaged over the slice and its mirror image"
+        f"weights, which are from a run of their own{other}: {drawn[0]:,} training slices instead of the {drawn[1]:,} of the "
+        "released weights; mask threshold, calibration and review bands fitted on the others of them; predictions averaged over "
+        "the slice and its mirror image"
     )
 
 
