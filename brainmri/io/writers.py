@@ -8,6 +8,8 @@ derive UIDs from dates and device numbers.
 from __future__ import annotations
 
 import gzip
+import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +40,21 @@ _EMPTY = [
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
     *("AccessionNumber", "ReferringPhysicianName"),
 ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SegmentationTemplate:
+    """A DICOM segmentation without its pixels, to which a browser appends those of a corrected mask.
+
+    Attributes:
+        header: the file up to its pixels, which follow with one bit each, frame by frame, the lowest bit first.
+        uids: of the instance and its series; each copy of the file needs its own, of the same length.
+        frames: for each frame, the index of its slice along the first axis of the stored array.
+    """
+
+    header: bytes
+    uids: tuple[str, str]
+    frames: tuple[int, ...]
 
 
 def _check_dtype(volume: np.ndarray, *accepted: type) -> None:
@@ -164,6 +181,30 @@ def write_segmentation(path: str | Path, mask: np.ndarray, geometry: Geometry, a
         _segmentation(geometry.to_original(mask), geometry, algorithm_version).save_as(path)
 
 
+def segmentation_template(geometry: Geometry, algorithm_version: str) -> SegmentationTemplate:
+    """A DICOM segmentation of all slices whose mask a person changes, `write_segmentation` without pixels.
+
+    Args:
+        geometry: the scan's, read from DICOM; its source files are opened again.
+        algorithm_version: of the program and its networks, ASCII, 1 to 64 characters.
+
+    Raises:
+        UnreadableImage: when the source files are missing or changed, or lack an element that a reference needs.
+    """
+    present = np.setdiff1d(np.arange(geometry.shape[0]), geometry.missing)
+    slices = {(one.uid, one.frame): int(number) for one, number in zip(geometry.instances, present, strict=True)}
+    with quiet():
+        made = _segmentation(np.zeros(geometry.shape, bool), geometry, algorithm_version, corrected=True)
+        stream = io.BytesIO()
+        made.save_as(stream)
+    sources = [frame.DerivationImageSequence[0].SourceImageSequence[0] for frame in made.PerFrameFunctionalGroupsSequence]
+    return SegmentationTemplate(
+        header=stream.getvalue()[: -len(made.PixelData)],
+        uids=(str(made.SOPInstanceUID), str(made.SeriesInstanceUID)),
+        frames=tuple(slices[source.ReferencedSOPInstanceUID, int(source.get("ReferencedFrameNumber", 1))] for source in sources),
+    )
+
+
 def _refuse(problem: str) -> UnreadableImage:
     return UnreadableImage(
         f"{NAME}: {problem}. A DICOM segmentation can be written for single-frame images of a series, or a multi-frame image, "
@@ -171,8 +212,12 @@ def _refuse(problem: str) -> UnreadableImage:
     )
 
 
-def _segmentation(mask: np.ndarray, geometry: Geometry, version: str) -> Segmentation:
-    """The segmentation of a mask (slices, rows, columns) on the stored grid; slice n belongs to instance n."""
+def _segmentation(mask: np.ndarray, geometry: Geometry, version: str, corrected: bool = False) -> Segmentation:
+    """The segmentation of a mask (slices, rows, columns) on the stored grid; slice n belongs to instance n.
+
+    Args:
+        corrected: whether a person changed the mask.
+    """
     from highdicom import UID, AlgorithmIdentificationSequence
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom.sr.coding import Code
@@ -186,7 +231,7 @@ def _segmentation(mask: np.ndarray, geometry: Geometry, version: str) -> Segment
         segment_label="Lesion",
         segmented_property_category=Code("49755003", "SCT", "Morphologically Abnormal Structure"),
         segmented_property_type=Code("52988006", "SCT", "Lesion"),
-        algorithm_type="AUTOMATIC",
+        algorithm_type="SEMIAUTOMATIC" if corrected else "AUTOMATIC",
         algorithm_identification=algorithm,
         anatomic_regions=[Code("12738006", "SCT", "Brain")],
     )
@@ -200,7 +245,7 @@ def _segmentation(mask: np.ndarray, geometry: Geometry, version: str) -> Segment
             segment_descriptions=[segment],
             series_instance_uid=UID(),
             series_number=SERIES_NUMBER,
-            series_description="brainmri, research use only",
+            series_description=f"brainmri, {'corrected by hand, ' if corrected else ''}research use only",
             sop_instance_uid=UID(),
             instance_number=1,
             manufacturer="brainmri",

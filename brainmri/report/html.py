@@ -24,8 +24,8 @@ def report_html(scan: Scan, study: Study, title: str, montage: Image.Image) -> s
     state, symbol, label = STATES[study.verdict]
     return template("report.html").render(
         title=title, state=state, symbol=symbol, label=label, summary=summary(study), record=study.record(),
-        viewer=study_viewer(scan, study, chart_svg(study)), lesions=lesions_html(study), montage=montage_html(montage),
-        css=viewer_style(), js=viewer_script(),
+        viewer=study_viewer(scan, study, chart_svg(study), references=False), lesions=lesions_html(study),
+        montage=montage_html(montage), css=viewer_style(), js=viewer_script(),
     )  # fmt: skip
 
 

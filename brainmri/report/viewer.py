@@ -15,12 +15,14 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from brainmri._version import __version__
 from brainmri.analysis.findings import Finding, Study, percent
 from brainmri.analysis.lesions import MIN_ISLAND_SHARE
+from brainmri.io.limits import UnreadableImage
 from brainmri.io.orientation import TAG
 from brainmri.io.pixels import FLAIR
 from brainmri.io.scan import PLANES, Geometry, Scan
-from brainmri.io.writers import nifti_image
+from brainmri.io.writers import nifti_image, segmentation_template
 from brainmri.report.render import projection_pictures, to_bytes
 from brainmri.report.templates import STATES, TEMPLATES, template
 
@@ -76,23 +78,30 @@ def slice_viewer(scan: Scan, finding: Finding) -> Markup:
     """
     label = STATES[finding.verdict][2]
     data = _data(scan, scan.pixels[None], (finding,), finding.probability_map[None], None, finding.record())
-    data |= {"captions": [f"{label}, {_chance(finding)}"], "nifti": None, "orientation": orientation_data(scan.orientation)}
+    data |= {
+        "captions": [f"{label}, {_chance(finding)}"],
+        "nifti": None,
+        "segmentation": None,
+        "orientation": orientation_data(scan.orientation),
+    }
     return _render(data, "Slice viewer", scan.geometry)
 
 
-def study_viewer(scan: Scan, study: Study, chart: Markup) -> Markup:
+def study_viewer(scan: Scan, study: Study, chart: Markup, references: bool = True) -> Markup:
     """The viewer of a study, with its chart.
 
     Args:
         scan: pixels (S, H, W, 3).
         study: its result.
         chart: `brainmri.report.chart.chart_svg` of the study.
+        references: whether the viewer of a DICOM study offers a segmentation; its data then has the UIDs of the images.
     """
     projections = [picture_uri(picture) for picture in projection_pictures(scan.pixels, study)] if study.lesions else []
     data = _data(scan, scan.pixels, study.findings, study.probability_map, study.geometry, study.record())
     data |= {
         "captions": [slice_caption(number, finding, study) for number, finding in enumerate(study.findings, 1)],
-        "nifti": _nifti(study),
+        "nifti": nifti_data(study.mask, study.geometry),
+        "segmentation": segmentation_data(study.geometry) if references and study.geometry and study.geometry.instances else None,
         "projections": projections,
         "first": first_slice(study),
     }
@@ -211,19 +220,31 @@ def _images(pixels: np.ndarray, side: int) -> tuple[dict, list[tuple[int, str]],
     return {"shape": list(shape), "frames": frames}, sequences, 0 if equal else FLAIR
 
 
-def _nifti(study: Study) -> dict:
-    """The header of a mask's NIfTI file, and how the scan's axes lie in the stored array."""
-    geometry = study.geometry
+def nifti_data(mask: np.ndarray, geometry: Geometry | None) -> dict:
+    """The header of a mask's (S, H, W) NIfTI file, and how the scan's axes lie in the stored array."""
     if geometry is None:  # images: voxels of side 1 in the order of the pixels
-        slices, height, width = study.mask.shape
+        slices, height, width = mask.shape
         geometry = Geometry(shape=(width, height, slices), affine=np.diag([-1.0, -1.0, 1.0, 1.0]), oriented=False)
-    header = nifti_image(study.mask, geometry).to_bytes()[:352]
+    header = nifti_image(mask, geometry).to_bytes()[:352]
     return {
         "header": base64.b64encode(header).decode(),
         "shape": list(geometry.shape),
         "axes": list(geometry.axes),
         "directions": list(geometry.directions),
         "missing": list(geometry.missing),
+    }
+
+
+def segmentation_data(geometry: Geometry) -> dict | None:
+    """What a browser needs to write a DICOM segmentation; None where the images cannot be referenced."""
+    try:
+        template = segmentation_template(geometry, __version__)
+    except UnreadableImage:  # the record says why
+        return None
+    return {
+        "header": base64.b64encode(gzip.compress(template.header, mtime=0)).decode(),
+        "uids": template.uids,
+        "frames": template.frames,
     }
 
 

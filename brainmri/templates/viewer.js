@@ -169,6 +169,9 @@ async function mountViewer(root) {
     if (!data.nifti) return saveFile(`${stem}.mask.png`, await maskPng(state.mask, data.orientation, description()), "image/png");
     saveFile(`${stem}.mask.nii.gz`, [await niftiFile(state.mask, data.nifti, description())], "application/gzip");
   });
+  on(".viewer-save-segmentation", "click", async () => {
+    saveFile(`${stem}.mask.dcm`, await segmentationFile(state.mask, data.nifti, data.segmentation), "application/dicom");
+  });
   on(".viewer-save-record", "click", () => {
     const text = JSON.stringify(viewerRecord(data, state.mask), null, 2);
     saveFile(`${stem}.${slices > 1 ? "study" : "finding"}.json`, [`${text}\n`], "application/json");

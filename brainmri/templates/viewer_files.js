@@ -51,27 +51,44 @@ class ViewerImages {
   }
 }
 
-// A mask on the grid of the array that was read, as NIfTI: the header comes with the data.
-function niftiFile(mask, { header, shape, axes, directions, missing }, description) {
-  const head = bytesOf(header), voxels = new Uint8Array(shape[0] * shape[1] * shape[2]);
-  head.set(new TextEncoder().encode(description).slice(0, 79), 148); // the field "descrip"
-  const strides = [1, shape[0], shape[0] * shape[1]], size = [mask.slices, mask.height, mask.width];
+// Call `visit` with the place of each of a mask's voxels in the array that was read, whose axes have the given steps.
+function visitStored(mask, { shape, axes, directions, missing }, steps, visit) {
+  const size = [mask.slices, mask.height, mask.width];
   const present = Array.from({ length: shape[0] }, (_, n) => n).filter((n) => !missing.includes(n));
-  const offsets = axes.map((axis, n) => Array.from({ length: size[n] }, (_, index) => {
+  const places = axes.map((axis, n) => Array.from({ length: size[n] }, (_, index) => {
     let stored = directions[n] === 1 ? index : size[n] - 1 - index;
     if (axis === 0 && n === 0) stored = present[stored];
-    return axis === 0 && missing.includes(stored) ? -1 : stored * strides[axis];
+    return axis === 0 && missing.includes(stored) ? NaN : steps[axis](stored);
   }));
   mask.voxels.forEach((value, voxel) => {
     if (!value) return;
-    const parts = [Math.floor(voxel / mask.plane), Math.floor(voxel / mask.width) % mask.height, voxel % mask.width];
-    const places = parts.map((index, n) => offsets[n][index]);
-    if (!places.includes(-1)) voxels[places[0] + places[1] + places[2]] = 1;
+    const place = places[0][Math.floor(voxel / mask.plane)] + places[1][Math.floor(voxel / mask.width) % mask.height] + places[2][voxel % mask.width];
+    if (!Number.isNaN(place)) visit(place);
   });
-  const file = new Uint8Array(head.length + voxels.length);
+}
+
+// A mask as NIfTI: the header comes with the data.
+function niftiFile(mask, nifti, description) {
+  const { header, shape } = nifti, head = bytesOf(header), file = new Uint8Array(head.length + shape[0] * shape[1] * shape[2]);
+  head.set(new TextEncoder().encode(description).slice(0, 79), 148); // the field "descrip"
   file.set(head);
-  file.set(voxels, head.length);
+  const steps = [1, shape[0], shape[0] * shape[1]].map((step) => (index) => index * step);
+  visitStored(mask, nifti, steps, (place) => { file[head.length + place] = 1; });
   return gzip(file);
+}
+
+// A mask as a DICOM segmentation: the header comes with the data; instance and series get new UIDs.
+async function segmentationFile(mask, nifti, { header, uids, frames }) {
+  const head = await gunzip(bytesOf(header)), { shape } = nifti, frame = shape[1] * shape[2], bytes = Math.ceil((frames.length * frame) / 8);
+  let text = Array.from(head, (byte) => String.fromCharCode(byte)).join("");
+  for (const uid of uids) {
+    const start = uid.lastIndexOf(".") + 1, digits = crypto.getRandomValues(new Uint8Array(uid.length - start));
+    text = text.replaceAll(uid, uid.slice(0, start) + [...digits].map((byte, n) => (n ? byte % 10 : 1 + (byte % 9))).join(""));
+  }
+  const pixels = new Uint8Array(bytes + (bytes % 2)), places = new Map(frames.map((slice, n) => [slice, n * frame]));
+  const steps = [(slice) => places.get(slice), (row) => row * shape[2], (column) => column];
+  visitStored(mask, nifti, steps, (place) => { pixels[place >> 3] |= 1 << (place & 7); });
+  return [Uint8Array.from(text, (character) => character.charCodeAt(0)), pixels];
 }
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {

@@ -16,7 +16,7 @@ from pydicom.uid import MRImageStorage, RLELossless
 
 from brainmri.io.reading import UnreadableImage, read_study
 from brainmri.io.scan import Geometry
-from brainmri.io.writers import write_nifti, write_segmentation, write_tiff
+from brainmri.io.writers import segmentation_template, write_nifti, write_segmentation, write_tiff
 from tests.support.phantom import (
     EXPECTED,
     PHANTOM,
@@ -263,6 +263,21 @@ def test_empty_mask_has_every_frame(tmp_path):
     segmentation, geometry = write(tmp_path / "lesion.dcm", save(tmp_path / "one", images()), np.zeros_like(MASK))
     assert segmentation.NumberOfFrames == len(MASK)
     assert not by_instance(segmentation, geometry).any()
+
+
+def test_template_with_pixels_is_a_corrected_segmentation(tmp_path):
+    series = images()
+    del series[5]
+    geometry, mask = read_study(save(tmp_path / "one", series)).geometry, np.delete(MASK, 5, axis=0)
+    template = segmentation_template(geometry, "0.1.0")
+    whole = np.insert(mask, 5, False, axis=0)  # slices of the stored array, with the missing one
+    pixels = np.packbits(whole[list(template.frames)], bitorder="little")
+    (tmp_path / "lesion.dcm").write_bytes(template.header + pixels.tobytes())
+    segmentation = highdicom.seg.segread(tmp_path / "lesion.dcm")
+    assert np.array_equal(by_instance(segmentation, geometry), mask)
+    assert segmentation.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
+    assert template.uids == (segmentation.SOPInstanceUID, segmentation.SeriesInstanceUID)
+    assert identifiers(tmp_path / "lesion.dcm") == []
 
 
 def test_single_image_of_pydicom_can_be_referenced(tmp_path):

@@ -1,18 +1,22 @@
 """The viewer in a browser, in a report that is opened from disk."""
 
+import base64
 import json
 
+import highdicom
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 
 from brainmri.io.orientation import TAG
+from brainmri.io.reading import read_study
 from brainmri.io.writers import write_png
 from brainmri.report.html import report_html
 from brainmri.report.render import montage_picture
-from brainmri.report.viewer import orientation_data
+from brainmri.report.viewer import nifti_data, orientation_data, segmentation_data
 from tests.support.browsing import CHROMIUM
+from tests.support.phantom import images, save
 from tests.support.viewing import THRESHOLD, expected_mask, results
 
 pytestmark = [
@@ -96,6 +100,29 @@ def redraw_seconds(page) -> float:
     for threshold in thresholds:
         page.evaluate(SET_THRESHOLD, threshold)
     return (computed() - before) / len(thresholds)
+
+
+def swipe_and_pinch(page) -> None:
+    """Swipe through slices with one finger, then zoom with two."""
+    client, pane = page.context.new_cdp_session(page), page.locator(".viewer-pane").first
+    pane.scroll_into_view_if_needed()
+    box = pane.bounding_box()
+
+    def touch(kind: str, *columns: float) -> None:
+        points = [{"x": box["x"] + column, "y": box["y"] + 100, "id": number} for number, column in enumerate(columns)]
+        client.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+
+    number = int(page.input_value(".viewer-number"))
+    touch("Start", 100)
+    touch("Move", 130)
+    touch("Move", 140)
+    touch("End")
+    assert int(page.input_value(".viewer-number")) == number + 5  # a slice every 8 pixels
+    touch("Start", 100, 150)
+    touch("Move", 80, 180)
+    touch("End")
+    assert float(page.input_value(".viewer-zoom")) == pytest.approx(2, abs=0.3)
+    page.locator(".viewer-zoom").fill("1")
 
 
 def stored_mask(path, study) -> np.ndarray:
@@ -279,6 +306,8 @@ def test_the_viewer_on_a_phone_and_for_everyone(open_report, axe):
         if planes:
             page.click(".viewer-planes")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.click(".viewer-planes")
+    swipe_and_pinch(page)
     page.evaluate(axe)
     for scheme in ("dark", "light"):
         page.emulate_media(color_scheme=scheme)
@@ -287,22 +316,49 @@ def test_the_viewer_on_a_phone_and_for_everyone(open_report, axe):
         assert found == []
 
 
+def write_in_browser(page, function: str, mask: np.ndarray, *arguments) -> bytes:
+    """The bytes that one of the viewer's functions writes for a mask (S, H, W)."""
+    slices, height, width = mask.shape
+    sizes = {"slices": slices, "height": height, "width": width, "plane": height * width}
+    written = page.evaluate(
+        """async ([write, mask, voxels, ...rest]) => {
+            const parts = await eval(write)({ ...mask, voxels: bytesOf(voxels) }, ...rest), reader = new FileReader();
+            const read = new Promise((done) => reader.addEventListener("load", done));
+            reader.readAsDataURL(new Blob(parts));
+            await read;
+            return reader.result.split(",")[1];
+        }""",
+        [function, sizes, base64.b64encode(mask.tobytes()).decode(), *arguments],
+    )
+    return base64.b64decode(written)
+
+
 def test_a_slices_mask_is_written_as_the_server_writes_it(open_report, tmp_path):
     page = open_report()
     for tag in range(1, 9):  # orientations
         mask = np.random.default_rng(tag).random((40, 60)) > 0.5
         write_png(tmp_path / "server.png", mask, tag)
-        server = Image.open(tmp_path / "server.png")
-        written = page.evaluate(
-            """async ([voxels, tag, exif]) => {
-                const mask = { voxels: Uint8Array.from(voxels), height: 40, width: 60 };
-                const parts = await maskPng(mask, { tag, exif }, "edited by hand");
-                return [...new Uint8Array(await new Blob(parts).arrayBuffer())];
-            }""",
-            [mask.ravel().tolist(), *orientation_data(tag).values()],
-        )
-        (tmp_path / "browser.png").write_bytes(bytes(written))
-        browser = Image.open(tmp_path / "browser.png")
+        written = write_in_browser(page, "maskPng", mask[None], orientation_data(tag), "edited by hand")
+        (tmp_path / "browser.png").write_bytes(written)
+        server, browser = Image.open(tmp_path / "server.png"), Image.open(tmp_path / "browser.png")
         assert (browser.mode, browser.getexif().get(TAG)) == ("L", server.getexif().get(TAG))
         assert np.array_equal(np.asarray(browser), np.asarray(server)), tag
         assert browser.info["Comment"] == "edited by hand"
+
+
+def test_a_corrected_segmentation_references_the_images(open_report, tmp_path):
+    page = open_report()
+    scan = read_study(save(tmp_path / "series", images("coronal")))
+    mask = np.random.default_rng(0).random(scan.pixels.shape[:3]) > 0.7
+    data = nifti_data(mask, scan.geometry), segmentation_data(scan.geometry)
+    uids = set()
+    for _ in range(2):  # each file has its own UIDs
+        (tmp_path / "mask.dcm").write_bytes(write_in_browser(page, "segmentationFile", mask, *data))
+        segmentation = highdicom.seg.segread(tmp_path / "mask.dcm")
+        assert segmentation.file_meta.MediaStorageSOPInstanceUID == segmentation.SOPInstanceUID
+        uids |= {segmentation.SOPInstanceUID, segmentation.SeriesInstanceUID}
+    assert len(uids) == 4
+    assert all(uid.is_valid for uid in uids)
+    instances = [instance.uid for instance in scan.geometry.instances]
+    found = segmentation.get_pixels_by_source_instance(instances, assert_missing_frames_are_empty=True)[..., 0]
+    assert np.array_equal(found > 0, scan.geometry.to_original(mask))
