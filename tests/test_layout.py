@@ -50,7 +50,7 @@ def test_nothing_is_unpickled(path):
 
 def test_weights_are_safetensors_and_graphs_and_nothing_else():
     files = [file for file in (ROOT / "brainmri" / "weights").rglob("*") if file.is_file()]
-    assert {file.suffix for file in files} <= {".safetensors", ".onnx", ".xml", ".bin", ".json", ".md", ".svg"}
+    assert {file.suffix for file in files} <= {".safetensors", ".onnx", ".xml", ".bin", ".json", ".md", ".svg", ".webp"}
     weights = [file for file in files if file.suffix == ".safetensors"]
     assert weights
     for file in weights:

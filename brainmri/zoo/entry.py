@@ -1,9 +1,10 @@
 """The layout of a model folder, on disk or as a repo on the Hub; only this module reads and writes its files.
 
 `config.json` describes the model: network, preprocessing, labels, thresholds, calibration, training, measured metrics.
-`model.safetensors` has the weights, `split.json` the patients by role, `README.md` the model card with `reliability.svg` if there
-is a verdict. Optional: `model.onnx`, `ood.safetensors` (see `brainmri.zoo.ood`), and `int8.xml` with `int8.bin`, the 8-bit
-network for CPUs (see `brainmri.zoo.backends`).
+`model.safetensors` has the weights, `split.json` the patients by role, `README.md` the model card. The card shows
+`example.webp` and, if there is a verdict, `reliability.svg`; its long tables are in `metrics.md`. Optional: `model.onnx`,
+`ood.safetensors` (see `brainmri.zoo.ood`), and `int8.xml` with `int8.bin`, the 8-bit network for CPUs (see
+`brainmri.zoo.backends`).
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 CONFIG, WEIGHTS, SPLIT, CARD, ONNX = "config.json", "model.safetensors", "split.json", "README.md", "model.onnx"
-DIAGRAM = "reliability.svg"  # shown in the card
+DIAGRAM, PICTURE, METRICS_PAGE = "reliability.svg", "example.webp", "metrics.md"  # shown in the card, or linked from it
 OOD = "ood.safetensors"
 INT8, INT8_WEIGHTS = "int8.xml", "int8.bin"
 DESCRIPTION = (CONFIG, SPLIT, CARD)  # the files of every published entry besides those in `ModelEntry.hashes`
-OPTIONAL = (DIAGRAM, ONNX)  # further files, which loading does not need
+OPTIONAL = (DIAGRAM, PICTURE, METRICS_PAGE, ONNX)  # further files, which loading does not need
 TASKS = ("segmentation", "classification")
 
 

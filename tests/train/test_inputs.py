@@ -8,7 +8,7 @@ import pytest
 import brainmri
 from brainmri.zoo.attributes import ATTRIBUTES, FLAIR, T1C, THREE_SEQUENCES
 from brainmri.zoo.calibration import UNKNOWN, Rules
-from brainmri.zoo.entry import read_config
+from brainmri.zoo.entry import METRICS_PAGE, read_config
 from train import generalist
 from train.evaluation.calibrate import THRESHOLDS
 from train.evaluation.calibrate_sequences import cross_fit, fit_sequence_rules
@@ -90,8 +90,8 @@ def test_from_a_run_to_an_entry_for_any_head(wider, tmp_path, monkeypatch):
     ])  # fmt: skip
     config = read_config(entries / "mine")
     assert UNKNOWN in config["sequences"]
-    card = (entries / "mine" / "README.md").read_text(encoding="utf-8")
-    assert "by dataset, sequence and plane" in card
+    page = (entries / "mine" / METRICS_PAGE).read_text(encoding="utf-8")
+    assert "by dataset, sequence and plane" in page
     report = fit_inputs.main([
         "mine", "--data", str(data), "--wider", str(wider), "--validated", str(run), "--into", str(entries),
     ])  # fmt: skip

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from brainmri.report.metric_tables import failure_tables, reliability_table
-from brainmri.zoo.entry import DIAGRAM, read_entry
+from brainmri.zoo.entry import DIAGRAM, METRICS_PAGE, PICTURE, read_entry
 from brainmri.zoo.metrics import RELIABILITY, THREE_SEQUENCES, VARIANTS
 from brainmri.zoo.records import Training, TrainingStage
 from brainmri.zoo.registry import load
@@ -132,18 +133,27 @@ def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):
     assert 0.2 <= entry.temperature <= 5
     card = (zoo / entry.name / "README.md").read_text()
     assert "The released weights are the measured ones" in card
-    variants = entry.metrics.variants
-    assert failure_tables(variants) in card
+    page, variants = (zoo / entry.name / METRICS_PAGE).read_text(), entry.metrics.variants
+    assert failure_tables(variants) in page
     for variant in VARIANTS:
         assert sum(one["slices"] for one in variants[variant][RELIABILITY]) == variants[variant]["slices"]
-    assert reliability_table(variants) in card
+    assert reliability_table(variants) in page
     assert f"]({DIAGRAM})" in card
+    assert f"]({METRICS_PAGE})" in card
+    assert f"]({PICTURE})" in card
+    assert Image.open(zoo / entry.name / PICTURE).format == "WEBP"
     assert (zoo / entry.name / DIAGRAM).read_text().startswith("<svg ")
-    assert "Brains without tumour" not in card  # no report was given
+    assert "Brains without tumour" not in page  # no report was given
     assert load(entry.name, weights=zoo / entry.name, device="cpu").entry == entry
     assert DIAGRAM in entry_files(entry)
-    (zoo / entry.name / DIAGRAM).unlink()
-    with pytest.raises(ValueError, match=f"lacks {DIAGRAM}, which its card shows"):
+    for name in (DIAGRAM, PICTURE):
+        content = (zoo / entry.name / name).read_bytes()
+        (zoo / entry.name / name).unlink()
+        with pytest.raises(ValueError, match=f"lacks {name}, which its card shows"):
+            entry_files(entry)
+        (zoo / entry.name / name).write_bytes(content)
+    (zoo / entry.name / METRICS_PAGE).write_text(page + "\n")
+    with pytest.raises(ValueError, match=f"its {METRICS_PAGE} is not the one rendered"):
         entry_files(entry)
 
 

@@ -174,7 +174,7 @@ def test_the_run_is_an_entry_split_by_slice(run):
     assert (entry.name, entry.parameters) == ("resunet-paper", 1_210_513)
     assert not entry.preprocess.crop
     measured = json.loads((run / "table.json").read_text())["runs"]["segmenter"]["figures"]
-    assert {name: figure for (_, name), figure in card.measured(entry).items()} == measured
+    assert {name: figure for (_, name), figure in card.measured(entry).items()} == {k: round(v, 3) for k, v in measured.items()}
     assert "These figures say nothing about new patients" in entry.metrics.protocol
     split = json.loads((run / "split.json").read_text())
     assert split["unit"] == "slice"
@@ -209,11 +209,13 @@ def test_the_card_of_a_released_entry_states_the_protocol(run, tmp_path):
     assert text == card.model_card(entry)
     assert "The released weights are the measured ones." in text
     assert "split: test slices" in text
-    assert "scales the image to 64 x 64" in text
-    assert "crops the image" not in text
+    assert "The image is scaled to 64 x 64" in text
+    assert "cropped to the head" not in text
     assert "volumetric Dice" not in text
     assert entry.selfcheck
-    assert card.readme_row(entry) == "| `resunet-paper` | 1.21 M | - | - | - | - | - | - |"
+    link, cells = card.readme_row(entry).removeprefix("| ").split(" | ", 1)
+    assert link == "[`resunet-paper`](brainmri/weights/resunet-paper/README.md)"
+    assert cells == " | axial; FLAIR or three sequences | - | - | 5 | - |"
 
 
 def test_training_one_network_keeps_the_metrics_of_the_others(run):

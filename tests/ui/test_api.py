@@ -1,4 +1,4 @@
-"""The server's interfaces to programs and operators: endpoints, MCP, health, queue, log and the README's examples."""
+"""The server's interfaces to programs and operators: endpoints, MCP, health, queue, log and the guide's examples."""
 
 import asyncio
 import base64
@@ -128,18 +128,18 @@ def test_queue_reports_positions_and_when_it_is_full(page_url):
 # --- MCP ------------------------------------------------------------------------------------------------------------------
 
 
-def readme_blocks() -> dict[str, str]:
-    """The code of the README's section "API", by language."""
-    section = re.search(r"^## API\n(.*?)^## ", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)[1]
+def guide_blocks() -> dict[str, str]:
+    """The code of the section "HTTP API" in the library's guide, by language."""
+    section = re.search(r"^## HTTP API\n(.*?)^## ", (ROOT / "brainmri" / "README.md").read_text(encoding="utf-8"), re.M | re.S)[1]
     return dict(re.findall(r"^```(\w+)\n(.*?)^```", section, re.M | re.S))
 
 
-BLOCKS = readme_blocks()
+BLOCKS = guide_blocks()
 LOCAL = "http://127.0.0.1:7860"
 
 
 def with_page_url(language: str, page_url: str) -> str:
-    """A code block of the README with the address of the test server."""
+    """A code block of the guide with the address of the test server."""
     assert LOCAL in BLOCKS[language]
     return BLOCKS[language].replace(LOCAL, page_url.rstrip("/"))
 
@@ -180,12 +180,12 @@ def test_only_the_endpoints_are_mcp_tools(page_url):
     assert refusal.isError
 
 
-# --- the README's examples ------------------------------------------------------------------------------------------------
+# --- the guide's examples --------------------------------------------------------------------------------------------------
 
 
 def test_python_example_runs(page_url, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    exec(compile(with_page_url("python", page_url), "README.md", "exec"), {})
+    exec(compile(with_page_url("python", page_url), "brainmri/README.md", "exec"), {})
     assert re.match(r"tumour 0\.\d+ \S+\.mask\.png", capsys.readouterr().out)
 
 

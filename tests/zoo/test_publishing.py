@@ -19,7 +19,8 @@ from brainmri.zoo.registry import DEFAULT, EMBEDDED, PINS
 from tests.support.hub_client import CLOSED, ENTRIES, ROOT, error_line
 from tests.support.hub_server import Fault, card_data
 from tests.support.serving import served
-from train.release.card import measured, numpy_example
+from train.release.card import measured
+from train.release.onnx_example import numpy_example
 
 pytestmark = pytest.mark.hub
 SAMPLE = ROOT / "assets" / "examples" / "large-lesion.png"
@@ -135,6 +136,10 @@ def test_the_space_is_published_with_the_entries_and_runs_on_zero_gpu(published,
     preload = card_data(space.files[CARD].decode())["preload_from_hub"]
     assert {line.split()[0]: line.split()[2] for line in preload} == {p["repo"]: p["revision"] for p in pinned.values()}
     assert not [path for path in space.files if path.endswith((".safetensors", ".onnx", ".bin"))]
+    assert {"pyproject.toml", "brainmri/README.md", "brainmri/templates/selfcheck.png"} <= set(space.files)  # pip can install it
+    assert f"](https://huggingface.co/owner/{DEFAULT})" in space.files[CARD].decode()
+    for name in ENTRIES:
+        assert f'brainmri.Pipeline("owner/{name}")' in hub.repos[f"owner/{name}"].files[CARD].decode().replace("classifier=", "")
     before = hub.uploaded_bytes
     command = ("-m", "train.release.publish_space", "--owner", "owner", "--pins", str(folder / PINS))
     assert client(*command).returncode == 0

@@ -1,8 +1,10 @@
 """The contract of every zoo entry, and loading."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import brainmri
 from brainmri.zoo.entry import (
     CARD,
     CONFIG,
+    METRICS_PAGE,
     WEIGHTS,
     count_parameters,
     file_sha256,
@@ -23,7 +26,7 @@ from brainmri.zoo.nets import create_network
 from brainmri.zoo.records import Training, TrainingStage
 from brainmri.zoo.registry import DEFAULT
 from train.datasets.lgg import HELD_OUT
-from train.release.card import by_slice, card_data, measured, model_card, readme_row, released_weights
+from train.release.card import by_slice, card_data, measured, metrics_page, model_card, readme_row, released_weights
 
 ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
 
@@ -104,6 +107,26 @@ def test_its_thresholds_make_sense(entry):
 
 def test_its_card_matches_the_entry(entry):
     assert (entry.folder / CARD).read_text(encoding="utf-8") == model_card(entry)
+    page = entry.folder / METRICS_PAGE
+    assert (page.read_text(encoding="utf-8") if page.is_file() else "") == metrics_page(entry)
+
+
+def test_its_cards_program_runs(entry, tmp_path, monkeypatch, capsys):
+    examples = Path(__file__).parents[2] / "assets" / "examples"
+    shutil.copy(examples / "large-lesion.png", tmp_path / "slice.png")
+    shutil.copy(examples / "study-flair.nii.gz", tmp_path / "flair.nii.gz")
+    (program,) = re.findall(r"^## Use\n.*?^```python\n(.*?)^```", model_card(entry), re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, CARD, "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_published_card_names_its_repo(entry):
+    card = model_card(entry, "someone", "demo")
+    assert f'"someone/{entry.name}"' in card
+    assert "https://huggingface.co/spaces/someone/demo" in card
+    assert "OWNER" not in card
+    assert "in the folder of the repository" not in card
 
 
 def test_a_share_of_nothing_is_not_sent_to_the_hub():
@@ -139,7 +162,10 @@ def test_weights_from_a_split_by_slice_are_the_measured_ones():
 
 
 def test_the_readme_shows_its_measured_figures(entry):
-    assert readme_row(entry) in (entry.folder.parents[2] / "README.md").read_text(encoding="utf-8")
+    text = (entry.folder.parents[2] / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith(f"| [`{entry.name}`]("))
+    cells = row.strip("| ").split(" | ")
+    assert row == readme_row(entry, best_for=cells[1], milliseconds=cells[-1])
 
 
 def test_saved_entries_load_bit_for_bit(tmp_path):

@@ -1,25 +1,52 @@
-"""The model card, rendered from an entry and `card_template.md`."""
+"""Model cards: python -m train.release.card [NAME…] renders those of the zoo again and prints the rows of the README's table.
+
+A card is rendered from an entry and `card_template.md`. Its long tables are in `metrics.md` beside it, its picture shows the
+model's result on the bundled synthetic slice.
+"""
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Template
 
-from brainmri.report.metric_tables import failure_tables, figure_table, markdown_table, reliability_svg, reliability_table
+from brainmri.report.metric_tables import (
+    failure_tables,
+    figure_table,
+    format_figure,
+    markdown_table,
+    reliability_svg,
+    reliability_table,
+)
 from brainmri.zoo.attributes import KINDS
-from brainmri.zoo.entry import CARD, DIAGRAM, ONNX, ModelEntry, read_split, require_metrics
+from brainmri.zoo.backends import TORCH
+from brainmri.zoo.entry import (
+    CARD,
+    DIAGRAM,
+    METRICS_PAGE,
+    ONNX,
+    PICTURE,
+    WEIGHTS,
+    ModelEntry,
+    read_split,
+    require_metrics,
+)
 from brainmri.zoo.metrics import (
-    ACCURACY,
     AUC,
+    DECIDED_ACCURACY,
     FAILURES,
     FLAIR_ONLY,
     METRICS,
     RELIABILITY,
+    REVIEW_SHARE,
+    SLICE_DICE,
     SLICE_VARIANTS,
     THREE_SEQUENCES,
+    TVERSKY,
     VARIANTS,
     VOLUMETRIC_DICE,
     WHOLE_STUDY,
@@ -27,60 +54,30 @@ from brainmri.zoo.metrics import (
     label,
 )
 from brainmri.zoo.records import TrainingStage
+from brainmri.zoo.registry import DEFAULT, list_models, load
 from train.datasets import dataset_of
 from train.evaluation.healthy import healthy_table
 from train.evaluation.inputs import input_table
+from train.release.card_picture import draw_result, picture_text
+from train.release.onnx_example import numpy_example
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
-
-NUMPY_EXAMPLE = """import numpy as np
-import onnxruntime
-from PIL import Image, ImageOps
-
-SIZE = {size}
-picture = Image.open("slice.png").convert("RGB")  # a grey slice is FLAIR, in all three channels
-grey = np.asarray(picture, np.float32).mean(axis=2)
-head = grey > 0.15 * np.percentile(grey, 99)
-rows, columns = (np.flatnonzero(head.mean(axis=axis) > 0.03) for axis in (1, 0))
-(left, right), (top, bottom) = ((line[0] - 0.04 * np.ptp(line), line[-1] + 0.04 * np.ptp(line)) for line in (columns, rows))
-box = max(0, round(left)), max(0, round(top)), min(picture.width, round(right) + 1), min(picture.height, round(bottom) + 1)
-head = ImageOps.contain(picture.crop(box), (SIZE, SIZE))
-left, top = (SIZE - head.width) // 2, (SIZE - head.height) // 2
-image = np.zeros((1, 3, SIZE, SIZE), np.float32)
-image[0, :, top : top + head.height, left : left + head.width] = np.asarray(head, np.float32).transpose(2, 0, 1) / 255
-session = onnxruntime.InferenceSession("model.onnx")
-outputs = dict(zip((output.name for output in session.get_outputs()), session.run(None, {{"image": image}})))
-"""
-SHOW_MASK = """small = Image.fromarray(outputs["mask"][0, 0, top : top + head.height, left : left + head.width])
-whole = np.zeros(grey.shape, np.float32)
-whole[box[1] : box[3], box[0] : box[2]] = np.asarray(small.resize((box[2] - box[0], box[3] - box[1])))
-Image.fromarray(np.uint8(255 * (whole > {threshold}))).save("mask.png")
-"""
-SHOW_VERDICT = """print(f"probability of tumour: {outputs['tumour'][0]:.3f}")
-"""
-
-
-def numpy_example(entry: ModelEntry) -> str:
-    """A program with numpy, Pillow and onnxruntime: from `slice.png` and `model.onnx` to `mask.png` and the probability of tumour."""
-    program = NUMPY_EXAMPLE.format(size=entry.preprocess.size)
-    if "segmentation" in entry.tasks:
-        program += SHOW_MASK.format(threshold=entry.mask_threshold)
-    if "classification" in entry.tasks:
-        program += SHOW_VERDICT
-    return program
+METRICS_TEMPLATE = Path(__file__).with_name("card_metrics_template.md")
+SPACE = "brainmri"  # the name of the Space, from which the package can be installed
+PICTURE_QUALITY = 85  # of the WebP file, of 100
 
 
 def measured(entry: ModelEntry) -> dict[tuple[str, str], float]:
-    """Every figure by variant and metric id, without NaN (a share of nothing), which the Hub refuses."""
+    """Every figure, to three digits, by variant and metric id, without NaN (a share of nothing), which the Hub refuses."""
     return {
-        (variant, metric): figure["value"]
+        (variant, metric): round(figure["value"], 3)
         for variant, figures in require_metrics(entry).variants.items()
         for metric, figure in figures.items()
         if is_figure(figure) and not math.isnan(figure["value"])
     }
 
 
-def card_data(entry: ModelEntry) -> ModelCardData:
+def card_data(entry: ModelEntry, owner: str | None = None) -> ModelCardData:
     """The card's front matter: the Hub's categories, and a `model-index` with every measured figure."""
     dataset = dataset_of(entry)
     results = [
@@ -98,6 +95,8 @@ def card_data(entry: ModelEntry) -> ModelCardData:
     ]
     return ModelCardData(
         model_name=entry.name,
+        base_model=base_model(entry, owner),
+        language="en",
         library_name="brainmri",
         pipeline_tag="image-segmentation" if "segmentation" in entry.tasks else "image-classification",
         license=dataset.licence_id or None,
@@ -107,44 +106,110 @@ def card_data(entry: ModelEntry) -> ModelCardData:
     )
 
 
-def model_card(entry: ModelEntry) -> str:
+def started_from(entry: ModelEntry) -> str:
+    """The entry of other data that the training started from, with its training record; empty without one."""
+    return (entry.training.dataset or "").partition("; started from ")[2]
+
+
+def base_model(entry: ModelEntry, owner: str | None) -> str | None:
+    """The repo on the Hub of the entry that the training started from; None if there is none, or its owner is unknown."""
+    name = started_from(entry).partition(", trained on")[0]
+    if not name or "/" in name:
+        return name or None
+    return f"{owner}/{name}" if owner else None
+
+
+def model_card(entry: ModelEntry, owner: str | None = None, space: str = SPACE) -> str:
     """The card as Markdown with YAML front matter.
 
     Args:
         entry: with metrics, as `train.release.release` writes them, and trained on a dataset of `train.datasets`.
+        owner: of the repo that the card is published in; None for the card in the entry's folder.
+        space: the name of this owner's Space.
     """
-    metrics = require_metrics(entry)
-    variants = metrics.variants
+    variants = require_metrics(entry).variants
     card = ModelCard.from_template(
-        card_data(entry),
+        card_data(entry, owner),
         template_path=str(TEMPLATE),
         entry=entry,
         dataset=dataset_of(entry),
+        name=f"{owner}/{entry.name}" if owner else entry.name,
+        owner=owner,
+        space=space,
+        picture=PICTURE,
+        picture_text=picture_text(entry),
+        headlines=headlines(entry),
         counts=variants[THREE_SEQUENCES],
         released_weights=released_weights(entry),
         figure_table=figure_table(variants),
-        comparisons=comparisons(entry),
-        diagram=DIAGRAM,
-        reliability_table=reliability_table(variants) if has_diagram(entry) else "",
-        inputs=input_sections(entry),
-        failure_tables=failure_tables(variants) if FAILURES in variants[THREE_SEQUENCES] else "",
-        healthy_table=healthy_table(metrics.healthy) if metrics.healthy else "",
+        comparisons="\n".join(comparisons(entry)),
+        diagram=DIAGRAM if has_diagram(entry) else "",
+        metrics_page=METRICS_PAGE if metrics_page(entry) else "",
+        inputs=input_names(entry),
         onnx_example=numpy_example(entry) if (entry.folder / ONNX).is_file() else "",
         int8_cost=int8_cost(entry),
         stages=[describe_stage(stage) for stage in entry.training.stages],
         settings=settings(entry),
         fusions=fusions(entry),
-        started_from=(entry.training.dataset or "").partition("; started from ")[2],
+        started_from=started_from(entry),
     )
     return card.content.rstrip("\n") + "\n"
 
 
+def metrics_page(entry: ModelEntry) -> str:
+    """The card's long tables as Markdown: figures by input, reliability, failures and heads without tumour; "" without any."""
+    metrics = require_metrics(entry)
+    variants = metrics.variants
+    tables = {
+        "inputs": input_sections(entry),
+        "reliability_table": reliability_table(variants) if has_diagram(entry) else "",
+        "failure_tables": failure_tables(variants) if FAILURES in variants[THREE_SEQUENCES] else "",
+        "healthy_table": healthy_table(metrics.healthy) if metrics.healthy else "",
+    }
+    if not any(tables.values()):
+        return ""
+    template = Template(METRICS_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(entry=entry, counts=variants[THREE_SEQUENCES], **tables).rstrip("\n") + "\n"
+
+
 def write_card(entry: ModelEntry) -> None:
-    """Write an entry's card, and the diagram that it shows, into its folder."""
+    """Write an entry's card, and the tables, the diagram and the picture that it shows, into its folder."""
     (entry.folder / CARD).write_text(model_card(entry), encoding="utf-8")
+    if page := metrics_page(entry):
+        (entry.folder / METRICS_PAGE).write_text(page, encoding="utf-8")
     if has_diagram(entry):
         svg = reliability_svg(entry, THREE_SEQUENCES, background="white")
         (entry.folder / DIAGRAM).write_text(svg, encoding="utf-8")
+    model = load(entry.folder, device="cpu", runtime=TORCH)
+    draw_result(model).save(entry.folder / PICTURE, quality=PICTURE_QUALITY)
+
+
+def input_names(entry: ModelEntry) -> str:
+    """The images that an entry analyses, in a few words."""
+    return "any sequence and plane" if "attributes" in entry.arguments else "axial; FLAIR or three sequences"
+
+
+def headlines(entry: ModelEntry) -> list[str]:
+    """The main figures, a line for the mask and a line for the verdict."""
+    variants = require_metrics(entry).variants
+    study, slices, flair = (variants.get(name, {}) for name in (WHOLE_STUDY, THREE_SEQUENCES, FLAIR_ONLY))
+    lines = []
+    if VOLUMETRIC_DICE in slices:
+        places = {"in whole studies": study, "slice by slice": slices, "with FLAIR only": flair}
+        lines.append(f"Mask: volumetric Dice {_listed(VOLUMETRIC_DICE, places)}.")
+    elif SLICE_DICE in slices:
+        lines.append(f"Mask: slice Dice {format_figure(slices[SLICE_DICE])}, soft Tversky {format_figure(slices.get(TVERSKY))}.")
+    if AUC in slices:
+        lines.append(f"Verdict: AUC {_listed(AUC, {'in whole studies': study, 'slice by slice': slices})}.")
+    if REVIEW_SHARE in slices and DECIDED_ACCURACY in slices:
+        review, right = slices[REVIEW_SHARE]["value"], slices[DECIDED_ACCURACY]["value"]
+        lines[-1] += f" {review:.1%} of slices go to review, {right:.1%} of the others are right."
+    return lines
+
+
+def _listed(metric: str, places: dict[str, dict]) -> str:
+    found = [f"{format_figure(figures[metric])} {place}" for place, figures in places.items() if metric in figures]
+    return ", ".join(found)
 
 
 def has_diagram(entry: ModelEntry) -> bool:
@@ -180,8 +245,8 @@ def comparisons(entry: ModelEntry) -> list[str]:
         if WHOLE_STUDY in variants:
             study = variants[WHOLE_STUDY][VOLUMETRIC_DICE]["value"]
             together = (
-                f"Analysed as whole studies, with predictions smoothed across neighbouring slices and small islands removed, it is "
-                f"{study:.3f} ({study - full:+.3f})."
+                f"Analysed as whole studies, with predictions smoothed across neighbouring slices and small islands removed, "
+                f"it is {study:.3f} ({study - full:+.3f})."
             )
         sentences.append(
             f"Normalised over the whole volume instead of slice by slice, it is {volume:.3f} ({volume - full:+.3f}). {together}"
@@ -246,8 +311,8 @@ def released_weights(entry: ModelEntry) -> str:
     earlier = patients.index(max(patients))  # stages without the patients measured on
     if earlier == stages:
         return (
-            f"The released weights continue the training of the measured ones, from stage {earlier + 1} below, with these patients "
-            "included."
+            f"The released weights continue the training of the measured ones, from stage {earlier + 1} below, with these "
+            "patients included."
         )
     further = ", and trained further in the last stage below" if len(patients) > stages else ""
     shared = f" Both share the stages before stage {earlier + 1} below, which did not use these patients." if earlier else ""
@@ -272,19 +337,42 @@ def int8_cost(entry: ModelEntry) -> str:
     return "; ".join(costs)
 
 
-def readme_row(entry: ModelEntry) -> str:
-    """The entry's line in the README's zoo table.
+def readme_row(entry: ModelEntry, best_for: str = "", milliseconds: str = "-") -> str:
+    """The entry's line in the README's table of models.
 
-    Dice in whole studies, slice by slice, and slice by slice with FLAIR only; AUC in whole studies and slice by slice; accuracy.
+    Dice is the volumetric one and AUC the verdict's, in whole studies where they were measured there, else slice by slice.
+
+    Args:
+        entry: with metrics.
+        best_for: what to choose it for.
+        milliseconds: for a slice, as `python -m brainmri bench` measures it.
     """
     variants = require_metrics(entry).variants
 
-    def cell(variant: str, metric: str) -> str:
-        figure = variants.get(variant, {}).get(metric)
-        return "{:.3f} [{:.3f}, {:.3f}]".format(figure["value"], *figure["interval_95"]) if figure else "-"
+    def cell(metric: str) -> str:
+        figures = (variants.get(variant, {}).get(metric) for variant in (WHOLE_STUDY, THREE_SEQUENCES))
+        return next((f"{figure['value']:.3f}" for figure in figures if figure), "-")
 
-    cells = [
-        cell(WHOLE_STUDY, VOLUMETRIC_DICE), cell(THREE_SEQUENCES, VOLUMETRIC_DICE), cell(FLAIR_ONLY, VOLUMETRIC_DICE),
-        cell(WHOLE_STUDY, AUC), cell(THREE_SEQUENCES, AUC), cell(THREE_SEQUENCES, ACCURACY),
-    ]  # fmt: skip
-    return f"| `{entry.name}` | {entry.parameters / 1e6:.2f} M | {' | '.join(cells)} |"
+    default = " (default)" if entry.name == DEFAULT else ""
+    megabytes = (entry.folder / WEIGHTS).stat().st_size / 1e6
+    cells = (
+        f"[`{entry.name}`](brainmri/weights/{entry.name}/{CARD}){default}", best_for, input_names(entry),
+        cell(VOLUMETRIC_DICE), cell(AUC), f"{megabytes:.0f}", milliseconds,
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="entries of the zoo (default: all)")
+    options = parser.parse_args(arguments)
+    known = {entry.name: entry for entry in list_models()}
+    if unknown := sorted(set(options.names) - set(known)):
+        parser.error(f"unknown model {unknown[0]!r}; choose from {', '.join(known)}")
+    for name in options.names or known:
+        write_card(known[name])
+        print(readme_row(known[name]))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,11 +16,11 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from brainmri._version import __version__
-from brainmri.zoo.entry import CARD, CONFIG, DESCRIPTION, DIAGRAM, ModelEntry, file_sha256, read_entry
+from brainmri.zoo.entry import CARD, CONFIG, DESCRIPTION, DIAGRAM, METRICS_PAGE, PICTURE, ModelEntry, file_sha256, read_entry
 from brainmri.zoo.hub import HubError
 from brainmri.zoo.metrics import VARIANTS, label
 from brainmri.zoo.registry import EMBEDDED, PINS
-from train.release.card import has_diagram, measured, model_card
+from train.release.card import SPACE, has_diagram, measured, metrics_page, model_card
 from train.release.publish_space import PRIVATE_MODELS, add_space_options, pins_file, publish_space, read_pins
 from train.release.upload import upload
 
@@ -49,13 +49,16 @@ def entry_files(entry: ModelEntry) -> dict[str, Path]:
         )
     if files[CARD].read_text(encoding="utf-8") != model_card(entry):
         raise ValueError(f"{entry.name}: its card is not the one rendered from its {CONFIG}")
-    if has_diagram(entry) and DIAGRAM not in files:
-        raise ValueError(f"{entry.name} lacks {DIAGRAM}, which its card shows")
+    if (files[METRICS_PAGE].read_text(encoding="utf-8") if METRICS_PAGE in files else "") != metrics_page(entry):
+        raise ValueError(f"{entry.name}: its {METRICS_PAGE} is not the one rendered from its {CONFIG}")
+    for shown in (PICTURE, *([DIAGRAM] if has_diagram(entry) else [])):
+        if shown not in files:
+            raise ValueError(f"{entry.name} lacks {shown}, which its card shows")
     return files
 
 
-def publish_entry(name: str, folder: Path, owner: str, private: bool, dry_run: bool) -> dict:
-    """Publish an entry and print what was done.
+def publish_entry(name: str, folder: Path, owner: str, private: bool, dry_run: bool, space: str = SPACE) -> dict:
+    """Publish an entry and print what was done. The card in the repo names the repo and the owner's Space, `space`.
 
     Returns:
         What `hub.json` stores for it: repo, revision, SHA-256 of the weights, and the names of the other checked files. After a
@@ -66,7 +69,7 @@ def publish_entry(name: str, folder: Path, owner: str, private: bool, dry_run: b
         brainmri.zoo.hub.HubError: if the Hub cannot be reached or refuses.
     """
     entry = read_entry(folder / name)
-    files: dict[str, Path | bytes] = {**entry_files(entry)}
+    files: dict[str, Path | bytes] = {**entry_files(entry), CARD: model_card(entry, owner, space).encode()}
     done = upload(f"{owner}/{name}", files, tag=f"v{__version__}", private=private, dry_run=dry_run)
     return {"repo": done.repo, "revision": done.commit or "NEW", "sha256": entry.sha256, "files": list(entry.hashes)}
 
@@ -88,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     pins, failed = read_pins(pins_path), False
     for name in names:
         try:
-            pins[name] = publish_entry(name, options.weights, options.owner, options.private, options.dry_run)
+            pins[name] = publish_entry(name, options.weights, options.owner, options.private, options.dry_run, options.space)
         except (HubError, ValueError, FileNotFoundError) as error:
             print(f"{name} was not published: {error}", file=sys.stderr)
             failed = True

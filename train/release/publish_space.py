@@ -1,7 +1,8 @@
 """Publish the demo as a Gradio Space: python -m train.release.publish_space --owner OWNER [--space NAME] [--hardware NAME]
 
-The Space holds the page and the package without weights. Its front matter preloads the published entries from the Hub at the
-commits pinned by `train.release.publish`, so a new release of the weights needs a new commit of the Space.
+The Space holds the page, the guides and the package without weights; pip can install the package from it. Its front matter
+preloads the published entries from the Hub at the commits pinned by `train.release.publish`, so a new release of the weights
+needs a new commit of the Space.
 
 A new Space runs on ZeroGPU unless `--hardware` names something else; an existing one keeps its hardware without `--hardware`.
 `python -m train.release.publish --all` publishes all entries and then the Space.
@@ -23,6 +24,10 @@ from train.release.upload import upload
 
 ROOT = Path(__file__).parents[2]
 HARDWARE = [hardware.value for hardware in SpaceHardware]
+SPACE_FILES = (  # besides the package, its templates and the assets
+    "app.py", "requirements.txt", "pyproject.toml", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "SECURITY.md",
+    "brainmri/README.md", "brainmri/py.typed", "train/README.md", "train/EXPERIMENTS.md",
+)  # fmt: skip
 PRIVATE_MODELS = "a Space cannot preload private models: its build has no token"
 
 
@@ -37,7 +42,7 @@ def space_files(pins: dict[str, dict]) -> dict[str, Path | bytes]:
     """
     if DEFAULT not in pins:
         raise ValueError(f"{DEFAULT} is not published yet; run python -m train.release.publish first")
-    paths = [ROOT / "app.py", ROOT / "requirements.txt", ROOT / "LICENSE", *(ROOT / "brainmri").rglob("*.py")]
+    paths = [*(ROOT / name for name in SPACE_FILES), *(ROOT / "brainmri").rglob("*.py")]
     folders = ROOT / "assets", ROOT / "brainmri" / "templates"
     paths += [path for folder in folders for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     files: dict[str, Path | bytes] = {path.relative_to(ROOT).as_posix(): path for path in paths}
@@ -47,7 +52,10 @@ def space_files(pins: dict[str, dict]) -> dict[str, Path | bytes]:
     card.data["preload_from_hub"] = [
         f"{pin['repo']} {','.join((*DESCRIPTION, *pin['files']))} {pin['revision']}" for pin in pins.values()
     ]
-    files["README.md"] = str(card).encode()
+    text = str(card)
+    for name, pin in pins.items():  # the cards are in the models' repos
+        text = text.replace(f"(brainmri/weights/{name}/README.md)", f"(https://huggingface.co/{pin['repo']})")
+    files["README.md"] = text.encode()
     return files
 
 
