@@ -88,7 +88,9 @@ def explained(scan: Scan, explanation: Explanation, stability: Stability) -> tup
     stable = f"Stability: how often each pixel is outlined in {stability.runs} runs; white is always"
     pictures = [(heat_picture(scan.pixels, stability.share), stable)]
     if explanation.saliency.any():
-        pictures.insert(0, (heat_picture(scan.pixels, explanation.saliency), "Evidence map (class activation); white is strongest"))
+        pictures.insert(
+            0, (heat_picture(scan.pixels, explanation.saliency), "Evidence map (class activation); white is strongest")
+        )
     return f"{explanation.sentence} {stability.sentence}", pictures
 
 
