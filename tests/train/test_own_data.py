@@ -160,7 +160,7 @@ def test_a_table_with_missing_files_or_patients_is_refused(tmp_path):
     write(["a.png", "b.png", "p1"])
     assert "got 1 that do not exist" in refusal(tmp_path)
     write(["a.png", "", ""])
-    assert "expected a value for patient in every row of dataset.csv" in refusal(tmp_path)
+    assert "expected a value for patient in every row of" in refusal(tmp_path)
 
 
 def test_pictures_without_patients_are_noted(tmp_path, capsys):
