@@ -69,6 +69,8 @@
       set(button, "aria-label", `${field}: ${words(button.querySelector(".wrap"))}`);
     });
     all("a.download-link").forEach((link) => set(link, "aria-label", `${link.download}, ${words(link)}`));
+    // Gradio names each radio button differently, so the arrow keys would not move between them
+    all("#items input[type=radio]").forEach((radio) => set(radio, "name", "items"));
     // the button for more files wraps the real button
     all("button.icon-button:has(button)").forEach((outer) => {
       set(outer, "role", "group");
