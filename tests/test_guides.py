@@ -1,6 +1,6 @@
 """README and guides: links resolve, commands have the options that they are shown with, and commands and programs run.
 
-A comment beside a command marks one that does not run here: it takes hours or minutes, needs something, or starts a server.
+A comment beside a command marks one that does not run here: it takes minutes or hours, needs something, or starts a server.
 """
 
 import re
@@ -20,7 +20,7 @@ DOCUMENTS = [path for path in tracked_files() if path.suffix == ".md" and "templ
 DOCUMENTS = [path for path in DOCUMENTS if not path.name.endswith("_template.md")]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 LINK = re.compile(r"\]\(<?([^)\s>]+)>?\)")
-NOT_RUN = re.compile(r"hours|minutes|needs|starts a server")
+NOT_RUN = re.compile(r"\bhours?\b|minutes|needs|starts a server")
 
 
 def relative(path: Path) -> str:
