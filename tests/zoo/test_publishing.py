@@ -1,6 +1,7 @@
 """Publishing with the real `huggingface_hub` client, in separate processes, to a local stand-in Hub; cards and the Space."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -137,7 +138,9 @@ def test_the_space_is_published_with_the_entries_and_runs_on_zero_gpu(published,
     assert {line.split()[0]: line.split()[2] for line in preload} == {p["repo"]: p["revision"] for p in pinned.values()}
     assert not [path for path in space.files if path.endswith((".safetensors", ".onnx", ".bin"))]
     assert {"pyproject.toml", "brainmri/README.md", "brainmri/templates/selfcheck.png"} <= set(space.files)  # pip can install it
-    assert f"](https://huggingface.co/owner/{DEFAULT})" in space.files[CARD].decode()
+    front = space.files[CARD].decode()
+    assert f"](https://huggingface.co/owner/{DEFAULT})" in front
+    assert set(re.findall(r"\]\(([\w./-]+)[)#]", front)) <= set(space.files)
     for name in ENTRIES:
         assert f'brainmri.Pipeline("owner/{name}")' in hub.repos[f"owner/{name}"].files[CARD].decode().replace("classifier=", "")
     before = hub.uploaded_bytes

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 HARDWARE = [hardware.value for hardware in SpaceHardware]
 SPACE_FILES = (  # besides the package, its templates and the assets
     "app.py", "requirements.txt", "pyproject.toml", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "SECURITY.md",
-    "brainmri/README.md", "brainmri/py.typed", "train/README.md", "train/EXPERIMENTS.md",
+    "brainmri/README.md", "brainmri/py.typed", "train/README.md", "train/EXPERIMENTS.md", "train/GROWTH.md",
 )  # fmt: skip
 PRIVATE_MODELS = "a Space cannot preload private models: its build has no token"
 
