@@ -10,7 +10,7 @@ COPY app.py ./
 COPY assets assets
 COPY brainmri brainmri
 USER brainmri
-ENV GRADIO_SERVER_NAME=0.0.0.0 GRADIO_ANALYTICS_ENABLED=False HF_HOME=/tmp/huggingface PYTHONDONTWRITEBYTECODE=1
+ENV GRADIO_SERVER_NAME=0.0.0.0 GRADIO_ANALYTICS_ENABLED=False HF_HOME=/tmp/huggingface MPLCONFIGDIR=/tmp/matplotlib PYTHONDONTWRITEBYTECODE=1
 EXPOSE 7860
 HEALTHCHECK --start-period=120s --interval=30s --timeout=10s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/health')"]
