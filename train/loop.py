@@ -30,7 +30,7 @@ from train.depthwise import speed_up_depthwise
 from train.losses import BatchLoss
 from train.profiling import profile_steps
 from train.run import data_errors
-from train.tracking import Tracker, open_trackers
+from train.tracking import Tracker, finish_trackers, log_row, open_trackers
 
 CLIP = 5.0  # largest gradient norm of the one-cycle schedule
 SECONDS = 5.0  # between updates of the progress bar
@@ -190,6 +190,15 @@ def load_checkpoint(path: Path, recipe: str, device: torch.device) -> dict:
     return state
 
 
+def restore(state: dict, net: nn.Module, optimiser: Optimizer, scheduler: LRScheduler | None) -> tuple[list[dict], dict | None]:
+    """Load a checkpoint into network, optimiser and scheduler; returns the history and the best weights."""
+    net.load_state_dict(state["net"])
+    optimiser.load_state_dict(state["optimiser"])
+    if scheduler:
+        scheduler.load_state_dict(state["scheduler"])
+    return state["history"], state["best"]
+
+
 def save_checkpoint(path: Path, state: dict) -> None:
     """Write a checkpoint to a second file, then replace the old one: an interruption leaves one of them complete."""
     partial = path.with_suffix(".partial")
@@ -203,6 +212,11 @@ def report(row: dict, remaining: float = 0.0) -> None:
     if remaining:
         words.append(f"remaining {tqdm.format_interval(round(remaining))}")
     print("  ".join(words), flush=True)
+
+
+def remaining_seconds(history: list[dict], epochs: int) -> float:
+    """The expected time of the epochs that are left, from those in the history."""
+    return sum(row["seconds"] for row in history) / len(history) * (epochs - len(history))
 
 
 def best_row(history: list[dict]) -> dict:
@@ -264,9 +278,8 @@ def fit(
         keep_best: return the weights of the epoch with the lowest validation loss instead of the last epoch's. This, `patience`
             and `ReduceLROnPlateau` need a `loss` from `validate` in every epoch, and a single process.
         patience: epochs without a lower validation loss after which training stops; None trains all epochs.
-        clip, accumulate: see `train_epoch`.
-        trackers: receive every row (`train.tracking`); they are finished at the end.
-        profile_to: folder for a profile of the first epoch trained (`profile_steps`); None for none.
+        clip, accumulate, profile_to: see `train_epoch`; only the first epoch is profiled.
+        trackers: receive every row (`train.tracking`).
 
     Returns:
         One row per epoch, as written to the history. Only the main process has the validation's metrics.
@@ -278,12 +291,7 @@ def fit(
     history: list[dict] = []
     best: dict | None = None
     if distributed.broadcast(resume and files.checkpoint.exists()):
-        state = load_checkpoint(files.checkpoint, recipe, device)
-        net.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["optimiser"])
-        if scheduler:
-            scheduler.load_state_dict(state["scheduler"])
-        history, best = state["history"], state["best"]
+        history, best = restore(load_checkpoint(files.checkpoint, recipe, device), net, optimiser, scheduler)
     plateau = scheduler if isinstance(scheduler, ReduceLROnPlateau) else None
     synced_loss = distributed.sync_gradients(net, loss)
     for epoch in range(len(history), epochs):
@@ -302,10 +310,8 @@ def fit(
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 row |= {f"validation {key}": value for key, value in validate().items()}
         row |= {"learning rate": optimiser.param_groups[-1]["lr"], "seconds": time.perf_counter() - began}
-        seconds = [past["seconds"] for past in (*history, row)]
-        report(row, sum(seconds) / len(seconds) * (epochs - epoch - 1))
-        for tracker in trackers:
-            tracker.log({key: value for key, value in row.items() if key != "epoch"}, epoch + 1)
+        report(row, remaining_seconds([*history, row], epochs))
+        log_row(trackers, row)
         if keep_best and not math.isfinite(row["validation loss"]):
             raise FloatingPointError(
                 f"expected a finite validation loss, got {row['validation loss']} in epoch {epoch + 1}; try a smaller --lr"
@@ -320,8 +326,7 @@ def fit(
                 "net": net.state_dict(), "best": best, "optimiser": optimiser.state_dict(),
                 "scheduler": scheduler.state_dict() if scheduler else None, "history": history, "recipe": recipe,
             })  # fmt: skip
-    for tracker in trackers:
-        tracker.finish()
+    finish_trackers(trackers)
     if best:
         net.load_state_dict(best)
     net.eval()

@@ -7,6 +7,7 @@ error says how to install it.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,3 +88,15 @@ def open_trackers(options: argparse.Namespace) -> list[Tracker]:
     if service := stated.get("track"):
         trackers.append(ServiceTracker(service, options.out.name, config))
     return trackers
+
+
+def log_row(trackers: Sequence[Tracker], row: dict) -> None:
+    """Send an epoch's row to every tracker."""
+    for tracker in trackers:
+        tracker.log({name: value for name, value in row.items() if name != "epoch"}, row["epoch"])
+
+
+def finish_trackers(trackers: Sequence[Tracker]) -> None:
+    """Write what is pending in every tracker."""
+    for tracker in trackers:
+        tracker.finish()
