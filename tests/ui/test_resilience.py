@@ -15,7 +15,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import Status
 
-from brainmri.ui import cache
+from brainmri.ui import cache, page
 from brainmri.ui.cache import delete_expired, limit_size
 from tests.support.serving import ROOT, served
 
@@ -140,21 +140,14 @@ def test_every_process_has_its_own_cache_folder(tmp_path):
     running.wait()
 
 
-def refusal_to_serve(**environment: str) -> str:
-    """The sentence with which the page refuses to start."""
-    command, environment = [sys.executable, "-m", "brainmri", "serve"], {"HF_HUB_OFFLINE": "1"} | environment
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    return done.stderr.strip().splitlines()[-1]
-
-
-def test_a_taken_port_is_refused_in_one_sentence(tmp_path):
+def test_a_taken_port_is_refused_in_one_sentence(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        sentence = refusal_to_serve(GRADIO_SERVER_PORT=str(port), GRADIO_TEMP_DIR=str(tmp_path))
-    expected = f"cannot use port {port} of 127.0.0.1 (address already in use); set GRADIO_SERVER_PORT to another one"
-    assert sentence.endswith(expected)
-    assert not list(tmp_path.iterdir())
+        monkeypatch.setattr(page, "PORT", port := other.getsockname()[1])
+        with pytest.raises(ValueError, match="GRADIO_SERVER_PORT") as caught:
+            page.check_port()
+    expected = f"cannot use port {port} of {page.HOST} (address already in use); set GRADIO_SERVER_PORT to another one"
+    assert str(caught.value) == expected
+    page.check_port()
 
 
 def test_a_temporary_folder_that_cannot_be_created_is_refused(tmp_path, monkeypatch):
