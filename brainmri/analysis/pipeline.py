@@ -156,7 +156,7 @@ class Pipeline:
         check_sequence(sequence)
         scan = source if isinstance(source, Scan) else read_study(source)
         if sequence not in (None, THREE_SEQUENCES) and (found := sum(label is not None for label in scan.sequences)) > 1:
-            raise ValueError(f"expected a study of one sequence, of which {sequence!r} could be said, got {found}; leave it out")
+            raise ValueError(f"expected a study of one sequence for sequence={sequence!r}, got {found} sequences; leave it out")
         geometry, warnings = scan.geometry, scan.warnings
         spacing = geometry.spacing[1:] if geometry else (1.0, 1.0)
         measured = geometry is not None and geometry.plausible
