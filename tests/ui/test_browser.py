@@ -275,8 +275,8 @@ def test_a_model_is_chosen_from_the_table(visit):
     row.get_by_role("button").click()
     page.wait_for_selector("#verdict", state="visible")
     page.click("button.label-wrap:has-text('Models'):visible")
-    assert page.get_by_label("Segmenter").input_value().endswith("resunet-lgg")
-    assert page.get_by_label("Classifier").input_value().endswith(DEFAULT)
+    assert page.get_by_label("Segmenter", exact=True).input_value().endswith("resunet-lgg")
+    assert page.get_by_label("Classifier", exact=True).input_value().endswith(DEFAULT)
     page.click("button.label-wrap:has-text('Record and provenance'):visible")
     page.wait_for_function("document.querySelector('#results').innerText.includes('resunet-lgg')")
 
