@@ -111,11 +111,12 @@ def test_its_card_matches_the_entry(entry):
     assert (page.read_text(encoding="utf-8") if page.is_file() else "") == metrics_page(entry)
 
 
-def test_its_cards_program_runs(entry, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["effunet-lgg", "resnet50-lgg"])  # as segmenter and as classifier
+def test_the_program_of_a_card_runs(name, tmp_path, monkeypatch, capsys):
     examples = Path(__file__).parents[2] / "assets" / "examples"
     shutil.copy(examples / "large-lesion.png", tmp_path / "slice.png")
     shutil.copy(examples / "study-flair.nii.gz", tmp_path / "flair.nii.gz")
-    (program,) = re.findall(r"^## Use\n.*?^```python\n(.*?)^```", model_card(entry), re.M | re.S)
+    (program,) = re.findall(r"^## Use\n.*?^```python\n(.*?)^```", model_card(ENTRIES[name]), re.M | re.S)
     monkeypatch.chdir(tmp_path)
     exec(compile(program, CARD, "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 2
