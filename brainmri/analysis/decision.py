@@ -86,9 +86,7 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
         else (REVIEW, f"The model was not evaluated on tumours in {sequence} slices ({percent(p)} for tumour).")
         for check, p, area in zip(checks, probabilities, areas, strict=True)
     ]
-    return SliceDecisions(
-        maps=maps, masks=masks, min_areas=min_areas, probabilities=probabilities, verdicts=verdicts, ood=checks
-    )
+    return SliceDecisions(maps=maps, masks=masks, min_areas=min_areas, probabilities=probabilities, verdicts=verdicts, ood=checks)
 
 
 def decide_slice(probability: float, area_on_grid: float, review: tuple[float, float]) -> tuple[str, str]:

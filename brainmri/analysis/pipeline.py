@@ -18,9 +18,10 @@ from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, ranges
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices, with_head
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
 from brainmri.analysis.picture import PictureDecision, decide_picture
-from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, recognise, sequence_of
+from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, find_turn, recognise, sequence_of
 from brainmri.analysis.stability import Stability, stability
 from brainmri.io.reading import Scan, read_slice, read_study
+from brainmri.io.scan import Geometry
 from brainmri.io.sequence_names import FLAIR_T2
 from brainmri.zoo import ood
 from brainmri.zoo.attributes import THREE_SEQUENCES
@@ -166,11 +167,11 @@ class Pipeline:
         numbers = np.flatnonzero(head)
         contiguous = numbers[-1] - numbers[0] < len(numbers)  # then a view is enough and nothing is copied
         chosen = slice(numbers[0], numbers[-1] + 1) if contiguous else numbers
-        predicted = predict_slices(
-            self.segmenter, self.classifier, scan.pixels[chosen], spacing, progress=progress, ood_model=self.ood_model
-        )
+        predicted, turned = self._predict_upright(scan.pixels[chosen], geometry, progress)
+        if turned:
+            warnings += (f"the slices are turned by {turned}°; they were analysed upright",)
         named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
-        recognition = recognise(predicted, scan.pixels[chosen], sequence=named)
+        recognition = recognise(predicted, scan.pixels[chosen], turned, named)
         decisions = decide_slices(predicted, self.rules, _mode(scan), sequence_of(recognition))
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
         maps[chosen], mask[chosen] = decisions.maps, decisions.masks
@@ -211,6 +212,23 @@ class Pipeline:
             warnings=warnings,
             provenance=provenance,
         )
+
+    def _predict_upright(
+        self, slices: np.ndarray, geometry: Geometry | None, progress: Progress | None
+    ) -> tuple[Prediction, int]:
+        """Predict the slices (S, H, W, 3) of a study, turned upright first if they have no geometry, and say by how much."""
+
+        def predict(slices: np.ndarray) -> Prediction:
+            spacing = geometry.spacing[1:] if geometry else (1.0, 1.0)
+            return predict_slices(self.segmenter, self.classifier, slices, spacing, progress=progress, ood_model=self.ood_model)
+
+        predicted = predict(slices)
+        turned = 0 if geometry else find_turn(predicted)
+        if not turned:
+            return predicted, 0
+        predicted = predict(np.ascontiguousarray(np.rot90(slices, -turned // 90, axes=(1, 2))))
+        maps = None if predicted.maps is None else np.ascontiguousarray(np.rot90(predicted.maps, turned // 90, axes=(1, 2)))
+        return replace(predicted, maps=maps), turned
 
     def _finding(
         self,
