@@ -27,8 +27,8 @@ from brainmri.analysis.pipeline import Pipeline
 from brainmri.analysis.selfcheck import SLICE
 from brainmri.io.images import read_bytes
 from brainmri.io.reading import read_study
-from brainmri.report.templates import template
 from brainmri.report.render import overlay_picture
+from brainmri.report.templates import template
 from brainmri.zoo.backends import COMPILED, HALF, OPENVINO, QUANTISED, TORCH, Backend, create_backend, half_precision
 from brainmri.zoo.registry import LoadedModel, load, resolve_device
 

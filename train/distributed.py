@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TypeVar, cast
@@ -204,7 +204,7 @@ class _LossModule(nn.Module):
         super().__init__()
         self.net, self.loss = net, loss
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         return self.loss(batch)
 
 

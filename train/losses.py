@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from monai.losses import DiceFocalLoss, DiceLoss, TverskyLoss
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 # What the training loop minimises. From a batch with `image` (B, 3, S, S) and `mask` (B, 1, S, S), both in [0, 1], and `tumour`
 # (B,) to the scalar loss and the metrics to show with it, by name. Metrics that stay tensors do not make the CPU wait for a GPU.
-BatchLoss = Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, Tensor | float]]]
+BatchLoss = Callable[[dict[str, Tensor]], tuple[Tensor, Mapping[str, Tensor | float]]]
 
 
 class FocalTverskyLoss(nn.Module):
