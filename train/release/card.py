@@ -68,9 +68,9 @@ PICTURE_QUALITY = 85  # of the WebP file, of 100
 
 
 def measured(entry: ModelEntry) -> dict[tuple[str, str], float]:
-    """Every figure, to three digits, by variant and metric id, without NaN (a share of nothing), which the Hub refuses."""
+    """Every figure by variant and metric id, without NaN (a share of nothing), which the Hub refuses."""
     return {
-        (variant, metric): round(figure["value"], 3)
+        (variant, metric): figure["value"]
         for variant, figures in require_metrics(entry).variants.items()
         for metric, figure in figures.items()
         if is_figure(figure) and not math.isnan(figure["value"])
@@ -89,7 +89,7 @@ def card_data(entry: ModelEntry, owner: str | None = None) -> ModelCardData:
             dataset_split="test slices" if by_slice(entry) else "validation patients",
             metric_type=METRICS[metric].hub_type,
             metric_name=label(metric),
-            metric_value=value,
+            metric_value=round(value, 3),
         )
         for (variant, metric), value in measured(entry).items()
     ]

@@ -42,7 +42,7 @@ def entry_files(entry: ModelEntry) -> dict[str, Path]:
     data = ModelCard.load(files[CARD]).data
     results = (data.eval_results if isinstance(data, ModelCardData) else None) or []
     shown = {(result.dataset_config, result.metric_name): result.metric_value for result in results}
-    figures = {(VARIANTS[variant], label(metric)): value for (variant, metric), value in measured(entry).items()}
+    figures = {(VARIANTS[variant], label(metric)): round(value, 3) for (variant, metric), value in measured(entry).items()}
     if lacking := [name for name, value in figures.items() if shown.get(name) != value]:
         raise ValueError(
             f"{entry.name}: its card lacks {lacking[0][1]!r} ({lacking[0][0]}) as measured, and {len(lacking) - 1} more"
