@@ -63,6 +63,10 @@
       set(button, "aria-label", words(button.querySelector(".caption-label")) || picture?.title || undefined);
       set(button, "aria-pressed", button.matches(".thumbnail-small") ? String(button.matches(".selected")) : undefined);
     });
+    // Gradio gives the button around a picture no name
+    all("#comparison-picture .image-container > button").forEach((button) => {
+      set(button, "aria-label", words(document.querySelector("#comparison-picture [data-testid=block-label]")) || "Picture");
+    });
     // Gradio labels every upload the same, and a file's link only by its size
     all("button.upload-container:not(.icon-mode)").forEach((button) => {
       const field = words(button.closest(".block").querySelector("[data-testid=block-label]"));

@@ -164,7 +164,7 @@ def _overview_row(name: str, entry: ModelEntry, seconds: float | None) -> str:
         f"{weights:.0f} MB",
         "–" if seconds is None else f"{1000 * seconds:.0f} ms",
         escape(str(licence(entry) or "unknown")),
-        f"<button type='button' data-model='{escape(name)}' aria-label='Use {escape(title)}'>Use it</button>",
+        f"<button type='button' data-model='{escape(name)}' aria-label='Use it: {escape(title)}'>Use it</button>",
     )
     row = "".join(f"<td>{cell}</td>" for cell in cells)
     return f"<tr><th scope='row'><b>{escape(title)}</b>{default}{small}</th>{row}</tr>"

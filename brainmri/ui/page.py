@@ -186,7 +186,8 @@ def run(models: list[str], device: str, from_hub: bool = False) -> None:
         brainmri.zoo.hub.HubError: if the Hub is needed and the download fails.
     """
     logs.configure()
-    check_port()
     os.environ[DEVICE] = str(resolve_device(device))
     folder = cache.create_cache()
-    serve(build(models, from_hub), folder)
+    page = build(models, from_hub)
+    check_port()
+    serve(page, folder)

@@ -217,11 +217,10 @@ def test_the_report_is_complete_and_self_contained(study, phantom):
     assert "default-src 'none'" in report
     assert report.count('class="hit"') == 10
     assert f"{study.volume_mm3 / 1000:.2f} mL" in report
-    data = json.loads(re.search(r'class="study-data">(.*?)</template>', report, re.DOTALL)[1])
-    assert len(data["frames"]) == 10
+    data = json.loads(re.search(r'class="viewer-data">(.*?)</template>', report, re.DOTALL)[1])
+    assert data["shape"] == [10, 128, 128]
     assert len(data["projections"]) == 24
-    assert data["frames"][0]["overlay"] is None
-    assert all(frame["flair"].startswith("data:image/webp;base64,") for frame in data["frames"])
+    assert all(image.startswith("data:image/webp;base64,") for frames in data["images"]["frames"] for image in frames)
 
 
 def test_projections_rotate_about_the_long_axis(phantom):

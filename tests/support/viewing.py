@@ -24,6 +24,9 @@ def expected_mask(maps: np.ndarray, threshold: float) -> np.ndarray:
     return mask & (mask.sum(axis=(1, 2)) >= SMALLEST)[:, None, None]
 
 
+SEQUENCES = ("T1", "FLAIR", "T1c")
+
+
 def results(slices: int = 60, side: int = 256) -> tuple[Scan, Study]:
     """A study of three sequences with one large lesion, an island that only low thresholds keep, and its result."""
     shape = (slices, side, side)
@@ -48,6 +51,6 @@ def results(slices: int = 60, side: int = 256) -> tuple[Scan, Study]:
     study = Study(
         verdict=verdict, reason=reason, carried_by=carried_by, findings=findings, mask=mask, probability_map=maps,
         diameters=tuple(diameters(parts, slices)), lesions=find_lesions(mask, parts, geometry, side / 2),
-        sequences=("T1", "FLAIR", "T1c"), recognition=None, geometry=geometry, warnings=(), provenance=PROVENANCE,
+        sequences=SEQUENCES, recognition=None, geometry=geometry, warnings=(), provenance=PROVENANCE,
     )  # fmt: skip
-    return Scan(pixels=pixels, name="phantom.nii.gz", sha256="0" * 64, geometry=geometry), study
+    return Scan(pixels=pixels, name="phantom.nii.gz", sha256="0" * 64, geometry=geometry, sequences=SEQUENCES), study

@@ -77,6 +77,7 @@ STOPS = """() => {
         const box = one.getBoundingClientRect();
         const there = box.width && box.height && one.checkVisibility({ visibilityProperty: true }) && !one.disabled;
         if (!there || one.tabIndex < 0) return false;
+        if (one.type === "radio" && !one.checked) return false; // arrow keys reach the others of a group
         one.dataset.stop = number;
         return true;
     }).map(one => [one.dataset.stop, one.tagName + " " + (one.ariaLabel || one.innerText || one.className)]);
