@@ -213,7 +213,7 @@ def test_the_published_space_serves_the_published_models(published, client, tmp_
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=lambda e: e.name)
 def test_the_cards_model_index_holds_the_measured_figures(entry):
     card = ModelCard.load(entry.folder / CARD)
-    labelled = {(VARIANTS[variant], label(metric)): value for (variant, metric), value in measured(entry).items()}
+    labelled = {(VARIANTS[variant], label(metric)): round(value, 3) for (variant, metric), value in measured(entry).items()}
     assert {(r.dataset_config, r.metric_name): r.metric_value for r in card.data.eval_results} == labelled
     assert card.data.library_name == "brainmri"
     assert card.data.license == "cc-by-nc-sa-4.0"
