@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCard
 
+from brainmri.zoo.attributes import SEQUENCES
 from train.datasets import DATASETS, Dataset, OwnData, recognise_dataset
 from train.distributed import once_per_node
 from train.phantoms import write_phantom_dataset
@@ -15,7 +16,7 @@ from train.phantoms import write_phantom_dataset
 # options that may differ in a resumed run: they change where and how fast it runs, not what it computes
 NOT_RECIPE = (
     "resume", "device", "workers", "on_device", "accumulate", "data", "out", "name", "licence", "dataset_card", "manifest",
-    "compile", "profile", "tensorboard", "track",
+    "sequence", "compile", "profile", "tensorboard", "track",
 )  # fmt: skip
 
 
@@ -64,6 +65,7 @@ def own_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="sequences as the dataset names them: one for all channels, or pre-contrast T1, FLAIR and post-contrast T1, - for a "
         "missing one (default: by name)",
     )
+    add("--sequence", choices=SEQUENCES, help="what single images are whose names do not say it (default: not recorded)")
     add(
         "--tumour-labels",
         nargs="+",
@@ -110,13 +112,14 @@ def choose_dataset(options: argparse.Namespace) -> Dataset:
             raise SystemExit(f"expected a file, got {file}, which does not exist; correct the path")
     data = OwnData(
         channels=tuple(options.channels), tumour_labels=tuple(options.tumour_labels), every=options.every,
+        sequence=options.sequence,
         **describe_data(stated.get("dataset_card"), stated.get("licence"), stated.get("name")),
     )  # fmt: skip
     try:
         dataset = recognise_dataset(options.data, data, stated.get("manifest"))
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    own_options = [name for name in ("licence", "dataset_card", "channels", "tumour_labels") if stated.get(name)]
+    own_options = [name for name in ("licence", "dataset_card", "channels", "sequence", "tumour_labels") if stated.get(name)]
     if dataset.record is None and own_options:
         raise SystemExit(
             f"expected no --{own_options[0].replace('_', '-')} with the dataset {dataset.name}, which describes itself; remove it"

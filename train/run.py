@@ -184,6 +184,7 @@ def save_run(
         dataset=describe_dataset(dataset, start),
         stages=(*(earlier_stages(options.start) if options.start else ()), stage),
         torch=torch.__version__.split("+")[0],
+        sequences=dataset.find_sequences(options.data),
     )
     config = new_config(
         name=entry_name(options, name, dataset), net=type(net).__name__, tasks=tasks or net.tasks, arguments=arguments,

@@ -11,7 +11,7 @@ from brainmri.analysis.decision import SliceDecisions, decide_slices
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, count, ranges
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.frame import Panel, find_panels
-from brainmri.analysis.recognition import Recognition, find_turn, recognise, sequence_of
+from brainmri.analysis.recognition import Recognition, find_turn, known_sequence, recognise, sequence_of
 from brainmri.zoo.calibration import Rules
 
 Predict = Callable[[np.ndarray], Prediction]  # of slices (S, H, W, 3) in [0, 1]
@@ -103,8 +103,9 @@ def _decide_panel(panel: Panel, pixels: np.ndarray, predict: Predict, rules: Rul
         warnings.append(f"the slice is turned by {turned}°; it was analysed upright")
         view = replace(view, turned=turned)
         predicted = predict(view.cut(pixels)[None])
-    recognition = recognise(predicted, view.cut(pixels)[None], turned, sequence)
-    decisions = decide_slices(predicted, rules, "slice", sequence_of(recognition))
+    cut = view.cut(pixels)[None]
+    recognition = recognise(predicted, cut, turned, sequence)
+    decisions = decide_slices(predicted, rules, "slice", sequence_of(recognition) or known_sequence(cut, sequence))
     shape = pixels.shape[:2]
     decisions = replace(decisions, maps=view.restore(decisions.maps[0], shape)[None],
                         masks=view.restore(decisions.masks[0], shape)[None])  # fmt: skip

@@ -12,22 +12,29 @@ import torch
 from PIL import Image
 
 from brainmri._version import __version__
-from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study
+from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, not_evaluated
 from brainmri.analysis.explain import Explanation, explain
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, ranges
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices, with_head
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
 from brainmri.analysis.picture import PictureDecision, decide_picture
-from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, find_turn, recognise, sequence_of
+from brainmri.analysis.recognition import (
+    SEQUENCE_OF_FILE,
+    Recognition,
+    check_sequence,
+    find_turn,
+    known_sequence,
+    recognise,
+    sequence_of,
+)
 from brainmri.analysis.stability import Stability, stability
 from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.io.scan import Geometry
-from brainmri.io.sequence_names import FLAIR_T2
 from brainmri.zoo import ood
 from brainmri.zoo.attributes import THREE_SEQUENCES
 from brainmri.zoo.backends import TORCH, versions
 from brainmri.zoo.entry import rules_of
-from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, load
+from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, find_entry, load
 
 Source = str | Path | Image.Image | np.ndarray | Scan  # of one slice
 
@@ -48,7 +55,7 @@ class Pipeline:
             variable `BRAINMRI_RUNTIME`.
         mask_threshold: on the probability map, in (0, 1); None for the segmenter's own.
         ood_model: the model whose out-of-distribution detector (`brainmri.zoo.ood`) checks the slices if segmenter and
-            classifier have none; None for the zoo's detector of axial slices.
+            classifier have none and it covers their sequences; None for the zoo's detector of axial slices.
         from_hub: take models given by name from the Hub or its cache, never the embedded copies.
 
     Raises:
@@ -76,11 +83,22 @@ class Pipeline:
         threshold = None if mask_threshold is None else float(mask_threshold)
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"expected a mask threshold between 0 and 1, both excluded, got {threshold}")
-        own = [model for model in (self.segmenter, self.classifier) if model.ood]
-        self.ood_model = (
-            own[0] if own else ood_model or load(AXIAL_OOD, device=str(self.segmenter.device), runtime=TORCH, from_hub=from_hub)
-        )
         self.rules = rules_of(self.segmenter.entry, self.classifier.entry, threshold)
+        self.ood_model = self._choose_ood_model(ood_model, from_hub)
+
+    def _choose_ood_model(self, other: LoadedModel | None, from_hub: bool) -> LoadedModel:
+        """The model whose detector checks the slices: segmenter or classifier, else another one for the same sequences.
+
+        A detector takes every slice of a sequence that it was not fitted on for out of distribution, so without one for the
+        sequences of segmenter and classifier there is no check.
+        """
+        own = [model for model in (self.segmenter, self.classifier) if model.ood]
+        if own:
+            return own[0]
+        needed = self.segmenter.entry.evaluated_on & self.classifier.entry.evaluated_on
+        if not needed <= (other.entry if other else find_entry(AXIAL_OOD, from_hub=from_hub)).evaluated_on:
+            return self.segmenter
+        return other or load(AXIAL_OOD, device=str(self.segmenter.device), runtime=TORCH, from_hub=from_hub)
 
     @property
     def mask_threshold(self) -> float:
@@ -103,10 +121,7 @@ class Pipeline:
         picture = self._decide_picture(scan, sequence)
         warnings = (*scan.warnings, *picture.warnings)
         provenance = self.provenance(scan, picture.predicted, picture.recognition, sequence)
-        finding = self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
-        if problem := _unsupported(picture.predicted, sequence):
-            finding = replace(finding, verdict=REVIEW, reason=problem)
-        return finding
+        return self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
 
     def explain(self, source: Source, sequence: str | None = None) -> tuple[Explanation, Stability]:
         """Explain the verdict on one slice, of a sheet the likeliest to show a tumour, and test how stable its outline is.
@@ -172,7 +187,8 @@ class Pipeline:
             warnings += (f"the slices are turned by {turned}°; they were analysed upright",)
         named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
         recognition = recognise(predicted, scan.pixels[chosen], turned, named)
-        decisions = decide_slices(predicted, self.rules, _mode(scan), sequence_of(recognition))
+        known = sequence_of(recognition) or known_sequence(scan.pixels[chosen], named)
+        decisions = decide_slices(predicted, self.rules, _mode(scan), known)
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
         maps[chosen], mask[chosen] = decisions.maps, decisions.masks
         parts = find_parts(mask, geometry)
@@ -192,8 +208,8 @@ class Pipeline:
             int(head.sum()),
             [number for number, finding in enumerate(findings) if finding.mask.any() and not finding.out_of_distribution],
         )
-        if verdict != REVIEW and (problem := _unsupported(predicted, sequence or scan.single_sequence)):
-            verdict, reason = REVIEW, problem
+        if not self.rules.was_evaluated_on(known):
+            verdict, reason = REVIEW, f"{not_evaluated(known)}."
         if out_of_distribution:
             slices = f"slices that the model was trained on: {ranges(out_of_distribution)}"
             warnings += (f"left out, because they do not look like {slices}; {ood.WARNING}",)
@@ -315,13 +331,6 @@ def _one_slice(source: Source) -> Scan:
 
 def _model_record(model: LoadedModel, ran_on: RanOn) -> dict:
     return {"name": model.entry.name, "sha256": model.entry.sha256, "device": ran_on.device, "runtime": ran_on.runtime}
-
-
-def _unsupported(predicted: Prediction, sequence: str | None) -> str | None:
-    """Why networks that recognise no sequence cannot analyse a single one; None if they can."""
-    if predicted.attributes is not None or sequence in (None, FLAIR_T2, THREE_SEQUENCES):
-        return None
-    return f"The only sequence is {sequence}, which these networks cannot analyse alone."
 
 
 def _mode(scan: Scan) -> str:

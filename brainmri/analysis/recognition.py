@@ -13,6 +13,7 @@ from brainmri.zoo.attributes import FLAIR, KIND, PLANE, SEQUENCE, SEQUENCES, T1,
 SEQUENCE_OF_FILE = {"FLAIR": FLAIR, "pre-contrast T1": T1, "post-contrast T1": T1C, "T2": "T2", "PD": "PD"}
 SURE = 0.6  # a sequence or plane of lower probability is unknown
 COLOUR_TOLERANCE = 0.06  # difference of channels in [0, 1] that a tenth of the pixels of a colour picture exceeds
+ENOUGH_SLICES = 64  # of a study, to tell whether its channels differ
 SURE_TURN = 0.9  # a picture is turned only above this probability
 
 
@@ -75,8 +76,7 @@ def recognise(predicted: Prediction, slices: np.ndarray, turned: int = 0, sequen
     attributes = predicted.attributes
     if attributes is None:
         return None
-    if sequence is None and differ_in_channels(slices):
-        sequence = THREE_SEQUENCES
+    sequence = known_sequence(slices, sequence)
     recognised = Recognised(name=sequence, probability=1.0) if sequence else most_probable(attributes[SEQUENCE], SURE)
     return Recognition(
         sequence=recognised,
@@ -84,6 +84,12 @@ def recognise(predicted: Prediction, slices: np.ndarray, turned: int = 0, sequen
         kind=most_probable(attributes[KIND]) if recognised and recognised.name == T1C else None,
         turned=turned,
     )
+
+
+def known_sequence(slices: np.ndarray, named: str | None) -> str | None:
+    """The sequence of slices (S, H, W, 3) that needs no recognition: as it is named, or three in channels that differ."""
+    some = slices[:: max(1, len(slices) // ENOUGH_SLICES)]
+    return named or (THREE_SEQUENCES if differ_in_channels(some) else None)
 
 
 def sequence_of(recognition: Recognition | None) -> str | None:

@@ -89,6 +89,7 @@ class Rules:
             probabilities across slices, voxel by voxel; 0 for no smoothing.
         sequences: rules that replace threshold and fusion for the slices of a sequence (`brainmri.zoo.attributes.SEQUENCES`), and
             for `UNKNOWN`; empty where one set of rules holds for every input.
+        evaluated_on: without `sequences`, the sequences that both models were trained and evaluated on; None for any.
     """
 
     mask_threshold: float = 0.5
@@ -97,6 +98,7 @@ class Rules:
     fusion: dict[str, Fusion] = field(default_factory=dict)
     mask_neighbours: float = 0.0
     sequences: dict[str, SequenceRules] = field(default_factory=dict)
+    evaluated_on: frozenset[str] | None = None
 
     def for_sequence(self, sequence: str | None) -> Rules:
         """The rules for a sequence; those for `UNKNOWN` where it has none of its own."""
@@ -107,7 +109,8 @@ class Rules:
 
     def was_evaluated_on(self, sequence: str | None) -> bool:
         """Whether verdicts for this sequence were evaluated on slices with tumour; without a sequence, on any."""
-        return not self.sequences or sequence is None or sequence in self.sequences
+        known = frozenset(self.sequences) or self.evaluated_on
+        return known is None or (bool(known) if sequence is None else sequence in known)
 
     def maps(self, maps: np.ndarray, mode: str) -> np.ndarray:
         """(S, H, W) probability maps of a network to the maps that are thresholded."""

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainmri.zoo.calibration import Fusion, Rules, SequenceRules
+from brainmri.zoo.attributes import FLAIR, THREE_SEQUENCES
+from brainmri.zoo.calibration import UNKNOWN, Fusion, Rules, SequenceRules
 from brainmri.zoo.metrics import Measurements
 from brainmri.zoo.nets import NETWORKS
 from brainmri.zoo.preprocess import Preprocess
@@ -34,6 +35,7 @@ INT8, INT8_WEIGHTS = "int8.xml", "int8.bin"
 DESCRIPTION = (CONFIG, SPLIT, CARD)  # the files of every published entry besides those in `ModelEntry.hashes`
 OPTIONAL = (DIAGRAM, PICTURE, METRICS_PAGE, ONNX)  # further files, which loading does not need
 TASKS = ("segmentation", "classification")
+USUAL_SEQUENCES = frozenset({FLAIR, THREE_SEQUENCES})  # of entries whose training record names none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,13 @@ class ModelEntry:
     training: Training
     metrics: Measurements | None
     folder: Path
+
+    @property
+    def evaluated_on(self) -> frozenset[str]:
+        """The sequences that the entry was trained and evaluated on: those with rules of their own, or else those recorded."""
+        if self.sequences:
+            return frozenset(self.sequences) - {UNKNOWN}
+        return frozenset(self.training.sequences) or USUAL_SEQUENCES
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -309,4 +318,5 @@ def rules_of(segmenter: ModelEntry | None, classifier: ModelEntry | None, mask_t
         fusion=both.fusion if both else {},
         mask_neighbours=mask_entry.mask_neighbours,
         sequences=sequences,
+        evaluated_on=mask_entry.evaluated_on & verdict_entry.evaluated_on,
     )

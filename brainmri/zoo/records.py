@@ -185,18 +185,23 @@ class Training:
         dataset: its name, source and licence; None if unknown.
         stages: in order.
         torch: the version of torch; None if unknown.
+        sequences: the inputs that it was trained on, as the pipeline names them (`brainmri.zoo.attributes.SEQUENCES`, or another
+            name of a single sequence); empty where the data do not say it, as in the entries trained on the LGG dataset.
     """
 
     dataset: str | None = None
     stages: tuple[TrainingStage, ...] = ()
     torch: str | None = None
+    sequences: tuple[str, ...] = ()
 
     @classmethod
     def from_config(cls, stored: dict[str, Any]) -> Training:
         """The record of what `config.json` stores."""
-        return cls(**{**stored, "stages": tuple(map(TrainingStage.from_config, stored.get("stages", ())))})
+        stages = tuple(map(TrainingStage.from_config, stored.get("stages", ())))
+        return cls(**{**stored, "stages": stages, "sequences": tuple(stored.get("sequences", ()))})
 
     def config(self) -> dict:
         """What `config.json` stores."""
         stored = {"dataset": self.dataset, "stages": [stage.config() for stage in self.stages], "torch": self.torch}
+        stored["sequences"] = list(self.sequences)
         return {name: value for name, value in stored.items() if value not in (None, [])}

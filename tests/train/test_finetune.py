@@ -37,6 +37,7 @@ def test_a_folder_becomes_a_model_on_the_page(tmp_path, capsys):
     assert capsys.readouterr().out.rstrip().endswith(f"python -m brainmri serve --models {folder}")
     assert (entry.name, entry.net, entry.arguments["encoder"]) == ("mine", "EffUNet", "lite0")
     assert entry.ood is not None
+    assert entry.training.sequences == ("three sequences",)
     assert entry.training.dataset.startswith(
         "Phantoms of a test (own data), cc-by-4.0; started from effunet-lgg, trained on LGG MRI Segmentation (Buda"
     )

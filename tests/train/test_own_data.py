@@ -11,7 +11,7 @@ from brainmri.io.pixels import FLAIR
 from tests.train.layouts import AFFINE, LAYOUTS, SIZE, SLICES, patients, save_picture, save_volume
 from train.datasets import OwnData, recognise_dataset
 from train.datasets.own import find_layout, own_dataset
-from train.datasets.own.dataset import find_own_slices
+from train.datasets.own.dataset import find_own_sequences, find_own_slices
 from train.folds import split_cases
 
 
@@ -54,6 +54,25 @@ def test_channels_and_labels_are_chosen(tmp_path):
     assert np.array_equal(upper[2].read_mask()[: SIZE // 2], masks[2, : SIZE // 2])
     assert not upper[2].read_mask()[SIZE // 2 :].any()
     assert [one.index for one in find_own_slices(tmp_path, OwnData(every=4))["BraTS-GLI-00001"]] == [0, 4]
+
+
+@pytest.mark.parametrize(
+    ("layout", "data", "expected"),
+    [
+        ("brats", OwnData(), ("three sequences",)),
+        ("brats", OwnData(channels=("t1c",)), ("T1c",)),
+        ("brats", OwnData(channels=("t2w",), sequence="PD"), ("T2",)),  # a name outweighs the option
+        ("bids", OwnData(channels=("T1w",)), ("T1",)),
+        ("decathlon", OwnData(channels=("FLAIR",)), ("FLAIR",)),
+        ("volumes", OwnData(), ()),
+        ("volumes", OwnData(sequence="T1c"), ("T1c",)),
+        ("csv", OwnData(), ("three sequences",)),
+    ],
+)
+def test_the_sequences_of_a_dataset_are_recorded(layout, data, expected, tmp_path):
+    LAYOUTS[layout][1](tmp_path, 1)
+    assert find_own_sequences(tmp_path, data) == expected
+    assert own_dataset(OwnData.from_record(own_dataset(data).record)).find_sequences(tmp_path) == expected
 
 
 def refusal(root, **data) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from brainmri.zoo.entry import CARD, CONFIG, ONNX, SPLIT, WEIGHTS, copy_entry, read_config, read_entry, require_metrics
 from brainmri.zoo.metrics import Measurements
-from brainmri.zoo.records import SelfCheckOutputs, TrainingStage
+from brainmri.zoo.records import SelfCheckOutputs, Training, TrainingStage
 from brainmri.zoo.registry import embedded
 
 
@@ -62,6 +62,13 @@ def test_a_stage_stores_only_what_it_has():
     stage = TrainingStage(command=("train.segmenter", "--all"), samples=8, patients=1)
     assert stage.config() == {"command": ["train.segmenter", "--all"], "samples": 8, "patients": 1}
     assert TrainingStage.from_config(stage.config()) == stage
+
+
+def test_the_sequences_of_a_training_are_stored_and_known(change):
+    training = Training(dataset="mine", sequences=("T1c", "T2"))
+    assert Training.from_config(json.loads(json.dumps(training.config()))) == training
+    assert read_entry(change(training=training.config())).evaluated_on == {"T1c", "T2"}
+    assert embedded()["effunet-lgg"].evaluated_on == {"FLAIR", "three sequences"}
 
 
 @pytest.mark.parametrize("selfcheck", [{"probability": 0.5}, {"map": [[0.25, 0.5], [0.0, 1.0]]}])

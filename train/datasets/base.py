@@ -50,6 +50,7 @@ class Dataset:
         description: Markdown about the dataset, which model cards include.
         record: what `split.json` stores to find the dataset again (`train.datasets.own`); None for one of `DATASETS`.
         held_out: patients that no command trains or validates on; released weights are tested on them independently.
+        find_sequences: root folder to the inputs in it, for the training record (`brainmri.zoo.records.Training.sequences`).
         find_slices: root folder to the slices of every patient, in order along the head. Raises FileNotFoundError for a folder
             in another layout.
         institution_of: patient to institution; folds are stratified by it.
@@ -71,6 +72,7 @@ class Dataset:
     tags: tuple[str, ...] = ()
     description: str = ""
     record: dict | None = None
+    find_sequences: Callable[[str | Path], tuple[str, ...]] = lambda root: ()
 
     @property
     def reference(self) -> str:

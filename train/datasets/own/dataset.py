@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from brainmri.analysis.recognition import SEQUENCE_OF_FILE
 from brainmri.io.pixels import FLAIR
+from brainmri.io.sequence_names import identify
+from brainmri.zoo.attributes import THREE_SEQUENCES
 from train.datasets.base import Dataset, Slice
 from train.datasets.own.base import PICTURES, Found, Layout, Sample, describe_folder, suffix_of
 from train.datasets.own.layouts import LAYOUTS
@@ -40,6 +43,7 @@ class OwnData:
         channels: see `choose_channels`.
         tumour_labels: values, ranges such as "128-255" or names of labels that are tumour; empty for the only label.
         every: use every n-th slice of a volume.
+        sequence: what single images are whose names do not say it, one of `brainmri.zoo.attributes.SEQUENCES`.
     """
 
     name: str = "own data"
@@ -48,6 +52,7 @@ class OwnData:
     channels: tuple[str, ...] = ()
     tumour_labels: tuple[str, ...] = ()
     every: int = 1
+    sequence: str | None = None
 
     @classmethod
     def from_record(cls, stored: dict) -> OwnData:
@@ -157,6 +162,20 @@ def find_own_slices(root: str | Path, data: OwnData) -> dict[str, list[Slice]]:
     return slices_of(contents, data.every)
 
 
+def find_own_sequences(root: str | Path, data: OwnData) -> tuple[str, ...]:
+    """What the images under a folder are, by their names and by `OwnData.sequence`; without those that neither names.
+
+    Raises:
+        FileNotFoundError, ValueError: see `find_layout` and `choose_channels`.
+    """
+    found = set()
+    for sample in find_layout(root).find(Path(root)).samples:
+        channels = choose_channels(sample, data.channels)
+        named = THREE_SEQUENCES if len(channels) > 1 else identify(channels[0][1].sequence)
+        found.add(SEQUENCE_OF_FILE.get(named or "", named) or data.sequence)
+    return tuple(sorted(found - {None}))
+
+
 def slices_of(contents: Contents, every: int) -> dict[str, list[Slice]]:
     """The slices of the samples that can be used, by patient.
 
@@ -229,6 +248,7 @@ def own_dataset(data: OwnData, manifest: Path | None = None) -> Dataset:
         intended_use=INTENDED_USE,
         held_out=frozenset(),
         find_slices=partial(find_own_slices, data=data),
+        find_sequences=partial(find_own_sequences, data=data),
         institution_of=lambda case: "not stated",
         manifest=manifest,
         description=data.description,
