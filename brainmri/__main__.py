@@ -1,4 +1,4 @@
-"""Command line: brainmri {serve, predict, models, download, check, bench}."""
+"""The commands of the command line; `brainmri.arguments` has their arguments and help."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from brainmri.arguments import Parser, parse
 from brainmri.io.extras import explain_missing
 from brainmri.io.limits import describe_os_error
 from brainmri.zoo import hub, registry
-from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
-from brainmri.zoo.entry import WEIGHTS, read_config
+from brainmri.zoo.entry import WEIGHTS, ModelEntry, read_config
+from brainmri.zoo.metrics import AUC, VOLUMETRIC_DICE
 
-FROM_HUB = "take the zoo's weights from the Hub or its cache, never the embedded copies"
+MODELS_NOTE = """Dice: volumetric, mean over patients. AUC: of the verdict, by slice. Both on patients not used for training,
+for three sequences, in whole studies where measured. The models' cards have protocols and intervals."""
 
 
 def output_stems(paths: list[Path]) -> list[str]:
@@ -45,43 +48,75 @@ def predict(options: argparse.Namespace) -> int:
     check_outputs(options.paths, inputs, options.out)
     networks = {name: getattr(options, name) for name in ("segmenter", "classifier", "device", "from_hub")}
     networks["runtime"] = registry.requested_runtime(options.runtime)  # of this process, for all workers
+    networks["mask_threshold"] = options.threshold
     if options.engine == "ray":
         engine = run_on_ray(inputs, options.out, networks, options.address, options.workers, options.sequence)
     else:
-        engine = run_locally(inputs, options.out, networks, options.sequence)
+        progress = show_slices() if len(inputs) == 1 else None
+        engine = run_locally(inputs, options.out, networks, options.sequence, progress)
     with reserve_output_folder(options.out):
-        rows = _report_rows(engine, inputs, options.out)
+        rows = _report_rows(engine, inputs, options.out, options.json)
     failed = sum(row["status"] == "failed" for row in rows)
     if failed:
-        print(f"{failed} of {len(rows)} inputs failed; the others are in {options.out}", file=sys.stderr)
+        others = f"; the results of the others are in {options.out}" if failed < len(rows) else ""
+        print(f"{failed} of {len(rows)} inputs failed{others}", file=sys.stderr)
+    elif not options.json:
+        print(f"results are in {options.out}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _report_rows(engine: Iterator[dict], inputs: dict[str, Path], out: Path) -> list[dict]:
+def show_slices() -> Callable[[int, int], None]:
+    """A progress bar over the slices of a study, as a function to call with the numbers of finished slices and of all."""
+    from tqdm import tqdm
+
+    bar = tqdm(unit="slice", leave=False, disable=None, delay=1e-3)  # with a delay, it appears with the first slices
+
+    def show(done: int, total: int) -> None:
+        if done <= bar.n:  # the next network, or the next study of the input
+            bar.reset()
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.clear()
+
+    return show
+
+
+def _report_rows(engine: Iterator[dict], inputs: dict[str, Path], out: Path, as_json: bool) -> list[dict]:
     """Print each row as it comes, and write the table of studies; return the rows."""
     from tqdm import tqdm
 
-    from brainmri.analysis.findings import percent
     from brainmri.batch.cohort import write_table
 
     rows = {}
     try:
-        for row in tqdm(engine, total=len(inputs), unit="input", disable=len(inputs) == 1):
+        for row in tqdm(engine, total=len(inputs), unit="input", disable=True if len(inputs) == 1 else None):
             name, _, part = row["input"].partition("/")  # an input of several studies has a row for each
-            path = f"{inputs[name]} ({part})" if part else inputs[name]
+            path = f"{inputs[name]} ({part})" if part else str(inputs[name])
             rows[row["input"]] = row
-            if row["status"] == "failed":
+            if as_json:
+                tqdm.write(json.dumps({"path": path} | row))
+            elif row["status"] == "failed":
                 tqdm.write(f"{path}: {row['problem']}", file=sys.stderr)
             else:
                 before = " (done before)" if row["status"] == "done before" else ""
-                size = f"{row['lesion_volume_ml']:.1f} mL" if row["lesion_volume_ml"] else f"{row['lesion_voxels']} pixels"
-                probability = "" if row["probability"] is None else f" ({percent(row['probability'])} for tumour)"
-                tqdm.write(f"{path}: {row['verdict']}{probability}, {size} outlined{before}")
+                tqdm.write(f"{path}: {row['verdict']}, {outlined(row)}{before}. {row['reason']}")
     finally:  # the table is also written if the run is stopped
         if any(row["kind"] == "study" for row in rows.values()):
             order = {name: number for number, name in enumerate(inputs)}
             write_table(sorted(rows.values(), key=lambda row: order[row["input"].partition("/")[0]]), out)
     return list(rows.values())
+
+
+def outlined(row: dict) -> str:
+    """How much is outlined, in a few words."""
+    from brainmri.analysis.findings import count
+
+    if not row["lesion_voxels"]:
+        return "nothing outlined"
+    if row["lesion_volume_ml"] is not None:
+        return f"{row['lesion_volume_ml']:.1f} mL outlined"
+    return f"{count(row['lesion_voxels'], 'pixel' if row['kind'] == 'slice' else 'voxel')} outlined"
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -106,10 +141,28 @@ def models(options: argparse.Namespace) -> int:
         ]
         print(json.dumps(rows, indent=2))
     else:
-        for e in entries:
-            default = "  (default)" if e.name == registry.DEFAULT else ""
-            print(f"{e.name:16} {' + '.join(e.tasks):30} {e.parameters / 1e6:6.2f} M  {e.summary}{default}")
+        print(format_models(entries))
     return 0
+
+
+def format_models(entries: list[ModelEntry]) -> str:
+    """A table of models in aligned columns."""
+    from brainmri.report.overview import headline, input_names, output_names
+
+    table = [("model", "gives", "input", "Dice", "AUC", "MB", "licence")]
+    for entry in entries:
+        table.append((
+            f"{entry.name} (default)" if entry.name == registry.DEFAULT else entry.name,
+            output_names(entry),
+            input_names(entry),
+            headline(entry, VOLUMETRIC_DICE),
+            headline(entry, AUC),
+            f"{(entry.folder / WEIGHTS).stat().st_size / 1e6:.0f}",
+            registry.licence(entry) or "unknown",
+        ))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return "\n".join([*lines, "", MODELS_NOTE])
 
 
 def download(options: argparse.Namespace) -> int:
@@ -156,87 +209,25 @@ def bench(options: argparse.Namespace) -> int:
     """Time networks on every available backend and on plain PyTorch."""
     from brainmri import bench as benchmark
 
-    if options.runs < 1:
-        raise ValueError(f"expected at least 1 run, got {options.runs}; change --runs")
     names = options.names or sorted(registry.embedded(), key=lambda name: name != registry.DEFAULT)
-    found = benchmark.measure(names, options.device, options.runs)
-    print(benchmark.format_table(found))
+    found = benchmark.measure(names, options.device, options.runs, partial(print, flush=True))
     benchmark.write_results(found, options.out, options.chart)
     return 0
 
 
+COMMANDS = {"serve": serve, "predict": predict, "models": models, "download": download, "check": check, "bench": bench}
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="brainmri", description="Brain-tumour MRI: research demo, not a medical device.")
-    commands = parser.add_subparsers(dest="command")
-    serving = commands.add_parser("serve", help="serve the web page (the default)")
-    serving.add_argument(
-        "--models", nargs="*", default=[], metavar="DIR_OR_REPO", help="additional models: local folders or OWNER/NAME on the Hub"
-    )
-    serving.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
-    serving.add_argument("--from-hub", action="store_true", help=FROM_HUB)
-    serving.set_defaults(run=serve)
-    run = commands.add_parser("predict", help="write verdict, mask and overlay for slices and studies")
-    run.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="slices; studies as files, folders or zips; folders of studies"
-    )
-    run.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help="output folder: <stem>.mask.png, .overlay.png and .finding.json for a slice, a folder <stem> for a study",
-    )
-    run.add_argument(
-        "--segmenter", help=f"model for the mask: zoo entry, folder or OWNER/NAME on the Hub (default: {registry.DEFAULT})"
-    )
-    run.add_argument(
-        "--classifier", help="model for the verdict (default: the segmenter if it classifies too, else the default model)"
-    )
-    run.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
-    run.add_argument("--from-hub", action="store_true", help=FROM_HUB)
-    run.add_argument(
-        "--sequence",
-        choices=[name for name in SEQUENCES if name != THREE_SEQUENCES],
-        help="MR sequence of greyscale slices and of studies with a single sequence (default: recognise it)",
-    )
-    run.add_argument(
-        "--runtime", help="auto (fastest), torch (float32), half, compiled, openvino, int8 (default: torch, or BRAINMRI_RUNTIME)"
-    )
-    run.add_argument("--engine", choices=("local", "ray"), default="local", help="local: one input at a time; ray: a Ray cluster")
-    run.add_argument("--address", help="address of a running Ray cluster, or auto (default: start one on this machine)")
-    run.add_argument("--workers", type=int, metavar="N", help="number of Ray actors (default: one per CPU, or four per GPU)")
-    run.set_defaults(run=predict)
-    listing = commands.add_parser("models", help="list the models")
-    listing.add_argument("sources", nargs="*", metavar="DIR_OR_REPO", help="also list this folder or OWNER/NAME on the Hub")
-    listing.add_argument("--json", action="store_true", help="print JSON with all metrics")
-    listing.set_defaults(run=models)
-    pulling = commands.add_parser("download", help="download models from the Hugging Face Hub into its local cache")
-    pulling.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"zoo entry or OWNER/NAME on the Hub (default: {registry.DEFAULT})"
-    )
-    pulling.add_argument("--all", action="store_true", help="download every entry of the zoo")
-    pulling.add_argument("--revision", help="commit, tag or branch instead of the pinned commit")
-    pulling.set_defaults(run=download)
-    checking = commands.add_parser("check", help="verify model outputs on this machine")
-    checking.add_argument(
-        "names", nargs="*", metavar="NAME", help="zoo entry, folder or OWNER/NAME on the Hub (default: all entries)"
-    )
-    checking.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
-    checking.add_argument("--from-hub", action="store_true", help=FROM_HUB)
-    checking.set_defaults(run=check)
-    timing = commands.add_parser("bench", help="benchmark the inference backends on this machine")
-    timing.add_argument(
-        "names", nargs="*", metavar="NAME", help="zoo entry, folder or OWNER/NAME on the Hub (default: all included entries)"
-    )
-    timing.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto, or BRAINMRI_DEVICE)")
-    timing.add_argument("--runs", type=int, default=24, help="runs for a median; slow tasks use fewer (default: 24)")
-    timing.add_argument("--out", type=Path, help="write the figures to this JSON file")
-    timing.add_argument("--chart", type=Path, help="write a chart to this SVG file")
-    timing.set_defaults(run=bench)
-    options = parser.parse_args(arguments)
-    if options.command is None:
-        options = parser.parse_args(["serve"])
+    """Run a command; return its exit status.
+
+    Raises:
+        SystemExit: after help or version, and for wrong arguments, after a line that says why.
+    """
+    options = parse(arguments)
+    parser: Parser = options.parser
     try:
-        return options.run(options)
+        return COMMANDS[options.command](options)
     except OSError as error:  # a folder that cannot be read or written
         parser.error(describe_os_error(error))
     except (ValueError, hub.HubError) as error:  # unknown model or device, Hub unavailable

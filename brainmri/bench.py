@@ -35,6 +35,8 @@ from brainmri.zoo.registry import LoadedModel, load, resolve_device
 BATCHES, ACCELERATED_BATCHES = (1, 2, 8, 32), (1, 32, 256)
 SLICES = 60
 EAGER, PUBLIC = "plain torch", "public U-Net, plain torch"
+WIDTH = 27  # of a column
+Show = Callable[[str], None]
 COLD_START_PROGRAM = """
 import brainmri
 from brainmri.bench import peak_memory_mib
@@ -103,21 +105,26 @@ def available_backends(model: LoadedModel) -> dict[str, LoadedModel]:
     return found
 
 
-def time_forward_passes(models: list[LoadedModel], runs: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Slices per second of each model's forward pass, by backend and batch size, with one view per slice."""
+def time_forward_passes(models: list[LoadedModel], runs: int, show: Show) -> dict[str, dict[str, dict[str, float]]]:
+    """Slices per second of each model's forward pass, by backend and batch size, with one view per slice; show each row."""
     device = models[0].device
     public = PublicUNet().eval().requires_grad_(False).to(device)
     rates: dict[str, dict] = {}
     for model in models:
         backends, size = available_backends(model), model.entry.preprocess.size
         rates[model.entry.name] = {name: {} for name in (*backends, PUBLIC)}
+        show(f"\n{model.entry.name}, forward pass: slices per second and speed relative to {EAGER}")
+        show(f"{'batch':>8}" + "".join(f"{name:>{WIDTH}}" for name in rates[model.entry.name]))
         for batch in BATCHES if device.type == "cpu" else ACCELERATED_BATCHES:
             views, large = torch.randn(batch, 3, size, size, device=device), torch.randn(batch, 3, 256, 256, device=device)
             tasks: dict[str, Callable[[], object]] = {name: partial(one.backend, views) for name, one in backends.items()}
             if batch == 1:
                 tasks[PUBLIC] = partial(public, large)
-            for name, seconds in time_alternating(tasks, max(1, runs // batch)).items():
-                rates[model.entry.name][name][str(batch)] = batch / seconds  # a string, as in JSON
+            seconds = time_alternating(tasks, max(1, runs // batch))
+            for name, taken in seconds.items():
+                rates[model.entry.name][name][str(batch)] = batch / taken  # a string, as in JSON
+            cells = (f"{batch / taken:.1f} {seconds[EAGER] / taken:4.1f}x" for taken in seconds.values())
+            show(f"{batch:>8}" + "".join(f"{cell:>{WIDTH}}" for cell in cells))
     return rates
 
 
@@ -147,8 +154,8 @@ def write_synthetic_study(folder: Path, slices: int) -> Path:
     return path
 
 
-def time_pipelines(model: LoadedModel, runs: int, study: Path) -> dict[str, dict[str, float]]:
-    """Seconds of a slice from bytes to overlay and of a study from file to finding, by backend of the segmenter."""
+def time_pipelines(model: LoadedModel, runs: int, study: Path, show: Show) -> dict[str, dict[str, float]]:
+    """Seconds of a slice from bytes to overlay and of a study from file to finding, by backend of the segmenter; show each."""
     pipes = {name: Pipeline(one) for name, one in available_backends(model).items()}
     data = SLICE.read_bytes()
 
@@ -159,10 +166,14 @@ def time_pipelines(model: LoadedModel, runs: int, study: Path) -> dict[str, dict
     def analyse_study(pipe: Pipeline) -> None:
         pipe.study(read_study(study))
 
-    return {
-        "slice": time_alternating({name: partial(analyse_slice, pipe) for name, pipe in pipes.items()}, runs),
-        "study": time_alternating({name: partial(analyse_study, pipe) for name, pipe in pipes.items()}, max(1, runs // 8)),
-    }
+    show(f"\n{model.entry.name}, from file to result: seconds and speed relative to {EAGER}")
+    show(f"{'':>8}" + "".join(f"{name:>{WIDTH}}" for name in pipes))
+    found = {}
+    for name, analyse, repeats in (("slice", analyse_slice, runs), ("study", analyse_study, max(1, runs // 8))):
+        found[name] = time_alternating({backend: partial(analyse, pipe) for backend, pipe in pipes.items()}, repeats)
+        cells = (f"{taken:.3f} {found[name][EAGER] / taken:4.1f}x" for taken in found[name].values())
+        show(f"{name:>8}" + "".join(f"{cell:>{WIDTH}}" for cell in cells))
+    return found
 
 
 def peak_memory_mib() -> float:
@@ -209,55 +220,64 @@ def time_cold_start(name: str, device: str, study: Path, runs: int) -> dict[str,
     }
 
 
-def measure(names: list[str], device: str, runs: int) -> dict:
+def measure(names: list[str], device: str, runs: int, show: Show) -> dict:
     """All figures of the benchmark. The first model with a segmenter analyses the slices and studies of the pipeline timings.
+
+    Args:
+        names: of the models, as for `load`.
+        device: as for `load`.
+        runs: runs for each median.
+        show: called with each line of the report as soon as it is measured.
 
     Raises:
         ValueError: if no model is a segmenter.
     """
     models = [load(name, device=device) for name in names]
-    forward = time_forward_passes(models, runs)
     segmenter = next((model for model in models if "segmentation" in model.entry.tasks), None)
     if segmenter is None:
         raise ValueError(f"expected at least one segmenter, got {', '.join(names)}; add one")
+    machine = f"{platform.machine()} {resolve_device(device).type}, {torch.get_num_threads()} threads"
+    machine = f"{machine}, torch {torch.__version__.split('+')[0]}"
+    show(f"{machine}; medians of {runs} alternating runs, fewer for slow tasks")
+    forward = time_forward_passes(models, runs, show)
+    operations = {model.entry.name: count_operations(model) for model in models}
+    peak = matmul_throughput(models[0].device, runs)
+    show("")
+    for name, backends in forward.items():
+        show(operations_line(name, backends, operations[name], peak))
     with tempfile.TemporaryDirectory() as folder:
         study = write_synthetic_study(Path(folder), SLICES)
-        seconds = time_pipelines(segmenter, runs, study)
+        seconds = time_pipelines(segmenter, runs, study, show)
+        show("")
         cold = time_cold_start(segmenter.entry.name, device, study, min(runs, 5))
-    machine = f"{platform.machine()} {resolve_device(device).type}, {torch.get_num_threads()} threads"
+    for name, value in cold.items():
+        show(f"{name}: {value:.3g}")
     return {
-        "machine": f"{machine}, torch {torch.__version__.split('+')[0]}",
+        "machine": machine,
         "runs": runs,
         "segmenter": segmenter.entry.name,
         "slices a second": forward,
-        "operations a slice": {model.entry.name: count_operations(model) for model in models},
-        "operations a second of a large product": matmul_throughput(models[0].device, runs),
+        "operations a slice": operations,
+        "operations a second of a large product": peak,
         "seconds": seconds,
         "cold": cold,
     }
 
 
-def format_table(found: dict) -> str:
-    """The figures as text, each with its ratio to plain PyTorch."""
-    lines = [f"{found['machine']}; medians of {found['runs']} alternating runs, fewer for slow tasks"]
-    peak = found["operations a second of a large product"]
-    for name, backends in found["slices a second"].items():
-        operations = found["operations a slice"][name]
-        lines += ["", f"{name}, forward pass: slices per second and speed relative to {EAGER}"]
-        lines.append(f"{'batch':>27}" + "".join(f"{batch:>14}" for batch in backends[EAGER]))
-        for backend, rates in backends.items():
-            cells = [f"{rate:8.1f} {rate / backends[EAGER][batch]:4.1f}x" for batch, rate in rates.items()]
-            lines.append(f"{backend:>27}" + "".join(cells))
-        best = max(rate for backend, rates in backends.items() if backend not in (PUBLIC, QUANTISED) for rate in rates.values())
-        lines.append(
-            f"{operations / 1e9:.2f} GFLOP per slice; at best {best * operations / 1e12:.3g} TFLOP/s, "
-            f"{best * operations / peak:.0%} of a large matrix product ({peak / 1e12:.3g} TFLOP/s)"
-        )
-    for task, words in {"slice": "a slice from bytes to overlay", "study": f"a study of {SLICES} slices to its finding"}.items():
-        lines += ["", f"{found['segmenter']}, {words}: seconds"]
-        seconds = found["seconds"][task]
-        lines += [f"{backend:>27}{taken:8.3f} {seconds[EAGER] / taken:4.1f}x" for backend, taken in seconds.items()]
-    return "\n".join([*lines, "", *(f"{name}: {value:.3g}" for name, value in found["cold"].items())])
+def operations_line(name: str, backends: Mapping[str, Mapping[str, float]], operations: float, peak: float) -> str:
+    """The work of a slice, and the share of the machine's peak that the fastest backend in floating point reaches.
+
+    Args:
+        name: of the model.
+        backends: slices per second, by backend and batch size.
+        operations: for a slice.
+        peak: operations per second of a large matrix product.
+    """
+    best = max(rate for backend, rates in backends.items() if backend not in (PUBLIC, QUANTISED) for rate in rates.values())
+    return (
+        f"{name}: {operations / 1e9:.2f} GFLOP per slice; at best {best * operations / 1e12:.3g} TFLOP/s, "
+        f"{best * operations / peak:.0%} of a large matrix product ({peak / 1e12:.3g} TFLOP/s)"
+    )
 
 
 def render_chart(found: dict) -> str:

@@ -9,6 +9,7 @@ from brainmri import bench
 from brainmri.__main__ import main
 from brainmri.zoo.backends import OPENVINO, TORCH
 from brainmri.zoo.entry import count_parameters
+from brainmri.zoo.registry import load
 
 
 def test_public_unet_has_the_published_number_of_parameters():
@@ -54,12 +55,23 @@ def test_benchmark_compares_every_backend(tmp_path, monkeypatch, capsys):
     assert 0 < found["cold"]["import brainmri"] < found["cold"]["cold start to first finding"]
     assert 100 < found["cold"]["peak memory of three studies, MiB"] < 4000
     printed = capsys.readouterr().out
-    assert "effunet-lgg, a slice from bytes to overlay: seconds" in printed
+    assert "effunet-lgg, from file to result: seconds" in printed
+    rows = [line.split()[0] for line in printed.splitlines() if line.startswith("  ")]
+    assert rows == ["batch", "1", "2", "plain", "slice", "study"]
     assert chart.read_text() == bench.render_chart(found)
     assert chart.read_text().count("<rect") == len(rates)
+
+
+def test_benchmark_shows_each_row_when_it_is_measured(monkeypatch):
+    monkeypatch.setattr(bench, "BATCHES", (1, -1))  # the second batch fails
+    shown: list[str] = []
+    with pytest.raises(RuntimeError, match="negative dimension"):
+        bench.time_forward_passes([load("resunet-lgg", device="cpu")], 1, shown.append)
+    assert [line.split()[0] for line in shown] == ["resunet-lgg,", "batch", "1"]
+    assert len({len(line) for line in shown[1:]}) == 1  # aligned
 
 
 def test_benchmark_needs_at_least_one_run(capsys):
     with pytest.raises(SystemExit):
         main(["bench", "resnet50-lgg", "--runs", "0"])
-    assert "expected at least 1 run, got 0" in capsys.readouterr().err
+    assert "expected a whole number of at least 1, got '0'" in capsys.readouterr().err

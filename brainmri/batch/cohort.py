@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from brainmri.analysis.forward import Progress
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.io.dicom_headers import is_dicom, study_uid
 from brainmri.io.files import StudyFile, folder_files, is_zip
@@ -30,7 +31,7 @@ from brainmri.report.outputs import (
 
 TABLE = "studies"  # .csv and .parquet
 STATUS_COLUMNS = dict.fromkeys(("input", "kind", "status", "problem"), "string")
-RECORD_COLUMNS = {"verdict": "string"}  # copied from the record
+RECORD_COLUMNS = dict.fromkeys(("verdict", "reason"), "string")  # copied from the record
 RECORD_COLUMNS |= dict.fromkeys(("slices", "lesion_count", "lesion_voxels"), "Int64")
 RECORD_COLUMNS |= dict.fromkeys(("probability", "lesion_volume_ml", "largest_diameter_mm"), "Float64")
 TEXT_COLUMNS = dict.fromkeys(("carried_by_slices", "warnings", "input_sha256"), "string")  # lists of the record as text
@@ -88,7 +89,9 @@ def _results_in(path: Path, out: Path | None) -> set[Path]:
     return {folder.resolve() for folder in (*folders, *filter(None, [out])) if path.resolve() in folder.resolve().parents}
 
 
-def process(pipe: Pipeline, path: Path, out: Path, name: str, sequence: str | None = None) -> list[dict]:
+def process(
+    pipe: Pipeline, path: Path, out: Path, name: str, sequence: str | None = None, progress: Progress | None = None
+) -> list[dict]:
     """Analyse one input and write its files.
 
     A slice gets the files `<name>.mask.png` and so on (`outputs.write_slice`), a study a folder `<name>` (`outputs.write_study`);
@@ -97,6 +100,7 @@ def process(pipe: Pipeline, path: Path, out: Path, name: str, sequence: str | No
 
     Args:
         sequence: the MR sequence of slices, and of studies with a single one; None to recognise it.
+        progress: as for `Pipeline.study`.
 
     Returns:
         A row of the table for the slice or for each study: `kind` is "slice" or "study"; `status` is "done", "done before" or
@@ -115,8 +119,10 @@ def process(pipe: Pipeline, path: Path, out: Path, name: str, sequence: str | No
     except Exception as error:
         return [failed_row(name, _problem(error), kind)]
     if count == 1:
-        return [_process_study(pipe, source, None, out, name, sequence)]
-    return [_process_study(pipe, source, number, out, f"{name}/study-{number + 1}", sequence) for number in range(count)]
+        return [_process_study(pipe, source, None, out, name, sequence, progress)]
+    return [
+        _process_study(pipe, source, number, out, f"{name}/study-{number + 1}", sequence, progress) for number in range(count)
+    ]
 
 
 def _process_slice(pipe: Pipeline, path: Path, out: Path, name: str, sequence: str | None) -> dict:
@@ -132,12 +138,20 @@ def _process_slice(pipe: Pipeline, path: Path, out: Path, name: str, sequence: s
     }
 
 
-def _process_study(pipe: Pipeline, source: StudySource, number: int | None, out: Path, name: str, sequence: str | None) -> dict:
+def _process_study(
+    pipe: Pipeline,
+    source: StudySource,
+    number: int | None,
+    out: Path,
+    name: str,
+    sequence: str | None,
+    progress: Progress | None,
+) -> dict:
     try:
         scan, record_path = source.read(study=number), out / name / RECORD
         record, status = _read_record(record_path), "done before"
         if record is None or not _same_analysis(record["provenance"], pipe.provenance(scan, sequence=sequence)):
-            write_study(scan, pipe.study(scan, sequence=sequence), out / name)
+            write_study(scan, pipe.study(scan, progress, sequence), out / name)
             record, status = json.loads(record_path.read_text(encoding="utf-8")), "done"
         return _row(name, "study", status, record)
     except Exception as error:

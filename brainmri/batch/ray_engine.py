@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from brainmri.analysis.forward import Progress
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.batch.cohort import failed_row, process
 from brainmri.io.extras import explain_missing
@@ -29,14 +30,20 @@ ACTORS_PER_GPU = 4  # default; while one actor reads and writes, the others keep
 BATCH, BATCHES_PER_ACTOR = 16, 32
 
 
-def run_locally(inputs: dict[str, Path], out: Path, networks: dict, sequence: str | None = None) -> Iterator[dict]:
+def run_locally(
+    inputs: dict[str, Path],
+    out: Path,
+    networks: dict,
+    sequence: str | None = None,
+    progress: Progress | None = None,
+) -> Iterator[dict]:
     """Process the inputs one at a time in this process.
 
     Args:
         inputs: paths, by the names of their outputs.
         out: folder for the output files.
         networks: arguments of `Pipeline`.
-        sequence: as for `cohort.process`.
+        sequence, progress: as for `cohort.process`.
 
     Raises:
         ValueError, FileNotFoundError, brainmri.zoo.hub.HubError: as `Pipeline` does.
@@ -44,7 +51,7 @@ def run_locally(inputs: dict[str, Path], out: Path, networks: dict, sequence: st
     """
     pipe = Pipeline(**networks)
     for name, path in inputs.items():
-        yield from process(pipe, path, out, name, sequence)
+        yield from process(pipe, path, out, name, sequence, progress)
 
 
 def run_on_ray(

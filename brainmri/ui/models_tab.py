@@ -14,20 +14,21 @@ from markdown_it import MarkdownIt
 from brainmri.analysis.selfcheck import SLICE
 from brainmri.io.reading import read_slice
 from brainmri.report.metric_tables import failure_tables, figure_table, reliability_svg, reliability_table
+from brainmri.report.overview import MISSING, headline, input_names, output_names
 from brainmri.ui.analyse_tab import AnalyseTab
 from brainmri.ui.common import ANALYSE, GPU, PRIVATE, TITLES, errors_as_messages, model_choices
 from brainmri.ui.inference import ZERO_GPU, available_models, check, compare_models
 from brainmri.zoo.entry import CARD, WEIGHTS, ModelEntry
-from brainmri.zoo.metrics import AUC, FAILURES, RELIABILITY, THREE_SEQUENCES, VARIANTS, VOLUMETRIC_DICE, WHOLE_STUDY
+from brainmri.zoo.metrics import AUC, FAILURES, RELIABILITY, THREE_SEQUENCES, VARIANTS, VOLUMETRIC_DICE
 from brainmri.zoo.registry import DEFAULT, licence
 
 log = logging.getLogger(__name__)
 
 MAX_CARD_CHARS = 50_000  # longer cards are cut
 FRONT_MATTER = re.compile(r"\A---\r?\n.*?\r?\n---\r?\n", re.DOTALL)
-TASK_LABELS: dict[tuple[str, ...], str] = {("segmentation",): "mask", ("classification",): "verdict"}
-OVERVIEW_NOTE = """Dice: mean over patients, three sequences, whole studies. AUC: of the verdict, by slice. Both on patients not
-used for training; protocol and intervals are below. Time: for one slice on the machine that runs this page."""
+OVERVIEW_NOTE = """Dice: mean over patients. AUC: of the verdict, by slice. Both for three sequences, in whole studies where
+measured, on patients not used for training; protocol and intervals are below. Time: for one slice on the machine that runs
+this page."""
 USE_SCRIPT = """element.addEventListener("click", (event) => {
   const model = event.target.closest("button")?.dataset.model;
   if (model) trigger("click", { model });
@@ -107,7 +108,7 @@ def figures_html(entry: ModelEntry) -> str:
 
 def model_html(entry: ModelEntry) -> str:
     """The page's description of one entry. Entries are untrusted: everything is escaped or checked."""
-    does = TASK_LABELS.get(entry.tasks, "mask and verdict")
+    does = output_names(entry)
     try:
         figures = figures_html(entry)
     except Exception:
@@ -157,26 +158,17 @@ def _overview_row(name: str, entry: ModelEntry, seconds: float | None) -> str:
     small = f"<br><small>{escape(name)}</small>" if title != name else ""
     weights = (entry.folder / WEIGHTS).stat().st_size / 1e6
     cells = (
-        TASK_LABELS.get(entry.tasks, "mask and verdict"),
-        "any sequence and plane" if "attributes" in entry.arguments else "axial; FLAIR or three sequences",
-        headline(entry, VOLUMETRIC_DICE, WHOLE_STUDY, THREE_SEQUENCES),
-        headline(entry, AUC, THREE_SEQUENCES),
+        output_names(entry),
+        input_names(entry),
+        headline(entry, VOLUMETRIC_DICE),
+        headline(entry, AUC),
         f"{weights:.0f} MB",
-        "–" if seconds is None else f"{1000 * seconds:.0f} ms",
+        MISSING if seconds is None else f"{1000 * seconds:.0f} ms",
         escape(str(licence(entry) or "unknown")),
         f"<button type='button' data-model='{escape(name)}' aria-label='Use it: {escape(title)}'>Use it</button>",
     )
     row = "".join(f"<td>{cell}</td>" for cell in cells)
     return f"<tr><th scope='row'><b>{escape(title)}</b>{default}{small}</th>{row}</tr>"
-
-
-def headline(entry: ModelEntry, metric: str, *variants: str) -> str:
-    """A metric on the first of the variants of the input that it was measured on; a dash without one."""
-    for variant in variants:
-        measured = (entry.metrics.variants if entry.metrics else {}).get(variant, {}).get(metric)
-        if isinstance(measured, dict) and isinstance(measured.get("value"), float):
-            return f"{measured['value']:.3f}"
-    return "–"
 
 
 @cache

@@ -24,7 +24,6 @@ from scipy.ndimage import zoom
 
 import brainmri
 from brainmri.__main__ import main
-from brainmri.analysis.findings import percent
 from brainmri.batch.cohort import find_inputs, process
 from brainmri.io.reading import read_study
 from brainmri.report.html import report_html
@@ -266,9 +265,7 @@ def test_slices_and_studies_together(tmp_path, capsys):
     assert table["probability"][0] == record["probability"]
     assert table["probability"].isna()[1]  # only slices have a probability
     printed = capsys.readouterr().out
-    assert (
-        f"large-lesion.png: tumour ({percent(record['probability'])} for tumour), {record['area_px']} pixels outlined" in printed
-    )
+    assert f"large-lesion.png: tumour, {record['area_px']} pixels outlined. {record['reason']}" in printed
 
 
 def test_an_out_of_distribution_image_gets_no_probability(tmp_path, capsys):
