@@ -11,7 +11,7 @@ import httpx
 import onnx
 import pytest
 from gradio_client import Client, handle_file
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, SpaceCard, SpaceHardware
 
 import brainmri
 from brainmri.zoo.entry import CARD, CONFIG, ONNX, SPLIT, WEIGHTS
@@ -218,6 +218,27 @@ def test_the_cards_model_index_holds_the_measured_figures(entry):
     assert card.data.library_name == "brainmri"
     assert card.data.license == "cc-by-nc-sa-4.0"
     assert card.data.pipeline_tag.startswith("image-")
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=lambda e: e.name)
+def test_cards_link_a_dataset_where_it_is(entry):
+    """The front matter names datasets of the Hub only, where the LGG dataset is not."""
+    text = (entry.folder / CARD).read_text(encoding="utf-8")
+    assert "mateuszbuda" not in str(card_data(text))
+    assert "](https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation)" in text
+
+
+def test_the_readme_has_the_front_matter_of_a_space():
+    data = SpaceCard.load(ROOT / "README.md").data
+    assert (data.sdk, data.app_file, data.license) == ("gradio", "app.py", "mit")
+    assert {data.colorFrom, data.colorTo} <= {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+    assert len(data.short_description) <= 60
+    assert data.suggested_hardware == SpaceHardware.ZERO_A10G
+    requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    assert f"gradio[mcp]~={data.sdk_version}" in requirements.split()
+    supported = re.search(r"ZeroGPU Spaces run torch (.*?) on Python (\S+) and (\S+)", requirements)
+    assert data.python_version in supported.group(2, 3)
+    assert re.search(r"^torch~=(\S+)$", requirements, re.MULTILINE)[1] in supported[1].split(", ")
 
 
 @pytest.mark.parametrize("entry", [e for e in ENTRIES.values() if (e.folder / ONNX).is_file()], ids=lambda e: e.name)

@@ -11,7 +11,8 @@ LICENCE = "CC BY-NC-SA 4.0"
 
 CITATION = """\
 Buda M, Saha A, Mazurowski MA. Association of genomic subtypes of lower-grade gliomas with shape features
-automatically extracted by a deep learning algorithm. Computers in Biology and Medicine, 2019."""
+automatically extracted by a deep learning algorithm. Computers in Biology and Medicine, 2019. Dataset:
+[mateuszbuda/lgg-mri-segmentation](https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation) on Kaggle."""
 
 INTENDED_USE = """\
 Research and teaching on brain MR slices: transverse FLAIR, alone or with T1 before and after contrast, of adults with
@@ -79,7 +80,7 @@ LGG = Dataset(
     source="Buda, Saha, Mazurowski 2019; TCGA-LGG",
     licence=LICENCE,
     licence_id="cc-by-nc-sa-4.0",
-    hub_id="mateuszbuda/lgg-mri-segmentation",
+    hub_id="",  # it is on Kaggle; the copies on the Hub are other people's
     citation=CITATION,
     intended_use=INTENDED_USE,
     held_out=HELD_OUT,
