@@ -179,7 +179,7 @@ def test_unknown_model_is_an_error(tmp_path, capsys):
 
 def test_missing_ray_is_an_error_that_says_how_to_install_it(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert 'pip install "brainmri[ray]"' in error_of_predict(capsys, "--out", str(tmp_path), "--engine", "ray")
+    assert 'pip install ".[ray]"' in error_of_predict(capsys, "--out", str(tmp_path), "--engine", "ray")
 
 
 def test_local_engine_rejects_cluster_options(tmp_path, capsys):
@@ -210,7 +210,7 @@ def test_missing_gradio_is_an_error_that_says_how_to_install_it():
     program = "import sys; sys.modules['gradio'] = None; from brainmri.__main__ import main; main(['serve'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert 'pip install "brainmri[app]"' in done.stderr
+    assert 'pip install ".[app]"' in done.stderr
 
 
 def test_an_entry_that_is_not_published_needs_no_download(monkeypatch, capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from gradio_client import Client, handle_file
 
-from tests.support.serving import served
+from tests.support.serving import served, without_rights
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "assets" / "examples" / "large-lesion.png"
@@ -55,15 +55,6 @@ def image(tmp_path):
     yield folder
     for one in folders:
         one.chmod(0o755)
-
-
-def without_rights() -> list[str]:
-    """What starts a command without the right to ignore file modes, which root has."""
-    if os.geteuid() != 0:
-        return []
-    if not shutil.which("setpriv"):
-        pytest.skip("needs setpriv, or a user other than root")
-    return ["setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
 
 
 @pytest.mark.slow

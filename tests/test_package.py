@@ -13,11 +13,18 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from gradio_client import Client, handle_file
 from packaging.requirements import Requirement
 
+from brainmri.zoo.entry import WEIGHTS
+from brainmri.zoo.registry import DEFAULT, list_models
+from tests.support.serving import served, without_rights
+
 ROOT = Path(__file__).parents[1]
+SAMPLE = str(ROOT / "assets" / "examples" / "large-lesion.png")
 MAX_MB = 100
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = SETTINGS["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
 
@@ -29,6 +36,15 @@ def test_requirements_are_those_of_the_library_and_its_extras():
     extras = [*EXTRAS["app"], *EXTRAS["dicom"], *EXTRAS["openvino"]]
     assert requirements(ROOT / "requirements.txt") == sorted([*PROJECT["dependencies"], *extras])
     assert requirements(ROOT / "train" / "requirements.txt") == sorted(EXTRAS["train"])
+
+
+def test_the_wheel_holds_the_default_and_the_smallest_entry():
+    data = SETTINGS["tool"]["setuptools"]["package-data"]["brainmri"]
+    smallest = min(list_models(), key=lambda entry: ((entry.folder / WEIGHTS).stat().st_size, entry.name))
+    assert {line for line in data if line.startswith("weights/") and line.endswith("/*")} == {
+        f"weights/{DEFAULT}/*",
+        f"weights/{smallest.name}/*",
+    }
 
 
 def installed_with(requirements: list[str]) -> set[str]:
@@ -69,19 +85,26 @@ def wheel(tmp_path_factory) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
-def run(wheel, tmp_path_factory):
-    """A function that runs a command in an environment that has only the wheel and its required dependencies.
+def install(wheel: Path, folder: Path, extra: str | None = None) -> str:
+    """Make an environment that has only the wheel, its required dependencies and those of an extra; return its interpreter.
 
     The dependencies are this environment's; downloading them again would take minutes.
     """
-    folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     paths = {"base": str(folder), "platbase": str(folder)}
-    link_packages(installed_with(PROJECT["dependencies"]), Path(sysconfig.get_path("purelib", "venv", paths)))
-    install = ["install", "-q", "--no-deps", "--no-index", str(wheel)]
+    needed = installed_with([*PROJECT["dependencies"], *(EXTRAS[extra] if extra else ())])
+    link_packages(needed, Path(sysconfig.get_path("purelib", "venv", paths)))
     python = sysconfig.get_path("scripts", "venv", paths) + "/python"
-    subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True)
+    command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(command, check=True)
+    return python
+
+
+@pytest.fixture(scope="module")
+def run(wheel, tmp_path_factory):
+    """A function that runs a command in an environment without extras."""
+    folder = tmp_path_factory.mktemp("environment")
+    python = install(wheel, folder)
 
     def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
         own = {"PATH": str(Path(python).parent), "HOME": str(folder / "home"), **variables}
@@ -103,25 +126,46 @@ def test_the_wheel_is_small_and_holds_the_examples(wheel):
 @pytest.mark.slow
 def test_the_wheel_analyses_a_slice_in_an_empty_environment(run, tmp_path):
     listed = run("brainmri", "models", "--json")
-    assert {row["name"] for row in json.loads(listed.stdout)} >= {"resunet-lgg"}, listed.stderr
-    sample = str(ROOT / "assets" / "examples" / "large-lesion.png")
-    done = run("brainmri", "predict", sample, "--out", str(tmp_path), "--device", "cpu")
+    assert {row["name"] for row in json.loads(listed.stdout) if row["default"]} == {DEFAULT}, listed.stderr
+    done = run("brainmri", "predict", SAMPLE, "--out", str(tmp_path), "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "large-lesion.finding.json").read_text())["verdict"] == "tumour"
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the rights of Linux")
+def test_the_wheel_serves_the_page_for_a_user_without_rights_or_home(wheel, tmp_path):
+    python, empty = install(wheel, tmp_path / "environment", "app"), tmp_path / "empty"
+    empty.mkdir(mode=0o555)
+    command = ("-m", "brainmri", "serve")
+    with served(tmp_path / "run", *command, root=empty, prefix=without_rights(), python=python, HOME=str(empty)) as (_, url, log):
+        client = Client(url, verbose=False, download_files=str(tmp_path), httpx_kwargs={"timeout": 120})
+        record, *_ = client.predict(handle_file(SAMPLE), api_name="/predict")
+    assert (record["verdict"], record["provenance"]["segmenter"]["name"]) == ("tumour", DEFAULT)
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.slow
 def test_a_missing_extra_is_explained_with_the_line_that_installs_it(run, tmp_path):
-    sample = str(ROOT / "assets" / "examples" / "large-lesion.png")
     dicom = tmp_path / "image.dcm"
     dicom.write_bytes(bytes(128) + b"DICM")
+    nrrd = tmp_path / "flair.nrrd"
+    nrrd.write_bytes(b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 4\nencoding: raw\n\n" + bytes(64))
     predict = ("brainmri", "predict", "--out", str(tmp_path / "out"), "--device", "cpu")
     for extra, done in {
         "app": run("brainmri", "serve"),
-        "ray": run(*predict, sample, "--engine", "ray"),
-        "openvino": run(*predict, sample, BRAINMRI_RUNTIME="openvino"),
-        "dicom": run(*predict, str(dicom)),
+        "ray": run(*predict, SAMPLE, "--engine", "ray"),
+        "openvino": run(*predict, SAMPLE, BRAINMRI_RUNTIME="openvino"),
+        "dicom": (files := run(*predict, str(dicom), str(nrrd))),
+        "itk": files,
     }.items():
         assert done.returncode != 0
-        assert f'which is not installed; run pip install "brainmri[{extra}]"' in done.stderr, done.stderr
+        assert f'pip install "brainmri[{extra}]"' in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_missing_packages_of_training_are_explained():
+    program = "import sys; sys.modules['monai'] = None; import train.segmenter"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "training needs MONAI, which is not installed; run pip install -r train/requirements.txt\n"

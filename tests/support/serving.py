@@ -1,6 +1,7 @@
 """Start the page in a separate process, as on a server."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,9 +23,23 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
+def without_rights() -> list[str]:
+    """What starts a command without the right to ignore file modes, which root has."""
+    if os.geteuid() != 0:
+        return []
+    if not shutil.which("setpriv"):
+        pytest.skip("needs setpriv, or a user other than root")
+    return ["setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
+
+
 @contextmanager
 def served(
-    folder: Path, *command: str, root: Path = ROOT, prefix: Sequence[str] = (), **environment: str
+    folder: Path,
+    *command: str,
+    root: Path = ROOT,
+    prefix: Sequence[str] = (),
+    python: str = sys.executable,
+    **environment: str,
 ) -> Iterator[tuple[subprocess.Popen, str, Path]]:
     """Yield the process, the page's address and the path of its log; kill the process at the end.
 
@@ -32,6 +48,7 @@ def served(
         command: arguments of Python; default: `app.py`.
         root: source tree to run it in.
         prefix: command that starts Python.
+        python: the interpreter.
         environment: additional environment variables.
     """
     port = str(free_port())
@@ -40,7 +57,7 @@ def served(
     own |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(root)} | environment
     url, path = f"http://127.0.0.1:{port}/", folder / "log"
     with path.open("w") as log:
-        arguments = [*prefix, sys.executable, *(command or ["app.py"])]
+        arguments = [*prefix, python, *(command or ["app.py"])]
         server = subprocess.Popen(arguments, cwd=root, env=os.environ | own, stderr=log, stdout=subprocess.DEVNULL)
     try:
         while True:
