@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -180,6 +181,31 @@ def test_a_table_with_missing_files_or_patients_is_refused(tmp_path):
     assert "got 1 that do not exist" in refusal(tmp_path)
     write(["a.png", "", ""])
     assert "expected a value for patient in every row of" in refusal(tmp_path)
+
+
+def test_a_table_with_other_columns_or_in_another_encoding_is_refused(tmp_path):
+    table = tmp_path / "dataset.csv"
+    table.write_text("image;mask;patient\n")
+    assert "got the file dataset.csv with the columns image;mask;patient in" in refusal(table)
+    table.write_bytes("image,mask,patient\na.png,,Müller\n".encode("latin-1"))
+    assert "in UTF-8, got another encoding; save it as CSV UTF-8" in refusal(table)
+
+
+@pytest.mark.parametrize("content", ["[", "[]", "{}", '{"channel_names": {"FLAIR": 0}}', '{"modality": "FLAIR"}'])
+def test_a_description_without_channels_by_number_is_refused(content, tmp_path):
+    LAYOUTS["decathlon"][1](tmp_path, 1)
+    (tmp_path / "dataset.json").write_text(content)
+    message = refusal(tmp_path)
+    assert message.startswith("expected ")
+    assert "dataset.json" in message
+    assert message.endswith("; correct the file")
+
+
+def test_subjects_without_a_mask_are_noted(tmp_path, capsys):
+    LAYOUTS["bids"][1](tmp_path, 2)
+    shutil.rmtree(tmp_path / "derivatives" / "masks" / "sub-p2")
+    assert list(find_own_slices(tmp_path, OwnData())) == ["sub-p1"]
+    assert "1 of 2 subjects have no mask and are not used: sub-p2" in capsys.readouterr().out
 
 
 def test_pictures_without_patients_are_noted(tmp_path, capsys):

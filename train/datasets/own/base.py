@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -142,8 +143,16 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
+def columns_of(path: Path) -> list[str]:
+    """The first row of a CSV file; characters of another encoding than UTF-8 are replaced."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as handle:
+        return next(csv.reader(handle), [])
+
+
 def describe_folder(root: Path) -> str:
-    """What a folder holds, in a few words, for an error."""
+    """What a folder or a file holds, in a few words, for an error."""
+    if root.suffix.lower() == ".csv" and root.is_file():
+        return f"the file {root.name} with the columns {', '.join(columns_of(root)) or '(none)'}"
     if root.is_file():
         return f"the file {root.name}"
     folders = [path.name for path in folders_in(root)]

@@ -13,6 +13,7 @@ from train.datasets.own.base import (
     Layout,
     Sample,
     Source,
+    columns_of,
     folders_in,
     images_in,
     name_patients,
@@ -44,18 +45,17 @@ class Table:
         tables = (
             [root] if root.is_file() and root.suffix.lower() == ".csv" else sorted(root.glob("*.csv")) if root.is_dir() else []
         )
-        for path in tables:
-            with path.open(newline="", encoding="utf-8-sig") as handle:
-                if set(self.required) <= set(next(csv.reader(handle), [])):
-                    return path
-        return None
+        return next((path for path in tables if set(self.required) <= set(columns_of(path))), None)
 
     def find(self, root: Path) -> Found:
         """Rows of one patient with the same mask are the sequences of one sample."""
         path = self._table(root)
         assert path is not None  # `matches` found it
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            rows = list(csv.DictReader(handle))
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as handle:
+                rows = list(csv.DictReader(handle))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"expected {path} in UTF-8, got another encoding; save it as CSV UTF-8") from error
         joined: dict[tuple, list[dict]] = {}
         for number, row in enumerate(rows):
             if missing := [column for column in ("image", "patient") if not row[column]]:
@@ -91,10 +91,7 @@ class NnUnet:
         return (root / "dataset.json").is_file() and (root / "imagesTr").is_dir()
 
     def find(self, root: Path) -> Found:
-        try:
-            described = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"expected JSON in {root / 'dataset.json'}, got {error}; correct the file") from error
+        described = self._described(root / "dataset.json")
         channels = described.get("channel_names") or described.get("modality") or {}
         names = [str(channels[key]) for key in sorted(channels, key=int)]
         labels = self._labels(described.get("labels", {}))
@@ -120,6 +117,21 @@ class NnUnet:
                 )
             samples.append(Sample(patient=case, sources=sources, mask=masks[case]))
         return Found(samples=samples, labels=labels)
+
+    @staticmethod
+    def _described(path: Path) -> dict:
+        try:
+            described = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"expected JSON in {path}, got {error}; correct the file") from error
+        found = described if isinstance(described, dict) else {}
+        channels = found.get("channel_names") or found.get("modality") or {}
+        if not (found and isinstance(channels, dict) and all(str(key).isdigit() for key in channels)):
+            raise ValueError(
+                f'expected {path} to name the channels by number, such as "channel_names": {{"0": "FLAIR"}}, and the labels, got '
+                f"{str(channels or described)[:80]}; correct the file"
+            )
+        return found
 
     @staticmethod
     def _labels(stored: dict) -> dict[str, int]:
@@ -206,7 +218,10 @@ class BidsDerivatives:
             samples.append(Sample(patient=f"sub-{self._entities(mask)['sub']}", sources=sources, mask=mask))
         if not samples:
             raise ValueError(f"expected masks (…_mask.nii.gz or …_dseg.nii.gz) in the derivatives of {root}, got none; add them")
-        return Found(samples=samples)
+        subjects = {f"sub-{subject}" for subject, _ in images}
+        without = sorted(subjects - {sample.patient for sample in samples})
+        note = f"{len(without)} of {len(subjects)} subjects have no mask and are not used: {some(without)}"
+        return Found(samples=samples, notes=(note,) if without else ())
 
     def _examination(self, path: Path) -> tuple:
         entities = self._entities(path)
