@@ -4,13 +4,13 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from brainmri.zoo.entry import CARD, CONFIG, SPLIT, WEIGHTS
 from brainmri.zoo.registry import EMBEDDED
+from tests.support.forked import run_python
 from tests.support.hub_client import ENTRIES, ROOT, environment
 from tests.support.hub_server import Hub, serve
 
@@ -28,11 +28,10 @@ def url(hub):
 
 @pytest.fixture
 def client(url, tmp_path):
-    """A function that runs a Python command in such a process."""
+    """A function that runs a Python command with a cache of its own and the stand-in as the Hub."""
 
     def run(*command: str, cwd: Path = ROOT, **variables: str | None) -> subprocess.CompletedProcess:
-        own = environment(url, tmp_path / "hf", PYTHONPATH=str(cwd), **variables)
-        return subprocess.run([sys.executable, *command], cwd=cwd, env=own, capture_output=True, text=True, timeout=900)
+        return run_python(command, cwd, environment(url, tmp_path / "hf", PYTHONPATH=str(cwd), **variables))
 
     return run
 
@@ -53,8 +52,7 @@ def published(hub, url, tmp_path_factory):
     """Publish every entry and the Space, from a copy of the embedded folder; return this folder and the command's output."""
     folder = tmp_path_factory.mktemp("zoo") / "weights"
     shutil.copytree(EMBEDDED, folder)
-    own = environment(url, tmp_path_factory.mktemp("hf"))
-    command = [sys.executable, "-m", "train.release.publish", "--all", "--owner", "owner", "--weights", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+    command = ["-m", "train.release.publish", "--all", "--owner", "owner", "--weights", str(folder)]
+    done = run_python(command, ROOT, environment(url, tmp_path_factory.mktemp("hf")))
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
