@@ -115,7 +115,7 @@ class SelfCheckResult:
     @property
     def sentence(self) -> str:
         """The result in one sentence, without a full stop."""
-        name = f"{self.name} on {self.device} by {self.runtime}"
+        name = f"{self.name} on {self.device} with {self.runtime}"
         if self._drifts:
             return (
                 f"{name} differs by up to {self.drift:.3f} from float32 on the CPU, more than {DRIFT_TOLERANCE}; "
@@ -124,7 +124,7 @@ class SelfCheckResult:
         if self.difference is None:
             return f"{name} has no stored outputs to compare with"
         if self.passed:
-            return f"{name} gives the stored outputs, within {max(self.difference, 1e-5):.1g}"
+            return f"{name} matches its stored outputs within {max(self.difference, 1e-5):.1g}"
         return (
             f"{name} differs by {self.difference:.3f} from its stored outputs, more than {TOLERANCE}; "
             "do not trust it on this machine"

@@ -126,7 +126,7 @@ class _Actor:
         """The rows of one input. A file counts the attempts, one line each; it is removed when an attempt ends."""
         begun = self.attempts / job["name"]
         if begun.exists() and len(begun.read_text().splitlines()) >= ATTEMPTS:
-            problem = f"its worker process died {ATTEMPTS} times; it may need more memory than there is"
+            problem = f"its worker process died {ATTEMPTS} times; it may need more memory than is available"
             return [failed_row(job["name"], problem)]
         begun.parent.mkdir(exist_ok=True)
         with begun.open("a") as handle:

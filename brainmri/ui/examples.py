@@ -101,7 +101,7 @@ def first_result() -> StoredResult | None:
     stored = json.loads((RESULT / RECORD).read_text(encoding="utf-8"))
     fields, default = stored["finding"], available_models.get(DEFAULT)
     if default is None or {fields["provenance"][role]["sha256"] for role in ("segmenter", "classifier")} != {default.sha256}:
-        log.warning("the stored example is not of the default model; store it again by python -m brainmri.ui.examples")
+        log.warning("the stored example is of another model than the default; run python -m brainmri.ui.examples")
         return None
     recognition = fields["recognition"]
     if recognition:

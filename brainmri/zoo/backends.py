@@ -90,7 +90,7 @@ class InferenceModule(nn.Module):
 
 
 class Backend:
-    """A network that is run by one function. Thread-safe.
+    """A network and the function that runs it. Thread-safe.
 
     Attributes:
         module: the network in torch.
@@ -203,7 +203,7 @@ def _fastest(entry: ModelEntry, module: InferenceModule) -> tuple[str, Forward]:
     except ImportError:  # OpenVINO is not installed
         pass
     except (ValueError, RuntimeError) as error:  # a damaged file, or a CPU that OpenVINO does not support
-        log.warning("%s stays in torch: %s", entry.name, error)
+        log.warning("%s runs in torch: %s", entry.name, error)
     return TORCH, torch_forward(module)
 
 
@@ -224,11 +224,11 @@ def _remembered_or_timed(entry: ModelEntry, module: InferenceModule) -> tuple[st
     for kind in kinds[1:]:
         difference = (forwards[kind](views)[0] - expected).abs().mean()
         if not difference < MAX_DIFFERENCE * expected.abs().mean():  # also true for NaN
-            log.warning("%s is not run by %s, which gives different outputs on this machine", entry.name, kind)
+            log.warning("%s does not use %s, whose outputs differ on this machine", entry.name, kind)
             del forwards[kind]
     seconds = {kind: median_seconds(forward, views) for kind, forward in forwards.items()}
     kind = min(seconds, key=lambda kind: seconds[kind])
-    log.info("%s is run by %s", entry.name, kind, extra={"fields": {"seconds": seconds}})
+    log.info("%s uses %s", entry.name, kind, extra={"fields": {"seconds": seconds}})
     _write_choices(choices | {key: kind})
     return kind, forwards[kind]
 

@@ -126,9 +126,9 @@ def _explain_download_error(error: Exception, repo: str, name: str, revision: st
     what = f"{name} of {repo}" + (f" at {revision}" if revision else "")
     match error:
         case errors.GatedRepoError():
-            return HubError(f"{repo} is gated: accept its terms on the Hub, then log in by {LOGIN}")
+            return HubError(f"{repo} is gated: accept its terms on the Hub, then log in with {LOGIN}")
         case errors.RepositoryNotFoundError():
-            return HubError(f"{repo} is not on the Hub, or private; to read a private one, log in by {LOGIN}")
+            return HubError(f"{repo} is not on the Hub, or private; to read a private one, log in with {LOGIN}")
         case errors.RevisionNotFoundError():
             return HubError(f"{repo} has no revision {revision!r}")
         case errors.RemoteEntryNotFoundError():

@@ -155,4 +155,4 @@ def test_a_failed_self_check_is_reported(pipe, capsys):
     assert check(replace(pipe.segmenter, entry=replace(entry, selfcheck=None))).passed
     assert main(["check", "--device", "cpu"]) == 0
     graphs = sum(1 + bool(entry.int8) for entry in brainmri.list_models())
-    assert capsys.readouterr().out.count("the stored outputs, within") == graphs
+    assert capsys.readouterr().out.count("its stored outputs within") == graphs

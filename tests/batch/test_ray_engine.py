@@ -200,7 +200,7 @@ def test_input_that_kills_its_workers_fails_after_three_attempts(cohort, tmp_pat
     (attempts / "bad").write_text("node 1\n" * ATTEMPTS)
     (row,) = actor(job)
     assert (row["input"], row["status"]) == ("bad", "failed")
-    assert row["problem"] == "its worker process died 3 times; it may need more memory than there is"
+    assert row["problem"] == "its worker process died 3 times; it may need more memory than is available"
 
 
 @pytest.mark.parametrize(

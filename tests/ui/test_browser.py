@@ -297,4 +297,4 @@ def test_the_models_tab_shows_metrics_and_verifies_a_model(visit):
     assert "model-index" not in page.inner_text("#model .card")  # part of the front matter
     page.click("#selfcheck")
     page.wait_for_selector("#selfcheck-answer >> text=resnet50-lgg on")
-    assert "gives the stored outputs, within" in page.inner_text("#selfcheck-answer")
+    assert "matches its stored outputs within" in page.inner_text("#selfcheck-answer")

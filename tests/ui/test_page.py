@@ -158,7 +158,7 @@ def test_the_sequences_of_a_study_can_be_chosen(client, tmp_path):
         files.append(tmp_path / f"{name}.nii.gz")
         files[-1].write_bytes(STUDY.read_bytes())
     uploads = [handle_file(file) for file in files]
-    with pytest.raises(AppError, match="say which is which"):
+    with pytest.raises(AppError, match="choose the sequences"):
         client.predict(uploads, api_name="/study")
     record, *_ = client.predict(uploads, flair=1, pre=0, api_name="/study")
     assert record["sequences"] == {"pre-contrast T1": "one.nii.gz", "FLAIR": "two.nii.gz", "post-contrast T1": None}

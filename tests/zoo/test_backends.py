@@ -62,7 +62,7 @@ def test_the_self_check_sees_the_drift_of_bfloat16_in_a_map(name):
     found = check(model)
     assert found.difference <= selfcheck.TOLERANCE
     assert found.passed == ("segmentation" not in model.entry.tasks), found.sentence
-    assert found.passed or "on cpu by half differs by up to 0.0" in found.sentence
+    assert found.passed or "on cpu with half differs by up to 0.0" in found.sentence
     assert all(answer is None or answer.dtype == torch.float32 for answer in model.backend(views_for(model)[:1]))
 
 
@@ -99,7 +99,7 @@ def test_8_bit_outputs_are_near_float32(name):
 def test_8_bit_weights_pass_the_self_check(name):
     found = check(brainmri.load(name, device="cpu", runtime=QUANTISED))
     assert found.passed, found.sentence
-    assert "on cpu by int8 gives the stored outputs" in found.sentence
+    assert "on cpu with int8 matches its stored outputs" in found.sentence
 
 
 BY_TORCH_COMPILE = """
@@ -253,7 +253,7 @@ def test_with_exchanged_8_bit_weights_auto_stays_in_torch(tmp_path, caplog, name
     (folder / INT8_WEIGHTS).write_bytes(b"!")
     model = brainmri.load(folder, device="cpu", runtime=AUTO)
     assert model.backend.kind == TORCH
-    assert f"{name} stays in torch" in caplog.text
+    assert f"{name} runs in torch" in caplog.text
     assert model.backend(views_for(model)).mask is not None
 
 
