@@ -11,6 +11,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("BRAINMRI_RUNTIME", "torch")
 
 
+COSTLY = ("slow", "browser", "ray", "hub")
+
+
+def pytest_collection_modifyitems(config, items):
+    """In two processes, start the modules with costly tests first, so that no long one is left for one process at the end."""
+    if hasattr(config, "workerinput"):
+        costly = {item.path for item in items if any(item.get_closest_marker(name) for name in COSTLY)}
+        items.sort(key=lambda item: item.path not in costly)
+
+
 @pytest.fixture(scope="session")
 def page_url():
     """URL of the real page on a free port, launched with the options of `app.py`."""
