@@ -105,8 +105,8 @@ def _read(studies: list[DicomStudy], assign: Mapping[int, int | None] | None, nu
         volumes[channel] = volume
     read = dict.fromkeys(frame.file for channel in sorted(chosen) for frame in chosen[channel].stack.frames)
     if assign is None and (unused := len(all_series) - len(chosen)):
-        others = f", of {len(studies)} studies" if len(studies) > 1 else ""
-        warnings.append(f"{unused} other series{others} {'is' if unused == 1 else 'are'} not used")
+        others = f"; the files hold {len(studies)} studies" if len(studies) > 1 else ""
+        warnings.append(f"{unused} other series {'is' if unused == 1 else 'are'} not used{others}")
     return compose(
         volumes,
         geometry,

@@ -110,8 +110,13 @@ def build_stack(frames: list[Frame]) -> Stack:
     rows, columns, _ = frames[0].grid
     if not all(frame.placed for frame in frames):
         check_extent(NAME, len(frames), rows, columns)
-        note = "the files have no slice positions; the slices are read as axial, numbered from the neck upwards"
-        return Stack(frames=_sort_by_number(frames), shape=(len(frames), rows, columns), geometry=None, warnings=[note])
+        if all(frame.position is not None and frame.orientation is not None for frame in frames):
+            frames = sorted(frames, key=dict(zip(frames, project_positions(frames), strict=True)).__getitem__)
+            note = "the files have no pixel size; the slices are read as axial, in the order of their positions"
+        else:
+            frames = _sort_by_number(frames)
+            note = "the files have no slice positions; the slices are read as axial, numbered from the neck upwards"
+        return Stack(frames=frames, shape=(len(frames), rows, columns), geometry=None, warnings=[note])
     along = project_positions(frames)
     order = np.argsort(along, kind="stable")
     frames, along = [frames[number] for number in order], along[order]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 # by the first bytes, from an offset
 _MAGIC: list[tuple[int, bytes, str]] = [
+    (0, b"<!DOCTYPE", "a web page; the download failed, perhaps for want of a login"),
+    (0, b"<html", "a web page; the download failed, perhaps for want of a login"),
+    (0, b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with git lfs pull"),
     (0, b"\x89HDF", "an HDF5 file (MINC, MATLAB or others); convert MINC to NIfTI with mnc2nii"),
     (0, b"CDF\x01", "a MINC volume; convert it to NIfTI with mnc2nii"),
     (0, b"# === DATA DESCRIPTION FILE", "a Philips PAR file; convert PAR and REC to NIfTI with dcm2niix"),
@@ -32,4 +35,6 @@ _MAGIC: list[tuple[int, bytes, str]] = [
 
 def describe_foreign(start: bytes) -> str | None:
     """A format and the way out of it, from the first bytes of a file; None if it is not known."""
+    if not start:
+        return "an empty file"
     return next((words for offset, magic, words in _MAGIC if start[offset : offset + len(magic)] == magic), None)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from brainmri.io.extras import install_command
 from brainmri.io.files import StudyFile
 from brainmri.io.limits import MAX_STUDY_BYTES, check_extent, check_ratio, refuse_study
 from brainmri.io.scan import Geometry
@@ -40,8 +41,9 @@ def read_itk_head(file: StudyFile, kind: str, name: str) -> tuple[np.dtype, tupl
         reader.ReadImageInformation()
         sitk = _simple_itk(name, kind)
         shape = tuple(int(side) for side in reader.GetSize())
-        if len(shape) != 3 or reader.GetNumberOfComponents() != 1:
-            raise refuse_study(name, f"expected one volume of single values, got {kind} of shape {shape}")
+        if len(shape) != 3 or (components := reader.GetNumberOfComponents()) != 1:
+            found = f"shape {shape}" if len(shape) != 3 else f"{components} values per voxel"
+            raise refuse_study(name, f"expected a volume of three axes with one value per voxel, got {kind} of {found}")
         dtype = np.dtype(sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], reader.GetPixelID())).dtype)
         directions = np.array(reader.GetDirection(), np.float64).reshape(3, 3)
         spacing, origin = np.array(reader.GetSpacing(), np.float64), np.array(reader.GetOrigin(), np.float64)
@@ -72,7 +74,7 @@ def _simple_itk(name: str, kind: str) -> Any:
         import SimpleITK
     except ImportError:
         raise refuse_study(
-            name, f'got a {kind} volume; install SimpleITK (pip install "brainmri[itk]"), or convert it to NIfTI with 3D Slicer'
+            name, f"got a {kind} volume; install SimpleITK ({install_command('itk')}), or convert it to NIfTI with 3D Slicer"
         ) from None
     return SimpleITK
 

@@ -53,9 +53,9 @@ def check_extent(name: str, slices: int, height: int, width: int) -> None:
         UnreadableImage: outside the limits.
     """
     if not 1 <= slices <= MAX_SLICES:
-        raise refuse_study(name, f"got {slices} axial slices, expected 1 to {MAX_SLICES}")
+        raise refuse_study(name, f"got {slices} slices, expected 1 to {MAX_SLICES}")
     if not (MIN_SIDE <= min(height, width) and max(height, width) <= MAX_SIDE):
-        raise refuse_study(name, f"got axial slices of {width} x {height} pixels")
+        raise refuse_study(name, f"got slices of {width} x {height} pixels")
     if slices * height * width * 3 * 4 > MAX_STUDY_BYTES:
         raise refuse_study(name, f"got {slices} slices of {width} x {height} pixels, too many together")
 

@@ -25,7 +25,6 @@ from brainmri.io.sequences import (
     channel_of,
     check_assignment,
     choose_single,
-    sequence_of,
 )
 from brainmri.io.stack import compose
 from brainmri.io.volume_files import VolumeHead, load_voxels, read_head, volume_format
@@ -62,10 +61,11 @@ class _Volume:
     head: VolumeHead
     label: str
     part: int | None = None
+    folder: str = ""  # its name, where the volumes of the study lie in different folders
 
     @property
     def sequence(self) -> str | None:
-        return identify(self.file.name.name)
+        return identify(self.file.name.name) or identify(self.folder)
 
 
 def list_volumes(files: list[StudyFile], name: str) -> tuple[Candidate, ...]:
@@ -133,22 +133,26 @@ def _volumes(files: list[StudyFile], name: str) -> tuple[list[_Volume], list[Stu
     images = [file for file in headers if not is_mask(file.name.name)] or headers
     if not images:
         raise refuse_study(name, "got the voxels of a pair without their header; upload the .hdr and the .img file together")
+    apart = len({file.name.parent for file in images}) > 1
     volumes, refusals = [], []
     for file in images:
+        folder = file.name.parent.name if apart else ""
         try:
             head = read_head(file, name, halves.get(_stem(file)) or _half_beside(file))
         except UnreadableImage as refusal:
-            if sequence_of(file.name.name) is not None:
+            if channel_of(identify(file.name.name) or identify(folder)) is not None:
                 raise
             refusals.append(refusal)  # a time series or a map beside the sequences
             continue
-        label = file.name.name
+        repeated = sum(other.name.name == file.name.name for other in images) > 1
+        label = f"{folder}/{file.name.name}" if folder and repeated else file.name.name
         if len(head.shape) == 3:
-            volumes.append(_Volume(file=file, head=head, label=label))
+            volumes.append(_Volume(file=file, head=head, label=label, folder=folder))
             continue
         for part in range(head.shape[3]):
             which = f"volume {part + 1} of {head.shape[3]}"
-            volumes.append(_Volume(file=file, head=head, label=which if len(images) == 1 else f"{label}, {which}", part=part))
+            label_of_part = which if len(images) == 1 else f"{label}, {which}"
+            volumes.append(_Volume(file=file, head=head, label=label_of_part, part=part, folder=folder))
     if not volumes:
         raise refusals[0]
     return volumes, images
@@ -195,6 +199,8 @@ def _choose(volumes: list[_Volume], images: list[StudyFile]) -> Choice:
             if channel not in indices or problem_of_one:
                 warnings.append(f"the {SEQUENCES[channel]} {problem_of_one or 'has several volumes'} and was left out")
                 indices.pop(channel, None)
+            elif one.folder != (home := volumes[indices[FLAIR]].folder) and not (identify(one.folder) or identify(home)):
+                warnings.append(f"the {SEQUENCES[channel]} is in another folder than the FLAIR; check that both show one patient")
     return Choice(indices=indices, warnings=tuple(warnings), problem=problem)
 
 

@@ -205,11 +205,11 @@ def _choose_reader(files: list[StudyFile], name: str, archive: StudyFile | None 
         if number is not None:
             by_reader.setdefault(number, []).append(file)
     if not by_reader:
-        foreign = None
+        foreign, others = None, f"{len(files)} other file{'s' * (len(files) > 1)}" if files else "no files"
         for file in files[:100]:
             with file.open() as handle:
                 foreign = foreign or describe_foreign(handle.read(512))
-        raise refuse_study(NAME, f"expected slices or a volume, got {foreign or f'{len(files)} other files'}")
+        raise refuse_study(NAME, f"expected slices or a volume, got {foreign or others}")
     volumes = sorted(number for number in by_reader if not READERS[number].preview)
     if len(volumes) > 1:
         formats = " and ".join(READERS[number].format for number in volumes)

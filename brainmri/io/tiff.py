@@ -17,7 +17,7 @@ from brainmri.io.pixels import MAX_SIDE, MIN_SIDE
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SAMPLES = {  # by photometric interpretation
-    "MINISBLACK": (1, 3), "MINISWHITE": (1,), "RGB": (3, 4), "PALETTE": (1,), "SEPARATED": (4,), "YCBCR": (3,), "CIELAB": (3,),
+    "MINISBLACK": (1, 2, 3), "MINISWHITE": (1,), "RGB": (3, 4), "PALETTE": (1,), "SEPARATED": (4,), "YCBCR": (3,), "CIELAB": (3,),
     "ICCLAB": (3,),
 }  # fmt: skip
 _PREMULTIPLIED, _STRAIGHT = 1, 2  # of ExtraSamples; 0 is unspecified
@@ -47,7 +47,8 @@ def holds_one_page(path: Path) -> bool:
     """Whether a TIFF has one slice; True for a damaged one, which is refused when it is read."""
     try:
         with tifffile.TiffFile(path) as tiff:
-            return len(tiff.pages) == 1 and tiff.series[0].size == tiff.pages[0].size
+            pages = _full_pages(tiff)
+            return len(pages) == 1 and tiff.series[0].size == pages[0].size
     except Exception:  # damaged files raise exceptions of many types
         return True
 
@@ -68,7 +69,7 @@ def decode_tiff(data: bytes, name: str, most: int = 1) -> Tiff:
 
 
 def _decode(tiff: tifffile.TiffFile, name: str, most: int) -> Tiff:
-    pages = [page.aspage() for page in tiff.pages]
+    pages = _full_pages(tiff)
     first = pages[0]
     if first.size != first.imagewidth * first.imagelength * first.samplesperpixel:
         raise refuse_image(name, f"got a TIFF with pages of {first.imagedepth} planes, expected one slice per page")
@@ -93,12 +94,23 @@ def _decode(tiff: tifffile.TiffFile, name: str, most: int) -> Tiff:
         pixels = pixels.reshape(*(length for _, length in axes), *pixels.shape[1:])
         pixels = np.moveaxis(pixels, [axis for axis, _ in axes].index("C"), -1).reshape(slices, *first.shape[:2], channels)
     warnings = ()
-    if first.photometric == tifffile.PHOTOMETRIC.RGB and first.samplesperpixel == 4 and first.extrasamples[:1] != (_STRAIGHT,):
-        pixels = pixels[..., :3]  # a premultiplied alpha is already composited on black
-        if first.extrasamples[:1] != (_PREMULTIPLIED,):
-            warnings = ("the fourth sample of each pixel is neither a colour nor transparency, by the file, and is ignored",)
+    if first.samplesperpixel == (4 if first.photometric == tifffile.PHOTOMETRIC.RGB else 2):
+        colours, extra = pixels[..., :-1], pixels[..., -1:]
+        straight = first.extrasamples[:1] == (_STRAIGHT,)  # a premultiplied alpha is already composited on black
+        if straight:
+            pixels = np.concatenate([np.repeat(colours, 3 // colours.shape[-1], axis=-1), extra], axis=-1)
+        else:
+            pixels = colours if colours.shape[-1] == 3 else colours[..., 0]
+        if not straight and first.extrasamples[:1] != (_PREMULTIPLIED,):
+            warnings = ("the last sample of each pixel is neither a colour nor transparency, by the file, and is ignored",)
     orientation = _orientation(first)
     return Tiff(pixels=turn_upright(pixels, orientation, (1, 2)), orientation=orientation, warnings=warnings)
+
+
+def _full_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """The pages without thumbnails of others."""
+    pages = [page.aspage() for page in tiff.pages]
+    return [page for page in pages if not page.is_reduced] or pages
 
 
 def _orientation(page: tifffile.TiffPage) -> int:

@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from brainmri.io.files import StudyFile
+from brainmri.io.foreign import describe_foreign
 from brainmri.io.itk_files import NO_ORIENTATION, itk_format, load_itk_voxels, read_itk_head
 from brainmri.io.limits import MAX_RATIO, MAX_STUDY_BYTES, RATIO_COUNTS, UnreadableImage, check_extent, check_ratio, refuse_study
 from brainmri.io.scan import Geometry, NiftiSpace
@@ -118,7 +119,7 @@ def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> Vo
         start = stream.read(HEADER_BYTES)
         kind = _format_of(start, file.name.name.lower())
         if kind is None:
-            raise refuse_study(name, "the file has the name of a NIfTI file but is not one")
+            raise refuse_study(name, f"the file has the name of a volume file but is {describe_foreign(start) or 'not one'}")
         if kind in ("NIfTI pair", "Analyze") and voxels is None:
             raise refuse_study(name, "got the header of a pair without its voxels; upload the .hdr and the .img file together")
         if kind == itk_format(start):
@@ -136,9 +137,13 @@ def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> Vo
         header = _parse(kind, start)
         dtype, shape = header.get_data_dtype(), tuple(int(side) for side in header.get_data_shape())
         if dtype.kind not in "iuf" or dtype.itemsize > 8:
-            raise refuse_study(name, f"expected integer or float voxels, got voxels of type {dtype}")
-        if len(shape) == 4 and shape[3] == 1:
-            shape = shape[:3]
+            found = "colours; save grey values" if dtype.fields else f"voxels of type {dtype}"
+            raise refuse_study(name, f"expected integer or float voxels, got {found}")
+        shape = (
+            *shape[:3],
+            *[1] * (3 - len(shape)),
+            *(side for side in shape[3:] if side != 1),
+        )  # a slice, or a single time point
         if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
             raise refuse_study(name, f"expected one volume, or three along the fourth axis, got a file of shape {shape}")
         geometry, warnings = _geometry(kind, header, shape[:3])

@@ -25,6 +25,7 @@ from tests.support.cases import (
     compressed,
     dicom,
     fine_t1,
+    in_folders,
     in_unit,
     itk,
     jitter,
@@ -75,14 +76,14 @@ CASES = {
     ),
     "another patient's T1": Case(
         make=dicom(images(), other_patient("AX T1", 2), other_patient("AX T1 POST", 3)),
-        says=("2 other series, of 2 studies", "only FLAIR"),
+        says=("2 other series are not used; the files hold 2 studies", "only FLAIR"),
         sequences=(None, "AX FLAIR", None),
     ),
     "another patient's T1 in the same study": Case(
         make=dicom(
             images(), images(description="AX T1", series=2, PatientID="Q"), images(description="T1 POST", series=3, PatientID="Q")
         ),
-        says=("2 other series, of 2 studies",),
+        says=("2 other series are not used; the files hold 2 studies",),
         sequences=(None, "AX FLAIR", None),
     ),
     "a T1 in another frame of reference": Case(
@@ -133,6 +134,15 @@ CASES = {
     "a T1 without contrast": Case(
         make=dicom(images(), images(description="AX T1 WO CONTRAST", series=2)), sequences=("AX T1 WO", "AX FLAIR", None)
     ),
+    "folders named as sequences": Case(
+        make=lambda folder: in_folders(folder, "flair/head.nii.gz", "t1/head.nii.gz"),
+        sequences=("t1/head.nii.gz", "flair/head.nii.gz", None),
+    ),
+    "a T1 in another folder": Case(
+        make=lambda folder: in_folders(folder, "Smith/flair.nii.gz", "Jones/t1.nii.gz"),
+        says=("the pre-contrast T1 is in another folder than the FLAIR; check that both show one patient",),
+        sequences=("t1.nii.gz", "flair.nii.gz", None),
+    ),
     "times instead of names": Case(
         make=dicom(images(description="", series=1, **tse(120, 2500)), images(description="", series=2, **tse(100))),
         sequences=(None, "number 1", None),
@@ -149,6 +159,9 @@ CASES = {
     "padding": Case(make=dicom(padded)),
     "an empty slope": Case(make=dicom(images(RescaleSlope=None, RescaleIntercept=None))),
     # formats
+    "a time point and one component": Case(
+        make=lambda folder: nifti(folder / "flair.nii", PHANTOM[..., None, None], kind=nibabel.Nifti2Image)
+    ),
     "MGH": Case(make=volume("flair.mgz", mgz)),
     "a pair": Case(make=pair),
     "NRRD": Case(make=itk("flair.nrrd")),
@@ -203,7 +216,8 @@ def segmented_points(path: Path) -> np.ndarray:
     cosines = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
     rows, columns = (float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing)
     points = []
-    for frame, group in zip(ds.pixel_array, ds.PerFrameFunctionalGroupsSequence, strict=True):
+    frames = ds.pixel_array.reshape(-1, ds.Rows, ds.Columns)
+    for frame, group in zip(frames, ds.PerFrameFunctionalGroupsSequence, strict=True):
         at = np.argwhere(frame > 0)
         origin = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
         points.append(origin + at[:, 1:] * columns * cosines[0] + at[:, :1] * rows * cosines[1])
@@ -218,6 +232,16 @@ def directory():
     ds = images()[0]
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
     return [ds]
+
+
+def colours() -> nibabel.Nifti1Image:
+    return nibabel.Nifti1Image(np.zeros(PHANTOM.shape, [(name, "u1") for name in "RGB"]), RAS)
+
+
+def float_pixels(number, ds):
+    ds.FloatPixelData = np.frombuffer(ds.PixelData, np.uint16).astype(np.float32).tobytes()
+    ds.BitsAllocated = 32
+    del ds.PixelData
 
 
 def far_t1(folder: Path) -> Path:
@@ -240,6 +264,12 @@ def far_t1(folder: Path) -> Path:
             "NRRD header whose voxels are in another file",
         ),
         (volume("flair.mhd", b"NDims = 3\nElementDataFile = flair.raw\n"), "MetaImage header whose voxels are in another file"),
+        (volume("flair.nii.gz", b""), "the file has the name of a volume file but is an empty file"),
+        (volume("flair.nii.gz", b"<!DOCTYPE html><html>"), "is a web page; the download failed"),
+        (volume("flair.nii", b"version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer; fetch the file itself"),
+        (volume("flair.nii", lambda: colours().to_bytes()), "expected integer or float voxels, got colours; save grey values"),
+        (volume("study.zip", b"PK\5\6" + bytes(18)), "expected slices or a volume, got no files"),
+        (dicom(changed(float_pixels)), "expected images of integer pixels, got a file without them"),
         (volume("head.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99)), "a 7z archive; unpack it"),
         (volume("head.mnc", b"\x89HDF" + bytes(99)), "convert MINC to NIfTI with mnc2nii"),
         (volume("photo.heic", b"\0\0\0\x18ftypheic" + bytes(99)), "a HEIC photo; save it as JPEG or PNG"),
@@ -247,6 +277,23 @@ def far_t1(folder: Path) -> Path:
 )
 def test_case_is_refused_with_the_way_out(tmp_path, make, reason):
     assert reason in refusal(make(tmp_path))
+
+
+def test_a_slice_in_a_volume_file_of_two_axes_is_read(tmp_path):
+    scan = read(nifti(tmp_path / "flair.nii.gz", PHANTOM[:, :, 9]))
+    assert scan.pixels.shape == (1, 36, 40, 3)
+    assert (scan.pixels[0, ..., FLAIR] == 1).sum() == 5 * 6
+
+
+def test_slices_without_pixel_size_are_in_the_order_of_their_positions(tmp_path):
+    def reverse(number, ds):
+        del ds.PixelSpacing
+        ds.InstanceNumber = 12 - number
+
+    scan = read(dicom(changed(reverse))(tmp_path))
+    assert scan.geometry is None
+    assert np.flatnonzero((scan.pixels[..., FLAIR] == 1).any(axis=(1, 2))).tolist() == [8, 9, 10]
+    assert scan.warnings[0] == "the files have no pixel size; the slices are read as axial, in the order of their positions"
 
 
 def test_index_stands_for_its_folder(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from brainmri.io.images import read_bytes
 from brainmri.io.orientation import TAG, turn_as_stored, turn_upright
 from brainmri.io.pixels import FLAIR
-from brainmri.io.reading import UnreadableImage, read_slice, read_study
+from brainmri.io.reading import UnreadableImage, holds_one_slice, read_slice, read_study
 from brainmri.io.writers import write_png, write_tiff
 from tests.support.images import GREY, RGB, saved, tiff
 
@@ -101,12 +101,27 @@ def test_colours_of_print_and_lab_are_converted():
         ("unassalpha", RGB * 0.5, ""),
     ],
 )
-def test_fourth_sample_is_transparency_only_if_the_file_says_so(samples, expected, says):
-    data = tiff(np.dstack([RGB, np.full_like(GREY, 128)]), photometric="rgb", extrasamples=[samples])
-    scan = read_bytes(data, "x.tif")
+def test_last_sample_is_transparency_only_if_the_file_says_so(tmp_path, samples, expected, says):
+    half = np.full_like(GREY, 128)
+    scan = read_bytes(tiff(np.dstack([RGB, half]), photometric="rgb", extrasamples=[samples]), "x.tif")
     assert np.abs(scan.pixels * 255 - expected).max() < 1
     assert says in "".join(scan.warnings)
     assert bool(scan.warnings) == bool(says)
+    grey = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": [samples]}
+    scan = read_bytes(tiff(np.dstack([GREY, half]), **grey), "x.tif")
+    assert np.abs(scan.pixels[..., 0] * 255 - (GREY * 0.5 if samples == "unassalpha" else GREY)).max() < 1
+    assert says in "".join(scan.warnings)
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack([np.dstack([GREY, half])] * 3), **grey)
+    assert read_study(tmp_path / "stack.tif").pixels.shape == (3, *GREY.shape, 3)
+
+
+def test_thumbnail_beside_a_slice_is_left_out(tmp_path):
+    path = tmp_path / "slice.tif"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(GREY, photometric="minisblack")
+        writer.write(GREY[::2, ::2], photometric="minisblack", subfiletype=1)
+    assert holds_one_slice(path)
+    assert np.array_equal(np.rint(read_slice(path).pixels[..., 0] * 255), GREY)
 
 
 # --- axes -----------------------------------------------------------------------------------------------------------------

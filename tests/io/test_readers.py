@@ -64,5 +64,5 @@ def test_an_unregistered_format_is_refused(tmp_path):
     with pytest.raises(UnreadableImage, match="expected slices or a volume, got a NumPy array; pass it to read_study"):
         read_study(tmp_path / "head.npy")
     (tmp_path / "notes.txt").write_text("Dear doctor,")
-    with pytest.raises(UnreadableImage, match="expected slices or a volume, got 1 other files"):
+    with pytest.raises(UnreadableImage, match="expected slices or a volume, got 1 other file"):
         read_study(tmp_path / "notes.txt")

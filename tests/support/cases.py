@@ -80,6 +80,14 @@ def fine_t1(folder: Path) -> Path:
     return folder
 
 
+def in_folders(folder: Path, *names: str) -> Path:
+    """The phantom as NIfTI files with these names below the folder."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True)
+        nifti(folder / name)
+    return folder
+
+
 def in_unit(code: str, factor: float) -> bytes:
     affine = np.diag([1 / factor, 1 / factor, 1 / factor, 1]) @ RAS
     image = nibabel.Nifti1Image(PHANTOM, affine)
