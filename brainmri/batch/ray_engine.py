@@ -1,7 +1,8 @@
 """Engines that process a cohort: this process, one input at a time, or the actors of a Ray cluster, many at a time.
 
 An engine takes inputs by the unique names of their outputs and yields the rows of `cohort.process` for each input, as it
-finishes. Both engines write the same files.
+finishes. Both engines write the same files if their networks run with the same number of threads, on which the last bits of
+float32 sums depend.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from brainmri.batch.cohort import failed_row, process
 from brainmri.io.extras import explain_missing
 from brainmri.report.outputs import OutputError
 from brainmri.zoo.registry import find_entry, requested_device
+from brainmri.zoo.threads import requested_threads
 
 ATTEMPTS = 3  # for an input whose worker process dies
 ACTORS_PER_GPU = 4  # default; while one actor reads and writes, the others keep the GPU busy
@@ -100,7 +102,7 @@ def run_on_ray(
                 "out": out,
                 "networks": networks,
                 "sequence": sequence,
-                "threads": cpus,
+                "threads": min(cpus, requested_threads() or cpus),  # of this process, as Ray sets the variable for workers
                 "attempts": attempts,
             },
             compute=ray.data.ActorPoolStrategy(size=count),
@@ -116,7 +118,7 @@ def run_on_ray(
 
 
 class _Actor:
-    """A pipeline in an actor, with one thread per CPU of the actor."""
+    """A pipeline in an actor, with the given number of threads."""
 
     def __init__(self, out: Path, networks: dict, threads: int, attempts: Path, sequence: str | None = None) -> None:
         torch.set_num_threads(threads)

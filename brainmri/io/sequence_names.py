@@ -43,7 +43,7 @@ _OTHERS = {
     "localizer": re.compile(
         r"locali[sz]|lokali|(?<![a-z])(?:loc|scout|survey|topogram|plan[- _]?scan|3[ -]?plane)(?![a-z])|calib|shim"
     ),
-    "map": re.compile(r"(?<![a-z0-9])(?:t1|t2|b0|b1|pd|field|phase)[-_ ]?(?:map|rho)|relaxometry|(?<![a-z])mt[rv]?(?![a-z])"),
+    "map": re.compile(r"(?<![a-z0-9])(?:t1|t2|b0|b1|pd|field|phase)[-_ ]?(?:map|rho)|relaxometry|(?<![a-z])mt[rv]?(?![a-z0-9])"),
     "subtraction": re.compile(r"subtr|(?<=[ _-])sub$|(?<![a-z])substrac|differenz|soustr|sottr"),
     "projection": _words(r"mip|minip|mnip"),
     "spectroscopy": _words(r"mrs|csi|svs|spectro\w*"),
@@ -54,8 +54,8 @@ _FLAIR = re.compile(
     r"|(?<![a-z])tirm(?![a-z])|(?<![a-z])tir2d|(?<![a-z])spc?ir(?![a-z])"
 )
 _T2_FLAIR = re.compile(r"(?<![a-z0-9])t2w?[^a-z0-9]*(?:[a-z]{2,5}[^a-z0-9]+)?(?:flair|dark.?fl)")
-_T1 = re.compile(r"(?<![a-z0-9])(?:3d|2d|s|e)?t1(?!\d)|mp2?rage|(?<![a-z])f?spgr|bravo|(?<![a-z])tfl3d")
-_T2 = re.compile(r"(?<![a-z0-9])(?:3d|2d|s)?t2(?!\d)|(?<![a-z])(?:ciss|fiesta|drive|haste|ssfse)(?![a-z])")
+_T1 = re.compile(r"(?<![a-z0-9])(?:3d|2d|e|[mrsw]{1,3})?t1(?!\d)|mp2?rage|(?<![a-z])f?spgr|bravo|(?<![a-z])tfl3d")
+_T2 = re.compile(r"(?<![a-z0-9])(?:3d|2d|[mrsw]{1,3})?t2(?!\d)|(?<![a-z])(?:ciss|fiesta|drive|haste|ssfse)(?![a-z])")
 _PD = _words(r"pdw?|proton ?dens\w*|dp")
 _STIR = _words(r"stir|spair")
 _DIR = _words(r"dir|double ?ir")
@@ -71,7 +71,7 @@ _PRE = re.compile(
     r"|(?<![a-z])(?:non?.?enhanced|unenhanced|blanco|blanc|c ?-(?= ?$|[ _]))"
 )
 _POST = re.compile(
-    rf"(?<![a-z])post?{_WITH_AGENT}|(?<=t1)c(?:e|gd)?(?![a-z])|(?<=t1w)ce|\+ ?(?:c|gd|km|k)(?![a-z])|(?<![a-z])c ?\+"
+    rf"(?<![a-z])post?{_WITH_AGENT}|(?<=t1)c(?:e|gd)?(?![a-z])|(?<=t1_)c(?![a-z])|(?<=t1w)ce|\+ ?(?:c|gd|km|k)(?![a-z])|(?<![a-z])c ?\+"
     r"|(?<![a-z])(?:gd|gado?|gadolin[a-z]*|gadovist|dotarem|prohance|ce|km|mdc|[ck]ontrast[a-z]*|contr|enhanced)(?![a-z])"
     r"|(?<![a-z])(?:inj|inject[a-z]*|iniett[a-z]*)(?![a-z])|(?<![a-z])with$"
     rf"|(?<![a-z])(?:apres|dopo|nach|despues|apos|mit|avec|with|con|com|met|na){_AGENT}"

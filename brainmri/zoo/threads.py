@@ -21,6 +21,12 @@ def count_cpus(cgroup: Path = CGROUP) -> int:
     return cpus if limit is None else max(1, min(cpus, math.ceil(limit)))
 
 
+def requested_threads() -> int | None:
+    """The threads that `OMP_NUM_THREADS` allows; None if it is not set."""
+    value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # the first number is that of the outer level
+    return int(value) if value.isdecimal() and int(value) > 0 else None
+
+
 def limit_threads(cgroup: Path = CGROUP) -> None:
     """Let torch use no more threads than `count_cpus`; more would wait for each other."""
     import torch

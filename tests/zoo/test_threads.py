@@ -50,6 +50,12 @@ def test_cpus_are_counted_within_the_limit_of_the_container(files, expected, tmp
     assert threads.count_cpus(tmp_path) == expected
 
 
+@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("2,4", 2), ("", None), ("0", None), ("all", None)])
+def test_the_environment_limits_the_threads_of_workers(value, expected, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert threads.requested_threads() == expected
+
+
 def test_threads_are_limited_and_never_raised(tmp_path, eight_cpus):
     before = torch.get_num_threads()
     try:
