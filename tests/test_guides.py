@@ -6,12 +6,15 @@ A comment beside a command marks one that does not run here: it takes minutes or
 import re
 import shlex
 import shutil
+import subprocess
 from argparse import ArgumentParser
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from brainmri.analysis import pipeline
+from brainmri.zoo import registry
 from tests.test_language import ROOT, tracked_files
 from train.phantoms import write_phantom_dataset
 
@@ -20,6 +23,7 @@ DOCUMENTS = [path for path in tracked_files() if path.suffix == ".md" and "templ
 DOCUMENTS = [path for path in DOCUMENTS if not path.name.endswith("_template.md")]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 LINK = re.compile(r"\]\(<?([^)\s>]+)>?\)")
+MARKDOWNLINT = "0.22.1"
 NOT_RUN = re.compile(r"\bhours?\b|minutes|needs|starts a server")
 
 
@@ -45,6 +49,20 @@ def test_links_resolve(path):
         if not file.exists() or (anchor and anchor not in anchors(file)):
             broken.append(target)
     assert not broken
+
+
+def test_markdownlint_finds_no_problem(pytestconfig):
+    folder = pytestconfig.cache.mkdir(f"markdownlint-{MARKDOWNLINT}")
+    program = folder / "node_modules" / "markdownlint-cli2" / "markdownlint-cli2-bin.mjs"
+    if not (shutil.which("npm") and shutil.which("node")):
+        pytest.skip("needs node and npm")
+    if not program.is_file():
+        install = ["npm", "install", "--prefix", folder, "--no-audit", "--no-fund", f"markdownlint-cli2@{MARKDOWNLINT}"]
+        done = subprocess.run(install, capture_output=True, text=True, check=False, timeout=600)
+        if done.returncode:
+            pytest.skip(f"npm could not install markdownlint-cli2: {done.stderr.strip()[-200:]}")
+    done = subprocess.run(["node", program, *map(relative, DOCUMENTS)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
 
 
 def commands(guide: str) -> list[tuple[list[str], str]]:
@@ -108,7 +126,7 @@ def test_a_command_takes_the_options_that_it_is_shown_with(words, comment, parse
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """An empty working folder with the examples, a folder of studies and a dataset."""
+    """A working folder with the examples, a folder of studies and a dataset; the zoo is a copy of two fast entries."""
     examples = ROOT / "assets" / "examples"
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "examples").symlink_to(examples)
@@ -117,6 +135,10 @@ def folder(tmp_path, monkeypatch) -> Path:
     shutil.copy(examples / "study-flair.nii.gz", tmp_path / "FOLDER_OF_STUDIES" / "one.nii.gz")
     write_phantom_dataset(tmp_path / "DIR", patients=2, slices=2)
     monkeypatch.chdir(tmp_path)
+    for name in ("effunet-lgg", "resunet-lgg"):
+        shutil.copytree(registry.EMBEDDED / name, tmp_path / "zoo" / name)
+    monkeypatch.setattr(registry, "EMBEDDED", tmp_path / "zoo")
+    monkeypatch.setattr(pipeline, "DEFAULT", "effunet-lgg")
     return tmp_path
 
 
