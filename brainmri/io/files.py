@@ -44,11 +44,13 @@ class StudyFile:
         path: the file, or the zip that contains it.
         member: its name within the zip.
         data: its bytes, if it is from a zip.
+        listed: whether it was given by itself, so that its folder has no meaning.
     """
 
     path: Path = field(repr=False)
     member: str | None = field(default=None, repr=False)
     data: bytes | None = field(default=None, repr=False)
+    listed: bool = False
 
     @property
     def name(self) -> PurePosixPath:
@@ -137,7 +139,7 @@ def listed_files(paths: Sequence[Path]) -> list[StudyFile]:
             raise refuse_study("the files", "got a zip among several files; upload it alone, or the files in it")
         if path.stat().st_size > MAX_STUDY_BYTES:
             raise refuse_study("the files", f"got a file of {path.stat().st_size / 2**20:.0f} MiB")
-    return [StudyFile(path=path) for path in paths]
+    return [StudyFile(path=path, listed=True) for path in paths]
 
 
 def zip_files(path: Path) -> list[StudyFile]:

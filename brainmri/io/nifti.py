@@ -133,7 +133,7 @@ def _volumes(files: list[StudyFile], name: str) -> tuple[list[_Volume], list[Stu
     images = [file for file in headers if not is_mask(file.name.name)] or headers
     if not images:
         raise refuse_study(name, "got the voxels of a pair without their header; upload the .hdr and the .img file together")
-    apart = len({file.name.parent for file in images}) > 1
+    apart = len({file.name.parent for file in images if not file.listed}) > 1
     volumes, refusals = [], []
     for file in images:
         folder = file.name.parent.name if apart else ""

@@ -71,7 +71,8 @@ _PRE = re.compile(
     r"|(?<![a-z])(?:non?.?enhanced|unenhanced|blanco|blanc|c ?-(?= ?$|[ _]))"
 )
 _POST = re.compile(
-    rf"(?<![a-z])post?{_WITH_AGENT}|(?<=t1)c(?:e|gd)?(?![a-z])|(?<=t1_)c(?![a-z])|(?<=t1w)ce|\+ ?(?:c|gd|km|k)(?![a-z])|(?<![a-z])c ?\+"
+    rf"(?<![a-z])post?{_WITH_AGENT}|(?<=t1)c(?:e|gd)?(?![a-z])|(?<=t1_)c(?![a-z])"
+    r"|(?<=t1w)ce|\+ ?(?:c|gd|km|k)(?![a-z])|(?<![a-z])c ?\+"
     r"|(?<![a-z])(?:gd|gado?|gadolin[a-z]*|gadovist|dotarem|prohance|ce|km|mdc|[ck]ontrast[a-z]*|contr|enhanced)(?![a-z])"
     r"|(?<![a-z])(?:inj|inject[a-z]*|iniett[a-z]*)(?![a-z])|(?<![a-z])with$"
     rf"|(?<![a-z])(?:apres|dopo|nach|despues|apos|mit|avec|with|con|com|met|na){_AGENT}"

@@ -279,6 +279,13 @@ def test_case_is_refused_with_the_way_out(tmp_path, make, reason):
     assert reason in refusal(make(tmp_path))
 
 
+def test_folders_of_files_that_are_listed_have_no_meaning(tmp_path):
+    in_folders(tmp_path, "7dce9/flair.nii.gz", "b0/t1.nii.gz")
+    scan = read_study([tmp_path / "7dce9" / "flair.nii.gz", tmp_path / "b0" / "t1.nii.gz"])
+    assert scan.sequences == ("t1.nii.gz", "flair.nii.gz", None)
+    assert scan.warnings == ("FLAIR is used in place of the post-contrast T1",)
+
+
 def test_a_slice_in_a_volume_file_of_two_axes_is_read(tmp_path):
     scan = read(nifti(tmp_path / "flair.nii.gz", PHANTOM[:, :, 9]))
     assert scan.pixels.shape == (1, 36, 40, 3)

@@ -21,7 +21,7 @@ NAMES = {
         ("T1W_SE_TRA +GD", C), ("VEN_BOLD", "susceptibility"), ("DWI_b1000", "diffusion"), ("SURVEY", "localizer"),
     ],
     "United Imaging": [("t2_fse_flair_tra", F), ("t1_gre_fsp_3d_sag", P), ("tra t1_fse +c", C)],
-    "SPM and datasets": [("mT1.nii", P), ("wmT1.nii", P), ("rT2.nii", "T2"), ("wFLAIR.nii", F), ("T1_C.nii.gz", C), ("MTR", "map")],
+    "SPM and datasets": [("mT1.nii", P), ("wmT1.nii", P), ("rT2.nii", "T2"), ("wFLAIR.nii", F), ("T1_C.nii", C), ("MTR", "map")],
     "Canon": [("AX T1W SE", P), ("Ax Flair FS", F), ("FE3D T1 GD", C)],
     "BIDS": [
         ("sub-01_T1w.nii.gz", P), ("sub-01_FLAIR.nii.gz", F), ("sub-01_ses-T1_FLAIR.nii.gz", F), ("sub-12_ce-gd_T1w", C),
