@@ -65,7 +65,7 @@ def install(package: str, option: str) -> Any:
         return import_module(package)
     except ModuleNotFoundError as error:
         raise SystemExit(
-            f"expected the package {package} for {option}, which is not installed; run pip install {package}"
+            f"expected the package {error.name} for {option}, which is not installed; run pip install {package}"
         ) from error
 
 

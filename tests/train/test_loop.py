@@ -7,6 +7,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from train import segmenter
 from train.augment import augmentation
@@ -14,7 +15,7 @@ from train.data import TumourShareSampler
 from train.distributed import split_over_processes
 from train.loop import compile_net, make_loader, report
 from train.profiling import MEASURED, SKIPPED, TABLE, TRACE, profile_steps
-from train.tracking import SERVICES, open_trackers
+from train.tracking import SERVICES, finish_trackers, log_row, open_trackers
 
 SERVICE = """
 import json, pathlib
@@ -54,6 +55,22 @@ def test_trackers_are_off_by_default_and_name_what_to_install(tmp_path, monkeypa
     for options in ({"track": "trackio"}, {"track": "wandb"}, {"tensorboard": True}):
         with pytest.raises(SystemExit, match=r"run pip install (trackio|wandb|tensorboard)"):
             open_trackers(Namespace(out=tmp_path, **options))
+
+
+def test_a_tracker_that_lacks_a_package_of_its_own_names_it(tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("import a_package_of_wandb")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit, match=r"expected the package a_package_of_wandb for --track wandb, .*; run pip install wandb"):
+        open_trackers(Namespace(out=tmp_path, track="wandb"))
+
+
+def test_tensorboard_reads_the_rows(tmp_path):
+    trackers = open_trackers(Namespace(out=tmp_path, tensorboard=True))
+    for epoch in (1, 2):
+        log_row(trackers, {"epoch": epoch, "train loss": 0.5 / epoch})
+    finish_trackers(trackers)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train loss")] == [(1, 0.5), (2, 0.25)]
 
 
 def test_the_remaining_time_is_printed(capsys):
