@@ -72,12 +72,10 @@ def to_channels_last(net: nn.Module, device: torch.device) -> None:
 
 def plot_history(rows: list[dict], path: Path) -> None:
     """Loss on the left, every other metric on the right, over epochs, as a PNG."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4))  # matplotlib's layout engines would draw it twice
+    left, right = figure.subplots(1, 2)
     for key in dict.fromkeys(k for row in rows for k in row if k not in ("epoch", "learning rate", "seconds")):
         points = [(row["epoch"], row[key]) for row in rows if key in row]
         (left if "loss" in key else right).plot(*zip(*points, strict=True), marker=".", label=key)
@@ -87,7 +85,6 @@ def plot_history(rows: list[dict], path: Path) -> None:
             axes.legend(fontsize=8)
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def to_device(batch: dict, device: torch.device) -> dict[str, Tensor]:

@@ -1,13 +1,42 @@
-"""Fixtures for the tests of training on many sources."""
+"""Fixtures for the tests of training: finished smoke runs, and pictures of many sources."""
 
 import csv
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from train import segmenter
 from train.datasets.wider import COLUMNS
+from train.evaluation import metrics
 from train.phantoms import phantom_slice
+
+SMOKE = ["--smoke", "--precision", "float32"]
+
+
+@pytest.fixture(scope="module")
+def few_resamples():
+    """Intervals from 20 instead of 2,000 resamples, which take seconds a release, for a module that does not check them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "bootstrap_interval", partial(metrics.bootstrap_interval, resamples=20))
+        yield
+
+
+@pytest.fixture(scope="session")
+def resunet_run(tmp_path_factory):
+    """A finished smoke run of the network without verdict. Tests that change it copy it first."""
+    out = tmp_path_factory.mktemp("runs") / "resunet"
+    segmenter.main([*SMOKE, "--out", str(out)])
+    return out
+
+
+@pytest.fixture(scope="session")
+def effunet_run(tmp_path_factory):
+    """A finished smoke run of a network with verdict. Tests that change it copy it first."""
+    out = tmp_path_factory.mktemp("runs") / "effunet"
+    segmenter.main([*SMOKE, "--net", "effunet", "--out", str(out)])
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ from train.evaluation import evaluate
 from train.phantoms import phantom_volume, write_phantom_dataset
 from train.release.release import release
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):

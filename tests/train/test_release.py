@@ -11,25 +11,24 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from brainmri.report.metric_tables import failure_tables, reliability_table
-from brainmri.zoo.entry import DIAGRAM, METRICS_PAGE, PICTURE, read_entry
+from brainmri.zoo.entry import DIAGRAM, METRICS_PAGE, PICTURE, read_entry, read_split
 from brainmri.zoo.metrics import RELIABILITY, THREE_SEQUENCES, VARIANTS
 from brainmri.zoo.records import Training, TrainingStage
 from brainmri.zoo.registry import load
 from train import crossvalidate, segmenter
 from train.phantoms import write_phantom_dataset
 from train.release import average, ensemble
-from train.release.card import describe_stage
+from train.release.card import describe_stage, released_weights
 from train.release.publish import entry_files
-from train.release.release import OUT_OF_FOLD, recipe, release
+from train.release.release import OUT_OF_FOLD, check, describe_protocol, recipe, release
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_resamples")]
 
 SMOKE = ["--smoke", "--precision", "float32"]
 
 
-def test_runs_from_one_start_are_averaged(tmp_path):
-    first, one, two, mean, alone, all_ = (tmp_path / name for name in ("first", "one", "two", "mean", "alone", "all"))
-    segmenter.main([*SMOKE, "--out", str(first)])
+def test_runs_from_one_start_are_averaged(resunet_run, tmp_path):
+    first, one, two, mean, all_ = resunet_run, *(tmp_path / name for name in ("one", "two", "mean", "all"))
     for folder, seed in ((one, "1"), (two, "2")):
         segmenter.main([*SMOKE, "--out", str(folder), "--start", str(first), "--seed", seed])
     measured = json.loads((one / "config.json").read_text()) | {"mask_threshold": 0.9, "metrics": {"protocol": "another's"}}
@@ -48,9 +47,8 @@ def test_runs_from_one_start_are_averaged(tmp_path):
     assert stages[-1] == TrainingStage(command=command, samples=0, patients=1, averages=2)
     assert (mean / "split.json").read_text() == (one / "split.json").read_text()
 
-    segmenter.main([*SMOKE, "--out", str(alone)])
     with pytest.raises(SystemExit, match="expected runs that started from the same weights"):
-        average.main([str(one), str(alone), "--out", str(mean)])
+        average.main([str(one), str(first), "--out", str(mean)])
     segmenter.main([*SMOKE, "--out", str(all_), "--start", str(first), "--all"])
     with pytest.raises(SystemExit, match="expected runs trained on the same patients"):
         average.main([str(one), str(all_), "--out", str(mean)])
@@ -58,10 +56,9 @@ def test_runs_from_one_start_are_averaged(tmp_path):
         average.main([str(one), "effunet-lgg", "--out", str(mean)])
 
 
-def test_independent_runs_become_an_ensemble(tmp_path):
-    one, two, pair = (tmp_path / name for name in ("one", "two", "pair"))
-    for folder, seed in ((one, "1"), (two, "2")):
-        segmenter.main([*SMOKE, "--net", "effunet", "--out", str(folder), "--seed", seed])
+def test_independent_runs_become_an_ensemble(effunet_run, resunet_run, tmp_path):
+    one, two, pair = effunet_run, tmp_path / "two", tmp_path / "pair"
+    segmenter.main([*SMOKE, "--net", "effunet", "--out", str(two), "--seed", "2"])
     ensemble.main([str(one), str(two), "--out", str(pair)])
     together, *members = (load(folder, device="cpu", runtime="torch") for folder in (pair, one, two))
     views = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -80,24 +77,20 @@ def test_independent_runs_become_an_ensemble(tmp_path):
     assert stages[2:] == (united,)
     assert "the networks of stages 1 and 2" in describe_stage(united)
 
-    small = tmp_path / "small"
-    segmenter.main([*SMOKE, "--out", str(small)])
+    small = str(resunet_run)
     with pytest.raises(SystemExit, match="differ in net"):
-        ensemble.main([str(one), str(small), "--out", str(pair)])
+        ensemble.main([str(one), small, "--out", str(pair)])
     with pytest.raises(SystemExit, match="expected runs of EffUNet"):
-        ensemble.main([str(small), str(small), "--out", str(pair)])
+        ensemble.main([small, small, "--out", str(pair)])
 
 
-def test_a_release_of_a_run_that_did_not_start_from_the_measured_one_is_refused(tmp_path):
-    measured, other = tmp_path / "measured", tmp_path / "other"
-    segmenter.main([*SMOKE, "--out", str(measured)])
-    # another recipe, from scratch: its stages differ from the measured run's
-    segmenter.main([*SMOKE, "--out", str(other), "--all"])
+def test_a_release_of_a_run_that_did_not_start_from_the_measured_one_is_refused(resunet_run, tmp_path):
+    other = shutil.copytree(resunet_run, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
-    config["training"]["stages"][0]["samples"] += 1
+    config["training"]["stages"][0]["samples"] += 1  # another recipe, from scratch: its stages differ from the measured run's
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(SystemExit, match="expected a run that started from"):
-        release(other, [measured], measured / "phantoms", tmp_path / "zoo", half=False)
+        release(other, [resunet_run], resunet_run / "phantoms", tmp_path / "zoo", half=False)
 
 
 def test_a_recipe_does_not_depend_on_patients_or_machine():
@@ -112,22 +105,20 @@ def test_a_recipe_does_not_depend_on_patients_or_machine():
     assert recipe_with("--fold 0 --lr 3e-4 --precision float32 --out RUN") != one
 
 
-def test_a_release_mentions_other_teachers_of_the_measured_weights(tmp_path):
-    measured, other = tmp_path / "measured", tmp_path / "other"
-    segmenter.main([*SMOKE, "--out", str(measured)])
-    shutil.copytree(measured, other)
+def test_a_release_mentions_other_teachers_of_the_measured_weights(resunet_run, tmp_path):
+    measured, other = (shutil.copytree(resunet_run, tmp_path / name) for name in ("measured", "other"))
     for folder, teacher in ((measured, "effunet-lgg, SHA-256 0123456789ab"), (other, "effunet-lite2-lgg, SHA-256 ba9876543210")):
         config = json.loads((folder / "config.json").read_text())
         config["training"]["stages"][0]["teacher"] = teacher
         (folder / "config.json").write_text(json.dumps(config))
     data, note = measured / "phantoms", "; the measured weights were trained with other teachers: effunet-lgg"
     assert note in release(other, [measured], data, tmp_path / "zoo", half=False).metrics.protocol
-    assert note not in release(measured, [measured], data, tmp_path / "zoo", half=False).metrics.protocol
+    alike = read_entry(measured)
+    assert "other teachers" not in describe_protocol(alike, alike, [read_split(measured)])
 
 
-def test_a_release_measures_the_run_and_writes_the_entry(tmp_path):
-    run, zoo = tmp_path / "run", tmp_path / "zoo"
-    segmenter.main([*SMOKE, "--net", "effunet", "--out", str(run)])
+def test_a_release_measures_the_run_and_writes_the_entry(effunet_run, tmp_path):
+    run, zoo = shutil.copytree(effunet_run, tmp_path / "run"), tmp_path / "zoo"
     entry = release(run, [run], run / "phantoms", zoo, half=True)
     assert entry.metrics.variants[THREE_SEQUENCES]["patients"] == 1
     assert 0.2 <= entry.temperature <= 5
@@ -188,9 +179,10 @@ def test_a_cross_validation_measures_every_patient_once(tmp_path):
     card = (tmp_path / "zoo" / entry.name / "README.md").read_text()
     assert "trained with the same recipe on all patients" in card
 
-    entry = release(last, [tmp_path / "cv" / f"fold-{fold}" for fold in range(2)], data, tmp_path / "zoo", half=False)
-    card = (tmp_path / "zoo" / entry.name / "README.md").read_text()
-    assert "including these, and trained further in the last stage below" in card  # further than what was measured
-
+    earlier = [tmp_path / "cv" / f"fold-{fold}" for fold in range(2)]  # what is released was trained further than these
+    check(read_entry(last), [read_entry(fold) for fold in earlier], splits)
+    assert entry.metrics.stages == 2
+    further = replace(entry, metrics=replace(entry.metrics, stages=1))
+    assert "including these, and trained further in the last stage below" in released_weights(further)
     with pytest.raises(SystemExit, match="got a fold twice"):
         release(last, [runs[0], runs[0]], data, tmp_path / "zoo", half=False)

@@ -24,7 +24,7 @@ from train.paper.slicewise import SliceSplit, split_for_classifier, split_for_se
 from train.release import card
 from train.run import load_unleaked
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_resamples")]
 
 SMOKE = ["paper", "--smoke", "--precision", "float32"]
 ONE_SLICE = [{"image": torch.zeros(3, 4, 4), "mask": torch.zeros(1, 4, 4), "tumour": 0}]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,8 @@ def test_smoke(command, extra, name, tmp_path):
     assert model.entry.training.stages[0].samples == 32
 
 
-def test_a_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch):
-    whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
-    segmenter.main([*SMOKE, "--out", str(whole)])
-
-    save = torch.save
+def test_a_resumed_run_ends_with_the_same_weights(resunet_run, tmp_path, monkeypatch):
+    interrupted, save = tmp_path / "interrupted", torch.save
 
     def save_and_interrupt(*arguments, **keywords):
         save(*arguments, **keywords)
@@ -66,22 +64,20 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch):
     assert len(data["history"]) == 1
 
     segmenter.main([*SMOKE, "--resume", "--out", str(interrupted)])
-    one, two = (load_file(folder / "model.safetensors") for folder in (whole, interrupted))
+    one, two = (load_file(folder / "model.safetensors") for folder in (resunet_run, interrupted))
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_augmenting_on_the_device_trains_the_same_network(tmp_path):
-    on_host, on_device = tmp_path / "host", tmp_path / "device"
-    segmenter.main([*SMOKE, "--out", str(on_host)])
-    segmenter.main([*SMOKE, "--on-device", "--out", str(on_device)])
-    one, two = (load_file(folder / "model.safetensors") for folder in (on_host, on_device))
+def test_augmenting_on_the_device_trains_the_same_network(resunet_run, tmp_path):
+    segmenter.main([*SMOKE, "--on-device", "--out", str(tmp_path)])
+    one, two = (load_file(folder / "model.safetensors") for folder in (resunet_run, tmp_path))
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_resuming_with_other_options_is_refused(tmp_path):
-    segmenter.main([*SMOKE, "--out", str(tmp_path)])
+def test_resuming_with_other_options_is_refused(resunet_run, tmp_path):
+    run = shutil.copytree(resunet_run, tmp_path / "run")
     with pytest.raises(ValueError, match="other options"):
-        segmenter.main([*SMOKE, "--resume", "--lr", "0.5", "--out", str(tmp_path)])
+        segmenter.main([*SMOKE, "--resume", "--lr", "0.5", "--out", str(run)])
 
 
 def test_a_schedule_of_two_steps_is_refused(tmp_path):
@@ -92,31 +88,26 @@ def test_a_schedule_of_two_steps_is_refused(tmp_path):
     segmenter.main([*one, "--epochs", "3", "--workers", "0", "--out", str(tmp_path / "run")])
 
 
-def test_a_run_starts_from_the_weights_of_another(tmp_path):
-    first, second = tmp_path / "first", tmp_path / "second"
-    segmenter.main([*SMOKE, "--out", str(first)])
-    segmenter.main([*SMOKE, "--out", str(second), "--start", str(first), "--lr", "1e-9", "--all"])
-    one, two = (load_file(folder / "model.safetensors") for folder in (first, second))
+def test_a_run_starts_from_the_weights_of_another(resunet_run, tmp_path):
+    second = tmp_path / "second"
+    segmenter.main([*SMOKE, "--out", str(second), "--start", str(resunet_run), "--lr", "1e-9", "--all"])
+    one, two = (load_file(folder / "model.safetensors") for folder in (resunet_run, second))
     assert torch.allclose(one["head.weight"], two["head.weight"], atol=1e-5)
     stages = load("resunet-lgg", weights=second, device="cpu").entry.training.stages
     assert [stage.patients for stage in stages] == [1, 2]
     assert json.loads((second / "split.json").read_text())["validation"] == []
 
 
-def test_a_start_trained_on_the_validation_patients_is_refused(tmp_path):
-    first = tmp_path / "first"
-    segmenter.main([*SMOKE, "--out", str(first)])
+def test_a_start_trained_on_the_validation_patients_is_refused(resunet_run, tmp_path):
     with pytest.raises(ValueError, match="trained on 1 of this run's validation patients"):
-        segmenter.main([*SMOKE, "--out", str(tmp_path / "second"), "--start", str(first), "--fold", "1"])
+        segmenter.main([*SMOKE, "--out", str(tmp_path), "--start", str(resunet_run), "--fold", "1"])
 
 
-def test_a_segmenter_learns_from_a_teachers_masks(tmp_path):
-    teacher, student, baseline = tmp_path / "teacher", tmp_path / "student", tmp_path / "baseline"
-    segmenter.main([*SMOKE, "--net", "effunet", "--out", str(teacher)])
+def test_a_segmenter_learns_from_a_teachers_masks(effunet_run, resunet_run, tmp_path):
+    teacher, student = effunet_run, tmp_path / "student"
     segmenter.main([*SMOKE, "--teacher", str(teacher), "--out", str(student)])
-    segmenter.main([*SMOKE, "--out", str(baseline)])
     losses = []
-    for folder in (student, baseline):
+    for folder in (student, resunet_run):
         with (folder / "history.csv").open() as handle:
             losses.append(next(csv.DictReader(handle))["train loss"])
     assert losses[0] != losses[1]  # same start and slices, different targets
@@ -130,10 +121,9 @@ def test_a_segmenter_learns_from_a_teachers_masks(tmp_path):
         segmenter.main([*SMOKE, "--teacher", "resnet50-lgg", "--all", "--out", str(tmp_path / "other")])
 
 
-def test_a_classifier_learns_from_a_teachers_masks_and_verdicts(tmp_path):
-    teacher, student, baseline = tmp_path / "teacher", tmp_path / "student", tmp_path / "baseline"
-    segmenter.main([*SMOKE, "--net", "effunet", "--out", str(teacher)])
-    classifier.main([*SMOKE, "--teacher", str(teacher), "--out", str(student)])
+def test_a_classifier_learns_from_a_teachers_masks_and_verdicts(effunet_run, tmp_path):
+    student, baseline = tmp_path / "student", tmp_path / "baseline"
+    classifier.main([*SMOKE, "--teacher", str(effunet_run), "--out", str(student)])
     classifier.main([*SMOKE, "--out", str(baseline)])
     losses = [(folder / "history.csv").read_text().splitlines()[1].split(",")[1] for folder in (student, baseline)]
     assert losses[0] != losses[1]  # same start and slices, different targets
