@@ -28,7 +28,7 @@ from train.release.release import release
 from train.run import data_errors, find_source
 
 # about an hour on two cores, minutes on a GPU
-SCHEDULE = ("--epochs", "6", "--samples", "1000", "--batch", "8", "--lr", "7e-4", "--validate-every", "3", "--evenness", "0.5")
+SCHEDULE = {"--epochs": 6, "--samples": 1000, "--batch": 8, "--lr": 7e-4, "--validate-every": 3, "--evenness": 0.5}
 VALIDATED, ALL, MODELS = "validated", "all", "models"  # folders in the run folder
 LEAST_SLICES = 8  # of each patient, for the out-of-distribution check's sagittal and coronal negatives
 
@@ -54,9 +54,11 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
 
 def train(options: argparse.Namespace, others: list[str], start: ModelEntry) -> tuple[Path, Path]:
     """Train what is not finished; returns the validated run and the run to release."""
+    given = {word.partition("=")[0] for word in others}
+    defaults = {"--size": start.preprocess.size, **SCHEDULE}
     common = [
         "--data", str(options.data), "--name", options.name, "--start", str(options.start), "--folds", str(options.folds),
-        "--size", str(start.preprocess.size), *SCHEDULE, *others, "--resume",
+        *(word for name, value in defaults.items() if name not in given for word in (name, str(value))), *others, "--resume",
     ]  # fmt: skip
     runs = {VALIDATED: ["--fold", "0"]} | ({ALL: ["--all"]} if options.all else {})
     for name, extra in runs.items():

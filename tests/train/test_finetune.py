@@ -15,7 +15,7 @@ from train.datasets import dataset_of
 from train.release.release import release
 from train.run import find_source
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_resamples")]
 
 SMOKE = ["--smoke", "--precision", "float32"]
 DATASET_CARD = """---
@@ -31,12 +31,15 @@ def test_a_folder_becomes_a_model_on_the_page(tmp_path, capsys):
     LAYOUTS["brats"][1](data, 2)
     (tmp_path / "card.md").write_text(DATASET_CARD)
     command = [*SMOKE, "--data", str(data), "--name", "mine", "--out", str(out), "--dataset-card", str(tmp_path / "card.md")]
-    command += ["--folds", "2", "--start", "effunet-lgg"]
+    command += ["--folds", "2", "--start", "effunet-lgg", "--lr", "1e-3"]
     entry = finetune.main(command)
     folder = out / "models" / "mine"
     assert capsys.readouterr().out.rstrip().endswith(f"python -m brainmri serve --models {folder}")
     assert (entry.name, entry.net, entry.arguments["encoder"]) == ("mine", "EffUNet", "lite0")
     assert entry.ood is not None
+    recorded = entry.training.stages[-1].command
+    assert [recorded.count(option) for option in ("--lr", "--epochs", "--size")] == [1, 1, 1]  # the schedule's lr gives way
+    assert recorded[recorded.index("--lr") + 1] == "1e-3"
     assert entry.training.sequences == ("three sequences",)
     assert entry.training.dataset.startswith(
         "Phantoms of a test (own data), cc-by-4.0; started from effunet-lgg, trained on LGG MRI Segmentation (Buda"
