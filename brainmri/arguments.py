@@ -119,7 +119,8 @@ def model(word: str) -> str:
         return word
     names = registry.list_names()
     if word not in names:
-        raise argparse.ArgumentTypeError(f"{unknown_word('model', word, names)} A folder or OWNER/NAME also works.")
+        unknown = unknown_word("model", word, names)
+        raise argparse.ArgumentTypeError(f"{unknown}{'' if unknown.endswith('?') else '.'} A folder or OWNER/NAME also works.")
     return word
 
 
