@@ -18,7 +18,11 @@ from train.paper.slicewise import split_for_segmenter
 from train.release.card import by_slice, split_of
 
 DATA = os.environ.get("BRAINMRI_DATA")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA, reason="BRAINMRI_DATA is not set")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not DATA, reason="BRAINMRI_DATA is not set"),
+    pytest.mark.usefixtures("few_resamples"),
+]
 
 
 @pytest.fixture(scope="module")
