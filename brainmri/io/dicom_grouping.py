@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 32768  # of all files together
 FRAGMENT = 1 / 3  # a smaller part of a series, against its largest part, is left out; a larger one is a stack of its own
+MANY_FILES = 3  # with fewer, frames of reference of their own are no sign that a program made them up
 MAX_PARTS = 12  # echoes or image types of a series that become separate stacks; with more, it is a time series
 SAME_DIRECTION, SAME_SPACING = 5e-3, 1e-3  # of direction cosines; of mm
 # a description is shown only if every word of it is in this list, so that it cannot name anybody
@@ -159,7 +160,22 @@ def find_studies(files: list[StudyFile]) -> list[DicomStudy]:
     if not frames:
         raise _refuse_files(len(files), ignored, modalities)
     warnings = [f"{count} DICOM files that are {problem} are ignored" for problem, count in sorted(ignored.items()) if problem]
-    return [DicomStudy(series=_find_series(found), warnings=warnings) for found in frames.values()]
+    studies = []
+    for found in frames.values():
+        dropped = _drop_frames_of_reference(found)
+        studies.append(DicomStudy(series=_find_series(found), warnings=[*warnings, *dropped]))
+    return studies
+
+
+def _drop_frames_of_reference(frames: list[Frame]) -> list[str]:
+    """Remove frames of reference that differ in every file of a study, and say so: they relate no image to another."""
+    headers = {id(frame.header): frame.header for frame in frames}
+    found = {header.get("FrameOfReferenceUID") for header in headers.values()}
+    if len(headers) < MANY_FILES or len(found) < len(headers):
+        return []
+    for header in headers.values():
+        del header.FrameOfReferenceUID
+    return [f"each of {len(headers)} files has a frame of reference of its own; these are ignored"]
 
 
 def _problem(header: Dataset) -> str | None:

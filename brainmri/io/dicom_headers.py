@@ -144,14 +144,18 @@ def functional_group(header: Dataset, index: int, name: str) -> Dataset:
 
 
 def frame_geometry(header: Dataset, index: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """A frame's position (3,), orientation (6,) and pixel spacing (2,) in mm, None where the header has none."""
+    """A frame's position (3,), orientation (6,) and pixel spacing (2,) in mm, None where the header has none.
+
+    A position that all frames of a file share is none.
+    """
     found = []
     for name, keyword, length in (
         ("PlanePositionSequence", "ImagePositionPatient", 3),
         ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
         ("PixelMeasuresSequence", "PixelSpacing", 2),
     ):
-        value = functional_group(header, index, name).get(keyword)
+        group = functional_group(header, index, name)
+        value = None if name == "PlanePositionSequence" and group is header and frame_count(header) > 1 else group.get(keyword)
         vector = np.array(value if value is not None else [], np.float64)
         found.append(vector if vector.shape == (length,) and np.isfinite(vector).all() else None)
     position, orientation, spacing = found

@@ -32,6 +32,7 @@ from tests.support.cases import (
     mgz,
     moved,
     other_patient,
+    own_frame_of_reference,
     own_series,
     padded,
     pair,
@@ -73,6 +74,9 @@ CASES = {
     # what belongs together
     "a series UID for each slice": Case(
         make=dicom(changed(own_series)), says=("12 series are parts of one stack and were joined",)
+    ),
+    "a frame of reference for each slice": Case(
+        make=dicom(changed(own_frame_of_reference)), says=("each of 12 files has a frame of reference of its own",)
     ),
     "another patient's T1": Case(
         make=dicom(images(), other_patient("AX T1", 2), other_patient("AX T1 POST", 3)),
@@ -204,7 +208,7 @@ def check_results_in_place(scan, mask: np.ndarray, folder: Path) -> None:
         if any("read as mm" in warning for warning in scan.warnings):
             to_mm = 1
         assert nibabel.affines.apply_affine(written.affine, points).mean(axis=0) * to_mm == pytest.approx(CENTRE, abs=0.1)
-    if scan.geometry.instances and not any("were joined" in warning for warning in scan.warnings):
+    if scan.geometry.instances and not any("were joined" in one or "of its own" in one for one in scan.warnings):
         write_segmentation(folder / "mask.dcm", mask, scan.geometry, "1")
         assert segmented_points(folder / "mask.dcm").mean(axis=0) == pytest.approx(CENTRE, abs=0.1)
 
@@ -277,6 +281,15 @@ def far_t1(folder: Path) -> Path:
 )
 def test_case_is_refused_with_the_way_out(tmp_path, make, reason):
     assert reason in refusal(make(tmp_path))
+
+
+def test_frames_of_a_file_with_one_position_are_read_in_their_order(tmp_path):
+    series = images()
+    file = series[0]
+    file.NumberOfFrames, file.PixelData = 12, b"".join(ds.PixelData for ds in series)
+    scan = read(save(tmp_path / "one", [file]))
+    assert np.flatnonzero((scan.pixels[..., FLAIR] == 1).any(axis=(1, 2))).tolist() == [8, 9, 10]
+    assert scan.warnings[0].startswith("the files have no slice positions; the slices are read as axial")
 
 
 def test_folders_of_files_that_are_listed_have_no_meaning(tmp_path):

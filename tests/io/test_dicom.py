@@ -203,7 +203,7 @@ def damaged(change):
     [
         (lambda: [*images(), *images()[3:5]], "several slices at the same position"),
         (lambda: damaged(lambda d: setattr(d, "PixelData", d.PixelData[:-8])), "damaged"),
-        (lambda: damaged(lambda d: delattr(d, "PixelData")), "damaged"),
+        (lambda: damaged(lambda d: delattr(d, "PixelData")), "got a file without them"),
         (lambda: images(Modality="CT"), "expected greyscale MR images"),
         (lambda: images(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "expected greyscale MR images"),
         (lambda: damaged(lambda d: setattr(d, "ImageOrientationPatient", [0] * 6))[2:3], "damaged"),

@@ -193,6 +193,10 @@ def own_series(number, ds):
     ds.SeriesInstanceUID = f"1.2.9.{number}"
 
 
+def own_frame_of_reference(number, ds):
+    ds.FrameOfReferenceUID = f"1.2.10.{number}"
+
+
 def tse(echo: float, inversion: float | None = None) -> dict:
     return {
         "ScanningSequence": ["SE", "IR"] if inversion else "SE",
