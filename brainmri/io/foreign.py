@@ -4,8 +4,8 @@ from __future__ import annotations
 
 # by the first bytes, from an offset
 _MAGIC: list[tuple[int, bytes, str]] = [
-    (0, b"<!DOCTYPE", "a web page; the download failed, perhaps for want of a login"),
-    (0, b"<html", "a web page; the download failed, perhaps for want of a login"),
+    (0, b"<!DOCTYPE", "a web page; the download failed, perhaps because it needs a login"),
+    (0, b"<html", "a web page; the download failed, perhaps because it needs a login"),
     (0, b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with git lfs pull"),
     (0, b"\x89HDF", "an HDF5 file (MINC, MATLAB or others); convert MINC to NIfTI with mnc2nii"),
     (0, b"CDF\x01", "a MINC volume; convert it to NIfTI with mnc2nii"),

@@ -102,7 +102,7 @@ def _decode(tiff: tifffile.TiffFile, name: str, most: int) -> Tiff:
         else:
             pixels = colours if colours.shape[-1] == 3 else colours[..., 0]
         if not straight and first.extrasamples[:1] != (_PREMULTIPLIED,):
-            warnings = ("the last sample of each pixel is neither a colour nor transparency, by the file, and is ignored",)
+            warnings = ("the last sample of each pixel is marked as neither colour nor transparency and is ignored",)
     orientation = _orientation(first)
     return Tiff(pixels=turn_upright(pixels, orientation, (1, 2)), orientation=orientation, warnings=warnings)
 

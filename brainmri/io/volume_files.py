@@ -208,7 +208,7 @@ def _geometry(kind: str, header: Any, shape: tuple[int, int, int]) -> tuple[Geom
     in_mm = np.diag([*[TO_MM[space.unit]] * 3, 1.0]) @ affine
     converted = Geometry(shape=shape, affine=in_mm, oriented=geometry.oriented, nifti=space)
     if geometry.plausible and not converted.plausible:
-        return geometry, (*warnings, f"the header gives sizes in {space.unit}, which cannot be; they are read as mm")
+        return geometry, (*warnings, f"the header gives sizes in {space.unit}, which is impossible; they are read as mm")
     return converted, warnings
 
 

@@ -117,7 +117,7 @@ CASES = {
     "metres": Case(make=volume("flair.nii", in_unit("meter", 1000))),
     "micrometres": Case(make=volume("flair.nii", in_unit("micron", 0.001))),
     "metres in the header, mm in truth": Case(
-        make=volume("flair.nii", in_unit("meter", 1)), says=("sizes in meter, which cannot be",)
+        make=volume("flair.nii", in_unit("meter", 1)), says=("sizes in meter, which is impossible",)
     ),
     "no voxel offset": Case(make=volume("flair.nii", nifti_bytes(patch={108: struct.pack("<f", 0)}))),
     "a T1 on another grid": Case(
