@@ -96,7 +96,7 @@ def test_colours_of_print_and_lab_are_converted():
 @pytest.mark.parametrize(
     ("samples", "expected", "says"),
     [
-        ("unspecified", RGB, "neither a colour nor transparency"),
+        ("unspecified", RGB, "neither colour nor transparency"),
         ("assocalpha", RGB, ""),  # already multiplied
         ("unassalpha", RGB * 0.5, ""),
     ],
