@@ -14,9 +14,11 @@ from pathlib import Path
 SECONDS = 900  # after which a command is killed
 LIBRARIES = ["torch", "torchvision", "monai", "scipy.stats", "sklearn.linear_model", "skimage", "matplotlib.pyplot", "gradio"]
 
-# a process that imports the libraries once and starts the commands by forking; it imports nothing of this project
-starter = multiprocessing.get_context("forkserver")
-starter.set_forkserver_preload(LIBRARIES)
+# On Linux, a process imports the libraries once and starts the commands by forking; it imports nothing of this project.
+# Forking after such imports is not safe on macOS, and does not exist on Windows.
+starter = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+if sys.platform == "linux":
+    starter.set_forkserver_preload(LIBRARIES)
 
 
 def run_python(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess:
