@@ -98,7 +98,7 @@ def _decide_panel(panel: Panel, pixels: np.ndarray, predict: Predict, rules: Rul
         if _strangeness(other) < _strangeness(predicted):
             view, predicted = inverted, other
             warnings.append(INVERTED)
-    turned = find_turn(predicted)
+    turned = find_turn(predicted, lambda quarters: predict(np.ascontiguousarray(np.rot90(view.cut(pixels), quarters))[None]))
     if turned:
         warnings.append(f"the slice is turned by {turned}°; it was analysed upright")
         view = replace(view, turned=turned)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from brainmri.analysis.forward import Prediction
-from brainmri.zoo.attributes import FLAIR, KIND, PLANE, SEQUENCE, SEQUENCES, T1, T1C, THREE_SEQUENCES, TURN
+from brainmri.zoo.attributes import FLAIR, KIND, PLANE, SEQUENCE, SEQUENCES, T1, T1C, THREE_SEQUENCES, TURN, TURNS
 
 # `Scan.single_sequence` to the network's name of the sequence
 SEQUENCE_OF_FILE = {"FLAIR": FLAIR, "pre-contrast T1": T1, "post-contrast T1": T1C, "T2": "T2", "PD": "PD"}
 SURE = 0.6  # a sequence or plane of lower probability is unknown
 COLOUR_TOLERANCE = 0.06  # difference of channels in [0, 1] that a tenth of the pixels of a colour picture exceeds
 ENOUGH_SLICES = 64  # of a study, to tell whether its channels differ
-SURE_TURN = 0.9  # a picture is turned only above this probability
+SURE_UPRIGHT, SURE_TURN = 0.9, 0.95  # probabilities: below the first one slices are perhaps turned, above the second one surely
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +98,32 @@ def sequence_of(recognition: Recognition | None) -> str | None:
     return recognition.sequence.name if recognition and recognition.sequence else None
 
 
-def find_turn(predicted: Prediction) -> int:
-    """Degrees counter-clockwise that the slices are turned from upright; 0 unless the network is sure."""
-    turn = most_probable(predicted.attributes[TURN], SURE_TURN) if predicted.attributes else None
-    return int(turn.name) if turn else 0
+def find_turn(predicted: Prediction, predict_rotated: Callable[[int], Prediction]) -> int:
+    """Degrees counter-clockwise that slices are turned from upright; 0 unless the network is sure.
+
+    If it is not sure that the slices are upright, it also sees them rotated by 90, 180 and 270 degrees, and all four answers are
+    combined as if they were independent: one orientation of the slices explains all of them.
+
+    Args:
+        predicted: the prediction for the slices.
+        predict_rotated: the same after `np.rot90` by a number of quarter turns.
+    """
+    if not predicted.attributes:
+        return 0
+    turns = len(TURNS)
+
+    def log_means(prediction: Prediction) -> np.ndarray:
+        assert prediction.attributes is not None
+        return np.log(np.clip([prediction.attributes[TURN][name].mean() for name in TURNS], 1e-6, 1))
+
+    as_given = log_means(predicted)
+    if as_given[0] > np.log(SURE_UPRIGHT):
+        return 0
+    answers = [as_given, *(log_means(predict_rotated(quarters)) for quarters in range(1, turns))]
+    scores = np.sum([np.roll(answer, -quarters) for quarters, answer in enumerate(answers)], axis=0)  # (turns,)
+    probabilities = np.exp(scores - np.logaddexp.reduce(scores))
+    best = int(probabilities.argmax())
+    return int(TURNS[best]) if probabilities[best] > SURE_TURN else 0
 
 
 def most_probable(probabilities: dict[str, np.ndarray], sure: float = 0.0) -> Recognised | None:
