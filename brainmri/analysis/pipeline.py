@@ -30,11 +30,14 @@ from brainmri.analysis.recognition import (
 from brainmri.analysis.stability import Stability, stability
 from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.io.scan import Geometry
+from brainmri.io.sequences import ONE_SEQUENCE
 from brainmri.zoo import ood
 from brainmri.zoo.attributes import THREE_SEQUENCES
 from brainmri.zoo.backends import TORCH, versions
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, find_entry, load
+
+READ_AS_FLAIR = "the model does not recognise sequences; it takes this one for FLAIR"
 
 Source = str | Path | Image.Image | np.ndarray | Scan  # of one slice
 
@@ -90,9 +93,10 @@ class Pipeline:
         """The model whose detector checks the slices: segmenter or classifier, else another one for the same sequences.
 
         A detector takes every slice of a sequence that it was not fitted on for out of distribution, so without one for the
-        sequences of segmenter and classifier there is no check.
+        sequences of segmenter and classifier there is no check. A detector of every plane is none for a model of axial slices.
         """
-        own = [model for model in (self.segmenter, self.classifier) if model.ood]
+        every_plane = all(model.net.attributes for model in (self.segmenter, self.classifier))
+        own = [model for model in (self.segmenter, self.classifier) if model.ood and (every_plane or not model.ood.any_plane)]
         if own:
             return own[0]
         needed = self.segmenter.entry.evaluated_on & self.classifier.entry.evaluated_on
@@ -119,7 +123,7 @@ class Pipeline:
         """
         scan = _one_slice(source)
         picture = self._decide_picture(scan, sequence)
-        warnings = (*scan.warnings, *picture.warnings)
+        warnings = (*self._input_warnings(scan), *picture.warnings)
         provenance = self.provenance(scan, picture.predicted, picture.recognition, sequence)
         return self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
 
@@ -173,7 +177,7 @@ class Pipeline:
         scan = source if isinstance(source, Scan) else read_study(source)
         if sequence not in (None, THREE_SEQUENCES) and (found := sum(label is not None for label in scan.sequences)) > 1:
             raise ValueError(f"expected a study of one sequence for sequence={sequence!r}, got {found} sequences; leave it out")
-        geometry, warnings = scan.geometry, scan.warnings
+        geometry, warnings = scan.geometry, self._input_warnings(scan)
         spacing = geometry.spacing[1:] if geometry else (1.0, 1.0)
         measured = geometry is not None and geometry.plausible
         if geometry and not measured:
@@ -229,20 +233,26 @@ class Pipeline:
             provenance=provenance,
         )
 
+    def _input_warnings(self, scan: Scan) -> tuple[str, ...]:
+        """The warnings of the reader, and how the models take a sequence that the file does not name."""
+        taken_for_flair = ONE_SEQUENCE in scan.warnings and not scan.single_sequence and not self.classifier.net.attributes
+        return (*scan.warnings, READ_AS_FLAIR) if taken_for_flair else scan.warnings
+
     def _predict_upright(
         self, slices: np.ndarray, geometry: Geometry | None, progress: Progress | None
     ) -> tuple[Prediction, int]:
         """Predict the slices (S, H, W, 3) of a study, turned upright first if they have no geometry, and say by how much."""
 
-        def predict(slices: np.ndarray) -> Prediction:
+        def predict_rotated(quarters: int) -> Prediction:
+            rotated = np.ascontiguousarray(np.rot90(slices, quarters, axes=(1, 2)))
             spacing = geometry.spacing[1:] if geometry else (1.0, 1.0)
-            return predict_slices(self.segmenter, self.classifier, slices, spacing, progress=progress, ood_model=self.ood_model)
+            return predict_slices(self.segmenter, self.classifier, rotated, spacing, progress=progress, ood_model=self.ood_model)
 
-        predicted = predict(slices)
-        turned = 0 if geometry else find_turn(predicted)
+        predicted = predict_rotated(0)
+        turned = 0 if geometry else find_turn(predicted, predict_rotated)
         if not turned:
             return predicted, 0
-        predicted = predict(np.ascontiguousarray(np.rot90(slices, -turned // 90, axes=(1, 2))))
+        predicted = predict_rotated(-turned // 90)
         maps = None if predicted.maps is None else np.ascontiguousarray(np.rot90(predicted.maps, turned // 90, axes=(1, 2)))
         return replace(predicted, maps=maps), turned
 

@@ -11,7 +11,7 @@ from brainmri.io.sequence_names import FLAIR_T2, POST_T1, PRE_T1, identify
 
 PRE, POST = 0, 2
 SEQUENCES = {PRE: PRE_T1, FLAIR: FLAIR_T2, POST: POST_T1}
-ONE_SEQUENCE = "only one sequence was provided; it is read as FLAIR and used for all three channels"
+ONE_SEQUENCE = "only one sequence was provided; it is used for all three channels"
 HOW_TO_CHOOSE = "choose the sequences in the fields on the page, or in code with read_study(…, assign=…)"
 
 
