@@ -16,6 +16,23 @@ from PIL import Image
 
 COLUMNS = ("file", "mask", "set", "group", "label", "finding", "sequence", "plane")
 
+# for the cards of networks that are trained on these pictures besides the LGG dataset
+INTENDED_USE = """\
+Research and teaching on brain MR slices and studies of adults: FLAIR, T1 and post-contrast T1, axial, coronal or sagittal, with
+or without skull. Not a medical device; no clinical decision may rest on it. It has seen gliomas, meningiomas and pituitary
+tumours; metastases and other tumours, children, and scans after surgery are outside what it has seen. T2 and PD slices are for
+review, because it was trained on no tumours in them."""
+TAGS = ("glioma", "meningioma", "pituitary", "t1", "flair")
+DESCRIPTION = """\
+Besides the LGG dataset, it was trained on pictures of other heads:
+
+- Post-contrast T1 with glioma, meningioma or pituitary tumour (Cheng 2017, figshare 1512427, CC BY 4.0).
+- Multiple sclerosis, whose lesions are no tumours (open_ms_data, CC BY; Mendeley Data, CC BY 4.0).
+- Heads without a known tumour in three planes (examples of brainchop, NiiVue, SPM, ANTs and nibabel), and old brains with and
+  without Alzheimer's disease (public copies without a stated licence; not redistributed).
+
+figshare names no patients, so its groups are blocks of 16 neighbouring pictures: a patient may be in two groups."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:

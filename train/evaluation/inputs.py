@@ -224,24 +224,44 @@ def recognition_accuracy(measured: list[Measured]) -> dict[str, float]:
     return found
 
 
+def merge_planes(rows: list[dict]) -> list[dict]:
+    """The rows of `table_rows` with one row for the other planes beside the axial one.
+
+    Each figure is the mean over the slices that it is of. The AUC of merged planes is None: it does not follow from theirs.
+    """
+    parts: dict[tuple[str, str, bool], list[dict]] = {}
+    for row in rows:
+        parts.setdefault((row["dataset"], row["sequence"], row["plane"] == "axial"), []).append(row)
+    return [_merge(part) if len(part) > 1 else part[0] for part in parts.values()]
+
+
+def _merge(part: list[dict]) -> dict:
+    def mean(name: str, weights: list[float]) -> float | None:
+        weighted = [(row[name], weight) for row, weight in zip(part, weights, strict=True) if row[name] is not None]
+        return sum(value * weight for value, weight in weighted) / sum(weight for _, weight in weighted) if weighted else None
+
+    slices, tumours = [row["slices"] for row in part], [row["tumours"] for row in part]
+    decided = [row["slices"] * (1 - row["review"]) for row in part]
+    planes = ", ".join(row["plane"] or "unknown" for row in part)
+    shares = {name: mean(name, slices) for name in ("called_tumour", "called_no_tumour", "review")}
+    first = {name: part[0][name] for name in ("dataset", "sequence")}
+    counts = {"plane": planes, "slices": sum(slices), "tumours": sum(tumours)}
+    return first | counts | {"dice": mean("dice", tumours), "auc": None, **shares, "right": mean("right", decided)}
+
+
 def input_table(rows: list[dict]) -> str:
-    """The rows in Markdown."""
-    header = [
-        "dataset",
-        "sequence",
-        "plane",
-        "slices",
-        "with tumour",
-        "slice Dice",
-        "AUC",
-        "called tumour",
-        "review",
-        "decided right",
-    ]
-    return markdown_table(header, [
+    """The rows in Markdown; columns without any figure are left out."""
+    figures = {
+        "slice Dice": ("dice", ".3f"),
+        "AUC": ("auc", ".3f"),
+        "called tumour": ("called_tumour", ".1%"),
+        "review": ("review", ".1%"),
+        "decided right": ("right", ".1%"),
+    }
+    shown = {title: (name, form) for title, (name, form) in figures.items() if any(row[name] is not None for row in rows)}
+    return markdown_table(["dataset", "sequence", "plane", "slices", "with tumour", *shown], [
         [row["dataset"], row["sequence"] or "-", row["plane"] or "-", str(row["slices"]), str(row["tumours"]),
-         *("-" if row[name] is None else f"{row[name]:.3f}" for name in ("dice", "auc")),
-         *("-" if row[name] is None else f"{row[name]:.1%}" for name in ("called_tumour", "review", "right"))]
+         *("-" if row[name] is None else format(row[name], form) for name, form in shown.values())]
         for row in rows
     ])  # fmt: skip
 

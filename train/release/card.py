@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -55,9 +56,9 @@ from brainmri.zoo.metrics import (
 )
 from brainmri.zoo.records import TrainingStage
 from brainmri.zoo.registry import DEFAULT, list_models, load
-from train.datasets import dataset_of
+from train.datasets import Dataset, dataset_of, wider
 from train.evaluation.healthy import healthy_table
-from train.evaluation.inputs import input_table
+from train.evaluation.inputs import input_table, merge_planes
 from train.release.card_picture import draw_result, picture_text
 from train.release.onnx_example import numpy_example
 
@@ -77,9 +78,17 @@ def measured(entry: ModelEntry) -> dict[tuple[str, str], float]:
     }
 
 
+def described_dataset(entry: ModelEntry) -> Dataset:
+    """The dataset that the entry was trained on, as its card describes it: with the pictures of other heads, if it saw them."""
+    dataset = dataset_of(entry)
+    if require_metrics(entry).inputs is None:
+        return dataset
+    return replace(dataset, intended_use=wider.INTENDED_USE, tags=wider.TAGS, description=wider.DESCRIPTION)
+
+
 def card_data(entry: ModelEntry, owner: str | None = None) -> ModelCardData:
     """The card's front matter: the Hub's categories, and a `model-index` with every measured figure."""
-    dataset = dataset_of(entry)
+    dataset = described_dataset(entry)
     results = [
         EvalResult(
             task_type="image-classification" if METRICS[metric].task == "classification" else "image-segmentation",
@@ -132,7 +141,7 @@ def model_card(entry: ModelEntry, owner: str | None = None, space: str = SPACE) 
         card_data(entry, owner),
         template_path=str(TEMPLATE),
         entry=entry,
-        dataset=dataset_of(entry),
+        dataset=described_dataset(entry),
         name=f"{owner}/{entry.name}" if owner else entry.name,
         owner=owner,
         space=space,
@@ -141,6 +150,7 @@ def model_card(entry: ModelEntry, owner: str | None = None, space: str = SPACE) 
         headlines=headlines(entry),
         counts=variants[THREE_SEQUENCES],
         released_weights=released_weights(entry),
+        input_tables=input_summaries(entry),
         figure_table=figure_table(variants),
         comparisons="\n".join(comparisons(entry)),
         diagram=DIAGRAM if has_diagram(entry) else "",
@@ -217,17 +227,27 @@ def has_diagram(entry: ModelEntry) -> bool:
     return RELIABILITY in require_metrics(entry).variants[THREE_SEQUENCES]
 
 
+MEASURED_WEIGHTS = {  # titles of the parts of `Measurements.inputs`
+    "validated": "Weights of the same recipe, on patients and pictures that they were not trained on",
+    "released": "The released weights, on pictures that they were not trained on",
+}
+
+
+def input_summaries(entry: ModelEntry) -> list[tuple[str, str]]:
+    """For each set of weights measured by input: a title, and a table by dataset and sequence."""
+    inputs = require_metrics(entry).inputs or {}
+    return [(MEASURED_WEIGHTS[part], input_table(merge_planes(found["rows"]))) for part, found in inputs.items()]
+
+
 def input_sections(entry: ModelEntry) -> list[tuple[str, str, str, str]]:
     """For each set of weights measured by input: a title, the table, what is recognised, and the confusion of the kinds."""
-    titles = {
-        "validated": "Weights of the same recipe, on patients and pictures that they were not trained on",
-        "released": "The released weights, on pictures that they were not trained on",
-    }
     sections = []
     for part, found in (require_metrics(entry).inputs or {}).items():
         recognised = ", ".join(f"{name} {share:.1%}" for name, share in found["recognised"].items())
         rows = [[kind, *map(str, counts)] for kind, counts in zip(KINDS, found["kinds"], strict=True)]
-        sections.append((titles[part], input_table(found["rows"]), recognised, markdown_table(["true kind", *KINDS], rows)))
+        sections.append(
+            (MEASURED_WEIGHTS[part], input_table(found["rows"]), recognised, markdown_table(["true kind", *KINDS], rows))
+        )
     return sections
 
 
@@ -263,7 +283,8 @@ def describe_stage(stage: TrainingStage) -> str:
         return f"`{stage.command_line}` (mean of the weights of the {runs} stages before, which started from the same weights)"
     if ends := stage.unites:
         return f"`{stage.command_line}` (ensemble of the networks of stages {' and '.join(map(str, ends))})"
-    data = f"{stage.samples:,} slices sampled from {stage.patients} patients"
+    unit = "patients and groups of pictures" if "--wider" in stage.command else "patients"
+    data = f"{stage.samples:,} slices sampled from {stage.patients} {unit}"
     return f"`{stage.command_line}` ({data}{'; teacher: ' + stage.teacher if stage.teacher else ''})"
 
 
