@@ -171,7 +171,7 @@ def find_own_sequences(root: str | Path, data: OwnData) -> tuple[str, ...]:
     found = set()
     for sample in find_layout(root).find(Path(root)).samples:
         channels = choose_channels(sample, data.channels)
-        named = THREE_SEQUENCES if len(channels) > 1 else identify(channels[0][1].sequence)
+        named = THREE_SEQUENCES if len(channels) > 1 else identify(dict(channels)[FLAIR].sequence)
         found.add(SEQUENCE_OF_FILE.get(named or "", named) or data.sequence)
     return tuple(sorted(found - {None}))
 
