@@ -42,8 +42,8 @@ def summary(study: Study) -> str:
 
 def lesions_html(study: Study) -> Markup:
     """A table of the lesions."""
-    size = "volume" if study.measured else "voxels"
-    head = ("lesion", size, "largest diameter", "slices", "centre (slice, row, column)", "side")
+    size = "Volume" if study.measured else "Voxels"
+    head = ("Lesion", size, "Largest diameter", "Slices", "Centre (slice, row, column)", "Side")
     rows = []
     for number, lesion in enumerate(study.lesions, 1):
         rows.append((

@@ -298,6 +298,37 @@ def test_three_planes_share_a_crosshair(open_report):
     assert not panes.nth(1).is_visible()
 
 
+def test_full_screen_shows_picture_and_controls_side_by_side(open_report):
+    page = open_report()
+    page.click(".viewer-fullscreen")
+    page.wait_for_selector(".viewer:fullscreen")
+    assert page.get_attribute(".viewer-fullscreen", "aria-pressed") == "true"
+    for planes in (False, True):
+        if planes:
+            page.click(".viewer-planes")
+        panes, controls = (page.locator(f".viewer-{name}").bounding_box() for name in ("panes", "controls"))
+        assert panes["height"] > 700
+        assert panes["y"] + panes["height"] <= 900
+        assert panes["x"] + panes["width"] <= controls["x"]
+        assert controls["x"] + controls["width"] <= 1440
+    page.click(".viewer-planes")
+    page.click(".viewer-fullscreen")
+    page.wait_for_selector(".viewer:fullscreen", state="detached")
+
+
+def test_the_report_prints_results_without_controls(open_report):
+    page = open_report(color_scheme="dark")
+    pdf = page.pdf()
+    assert pdf.startswith(b"%PDF")
+    assert 2 <= pdf.count(b"/Type /Page\n") <= 6
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.inner_text("pre").startswith("{")  # printing opens what is folded
+    assert page.locator(":is(button, input, label, summary, .viewer-correct):visible").count() == 0
+    assert page.locator(":is(.viewer-image, .viewer-caption, .study-chart, .montage):visible").count() == 4
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+
+
 def test_the_viewer_on_a_phone_and_for_everyone(open_report, axe):
     page = open_report(390, 844, has_touch=True, color_scheme="dark")
     page.click("summary:has-text('Display')")
