@@ -32,7 +32,7 @@ from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.io.scan import Geometry
 from brainmri.io.sequences import ONE_SEQUENCE
 from brainmri.zoo import ood
-from brainmri.zoo.attributes import THREE_SEQUENCES
+from brainmri.zoo.attributes import FLAIR, THREE_SEQUENCES
 from brainmri.zoo.backends import TORCH, versions
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, find_entry, load
@@ -235,7 +235,8 @@ class Pipeline:
 
     def _input_warnings(self, scan: Scan) -> tuple[str, ...]:
         """The warnings of the reader, and how the models take a sequence that the file does not name."""
-        taken_for_flair = ONE_SEQUENCE in scan.warnings and not scan.single_sequence and not self.classifier.net.attributes
+        unnamed = ONE_SEQUENCE in scan.warnings and not scan.single_sequence
+        taken_for_flair = unnamed and not self.classifier.net.attributes and FLAIR in self.classifier.entry.evaluated_on
         return (*scan.warnings, READ_AS_FLAIR) if taken_for_flair else scan.warnings
 
     def _predict_upright(
