@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brainmri.analysis.forward import predict_slices
+from brainmri.analysis.recognition import recognise, sequence_of
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import LoadedModel, split_roles
 
@@ -53,7 +54,8 @@ def compare(models: Mapping[str, LoadedModel], pixels: np.ndarray) -> list[Model
         segmenter, classifier = split_roles(model)
         start = time.perf_counter()
         predicted = predict_slices(segmenter, classifier, pixels[None])
-        rules = rules_of(segmenter and segmenter.entry, classifier and classifier.entry)
+        sequence = sequence_of(recognise(predicted, pixels[None]))
+        rules = rules_of(segmenter and segmenter.entry, classifier and classifier.entry).for_sequence(sequence)
         probability = None
         if predicted.logits is not None:
             probability = float(rules.probability(predicted.logits, predicted.evidence, "slice")[0])
