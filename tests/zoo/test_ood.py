@@ -25,7 +25,7 @@ from brainmri.zoo.nets import EffUNet, EffUNetEnsemble
 from brainmri.zoo.ood import OodDetector, check_pixels
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.records import FeatureSpec, Training
-from brainmri.zoo.registry import AXIAL_OOD, DEFAULT
+from brainmri.zoo.registry import AXIAL_OOD
 from train.datasets.lgg import LGG
 from train.ood import fit as fitting
 from train.ood.negatives import PACKAGES, altered
@@ -152,7 +152,7 @@ def test_entries_without_a_detector_use_the_one_for_axial_slices():
 
 @pytest.fixture
 def copy(tmp_path):
-    return shutil.copytree(read_entry(brainmri.zoo.registry.EMBEDDED / DEFAULT).folder, tmp_path / "copy")
+    return shutil.copytree(read_entry(brainmri.zoo.registry.EMBEDDED / "effunet-pair-lgg").folder, tmp_path / "copy")
 
 
 def test_a_detector_of_another_entry_is_refused(copy):
