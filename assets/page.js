@@ -34,6 +34,13 @@
     button?.click();
   }
 
+  // --- "change" beside the recognised sequence leads to the field
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest(".change-sequence")) return;
+    document.querySelector("#settings > button:not(.open)")?.click();
+    requestAnimationFrame(() => document.querySelector("#sequence input").focus());
+  });
+
   // --- accessibility, applied again whenever the page changes
   // result boxes, without the progress bar
   const announced = ":is(#verdict, #comparison-table, #selfcheck-answer) .html-container, #explanation .prose";
@@ -43,7 +50,7 @@
     if (value !== undefined && element.getAttribute(name) !== value) element.setAttribute(name, value);
   };
 
-  // what the first screen consists of is shown together, so that nothing moves while the page is built
+  // what the first screen consists of is shown together (assets/head.html), so that nothing moves while the page is built
   function reveal() {
     const main = document.querySelector("main"), caption = document.querySelector("#viewer .viewer-caption");
     const examples = document.querySelector("#examples");

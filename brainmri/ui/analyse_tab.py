@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import gradio as gr
 from gradio.events import Dependency
@@ -21,7 +22,7 @@ from brainmri.report.chart import chart_svg
 from brainmri.report.html import lesions_html, montage_html
 from brainmri.report.render import montage_picture
 from brainmri.report.viewer import slice_viewer, study_viewer
-from brainmri.ui.answer import empty_state, preview, refusal, slice_answer, study_answer
+from brainmri.ui.answer import empty_state, preview, refusal, refused_input, slice_answer, study_answer
 from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
 from brainmri.ui.blocks import INTERNAL_ERROR
 from brainmri.ui.cache import KEEP_MINUTES
@@ -46,10 +47,10 @@ FAILED = "Could not analyse this"
 EMPTY = empty_state("Drop a file or pick an example to see the answer.")
 NOTHING = "Please drop a file or pick an example first."
 SELECT_FLAIR = empty_state("Cannot tell which sequence is the FLAIR. Please select it, then press <b>Analyse</b>.")
-EXAMPLES_LABEL = "Examples, all **synthetic**, not from patients:"
+EXAMPLES_LABEL = "Or try an example. All are **synthetic**, not from patients."
 
 EXPIRED = f"Results are deleted after {KEEP_MINUTES} minutes. Please analyse the file again."
-LINK = Markup('<p><a href="?result={}">Link to this result</a>, for the next {} minutes.</p>')
+LINK = Markup('<p><a href="?result={}">Link to this result</a> (kept for {} minutes)</p>')
 READ_TOKEN = "() => [new URLSearchParams(location.search).get('result')]"
 # prints the report, or the page where there is none
 PRINT_SCRIPT = """async (report) => {
@@ -114,14 +115,14 @@ class AnalyseTab:
         )  # fmt: skip
         with gr.Column(visible=False, elem_id="sequences") as self.selection:
             self.channels = [gr.Dropdown([], label=CHANNEL_NAMES[channel], interactive=True) for channel in CHANNELS]
-        with gr.Accordion("Models", open=False):
+        with gr.Accordion("Models", open=False, elem_id="settings"):
             segmenters, classifiers = model_choices("segmentation"), model_choices("classification")
             self.segmenter = gr.Dropdown(segmenters, value=DEFAULT, label="Segmenter", info="Draws the mask.")
             self.classifier = gr.Dropdown(classifiers, value=DEFAULT, label="Classifier", info="Predicts the verdict.")
             self.sequence = gr.Dropdown(
                 [("Recognise it", ""), *((name, name) for name in SEQUENCES if name != THREE_SEQUENCES)],
                 value="", label="Sequence of a greyscale slice",
-                visible=any("attributes" in entry.arguments for entry in available_models.values()),
+                visible=any("attributes" in entry.arguments for entry in available_models.values()), elem_id="sequence",
             )  # fmt: skip
         self.button = gr.Button("Analyse", variant="primary", size="lg")
 
@@ -157,7 +158,7 @@ class AnalyseTab:
             self.box, self.current, self.results, self.viewer, self.packed, self.report, self.why, self.explanation,
             self.evidence, self.record, self.link,
         ]  # fmt: skip
-        fields, batch = [self.selection, *self.channels], [self.several, self.items, self.table, self.rows]
+        fields, batch = [self.selection, *self.channels, self.sequence], [self.several, self.items, self.table, self.rows]
         hidden = {"show_progress": "hidden", **PRIVATE}
         dropped = self.drop.upload(None, self.drop, [self.files, self.drop], js="(files) => [files, null]", **hidden)
         picked = self.gallery.select(self.pick, None, self.files, **hidden)
@@ -207,7 +208,9 @@ class AnalyseTab:
                 record_upload_size(uploaded)
                 found = list_inputs(uploaded)
         except gr.Error as error:
-            return self.refuse(error) | {self.files: None, self.items: gr.Radio([], value=None), self.several: hide}
+            name = Path(uploaded[0]).name if uploaded else ""
+            unmarked = {self.gallery: gr.Gallery(selected_index=None), self.several: hide, self.selection: hide}
+            return self.refuse(error, name) | unmarked | {self.files: None, self.items: gr.Radio([], value=None)}
         choices = [(one.label, encode(one, uploaded)) for one in found]
         names = [example.file.name for example in self.shown_examples]
         marked = names.index(found[0].label) if len(found) == 1 and found[0].label in names else None
@@ -221,7 +224,10 @@ class AnalyseTab:
         }
 
     def choose(self, item: str) -> dict:
-        """Fill the sequence fields with the volumes or series of an input; show them if there is a choice."""
+        """Fill the sequence fields with the volumes or series of an input; show them if there is a choice.
+
+        What an earlier slice was said to be does not hold for this one.
+        """
         chosen = json.loads(item)
         own = [(n, c) for n, c in enumerate(chosen["candidates"]) if chosen["study"] in (None, c["study"])]
         choices = [(candidate["label"], number) for number, candidate in own]
@@ -231,7 +237,7 @@ class AnalyseTab:
             field: gr.Dropdown([*absent[channel], *choices], value=detected.get(channel, None if channel == FLAIR else ABSENT))
             for field, channel in zip(self.channels, CHANNELS, strict=True)
         }
-        return {self.selection: gr.Column(visible=len(choices) > 1), **updates}
+        return {self.selection: gr.Column(visible=len(choices) > 1), self.sequence: "", **updates}
 
     def require_files(self, files: list[str] | None) -> dict:
         """Say so if there is nothing to analyse."""
@@ -244,9 +250,11 @@ class AnalyseTab:
         """Analyse the selected input and show the result; nothing happens without files."""
         if not files or not item:
             return gr.skip()
+        label = ""
         try:
             with errors_as_messages(FAILED):
                 chosen = decode(item, files)
+                label = chosen.label
                 record_upload_size(chosen.files)
                 if chosen.kind == SLICE:
                     scan = read_slice(chosen.files[0])
@@ -270,7 +278,7 @@ class AnalyseTab:
                 found = analyse_study(scan, segmenter, classifier, None, None if ZERO_GPU else slices)
                 return self.show_study(scan, found, chosen.label)
         except gr.Error as error:
-            return self.refuse(error)
+            return self.refuse(error, label)
 
     def explain(self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str) -> dict:
         """Explain the verdict on a slice and test the outline's stability. This is slower, so it runs after the verdict."""
@@ -316,7 +324,7 @@ class AnalyseTab:
     def show_explanation(self, scan: Scan, explanation: Explanation, stability: Stability) -> dict:
         """The updates that explain the result for a slice."""
         sentence, pictures = explained(scan, explanation, stability)
-        return {self.explanation: sentence, self.evidence: pictures}
+        return {self.explanation: sentence, self.evidence: gr.Gallery(pictures, visible=True)}
 
     def show_study(self, scan: Scan, study: Study, label: str) -> dict:
         """The updates that show the result for a study."""
@@ -341,6 +349,7 @@ class AnalyseTab:
             self.report: gr.DownloadButton(value=shown["report"], visible=shown["report"] is not None),
             self.why: gr.Accordion(visible=shown["report"] is None),
             self.explanation: "",
+            self.evidence: gr.Gallery(visible=False),  # those of an earlier slice must not stand beside this one
             self.record: shown["record"],
             self.link: LINK.format(shown["token"], KEEP_MINUTES),
         }
@@ -360,10 +369,10 @@ class AnalyseTab:
             self.box: EMPTY, self.current: "", self.results: gr.Column(visible=False), self.viewer: None, self.record: None
         }  # fmt: skip
 
-    def refuse(self, error: gr.Error) -> dict:
-        """The updates that show why an input was refused, in place of any earlier result."""
+    def refuse(self, error: gr.Error, label: str = "") -> dict:
+        """The updates that show why the input of this name was refused, in place of any earlier result."""
         record_refusal()
-        return self.clear() | {self.box: refusal(error.title, error.message)}
+        return self.clear() | {self.box: refusal(error.title, error.message), self.current: refused_input(label)}
 
     def fail(self) -> dict:
         """The updates after an error of the server, which was logged."""

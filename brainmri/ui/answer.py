@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -15,12 +15,15 @@ from brainmri.analysis.forward import with_head
 from brainmri.analysis.lesions import MIDLINE_TOLERANCE, midline
 from brainmri.analysis.recognition import Recognised, Recognition, differ_in_channels
 from brainmri.io.scan import Scan
+from brainmri.io.sequences import ONE_SEQUENCE
 from brainmri.report.render import slice_picture
 from brainmri.report.templates import STATES
 from brainmri.zoo.attributes import FLAIR, SEQUENCES, T1, T1C, THREE_SEQUENCES
 
 SEQUENCE_LABELS = {name: name for name in SEQUENCES} | {T1: "pre-contrast T1", T1C: "post-contrast T1", "PD": "proton density"}
 ASSUMED_FLAIR = "FLAIR (assumed for a greyscale image)"
+ACCEPTED_FORMATS = " Accepted: "  # what follows the reason of a refusal
+CHANGE_SEQUENCE = Markup('<button type="button" class="change-sequence" aria-label="Change the sequence">change</button>')
 THUMBNAIL = 112  # pixels; longer side
 
 
@@ -31,9 +34,11 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
     if finding.area_px and not finding.out_of_distribution:
         facts = {"Size": slice_size(scan.pixels, finding), "Side": image_side(scan.pixels, finding)}
     seen = recognised_facts(recognition, finding.verdict) if recognition else {"Sequence": assumed_sequence(scan.pixels)}
+    if recognition and not (recognition.sequence and recognition.sequence.name == THREE_SEQUENCES):
+        seen["Sequence"] = Markup("{} {}").format(seen["Sequence"], CHANGE_SEQUENCE)
     probability = None if finding.out_of_distribution else finding.probability
     scale = Markup("") if probability is None else probability_scale(probability, finding.provenance["review_band"])
-    return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts | seen)
+    return answer_html(finding.verdict, [finding.reason], true_notes(finding.warnings, recognition), scale, facts | seen)
 
 
 def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]) -> Markup:
@@ -50,7 +55,12 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         probability, number = max(likely)
         where = f"in slice {number} of {len(study.findings)}, the highest"
         scale = probability_scale(probability, study.provenance["review_band"], where)
-    return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen)
+    return answer_html(study.verdict, [study.reason], true_notes(warnings, study.recognition), scale, facts | seen)
+
+
+def true_notes(warnings: Sequence[str], recognition: Recognition | None) -> list[str]:
+    """The warnings without the one that a single sequence is read as FLAIR, if the network recognises the sequence itself."""
+    return [warning for warning in warnings if not (recognition and warning == ONE_SEQUENCE)]
 
 
 def refusal(title: str, message: str) -> Markup:
@@ -60,8 +70,16 @@ def refusal(title: str, message: str) -> Markup:
         title: what failed.
         message: the reason, as HTML; what it quotes from an upload is escaped.
     """
-    box = '<section class="verdict refused"><h2><span aria-hidden="true">✕</span> {}</h2><p>{}</p></section>'
-    return Markup(box).format(title, Markup(message))
+    reason, accepted, formats = message.partition(ACCEPTED_FORMATS)
+    box = '<section class="verdict refused"><h2><span aria-hidden="true">✕</span> {}</h2><p>{}</p>{}</section>'
+    more = Markup('<p class="accepted">{}</p>').format(Markup(accepted.lstrip() + formats)) if accepted else ""
+    return Markup(box).format(title, Markup(reason), more)
+
+
+def refused_input(label: str) -> Markup:
+    """The name of an input that cannot be shown."""
+    mark = '<p class="input"><span class="missing" aria-hidden="true">✕</span><b>{}</b></p>'
+    return Markup(mark).format(label) if label else Markup("")
 
 
 def preview(scan: Scan, label: str) -> Markup:
@@ -84,7 +102,7 @@ def empty_state(words: str) -> Markup:
 
 
 def answer_html(
-    verdict: str, sentences: list[str], warnings: tuple[str, ...] | list[str], scale: Markup, facts: Mapping[str, str | None]
+    verdict: str, sentences: list[str], warnings: Sequence[str], scale: Markup, facts: Mapping[str, str | None]
 ) -> Markup:
     """The box. Text is escaped; facts that are None are left out."""
     state, symbol, label = STATES[verdict]

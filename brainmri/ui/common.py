@@ -15,6 +15,8 @@ from gradio.utils import get_upload_folder
 from brainmri.report.viewer import viewer_script
 from brainmri.ui.blocks import UPLOAD_EXPIRED
 from brainmri.ui.inference import available_models, models_loading
+from brainmri.zoo.entry import ModelEntry
+from brainmri.zoo.registry import DEFAULT
 
 _INSTALLED = Path(__file__).parent / "assets"
 ASSETS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "assets"  # of the wheel, or of the source tree
@@ -72,12 +74,28 @@ def safe_stem(name: str, otherwise: str) -> str:
 
 
 def model_choices(task: str | None = None) -> list[tuple[str, str]]:
-    """Choices (label, name) of the available models, optionally only those for one task."""
+    """Choices (label, name) of the available models, the best first, optionally only those for one task."""
     return [
-        (f"{TITLES[entry.name]}: {name}" if entry.name in TITLES else name, name)
-        for name, entry in available_models.items()
+        (f"{TITLES[entry.name]}: {public_name(name, entry)}" if entry.name in TITLES else public_name(name, entry), name)
+        for name, entry in best_first()
         if task is None or task in entry.tasks
     ]
+
+
+def public_name(name: str, entry: ModelEntry) -> str:
+    """What visitors see of a model's source: of a local folder the entry's name, not the path on the server."""
+    return entry.name if Path(name).is_dir() else name
+
+
+def best_first() -> list[tuple[str, ModelEntry]]:
+    """The available models in the order of `TITLES`, the default first and unknown ones last."""
+    titles = list(TITLES)
+
+    def place(item: tuple[str, ModelEntry]) -> tuple[bool, int]:
+        known = item[1].name in titles
+        return item[0] != DEFAULT, titles.index(item[1].name) if known else len(titles)
+
+    return sorted(available_models.items(), key=place)
 
 
 def threshold_input() -> gr.Number:

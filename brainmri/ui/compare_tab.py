@@ -135,7 +135,7 @@ def compare_tab() -> None:
             example = gr.Button(
                 "Example: small synthetic lesion", size="sm", visible=EXAMPLE.is_file(), elem_id="compare-example"
             )
-            models = gr.CheckboxGroup(model_choices(), value=list(available_models), label="Models")
+            models = gr.CheckboxGroup(model_choices(), value=[name for _, name in model_choices()], label="Models")
             button = gr.Button("Compare", variant="primary", size="lg")
         with gr.Column(scale=6, min_width=320):
             table = gr.HTML(EMPTY, elem_id="comparison-table", elem_classes="verdict-box", padding=False)

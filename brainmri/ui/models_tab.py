@@ -16,7 +16,7 @@ from brainmri.io.reading import read_slice
 from brainmri.report.metric_tables import failure_tables, figure_table, reliability_svg, reliability_table
 from brainmri.report.overview import MISSING, headline, input_names, output_names
 from brainmri.ui.analyse_tab import AnalyseTab
-from brainmri.ui.common import ANALYSE, GPU, PRIVATE, TITLES, errors_as_messages, model_choices
+from brainmri.ui.common import ANALYSE, GPU, PRIVATE, TITLES, best_first, errors_as_messages, model_choices, public_name
 from brainmri.ui.inference import ZERO_GPU, available_models, check, compare_models
 from brainmri.zoo.entry import CARD, WEIGHTS, ModelEntry
 from brainmri.zoo.metrics import AUC, FAILURES, RELIABILITY, THREE_SEQUENCES, VARIANTS, VOLUMETRIC_DICE
@@ -141,21 +141,11 @@ def overview_html(seconds: Mapping[str, float] | None = None) -> str:
     return f"<div class='model'>{scrolls}<p>{OVERVIEW_NOTE}</p></div>"
 
 
-def best_first() -> list[tuple[str, ModelEntry]]:
-    """The available models in the order of `TITLES`, the default first and unknown ones last."""
-    titles = list(TITLES)
-
-    def place(item: tuple[str, ModelEntry]) -> tuple[bool, int]:
-        known = item[1].name in titles
-        return item[0] != DEFAULT, titles.index(item[1].name) if known else len(titles)
-
-    return sorted(available_models.items(), key=place)
-
-
 def _overview_row(name: str, entry: ModelEntry, seconds: float | None) -> str:
-    title = TITLES.get(entry.name, name)
+    source = public_name(name, entry)
+    title = TITLES.get(entry.name, source)
     default = " <small>default</small>" if name == DEFAULT else ""
-    small = f"<br><small>{escape(name)}</small>" if title != name else ""
+    small = f"<br><small>{escape(source)}</small>" if title != source else ""
     weights = (entry.folder / WEIGHTS).stat().st_size / 1e6
     cells = (
         output_names(entry),
@@ -207,8 +197,8 @@ def models_tab(tab: gr.Tab, tabs: gr.Tabs, analyse: AnalyseTab) -> None:
     with gr.Row(equal_height=False, elem_classes="panes"):
         with gr.Column(scale=4, min_width=320):
             chosen = gr.Dropdown(model_choices(), value=DEFAULT, label="Details of")
-            button = gr.Button("Verify on this machine", size="sm", elem_id="selfcheck")
         with gr.Column(scale=6, min_width=320):
+            button = gr.Button("Verify on this machine", size="md", elem_id="selfcheck")
             gr.Markdown("Runs the model on a bundled synthetic slice and compares the output with the one stored at release.")
             answer = gr.HTML(elem_id="selfcheck-answer", elem_classes="verdict-box", padding=False)
     shown = gr.HTML(model_html(available_models[DEFAULT]), elem_id="model", elem_classes="verdict-box", padding=False)

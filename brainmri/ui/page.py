@@ -29,6 +29,7 @@ from brainmri.ui.blocks import Page
 from brainmri.ui.common import ANALYSE, ASSETS
 from brainmri.ui.compare_tab import compare_tab
 from brainmri.ui.decoding import decoder_pool
+from brainmri.ui.document import DocumentHead
 from brainmri.ui.endpoints import analysis_endpoints
 from brainmri.ui.guard import RequestGuard
 from brainmri.ui.inference import ZERO_GPU, models_loading, set_available_models
@@ -40,11 +41,9 @@ CLEANUP_INTERVAL, MAX_FILE_AGE = 10, 60 * cache.KEEP_MINUTES - 10  # seconds
 QUEUE_SIZE = 32
 DRAIN_SECONDS = 60  # to finish running requests after a stop signal
 
-INTRO = """
-# Brain MRI tumour detection
-Drop a brain MRI slice or a whole study. The models find and outline lower-grade gliomas; unclear cases are flagged for review.
-"""
-DISCLAIMER = "<p><b>Research demo, not a medical device.</b> Do not use it for diagnosis.</p>"
+INTRO = f"""<header>{(ASSETS / "logo.svg").read_text(encoding="utf-8")}<h1>Brain MRI tumour detection</h1>
+<p>Drop an MRI slice or a whole study: tumours are outlined and measured, and unclear cases flagged for review.</p></header>"""
+DISCLAIMER = "<p><b>Research demo, not a medical device.</b> Not for diagnosis.</p>"
 ABOUT = f"""
 **Limits.** The models were trained on lower-grade gliomas in adults (TCGA-LGG): axial slices with pre-contrast T1, FLAIR and
 post-contrast T1 in the red, green and blue channels. Results are unreliable for other tumours, other sequences, children and
@@ -81,7 +80,7 @@ def build(models: list[str] | None = None, from_hub: bool = False) -> Page:
     fetch.install()
     with Page(title="Brain MRI demo", analytics_enabled=False) as page:
         gr.HTML(DISCLAIMER, elem_id="disclaimer", padding=False)
-        gr.Markdown(INTRO, elem_id="intro")
+        gr.HTML(INTRO, elem_id="intro", padding=False)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Analyse", id=ANALYSE):
                 analyse = AnalyseTab(page)
@@ -112,6 +111,7 @@ def launch_options() -> dict:
         "css_paths": [ASSETS / "page.css", TEMPLATES / "viewer.css"],
         "js": (ASSETS / "page.js").read_text(encoding="utf-8"),
         "allowed_paths": [str(ASSETS / "examples")],
+        "favicon_path": ASSETS / "favicon.png",
         "max_file_size": fetch.MAX_FILE,
         "footer_links": ["api"],
         "run_history": False,
@@ -119,7 +119,10 @@ def launch_options() -> dict:
         "ssr_mode": False,
         "mcp_server": True,
         "state_session_capacity": 100,  # sessions hold no visitor data, only memory
-        "app_kwargs": {"middleware": [Middleware(RequestGuard)], "routes": [Route("/health", health_route)]},
+        "app_kwargs": {
+            "middleware": [Middleware(RequestGuard), Middleware(DocumentHead)],
+            "routes": [Route("/health", health_route)],
+        },
     }
 
 

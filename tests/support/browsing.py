@@ -57,11 +57,9 @@ def open_tab(page, name: str) -> None:
 
 
 def layout_shift(page) -> float:
-    """The cumulative layout shift since the first screen is shown, without shifts that follow an input within half a second."""
+    """The cumulative layout shift since the page was opened, without shifts that follow an input within half a second."""
     return page.evaluate("""() => new Promise((done) => {
-        const shown = performance.getEntriesByName("first-screen")[0].startTime;
-        const counts = (one) => !one.hadRecentInput && one.startTime >= shown;
-        const sum = (list) => list.getEntries().filter(counts).reduce((total, one) => total + one.value, 0);
+        const sum = (list) => list.getEntries().filter((one) => !one.hadRecentInput).reduce((total, one) => total + one.value, 0);
         let shift = 0;
         new PerformanceObserver((list) => { shift += sum(list); }).observe({ type: "layout-shift", buffered: true });
         setTimeout(() => done(shift), 200);

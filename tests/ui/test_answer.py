@@ -9,6 +9,7 @@ import pytest
 from brainmri.analysis.findings import TUMOUR, Finding
 from brainmri.analysis.recognition import Recognised, Recognition
 from brainmri.io.scan import Scan
+from brainmri.io.sequences import ONE_SEQUENCE
 from brainmri.ui.answer import head_share, probability_scale, refusal, slice_answer, study_answer
 from brainmri.ui.examples import EXAMPLES, first_result
 from brainmri.ui.inference import set_available_models
@@ -55,9 +56,19 @@ def test_what_a_network_recognises_is_shown(slice_result):
         kind=Recognised(name="meningioma", probability=0.7),
     )  # fmt: skip
     shown = words(slice_answer(*slice_result(recognition=recognition)))
-    assert "Sequence post-contrast T1 (83%) Plane sagittal (90%) Kind meningioma (70%)" in shown
+    assert "Sequence post-contrast T1 (83%) change Plane sagittal (90%) Kind meningioma (70%)" in shown
     assert "Side" not in shown  # a sagittal slice has none
-    assert "Sequence not recognised" in words(slice_answer(*slice_result(recognition=Recognition())))
+    assert "Sequence not recognised change" in words(slice_answer(*slice_result(recognition=Recognition())))
+    three = Recognition(sequence=Recognised(name="three sequences", probability=1.0))
+    assert "change" not in words(slice_answer(*slice_result(recognition=three)))
+
+
+def test_a_recognised_sequence_is_not_said_to_be_read_as_flair(slice_result):
+    result = {"warnings": (ONE_SEQUENCE, "another note")}
+    assert "Note: only one sequence" in words(slice_answer(*slice_result(**result)))
+    shown = words(slice_answer(*slice_result(**result, recognition=Recognition())))
+    assert "only one sequence" not in shown
+    assert "Note: another note" in shown
 
 
 def test_no_probability_and_no_size_of_what_is_no_brain(slice_result):
@@ -89,6 +100,7 @@ def test_a_refusal_is_escaped_once():
     shown = refusal("Could not analyse <this>", "&lt;b&gt;.png: damaged")
     assert "Could not analyse &lt;this&gt;" in shown
     assert "<p>&lt;b&gt;.png: damaged</p>" in shown
+    assert '<p>Damaged.</p><p class="accepted">Accepted: PNG.</p>' in refusal("Failed", "Damaged. Accepted: PNG.")
 
 
 def test_the_share_of_the_head_ignores_the_background():

@@ -49,6 +49,7 @@ def test_the_first_screen_shows_a_finished_example_and_nothing_moves(browser, pa
 
         page.click("#examples button >> nth=1")
         assert "Tumour" in answer(page, "small-lesion.png")
+        page.wait_for_selector("#evidence img", state="hidden")  # those of the example before
         page.wait_for_selector("#explanation >> text=the area stays within")
         assert page.locator("#examples .selected").get_attribute("aria-label") == "Small lesion"
         assert page.evaluate("scrollY") == 0
@@ -152,7 +153,9 @@ def test_refusals_stand_in_the_box_and_stay(visit, tmp_path):
     ):
         upload(page, tmp_path / name)
         page.wait_for_selector(f"{REFUSED} >> text={reason}")
+        page.wait_for_selector(f"#current >> text={name}")
         assert not page.is_visible(CAPTION)
+        assert page.locator("#examples .selected").count() == 0
     page.click("button:has-text('Analyse'):visible >> nth=-1")  # the same file again
     page.wait_for_timeout(1000)
     assert page.is_visible(REFUSED)
@@ -212,6 +215,12 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     report.goto((tmp_path / "study-flair" / "report.html").as_uri())
     report.locator(".study-chart .hit[data-slice='3']").click()
     assert report.inner_text(".viewer-caption").startswith("Slice 3 of 16")
+
+
+def test_the_address_of_the_api_documentation_opens_it(visit):
+    page = visit(1280, 900)
+    page.goto(page.url + "?view=api")
+    page.wait_for_selector(".api-docs >> text=API documentation")
 
 
 def test_an_unknown_sequence_has_to_be_selected(visit, tmp_path):

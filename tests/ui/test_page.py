@@ -5,6 +5,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import nibabel
 import numpy as np
 import pytest
@@ -43,6 +44,13 @@ def test_predict_gives_the_record_the_pictures_and_the_files(client):
     assert [Path(p).name for p in (mask, overlay, finding)] == [
         f"large-lesion.{end}" for end in ("mask.png", "overlay.png", "finding.json")
     ]
+
+
+def test_the_document_describes_the_page_in_place_of_gradios_own_words(page_url):
+    html = httpx.get(page_url).text
+    assert 'name="description" content="Find, outline and measure brain tumours' in html
+    assert "Click to try out the app" not in html
+    assert html.index("gradio-app { visibility: hidden") < html.index("<gradio-app")
 
 
 def test_a_photograph_is_for_review_without_a_probability(client, tmp_path):
