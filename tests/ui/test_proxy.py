@@ -20,6 +20,10 @@ http {{
   access_log off; client_max_body_size 0; proxy_buffering off;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  {servers}
+}}
+"""
+SERVER = """
   server {{
     listen 127.0.0.1:{port};
     location /demo/ {{
@@ -27,23 +31,31 @@ http {{
       proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Host $http_host;
     }}
   }}
-}}
 """
+TARGETS = {"stripped": "/", "passed on": ""}  # what stands in the place of the root path
 
 
-@pytest.fixture(scope="module", params=["/", ""], ids=["stripped", "passed on"])
-def proxied(request, tmp_path_factory):
-    """The page's address at the proxy."""
-    folder, port = tmp_path_factory.mktemp("proxy"), free_port()
+@pytest.fixture(scope="module")
+def addresses(tmp_path_factory):
+    """The addresses of one page at one nginx, by the names of `TARGETS`."""
+    folder, ports = tmp_path_factory.mktemp("proxy"), {name: free_port() for name in TARGETS}
     with served(folder, GRADIO_ROOT_PATH="/demo") as (_, url, _):
+        page = url.rsplit(":", 1)[1].strip("/")
+        servers = [SERVER.format(port=ports[name], page=page, target=target) for name, target in TARGETS.items()]
         config = folder / "nginx.conf"
-        config.write_text(CONFIG.format(folder=folder, port=port, page=url.rsplit(":", 1)[1].strip("/"), target=request.param))
-        nginx = subprocess.Popen(["nginx", "-c", str(config), "-e", str(folder / "error.log")])
+        config.write_text(CONFIG.format(folder=folder, servers="".join(servers)))
+        nginx = subprocess.Popen(["nginx", "-c", str(config), "-e", str(folder / "error.log")], stdin=subprocess.DEVNULL)
         try:
-            yield wait_for(f"http://127.0.0.1:{port}/demo/")
+            yield {name: wait_for(f"http://127.0.0.1:{port}/demo/") for name, port in ports.items()}
         finally:
             nginx.terminate()
             nginx.wait()
+
+
+@pytest.fixture(params=TARGETS)
+def proxied(request, addresses) -> str:
+    """The page's address at the proxy."""
+    return addresses[request.param]
 
 
 def wait_for(url: str) -> str:
