@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from gradio.route_utils import FnIndexInferError
 from starlette._utils import get_route_path  # the path without the root path, as the router takes it
@@ -19,6 +20,7 @@ from brainmri.ui.blocks import DISK_FULL, call_status, disk_is_full, run_off_loo
 
 MAX_UPLOADS = MAX_STUDY_BYTES + 2**24  # bytes of an upload of several files, including the form
 MAX_REQUEST = 16 * 2**20  # bytes of any other request; parsing it holds up all visitors
+DRAIN_BYTES, DRAIN_SECONDS = 16 * 2**20, 2.0  # of a refused body that are read all the same
 MAX_VALUES = 100_000  # values in a request's JSON; a file of a study has about ten
 UPLOAD_ROUTE = re.compile("/gradio_api/upload/?")
 CALL_ROUTE = re.compile("/gradio_api/(call/v2|call|run|api)/(?P<name>[^/]+)/?")
@@ -40,8 +42,6 @@ class RequestGuard:
         file, uploads = FILE_ROUTE.match(path), UPLOAD_ROUTE.fullmatch(path)
         if file and file["path"].startswith(("http:", "https:")):  # Gradio would proxy it
             return await PlainTextResponse("Remote files are not served.", 403)(scope, receive, send)
-        if uploads and cache.is_full():
-            return await PlainTextResponse(DISK_FULL, 507)(scope, receive, send)
         max_bytes = MAX_UPLOADS if uploads else MAX_REQUEST
         limited, answer = LimitedBody(receive, max_bytes), {}
         call_status.set(answer)
@@ -57,12 +57,15 @@ class RequestGuard:
             await send(message)
 
         try:
+            if uploads and cache.is_full():
+                raise HTTPException(507, DISK_FULL)
             limited.check_length(Headers(scope=scope).get("content-length", "0"))
             if uploads:
                 return await call_off_loop(self.app, scope, limited, send_with_headers)
             await limited.read()
             await self.app(scope, limited, send_with_headers)
         except HTTPException as error:
+            await limited.drain()
             await PlainTextResponse(error.detail, error.status_code)(scope, receive, send_with_headers)
         except Exception as error:
             response = describe_call_error(path, error)
@@ -114,14 +117,28 @@ class LimitedBody:
     def __init__(self, receive: Receive, max_bytes: int) -> None:
         self.receive, self.max_bytes, self.received = receive, max_bytes, 0
         self.messages: list[Message] = []  # those that were read ahead
+        self.complete = False  # whether the server has given the last message
 
     async def __call__(self) -> Message:
         if self.messages:
             return self.messages.pop(0)
-        message = await self.receive()
+        message = await self._receive()
         self.received += len(message.get("body", b""))
         self.check_length(self.received)
         return message
+
+    async def _receive(self) -> Message:
+        message = await self.receive()
+        self.complete = not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        """Discard the rest of a refused body, up to a limit: a proxy answers 502 if the server closes before it has sent all."""
+        drained = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self.complete and drained < DRAIN_BYTES:
+                    drained += len((await self._receive()).get("body", b""))
 
     def check_length(self, length: str | int) -> None:
         """Refuse a body of more than the limit.
