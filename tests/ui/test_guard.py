@@ -227,8 +227,8 @@ def test_uploads_are_never_served_as_web_pages(web, name, data):
 def test_html_and_svg_are_refused_as_slices_and_as_studies(web, name, data):
     path = upload(web, name, data)
     slice_, study = call(web, path), call(web, path, "study")
-    assert any(reason in slice_ for reason in ("Invalid file type", "not an image", "got a PDF"))
-    assert any(reason in study for reason in ("expected slices or a volume", "not an image", "got a PDF"))
+    assert any(reason in slice_ for reason in ("Invalid file type", "not an image", "got a PDF", "got a web page"))
+    assert any(reason in study for reason in ("expected slices or a volume", "not an image", "got a PDF", "got a web page"))
 
 
 # --- file names -----------------------------------------------------------------------------------------------------------
