@@ -26,12 +26,15 @@
   }, true);
   document.addEventListener("paste", (event) => upload([...event.clipboardData.files]));
 
-  // --- the address of the API documentation, which Gradio sets but does not read
-  let apiWanted = new URLSearchParams(location.search).get("view") === "api";
+  // --- the address of the API documentation, which Gradio reads without loading the documentation
+  const viewsApi = () => new URLSearchParams(location.search).get("view") === "api";
+  let apiWanted = viewsApi();
   function openApi() {
     const button = document.querySelector("footer .show-api");
-    apiWanted &&= !button;
-    button?.click();
+    if (!button || !document.querySelector("main[data-ready]")) return;
+    apiWanted = false;
+    button.click(); // Gradio takes it for open, so this closes it
+    setTimeout(() => { if (!viewsApi()) button.click(); }, 100);
   }
 
   // --- "change" beside the recognised sequence leads to the field

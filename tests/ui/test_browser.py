@@ -217,10 +217,11 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     assert report.inner_text(".viewer-caption").startswith("Slice 3 of 16")
 
 
-def test_the_address_of_the_api_documentation_opens_it(visit):
-    page = visit(1280, 900)
-    page.goto(page.url + "?view=api")
-    page.wait_for_selector(".api-docs >> text=API documentation")
+def test_the_address_of_the_api_documentation_opens_it(browser, page_url):
+    page = browser.new_page()
+    page.goto(page_url + "?view=api", timeout=60_000)
+    page.wait_for_selector(".api-docs >> text=Choose one of the following ways", timeout=60_000)
+    page.close()
 
 
 def test_an_unknown_sequence_has_to_be_selected(visit, tmp_path):
