@@ -226,7 +226,7 @@ class AnalyseTab:
     def choose(self, item: str) -> dict:
         """Fill the sequence fields with the volumes or series of an input; show them if there is a choice.
 
-        What an earlier slice was given as does not hold for this one.
+        The sequence that was chosen for an earlier slice does not hold for this one.
         """
         chosen = json.loads(item)
         own = [(n, c) for n, c in enumerate(chosen["candidates"]) if chosen["study"] in (None, c["study"])]

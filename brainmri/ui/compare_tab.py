@@ -29,10 +29,10 @@ FAILED = "Could not compare the models"
 
 
 def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
-    """Compare several models on one axial brain MRI slice. Research demo, not for diagnosis.
+    """Compare several models on one brain MRI slice. Research demo, not for diagnosis.
 
     Args:
-        image: slice as PNG, JPEG or TIFF; red = pre-contrast T1, green = FLAIR, blue = post-contrast T1; greyscale = FLAIR
+        image: slice as PNG, JPEG or TIFF; red = pre-contrast T1, green = FLAIR, blue = post-contrast T1; greyscale = one sequence
         models: names of the models; default: all available models
 
     Returns:

@@ -16,10 +16,10 @@ from brainmri.zoo.registry import DEFAULT
 
 
 def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None) -> tuple:
-    """Detect and outline a lower-grade glioma in one axial brain MRI slice. Research demo, not for diagnosis.
+    """Detect and outline a tumour in one brain MRI slice. Research demo, not for diagnosis.
 
     Args:
-        image: slice as PNG, JPEG or TIFF; red = pre-contrast T1, green = FLAIR, blue = post-contrast T1; greyscale = FLAIR
+        image: slice as PNG, JPEG or TIFF; red = pre-contrast T1, green = FLAIR, blue = post-contrast T1; greyscale = one sequence
         segmenter: name of the model that draws the mask
         classifier: name of the model that predicts the verdict
         threshold: mask threshold on the probability map, 0.05 to 0.95; default: the segmenter's own
@@ -45,7 +45,7 @@ def study(
     files: list[str], segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None,
     flair: int | None = None, pre: int | None = None, post: int | None = None, progress=gr.Progress(),
 ) -> tuple:  # fmt: skip
-    """Detect and outline lower-grade gliomas in a brain MRI study, with a report. Research demo, not for diagnosis.
+    """Detect and outline tumours in a brain MRI study, with a report. Research demo, not for diagnosis.
 
     Args:
         files: a zip, NIfTI volumes, DICOM files, a multi-page TIFF, or slices named <case>_<number>

@@ -149,5 +149,4 @@ def _pipeline(segmenter: str, classifier: str, threshold: float | None) -> Pipel
     chosen = get_model(segmenter), get_model(classifier)
     if threshold == available_models[segmenter].mask_threshold:
         threshold = None  # the slider is where it starts: the entry chooses, by sequence where it has rules for each
-    shared = get_model(AXIAL_OOD) if AXIAL_OOD in available_models else None  # the wheel lacks it, and does not need it
-    return Pipeline(*chosen, mask_threshold=threshold, ood_model=shared)
+    return Pipeline(*chosen, mask_threshold=threshold, ood_model=get_model(AXIAL_OOD))

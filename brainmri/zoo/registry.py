@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EMBEDDED = Path(__file__).parents[1] / "weights"
 PINS = "hub.json"  # the published entries: repo, 40-hex revision, SHA-256
 OWNER, RUNTIME, DEVICE = "BRAINMRI_HUB_OWNER", "BRAINMRI_RUNTIME", "BRAINMRI_DEVICE"
-DEFAULT = "effunet-pair-lgg"
+DEFAULT = "effunet-any"
 AXIAL_OOD = "effunet-lite2-lgg"  # its detector checks the slices for entries that have none, which are all for axial slices
 
 log = logging.getLogger(__name__)

@@ -92,7 +92,7 @@ def test_pictures_with_tumours_only_train_a_segmenter_without_verdict(tmp_path, 
     assert "lgg" not in pushed.content.lower()
 
 
-def test_a_default_that_is_an_ensemble_is_a_start(tmp_path):
+def test_an_ensemble_is_a_start(tmp_path):
     data, run = tmp_path / "data", tmp_path / "run"
     LAYOUTS["folders"][1](data, 2)
     segmenter.main([*SMOKE, "--data", str(data), "--out", str(run), "--start", "effunet-pair-lgg", "--lr", "1e-9"])

@@ -63,7 +63,7 @@ def test_what_a_network_recognises_is_shown(slice_result):
     assert "change" not in words(slice_answer(*slice_result(recognition=three)))
 
 
-def test_a_recognised_sequence_is_not_given_to_be_read_as_flair(slice_result):
+def test_a_recognised_sequence_has_no_note_that_it_is_read_as_flair(slice_result):
     result = {"warnings": (ONE_SEQUENCE, "another note")}
     assert "Note: only one sequence" in words(slice_answer(*slice_result(**result)))
     shown = words(slice_answer(*slice_result(**result, recognition=Recognition())))

@@ -61,7 +61,7 @@ def test_every_endpoint_is_typed_and_documented(page_url):
 def test_models_are_listed_with_their_metrics(client):
     offered = {model["name"]: model for model in client.predict(api_name="/models")}
     assert set(offered) == {entry.name for entry in brainmri.list_models()}
-    assert [name for name, model in offered.items() if model["default"]] == ["effunet-pair-lgg"]
+    assert [name for name, model in offered.items() if model["default"]] == [DEFAULT]
     for name, model in offered.items():
         assert model["licence"] == "cc-by-nc-sa-4.0"
         assert model["source"] == "embedded"
@@ -167,10 +167,10 @@ def test_only_the_endpoints_are_mcp_tools(page_url):
     tools, answer, refusal = asyncio.run(talk())
     assert [tool.name for tool in tools] == ENDPOINTS
     predict = tools[0]
-    assert predict.description.startswith("Detect and outline a lower-grade glioma in one axial brain MRI slice")
+    assert predict.description.startswith("Detect and outline a tumour in one brain MRI slice")
     assert "Returns: record: verdict (tumour, no tumour or review)" in predict.description
     assert predict.inputSchema["required"] == ["image"]
-    segmenters = ["effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg", "resunet-lgg", "resunet-paper"]
+    segmenters = ["effunet-any", "effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg", "resunet-lgg", "resunet-paper"]
     assert predict.inputSchema["properties"]["segmenter"]["enum"] == segmenters
     for tool in tools:
         assert all(field["description"] for field in tool.inputSchema["properties"].values())

@@ -20,8 +20,8 @@ COLUMNS = ("file", "mask", "set", "group", "label", "finding", "sequence", "plan
 INTENDED_USE = """\
 Research and teaching on brain MR slices and studies of adults: FLAIR, T1 and post-contrast T1, axial, coronal or sagittal, with
 or without skull. Not a medical device; no clinical decision may rest on it. It has seen gliomas, meningiomas and pituitary
-tumours; metastases and other tumours, children, and scans after surgery are outside what it has seen. T2 and PD slices are for
-review, because it was trained on no tumours in them."""
+tumours; metastases and other tumours, children, and scans after surgery are outside what it has seen. It was trained on no
+tumours in T2 and PD slices, which are for review where it recognises the sequence."""
 TAGS = ("glioma", "meningioma", "pituitary", "t1", "flair")
 DESCRIPTION = """\
 Besides the LGG dataset, it was trained on pictures of other heads:

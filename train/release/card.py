@@ -23,6 +23,7 @@ from brainmri.report.metric_tables import (
     reliability_svg,
     reliability_table,
 )
+from brainmri.report.overview import headline, input_names
 from brainmri.zoo.attributes import KINDS
 from brainmri.zoo.backends import TORCH
 from brainmri.zoo.entry import (
@@ -194,11 +195,6 @@ def write_card(entry: ModelEntry) -> None:
     draw_result(model).save(entry.folder / PICTURE, quality=PICTURE_QUALITY)
 
 
-def input_names(entry: ModelEntry) -> str:
-    """The images that an entry analyses, in a few words."""
-    return "any sequence and plane" if "attributes" in entry.arguments else "axial; FLAIR or three sequences"
-
-
 def headlines(entry: ModelEntry) -> list[str]:
     """The main figures, a line for the mask and a line for the verdict."""
     variants = require_metrics(entry).variants
@@ -368,17 +364,11 @@ def readme_row(entry: ModelEntry, best_for: str = "", milliseconds: str = "-") -
         best_for: what to choose it for.
         milliseconds: for a slice, as `python -m brainmri bench` measures it.
     """
-    variants = require_metrics(entry).variants
-
-    def cell(metric: str) -> str:
-        figures = (variants.get(variant, {}).get(metric) for variant in (WHOLE_STUDY, THREE_SEQUENCES))
-        return next((f"{figure['value']:.3f}" for figure in figures if figure), "-")
-
     default = " (default)" if entry.name == DEFAULT else ""
     megabytes = (entry.folder / WEIGHTS).stat().st_size / 1e6
     cells = (
         f"[`{entry.name}`](brainmri/weights/{entry.name}/{CARD}){default}", best_for, input_names(entry),
-        cell(VOLUMETRIC_DICE), cell(AUC), f"{megabytes:.0f}", milliseconds,
+        headline(entry, VOLUMETRIC_DICE), headline(entry, AUC), f"{megabytes:.0f}", milliseconds,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
