@@ -64,6 +64,19 @@ def test_a_folder_becomes_a_model_on_the_page(tmp_path, capsys):
     assert f'"{folder}"' in shown or '"mine"' in shown
 
 
+def test_every_layout_trains_a_model_that_the_page_offers(tmp_path):
+    from brainmri.ui import page
+
+    folders = {name: tmp_path / "runs" / name for name in LAYOUTS}
+    for name, (_, write, _) in LAYOUTS.items():
+        write(tmp_path / "data" / name, 2)
+        command = ["--data", str(tmp_path / "data" / name), "--out", str(folders[name]), "--name", f"of-{name}", "--folds", "2"]
+        segmenter.main([*SMOKE, *command, "--net", "effunet", "--epochs", "1", "--samples", "4"])
+        assert Pipeline(segmenter=str(folders[name]))(patients(1)[0][1][3]).mask.shape == (48, 48)
+    shown = json.dumps(page.build([str(folder) for folder in folders.values()]).get_config_file())
+    assert all(f'"{folder}"' in shown for folder in folders.values())
+
+
 def test_pictures_with_tumours_only_train_a_segmenter_without_verdict(tmp_path, capsys):
     data, run = tmp_path / "data", tmp_path / "run"
     for name, images, masks in patients(2):
