@@ -77,8 +77,13 @@
     all("#comparison-picture .image-container > button").forEach((button) => {
       set(button, "aria-label", words(document.querySelector("#comparison-picture [data-testid=block-label]")) || "Picture");
     });
-    // Gradio labels every upload the same, and a file's link only by its size
+    // Gradio words and labels every upload the same, and a file's link only by its size
     all("button.upload-container:not(.icon-mode)").forEach((button) => {
+      const texts = [...(button.querySelector(".wrap")?.childNodes ?? [])].filter((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+      if (texts.length > 1) {
+        texts.forEach((node, number) => { node.data = number ? "" : "Drop files here, or click to choose"; });
+        button.querySelector(".or")?.replaceChildren();
+      }
       const field = words(button.closest(".block").querySelector("[data-testid=block-label]"));
       set(button, "aria-label", `${field}: ${words(button.querySelector(".wrap"))}`);
     });

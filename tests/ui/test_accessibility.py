@@ -118,7 +118,7 @@ def test_a_slice_is_analysed_by_keyboard_and_the_verdict_announced(visit):
         page.keyboard.press("Enter")
     assert waiting.value.suggested_filename == "healthy-ventricles.zip"
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name=re.compile("^Slice, volume.*Click to Upload")).focus()
+        page.get_by_role("button", name=re.compile("^Slice, volume.*click to choose")).focus()
         page.keyboard.press("Enter")
     chooser.value.set_files(EXAMPLE)
     answer(page, EXAMPLE.name)
