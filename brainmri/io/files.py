@@ -161,8 +161,8 @@ def zip_files(path: Path) -> list[StudyFile]:
             return _read_members(path, archive, visible)
     except UnreadableImage:
         raise
-    except Exception as error:  # damaged zips raise exceptions of many types; some name a member
-        raise refuse_study(ZIP, f"got a damaged zip ({type(error).__name__})") from None
+    except Exception:  # damaged zips raise exceptions of many types; some name a member
+        raise refuse_study(ZIP, "got a damaged zip; copy or download it again") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo], packed: int) -> None:

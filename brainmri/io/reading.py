@@ -93,10 +93,12 @@ class StudySource:
     Attributes:
         study: the files of the format that was found.
         archive: the zip that the files are from, or None.
+        pictures_left_out: how many pictures lie beside the files of a volume.
     """
 
     study: OpenStudy
     archive: StudyFile | None
+    pictures_left_out: int = 0
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -110,6 +112,9 @@ class StudySource:
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
         """The scan; arguments and errors are those of `read_study`."""
         scan = self.study.read(assign, study)
+        if number := self.pictures_left_out:
+            pictures = "1 picture beside the volume was" if number == 1 else f"{number} pictures beside the volume were"
+            scan = replace(scan, warnings=(*scan.warnings, f"{pictures} left out"))
         return replace(scan, sha256=self.archive.digest()) if self.archive else scan
 
 
@@ -221,4 +226,5 @@ def _choose_reader(files: list[StudyFile], name: str, archive: StudyFile | None 
         found = [file for file in found if len(file.name.parts) == nearest]
         if len({file.name.parent for file in found}) > 1:
             raise refuse_study(name, "got slices in several folders; upload one study at a time")
-    return StudySource(study=READERS[chosen].open(found, name), archive=archive)
+    left_out = sum(len(by_reader[number]) for number in by_reader if number != chosen)
+    return StudySource(study=READERS[chosen].open(found, name), archive=archive, pictures_left_out=left_out)
