@@ -55,7 +55,7 @@ EXAMPLES = [
     _slice("Large lesion", "large-lesion"),
     _slice("Small lesion", "small-lesion"),
     _slice("FLAIR only", "flair-only"),
-    _slice("No lesion", "healthy-ventricles"),
+    _slice("No lesion", "healthy-high"),
     _study("Study, large lesion", "study-flair.nii.gz"),
     _study("Study, small lesion", "study-small.nii.gz"),
     _study("Study, no lesion", "study-healthy.nii.gz"),

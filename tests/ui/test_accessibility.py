@@ -110,13 +110,13 @@ def test_a_slice_is_analysed_by_keyboard_and_the_verdict_announced(visit):
     announced.evaluate("box => box.dataset.before = 'there'")  # screen readers announce only changes of an existing region
     page.get_by_role("button", name="No lesion", exact=True).focus()
     page.keyboard.press("Enter")
-    assert answer(page, "healthy-ventricles.png").endswith("No tumour")
+    assert answer(page, "healthy-high.png").endswith("No tumour")
     assert "No tumour" in announced.inner_text()
     assert announced.get_attribute("data-before") == "there"
     with page.expect_download() as waiting:
         page.locator("#downloads a, #downloads button").first.focus()
         page.keyboard.press("Enter")
-    assert waiting.value.suggested_filename == "healthy-ventricles.zip"
+    assert waiting.value.suggested_filename == "healthy-high.zip"
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name=re.compile("^Slice, volume.*click to choose")).focus()
         page.keyboard.press("Enter")
