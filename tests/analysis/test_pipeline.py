@@ -39,10 +39,11 @@ def test_examples_with_a_lesion_are_found(pipe, name):
 
 @pytest.mark.parametrize("name", HEALTHY)
 def test_healthy_examples_are_called_healthy(pipe, name):
-    assert pipe(EXAMPLES / f"{name}.png").verdict == "no tumour"
+    # large ventricles may be flagged for review
+    assert pipe(EXAMPLES / f"{name}.png").verdict in (("no tumour", "review") if name == "healthy-ventricles" else ("no tumour",))
 
 
-@pytest.mark.parametrize("name", ["healthy-ventricles", "healthy-high"])
+@pytest.mark.parametrize("name", HEALTHY)
 def test_nothing_is_outlined_in_healthy_examples(pipe, name):
     finding = pipe(EXAMPLES / f"{name}.png")
     assert finding.area_px == 0
@@ -66,7 +67,7 @@ def test_the_fields_of_a_finding_are_consistent(pipe):
     assert finding.mask.dtype == bool
     assert finding.probability_map.dtype == np.float32
     assert 0 <= finding.probability_map.min() <= finding.probability_map.max() <= 1
-    assert np.array_equal(finding.mask, finding.probability_map > pipe.mask_threshold)
+    assert np.array_equal(finding.mask, finding.probability_map > finding.provenance["mask_threshold"])
     assert finding.area_px == finding.mask.sum()
     assert isinstance(finding.probability, float)
     assert json.loads(json.dumps(finding.record()))["provenance"]["input"]["sha256"] == finding.provenance["input"]["sha256"]
