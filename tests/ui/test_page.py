@@ -76,7 +76,7 @@ def test_the_threshold_is_the_segmenters_own_unless_given(client):
 def test_only_offered_models_can_be_loaded(name, client, page_url):
     from brainmri.ui.inference import get_model
 
-    with pytest.raises(ValueError, match=r"unknown model .*; choose from effunet-lgg"):
+    with pytest.raises(ValueError, match=r"unknown model .*; choose from effunet-any"):
         get_model(name)
     with pytest.raises(AppError, match="not in the list of choices"):
         client.predict(handle_file(EXAMPLES / "large-lesion.png"), segmenter=name, api_name="/predict")
@@ -136,7 +136,7 @@ def test_models_are_compared(client):
     assert by_name["resnet50-lgg"]["area_px"] is None
     assert by_name["resunet-lgg"]["probability"] is None
     assert 0.5 < record["mean_dice_between_masks"] <= 1
-    assert len(pictures) == 6
+    assert len(pictures) == len(brainmri.list_models("segmentation")) + 1  # and where they disagree
     record, pictures = client.predict(handle_file(EXAMPLES / "small-lesion.png"), ["effunet-lgg"], api_name="/compare")
     assert (len(record["models"]), len(pictures)) == (1, 1)
     assert record["mean_dice_between_masks"] is None
@@ -148,7 +148,7 @@ def test_models_are_compared(client):
 def test_a_study_returns_all_files_in_one_zip(client, tmp_path):
     record, packed, report = client.predict([handle_file(STUDY)], api_name="/study")
     assert record["verdict"] == "tumour"
-    assert record["lesion_volume_ml"] == pytest.approx(47, abs=5)
+    assert record["lesion_volume_ml"] == pytest.approx(47, rel=0.2)
     assert record["sequences"]["FLAIR"] == "study-flair.nii.gz"
     with zipfile.ZipFile(packed) as archive:
         assert Path(packed).name == "study-flair.zip"
