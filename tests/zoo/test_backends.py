@@ -151,7 +151,7 @@ def test_a_backend_with_different_outputs_is_not_chosen(monkeypatch, caplog):
     monkeypatch.setattr(backends, "TIMING_SECONDS", 0.01)
     model = brainmri.load("resunet-lgg", device="cpu", runtime=AUTO)
     assert model.backend.kind not in (OPENVINO, QUANTISED)  # but torch, or half precision on CPUs with fast bfloat16
-    assert "gives different outputs on this machine" in caplog.text
+    assert "whose outputs differ on this machine" in caplog.text
 
 
 def test_the_default_is_float32_without_a_probe(remembered):
