@@ -68,16 +68,17 @@ def test_speckle_is_no_sheet():
 
 
 def bright_spot_rule(slices: np.ndarray) -> Prediction:
-    """Rules in place of networks: bright parts are tumour, and an upright head has its bright spot in the upper half."""
+    """Rules in place of networks: bright parts are tumour, and an upright head has its bright spot in the upper left."""
     bright = slices.mean(axis=3) > 0.8  # (S, H, W)
     rows = np.array([np.flatnonzero(one.any(axis=1)).mean() if one.any() else 0 for one in bright])
-    upright = rows < slices.shape[1] / 2
+    columns = np.array([np.flatnonzero(one.any(axis=0)).mean() if one.any() else 0 for one in bright])
+    low, right = rows >= slices.shape[1] / 2, columns >= slices.shape[2] / 2
     corner = slices[:, :4, :4].mean(axis=(1, 2, 3))  # a black background
     attributes = {name: {one: np.zeros(len(slices)) for one in classes} for name, classes in ATTRIBUTES.items()}
     for name, one in ((SEQUENCE, T1C), (PLANE, "axial"), (KIND, "glioma")):
         attributes[name][one] += 1
-    attributes[TURN]["0"] += upright
-    attributes[TURN]["180"] += ~upright
+    for turn, shown in (("0", ~low & ~right), ("90", low & ~right), ("180", low & right), ("270", ~low & right)):
+        attributes[TURN][turn] += shown
     return Prediction(
         maps=bright.astype(np.float32),
         grid_share=np.ones(len(slices)),
