@@ -42,7 +42,7 @@ IDENTIFIERS = {*PLANTED, "ID4711", "SN4711", "ACC0815", "235959.4711"} - {"4711"
 
 @pytest.fixture(scope="module")
 def pipe():
-    return brainmri.Pipeline(device="cpu")
+    return brainmri.Pipeline("effunet-pair-lgg", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_the_examples_lesion_is_found_and_measured(study):
     assert study.verdict == "tumour"
     truth = np.asarray(TRUTH.dataobj) > 0
     assert dice(study.geometry.to_original(study.mask), truth) > 0.9
-    assert study.volume_mm3 == pytest.approx(truth.sum() * 5.0, rel=0.2)
+    assert study.volume_mm3 == pytest.approx(truth.sum() * 5.0, rel=0.1)
     assert [lesion.side for lesion in study.lesions] == ["left"]
 
 
@@ -232,7 +232,7 @@ def cohort(tmp_path) -> Path:
 
 def test_a_folder_of_studies_is_processed_and_resumed(cohort, tmp_path, capsys):
     out = tmp_path / "out"
-    command = ["predict", str(cohort), "--out", str(out), "--device", "cpu"]
+    command = ["predict", str(cohort), "--out", str(out), "--device", "cpu", "--segmenter", "effunet-pair-lgg"]
     assert main(command) == 1
     assert "1 of 3 inputs failed" in capsys.readouterr().err
     first = out / "first" / "study.json"
@@ -246,7 +246,7 @@ def test_a_folder_of_studies_is_processed_and_resumed(cohort, tmp_path, capsys):
         assert table["input"].tolist() == ["first", "second", "third"]
         assert table["status"].tolist() == ["done before", "done", "failed"]
         assert table["verdict"].tolist()[:2] == ["tumour", "tumour"]
-        assert table["lesion_volume_ml"][1] == pytest.approx(47, rel=0.2)
+        assert table["lesion_volume_ml"][1] == pytest.approx(47, abs=5)
         assert "expected slices or a volume" in table["problem"][2]
     assert main([*command, "--segmenter", "resunet-lgg"]) == 1  # with other networks, everything is analysed again
     assert first.stat().st_mtime_ns != stamp
