@@ -15,7 +15,6 @@ from brainmri.analysis.forward import with_head
 from brainmri.analysis.lesions import MIDLINE_TOLERANCE, midline
 from brainmri.analysis.recognition import Recognised, Recognition, differ_in_channels
 from brainmri.io.scan import Scan
-from brainmri.io.sequences import ONE_SEQUENCE
 from brainmri.report.render import slice_picture
 from brainmri.report.templates import STATES
 from brainmri.zoo.attributes import FLAIR, SEQUENCES, T1, T1C, THREE_SEQUENCES
@@ -38,7 +37,7 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
         seen["Sequence"] = Markup("{} {}").format(seen["Sequence"], CHANGE_SEQUENCE)
     probability = None if finding.out_of_distribution else finding.probability
     scale = Markup("") if probability is None else probability_scale(probability, finding.provenance["review_band"])
-    return answer_html(finding.verdict, [finding.reason], true_notes(finding.warnings, recognition), scale, facts | seen)
+    return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts | seen)
 
 
 def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]) -> Markup:
@@ -46,7 +45,9 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
     facts = {}
     if study.lesions:
         facts = {"Lesions": str(len(study.lesions)), "Size": study_size(scan.pixels, study), "Side": patient_side(study)}
-    seen = recognised_facts(study.recognition, study.verdict) if study.recognition else read_sequences(scan)
+    seen = recognised_facts(study.recognition, study.verdict) if study.recognition else {}
+    if not study.recognition or sum(label is not None for label in scan.sequences) > 1:  # the names say more than "three"
+        seen |= read_sequences(scan)
     if study.geometry and study.geometry.oriented:
         seen["Plane"] = study.geometry.plane
     likely = [(f.probability, number) for number, f in enumerate(study.findings, 1) if not f.out_of_distribution]
@@ -55,12 +56,7 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         probability, number = max(likely)
         where = f"in slice {number} of {len(study.findings)}, the highest"
         scale = probability_scale(probability, study.provenance["review_band"], where)
-    return answer_html(study.verdict, [study.reason], true_notes(warnings, study.recognition), scale, facts | seen)
-
-
-def true_notes(warnings: Sequence[str], recognition: Recognition | None) -> list[str]:
-    """The warnings without the one that a single sequence is read as FLAIR, if the network recognises the sequence itself."""
-    return [warning for warning in warnings if not (recognition and warning == ONE_SEQUENCE)]
+    return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen)
 
 
 def refusal(title: str, message: str) -> Markup:

@@ -9,7 +9,6 @@ import pytest
 from brainmri.analysis.findings import TUMOUR, Finding
 from brainmri.analysis.recognition import Recognised, Recognition
 from brainmri.io.scan import Scan
-from brainmri.io.sequences import ONE_SEQUENCE
 from brainmri.ui.answer import head_share, probability_scale, refusal, slice_answer, study_answer
 from brainmri.ui.examples import EXAMPLES, first_result
 from brainmri.ui.inference import set_available_models
@@ -61,14 +60,6 @@ def test_what_a_network_recognises_is_shown(slice_result):
     assert "Sequence not recognised change" in words(slice_answer(*slice_result(recognition=Recognition())))
     three = Recognition(sequence=Recognised(name="three sequences", probability=1.0))
     assert "change" not in words(slice_answer(*slice_result(recognition=three)))
-
-
-def test_a_recognised_sequence_has_no_note_that_it_is_read_as_flair(slice_result):
-    result = {"warnings": (ONE_SEQUENCE, "another note")}
-    assert "Note: only one sequence" in words(slice_answer(*slice_result(**result)))
-    shown = words(slice_answer(*slice_result(**result, recognition=Recognition())))
-    assert "only one sequence" not in shown
-    assert "Note: another note" in shown
 
 
 def test_no_probability_and_no_size_of_what_is_no_brain(slice_result):

@@ -113,7 +113,7 @@ def test_one_drop_zone_takes_slices_studies_folders_and_pasted_pictures(visit, t
 
     drag(page, EXAMPLE.parent / "study-three.zip")
     assert "Tumour" in answer(page, "study-three.zip")
-    assert "three sequences" in page.inner_text("#verdict")
+    assert "pre-contrast T1, FLAIR, post-contrast T1" in page.inner_text("#verdict")
     assert page.input_value("#sequences input >> nth=0") == "flair.nii.gz"
     assert page.inner_text(CAPTION).startswith("Slice ")
 
