@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def row(dataset: str, sequence: str, plane: str, slices: int, tumours: int, dice: float | None, called_tumour: float) -> dict:
-    shares = {"called_tumour": called_tumour, "called_no_tumour": 0.0, "review": 1 - called_tumour}
+    shares = {"called_tumour": called_tumour, "called_no_tumour": 0.0, "review": 1 - called_tumour, "right": None}
     return {"dataset": dataset, "sequence": sequence, "plane": plane, "slices": slices, "tumours": tumours, "dice": dice} | shares
 
 

@@ -232,10 +232,12 @@ def merge_planes(rows: list[dict]) -> list[dict]:
     parts: dict[tuple[str, str, bool], list[dict]] = {}
     for row in rows:
         parts.setdefault((row["dataset"], row["sequence"], row["plane"] == "axial"), []).append(row)
-    return [_merge(part) if len(part) > 1 else part[0] for part in parts.values()]
+    return [merge_rows(part) if len(part) > 1 else part[0] for part in parts.values()]
 
 
-def _merge(part: list[dict]) -> dict:
+def merge_rows(part: list[dict]) -> dict:
+    """Rows of one dataset and sequence as one row; its figures are as in `merge_planes`."""
+
     def mean(name: str, weights: list[float]) -> float | None:
         weighted = [(row[name], weight) for row, weight in zip(part, weights, strict=True) if row[name] is not None]
         return sum(value * weight for value, weight in weighted) / sum(weight for _, weight in weighted) if weighted else None

@@ -7,13 +7,12 @@ same recipe, on patients and groups of pictures that these were not trained on. 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
 
 from brainmri.report.metric_tables import markdown_table
 from brainmri.zoo.attributes import SEQUENCES
 from brainmri.zoo.entry import ModelEntry, require_metrics
 from brainmri.zoo.registry import DEFAULT, find_entry
+from train.evaluation.inputs import merge_rows
 
 # how the README names the datasets of `train.evaluation.inputs`, in its order; others are left out
 NAMES = {
@@ -27,14 +26,6 @@ NAMES = {
 FEWEST = 20  # slices of a row, else it is left out
 VERDICTS = ("called_tumour", "review", "called_no_tumour")
 HEADER = ["data", "sequence", "slices", "with tumour", "Dice", "called tumour", "for review", "called no tumour"]
-
-
-def merge_planes(rows: list[Mapping[str, Any]]) -> dict:
-    """Rows of one dataset and sequence as one: the mean Dice over slices with tumour, and the verdicts' shares of all slices."""
-    slices, tumours = (sum(row[name] for row in rows) for name in ("slices", "tumours"))
-    dice = sum(row["dice"] * row["tumours"] for row in rows if row["tumours"])
-    shares = {name: sum(row[name] * row["slices"] for row in rows) / slices for name in VERDICTS}
-    return {"slices": slices, "tumours": tumours, "dice": dice / tumours if tumours else None} | shares
 
 
 def results_table(entry: ModelEntry) -> str:
@@ -54,7 +45,7 @@ def results_table(entry: ModelEntry) -> str:
         for sequence in SEQUENCES:
             rows = [row for row in inputs["validated"]["rows"] if (row["dataset"], row["sequence"]) == (dataset, sequence)]
             if sum(row["slices"] for row in rows) >= FEWEST:
-                merged = merge_planes(rows)
+                merged = merge_rows(rows)
                 dice = "-" if merged["dice"] is None else f"{merged['dice']:.3f}"
                 counts = (str(merged[name]) for name in ("slices", "tumours"))
                 table.append([title, sequence, *counts, dice, *(f"{merged[name]:.0%}" for name in VERDICTS)])
