@@ -10,6 +10,7 @@ from PIL import Image
 
 import brainmri
 from brainmri.analysis.picture import INVERTED, PAGE_REMOVED
+from brainmri.zoo.ood import NOISE, is_noise
 from train.ood.negatives import PACKAGES
 
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
@@ -86,7 +87,19 @@ def test_a_stack_without_geometry_is_turned_upright(pipe):
         assert dice(np.rot90(study.mask, upright - turns, axes=(1, 2)), studies[upright].mask) > 0.95
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PACKAGES if not kind.startswith(("sagittal", "screenshots", "blank"))])
-def test_other_images_are_never_called_tumour(pipe, kind):
+MICROSCOPY = "microscopy and retinas, and crops"
+OTHERS = [kind for kind in PACKAGES if not kind.startswith(("sagittal", "screenshots", "blank", "microscopy"))]
+MISSED = pytest.mark.xfail(strict=True, reason="cells on a light ground pass as slices on a page (EXPERIMENTS.md)")
+
+
+@pytest.mark.parametrize("kind", [*OTHERS, pytest.param(MICROSCOPY, marks=MISSED)])
+def test_other_images_are_for_review(pipe, kind):
     for picture in islice(PACKAGES[kind](), 2):
-        assert pipe(picture).verdict != "tumour"
+        assert pipe(picture).verdict == "review"
+
+
+def test_noise_is_recognised_by_its_pixels(pipe):
+    random = np.random.default_rng(0)
+    assert pipe(random.random((200, 200)).astype(np.float32)).reason == NOISE
+    smooth = read("large-lesion") / 255 + random.normal(0, 0.1, (256, 256, 1))
+    assert not is_noise(smooth)

@@ -75,6 +75,12 @@ def find_slice(unit: np.ndarray) -> np.ndarray:
     return find_panels(unit)[0].cut(unit)
 
 
+def views_of(unit: np.ndarray) -> list[np.ndarray]:
+    """What the page tries of a picture's first slice: the slice, and on a page also with its grey values inverted back."""
+    panel = find_panels(unit)[0]
+    return [panel.cut(unit)] if panel.page is None else [panel.cut(unit), panel.cut_inverted(unit)]
+
+
 def features_of(model: LoadedModel, units: list[np.ndarray]) -> np.ndarray:
     """(n, D + E) features of slices (H, W, 3) in [0, 1]."""
     preprocess = model.entry.preprocess
@@ -85,16 +91,27 @@ def features_of(model: LoadedModel, units: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def other_images(wider: Path) -> dict[str, list[np.ndarray]]:
-    """By kind, images (H, W, 3) in [0, 1] that are no brain MR slices; those that the pixels alone rule out are left in."""
-    kinds: dict[str, list[np.ndarray]] = {}
+def other_images(wider: Path) -> dict[str, list[list[np.ndarray]]]:
+    """By kind, the views (H, W, 3) in [0, 1] of images that are no brain MR slices; those that pixels rule out are left in."""
+    kinds: dict[str, list[list[np.ndarray]]] = {}
     for picture in find_pictures(wider):
         if picture.tumour is None:
-            kinds.setdefault(picture.collection, []).append(find_slice(to_unit(read_picture(picture)[0])))
+            kinds.setdefault(picture.collection, []).append(views_of(to_unit(read_picture(picture)[0])))
     for kind, images in PACKAGES.items():
         if kind not in NOT_OTHER:
-            kinds[kind] = [find_slice(to_unit(image)) for image in images()]
+            kinds[kind] = [views_of(to_unit(image)) for image in images()]
     return kinds
+
+
+def flatten(images: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """The views of all images, one after the other."""
+    return [view for views in images for view in views]
+
+
+def rejects_images(detector: OodDetector, features: np.ndarray, images: list[list[np.ndarray]]) -> list[bool]:
+    """Whether each image is out of distribution: it is if all its views are, since the page takes the likeliest one."""
+    rejected = iter(rejects(detector, features, flatten(images)))
+    return [all([next(rejected) for _ in views]) for views in images]
 
 
 def fit_network(model: LoadedModel, examples: list[Example], others: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -127,7 +144,7 @@ def choose_thresholds(detector: OodDetector, features: np.ndarray) -> dict[str, 
     }
 
 
-def measure(run: Path, data: Path, wider: Path, images: dict[str, list[np.ndarray]]) -> dict:
+def measure(run: Path, data: Path, wider: Path, images: dict[str, list[list[np.ndarray]]]) -> dict:
     """Thresholds from a validated run, and the shares of its `real` slices and of the `negatives` that are rejected.
 
     Each kind of negatives is measured by a detector, with its own thresholds, that was fitted without the kind.
@@ -137,7 +154,7 @@ def measure(run: Path, data: Path, wider: Path, images: dict[str, list[np.ndarra
     examples = training_examples(model, data, wider)
     training = features_of(model, [upload_of(example, seed) for seed, example in enumerate(examples)])
     classes = classes_of(examples)
-    others = {kind: features_of(model, units) for kind, units in images.items()}
+    others = {kind: features_of(model, flatten(found)) for kind, found in images.items()}
     views = validation_views(run, model, data, wider)[::2]
     units = [to_unit(np.ascontiguousarray(view.example.pixels)) for view in views]
     features = features_of(model, units)
@@ -152,7 +169,7 @@ def measure(run: Path, data: Path, wider: Path, images: dict[str, list[np.ndarra
         rest = np.concatenate([other for name, other in others.items() if name != kind])
         without = make_detector(fit_tensors(training, classes, [rest], near))
         without = replace(without, **choose_thresholds(without, features))
-        negatives |= shares((kind, rejected) for rejected in rejects(without, found, images[kind]))
+        negatives |= shares((kind, rejected) for rejected in rejects_images(without, found, images[kind]))
     return {"thresholds": thresholds, "real": real, "synthetic": {}, "negatives": negatives}
 
 
@@ -170,7 +187,7 @@ def main(arguments: list[str] | None = None) -> dict:
     report = measure(options.validated, options.data, options.wider, images)
     folder = options.into / options.name
     model = load(options.name, weights=folder, device="cpu")
-    others = [features_of(model, units) for units in images.values()]
+    others = [features_of(model, flatten(found)) for found in images.values()]
     tensors = fit_network(model, training_examples(model, options.data, options.wider), others)
     write_ood_detector(folder, tensors, report["thresholds"], any_plane=True)
     show(report, options.out)
