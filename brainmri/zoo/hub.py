@@ -7,6 +7,7 @@ Everything goes through the public `huggingface_hub` client, its cache and its e
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,8 @@ def fetch(repo: str, revision: str | None = None, token: str | None = None, cach
     """
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
+    cached_only = cached_only or not (_is_cached(repo, revision) or _is_reachable())
+
     def get(name: str, at: str | None) -> Path:
         return _download(repo, name, at, token, cached_only)
 
@@ -74,6 +77,32 @@ def cached(folder: Path) -> tuple[str, str] | None:
     if folder.parent.name != "snapshots" or not repo.startswith("models--"):
         return None
     return repo.removeprefix("models--").replace("--", "/"), folder.name
+
+
+def _is_cached(repo: str, revision: str | None) -> bool:
+    """Whether the local cache has the configuration; then the client uses the cache at once if the Hub does not answer."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(repo, CONFIG, revision=revision), str)
+    except HFValidationError:  # `_download` reports it
+        return True
+
+
+def _is_reachable() -> bool:
+    """Whether the Hub answers at all. Without an answer, the client would retry for 24 s, and for minutes behind a firewall."""
+    from huggingface_hub import constants, get_session
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        except Exception:  # offline, refused, no such host, too late
+            if attempt < ATTEMPTS and not constants.HF_HUB_OFFLINE:
+                time.sleep(1)
+        else:
+            return True
+    return False
 
 
 def _download(repo: str, name: str, revision: str | None, token: str | None, cached_only: bool) -> Path:
