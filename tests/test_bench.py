@@ -34,14 +34,6 @@ def test_time_alternating_runs_each_task_once_more_to_warm_up():
 
 
 @pytest.mark.slow
-def test_cold_start_programs_run_in_separate_processes(tmp_path):
-    study = bench.write_synthetic_study(tmp_path, slices=2)
-    figures = bench.time_cold_start("effunet-lgg", "cpu", study, runs=1)
-    assert 0 < figures["import brainmri"] < figures["cold start to first finding"]
-    assert 100 < figures["peak memory of three studies, MiB"] < 4000
-
-
-@pytest.mark.slow
 def test_benchmark_compares_every_backend(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "BATCHES", (1, 2))
     monkeypatch.setattr(bench, "SLICES", 3)
