@@ -279,11 +279,11 @@ def compiled_forward(module: InferenceModule, size: int, device: torch.device) -
     return forward
 
 
-def median_seconds(forward: Forward, views: Tensor, budget: float = TIMING_SECONDS) -> float:
-    """The median time of a pass, over as many passes as fit into the budget in seconds, after one pass to warm up."""
+def median_seconds(forward: Forward, views: Tensor) -> float:
+    """The median time of a pass, over as many passes as fit into `TIMING_SECONDS`, after one pass to warm up."""
     forward(views)
     seconds: list[float] = []
-    while sum(seconds) < budget:
+    while sum(seconds) < TIMING_SECONDS:
         start = time.perf_counter()
         forward(views)
         seconds.append(time.perf_counter() - start)
@@ -302,9 +302,11 @@ def load_openvino():
 
 def to_openvino(module: InferenceModule, size: int):
     """A network as an OpenVINO graph, for any number of views (V, 3, size, size)."""
+    views = torch.zeros(2, 3, size, size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TracerWarning)  # values that depend on the size are constants here
-        return load_openvino().convert_model(module, example_input=torch.zeros(2, 3, size, size), input=[(-1, 3, size, size)])
+        traced = torch.jit.trace(module, views, check_trace=False)  # OpenVINO would trace twice, to compare
+    return load_openvino().convert_model(traced, example_input=views, input=[(-1, 3, size, size)])
 
 
 def openvino_forward(graph) -> Forward:
