@@ -17,8 +17,7 @@ from brainmri.report.outputs import UNFINISHED, is_results_folder
 from tests.support.phantom import header, images, save
 
 SLICE = Path(__file__).parents[2] / "assets" / "examples" / "large-lesion.png"
-# small networks, so that the tests are fast
-SMALL = ["--segmenter", "resunet-lgg", "--classifier", "resnet50-lgg", "--device", "cpu"]
+SMALL = ["--segmenter", "effunet-lgg", "--device", "cpu"]  # one small network, so that the tests are fast
 
 
 def predict(*arguments: object) -> int:
@@ -76,7 +75,7 @@ def test_a_sequence_is_for_studies_of_one_sequence(tmp_path, capsys):
 
 def test_each_header_is_read_once(tmp_path):
     """A file of a series that is not used is opened to recognise the format and to read the header."""
-    pipe = brainmri.Pipeline("resunet-lgg", "resnet50-lgg", device="cpu")
+    pipe = brainmri.Pipeline("effunet-lgg", device="cpu")
     folder = save(tmp_path / "head", images())
     save(folder, images(description="AX T2 FSE", series=2), prefix="unused")
     opened: Counter[str] = Counter()

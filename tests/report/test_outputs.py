@@ -42,7 +42,7 @@ IDENTIFIERS = {*PLANTED, "ID4711", "SN4711", "ACC0815", "235959.4711"} - {"4711"
 
 @pytest.fixture(scope="module")
 def pipe():
-    return brainmri.Pipeline("effunet-pair-lgg", device="cpu")
+    return brainmri.Pipeline("effunet-lgg", device="cpu")  # small, so that the tests are fast
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,7 @@ CONTAINERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_the_same_study_in_any_container_gives_the_same_mask(pipe, study, tmp_path, container):
     found = pipe.study(CONTAINERS[container](tmp_path))
@@ -193,6 +194,7 @@ def test_images_that_a_segmentation_cannot_reference_keep_their_other_files(pipe
     assert "no DICOM segmentation" in (tmp_path / "out" / "study.json").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_no_file_of_a_dicom_study_identifies_the_patient(tmp_path, packed, capfd, caplog):
     """Names, numbers and dates planted in headers and file names appear in no output and no log."""
@@ -230,9 +232,11 @@ def cohort(tmp_path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_folder_of_studies_is_processed_and_resumed(cohort, tmp_path, capsys):
     out = tmp_path / "out"
-    command = ["predict", str(cohort), "--out", str(out), "--device", "cpu", "--segmenter", "effunet-pair-lgg"]
+    command = ["predict", str(cohort), "--out", str(out), "--device", "cpu", "--segmenter", "effunet-lgg"]
+    command += ["--classifier", "effunet-lgg"]
     assert main(command) == 1
     assert "1 of 3 inputs failed" in capsys.readouterr().err
     first = out / "first" / "study.json"
@@ -316,6 +320,7 @@ def test_pydicoms_mr_image_is_analysed_and_written(pipe, tmp_path):
     assert highdicom.seg.segread(tmp_path / "mask.dcm").Rows == 64
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_studies(pipe, tmp_path):
     source = reoriented(tmp_path / "flair.nii.gz", "RAS")
 

@@ -15,6 +15,7 @@ from train.release.card import metrics_page
 from train.release.release import attach_healthy
 
 
+@pytest.mark.slow
 def test_heads_without_tumour_are_measured_and_reported_in_the_card(tmp_path, monkeypatch, capsys):
     every = healthy.sources
     monkeypatch.setattr(healthy, "sources", lambda heads: ((name, head[10:12]) for name, head in every(heads)))

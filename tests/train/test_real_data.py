@@ -18,6 +18,7 @@ from train.paper.slicewise import split_for_segmenter
 from train.release.card import by_slice, split_of
 
 DATA = os.environ.get("BRAINMRI_DATA")
+CASE = "TCGA_HT_7694_19950404"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not DATA, reason="BRAINMRI_DATA is not set"),
@@ -28,6 +29,17 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def cases():
     return find_slices(DATA)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return brainmri.Pipeline(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def outlined(cases, pipe):
+    """The study of a patient whom released weights may have seen: it checks the path and measures nothing."""
+    return pipe.study(cases[CASE][0].image.parent)
 
 
 def test_the_dataset_is_complete(cases):
@@ -59,29 +71,24 @@ def test_the_manifest_is_the_one_the_code_makes(cases):
     ]
 
 
-def test_a_real_study_is_outlined(cases):
-    # one patient, whom released weights may have seen: this is a check of the path, not a measurement
-    case = "TCGA_HT_7694_19950404"
-    slices = cases[case]
-    study = brainmri.Pipeline(device="cpu").study(slices[0].image.parent)
-    truth = np.stack([s.read_mask() for s in slices])
-    assert study.mask.shape == truth.shape
-    assert dice(study.mask, truth) > 0.8
+def test_a_real_study_is_outlined(cases, outlined):
+    truth = np.stack([s.read_mask() for s in cases[CASE]])
+    assert outlined.mask.shape == truth.shape
+    assert dice(outlined.mask, truth) > 0.8
     right = [
-        (f.verdict == "tumour") == t for f, t in zip(study.findings, truth.any((1, 2)), strict=True) if f.verdict != "review"
+        (f.verdict == "tumour") == t for f, t in zip(outlined.findings, truth.any((1, 2)), strict=True) if f.verdict != "review"
     ]
     assert np.mean(right) > 0.9
 
 
-def test_a_real_study_as_nifti_is_outlined_alike(cases, tmp_path):
+def test_a_real_study_as_nifti_is_outlined_alike(cases, pipe, outlined, tmp_path):
     """The dataset's slices, stored as a volume of three sequences on a sagittal grid, and the mask taken back from there."""
-    slices = cases["TCGA_HT_7694_19950404"]
+    slices = cases[CASE]
     pixels = np.stack([s.read_image() for s in slices])  # (S, H, W, 3), to superior, posterior and left
     stored = np.ascontiguousarray(pixels.transpose(1, 0, 2, 3)[::-1])  # to anterior, superior and left
     affine = np.array([[0, 0, -1.0, 128], [1.0, 0, 0, -128], [0, 5.0, 0, 0], [0, 0, 0, 1]])
     nibabel.save(nibabel.Nifti1Image(stored, affine), tmp_path / "study.nii.gz")
-    pipe = brainmri.Pipeline(device="cpu")
-    plain, volume = pipe.study(slices[0].image.parent), pipe.study(tmp_path / "study.nii.gz")
+    plain, volume = outlined, pipe.study(tmp_path / "study.nii.gz")
     truth = np.stack([s.read_mask() for s in slices])
     assert dice(volume.mask, truth) == pytest.approx(dice(plain.mask, truth), abs=1e-3)
     back = volume.geometry.to_original(volume.mask)
@@ -89,9 +96,8 @@ def test_a_real_study_as_nifti_is_outlined_alike(cases, tmp_path):
     assert volume.volume_mm3 == pytest.approx(plain.mask.sum() * 5.0, rel=0.01)
 
 
-def test_one_slice_and_the_volume_agree(cases):
-    slices = cases["TCGA_HT_7694_19950404"][10:13]
-    pipe = brainmri.Pipeline(device="cpu")
+def test_one_slice_and_the_volume_agree(cases, pipe):
+    slices = cases[CASE][10:13]
     study = pipe.study(np.stack([s.read_image() for s in slices]))
     for number, item in enumerate(slices):  # apart from small islands and smoothing across neighbouring slices
         assert dice(pipe(item.image).mask, study.mask[number]) > 0.9

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import brainmri
+from brainmri.__main__ import main
 from brainmri.analysis import selfcheck
 from brainmri.analysis.selfcheck import check
 from brainmri.zoo import backends
@@ -21,18 +22,27 @@ from brainmri.zoo.entry import INT8, INT8_WEIGHTS
 from train.benchmarks import cpu_runtimes
 from train.phantoms import phantom_volume
 
+pytestmark = pytest.mark.slow
+
 ENTRIES = [entry.name for entry in brainmri.list_models()]
 QUANTISED_ENTRIES = [entry.name for entry in brainmri.list_models() if entry.int8]
 TOLERANCE = 1e-3  # of a probability, between torch and OpenVINO in float32
 ROUNDING = 0.02  # mean difference of a probability, with 8-bit weights
 
 
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """A folder in which the tests share the networks that OpenVINO converted, which takes seconds for each."""
+    return tmp_path_factory.mktemp("graphs")
+
+
 @pytest.fixture(autouse=True)
-def remembered(tmp_path, monkeypatch):
+def remembered(graphs, monkeypatch):
     """Use a choices file of this test, and no environment variable."""
-    monkeypatch.setattr(backends, "CHOICES_FILE", tmp_path / "runtimes.json")
+    monkeypatch.setattr(backends, "CHOICES_FILE", graphs / "runtimes.json")
     monkeypatch.delenv("BRAINMRI_RUNTIME", raising=False)
-    return tmp_path / "runtimes.json"
+    yield graphs / "runtimes.json"
+    (graphs / "runtimes.json").unlink(missing_ok=True)
 
 
 def views_for(model):
@@ -66,7 +76,6 @@ def test_the_self_check_sees_the_drift_of_bfloat16_in_a_map(name):
     assert all(answer is None or answer.dtype == torch.float32 for answer in model.backend(views_for(model)[:1]))
 
 
-@pytest.mark.slow
 def test_float16_passes_the_self_check():
     """What a GPU runs, on the CPU, which has no fast operations for it."""
     model = brainmri.load("resunet-lgg", device="cpu", runtime=TORCH)
@@ -102,6 +111,16 @@ def test_8_bit_weights_pass_the_self_check(name):
     assert "on cpu with int8 matches its stored outputs" in found.sentence
 
 
+def test_entries_are_verified_in_torch_and_on_their_fastest_backend(monkeypatch, capsys):
+    monkeypatch.setattr(backends, "TIMING_SECONDS", 0.01)
+    assert main(["check", "--device", "cpu"]) == 0
+    sentences = capsys.readouterr().out.splitlines()
+    assert all(" matches its stored outputs within " in sentence for sentence in sentences)
+    fastest = {name: brainmri.load(name, device="cpu", runtime=AUTO).backend.kind for name in ENTRIES}
+    expected = [(name, kind) for name, chosen in fastest.items() for kind in dict.fromkeys((TORCH, chosen))]
+    assert [(words[0], words[words.index("with") + 1]) for words in map(str.split, sentences)] == expected
+
+
 BY_TORCH_COMPILE = """
 import torch
 from brainmri.zoo.backends import InferenceModule, compiled_forward, half_forward
@@ -131,7 +150,6 @@ def run_compiled_in_subprocess(folder, **environment):
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_torch_compile_gives_the_same_outputs(tmp_path):
     if not shutil.which("g++"):
         pytest.skip("torch.compile needs a C++ compiler")
@@ -139,7 +157,6 @@ def test_torch_compile_gives_the_same_outputs(tmp_path):
     assert done.stdout.strip() == "equal", done.stderr
 
 
-@pytest.mark.slow
 def test_a_missing_compiler_is_reported(tmp_path):
     error = run_compiled_in_subprocess(tmp_path, CXX="no-such-compiler").stderr.splitlines()[-1]
     assert error.startswith("ValueError: the runtime 'compiled' needs torch.compile, which does not work here (")
