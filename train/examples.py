@@ -26,6 +26,7 @@ from brainmri.zoo.preprocess import Preprocess
 from train.augment import RandChannelGammad
 from train.datasets import Slice
 from train.datasets.wider import find_pictures, read_picture
+from train.mirroring import mirror_half
 from train.uploads import as_upload, resize
 
 UNKNOWN = -100  # label that cross-entropy ignores
@@ -34,14 +35,18 @@ AXIAL, CUT = "lgg", "lgg-cut"
 WITHOUT_SKULL = ("open_ms", "alzheimer")  # sources that are stripped already
 CUTS, LEAST_SLICES = 14, 18  # coronal and sagittal slices of a volume, and the axial slices that it needs for them
 HEIGHT = 0.8  # of a head, as a share of its length: the LGG files have no slice spacing
-LGG_SEQUENCES = {"three sequences": 0.42, "FLAIR": 0.26, "T1c": 0.18, "T1": 0.14}  # share of each as input
+LGG_SEQUENCES = {"three sequences": 0.38, "FLAIR": 0.26, "T1c": 0.20, "T1": 0.16}  # share of each as input
 CHANNELS = {"T1": 0, "FLAIR": FLAIR, "T1c": 2}
 
-# share of each source in an epoch, of tumour slices in a source that has both, and of each kind among the tumours with one
-SOURCE_SHARE = {AXIAL: 0.42, CUT: 0.08, "figshare": 0.28, "heads": 0.12, "alzheimer": 0.03, "ms": 0.07}
+# share of each source in an epoch, of tumour slices in a source that has both, of each kind among the tumours with one, and of
+# each sequence of the heads without tumour, of which few volumes are T1c
+SOURCE_SHARE = {AXIAL: 0.40, CUT: 0.09, "figshare": 0.27, "heads": 0.15, "alzheimer": 0.03, "ms": 0.06}
 TUMOUR_SHARE = {AXIAL: 0.58, CUT: 0.5}
 KIND_SHARE = {"meningioma": 0.28, "glioma": 0.42, "pituitary": 0.30}
+HEADS_SHARE = {"T1": 0.40, "T1c": 0.25, "T2": 0.20, "PD": 0.15}
 TURN_SHARE = (0.86, 0.02, 0.10, 0.02)
+MIRRORED = {"figshare": 0.8}  # how often a slice is replaced by one of its halves, if it can be (`train.mirroring`)
+MIRRORED_ELSEWHERE = 0.15
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,6 +132,13 @@ def single_sequence(example: Example, sequence: str) -> Example:
     return replace(example, pixels=channel[..., None], sequence=SEQUENCES.index(sequence), kind=kind)
 
 
+def mirrored(example: Example, random: np.random.Generator) -> Example:
+    """One half of the slice and its mirror image (`train.mirroring.mirror_half`), with the labels that it then has."""
+    pixels, mask = mirror_half(example.pixels, example.mask.astype(np.float32), random)
+    tumour = int((mask > 0.5).any())
+    return replace(example, pixels=pixels, mask=mask > 0.5, tumour=tumour, kind=example.kind if tumour else UNKNOWN)
+
+
 class UploadDataset(Dataset):
     """Examples changed into uploads, augmented, on the network's grid; an item is addressed by (index, seed)."""
 
@@ -161,6 +173,8 @@ class UploadDataset(Dataset):
         if example.source in (AXIAL, CUT):
             sequence = str(random.choice(list(LGG_SEQUENCES), p=list(LGG_SEQUENCES.values())))
             example = example if sequence == "three sequences" else single_sequence(example, sequence)
+        if random.random() < MIRRORED.get(example.source, MIRRORED_ELSEWHERE):
+            example = mirrored(example, random)
         removal = 0.0 if example.collection in WITHOUT_SKULL else 0.2 if example.source == "heads" else 0.35
         pixels, target = as_upload(example.pixels, example.mask.astype(np.float32), random, skull_removal=removal)
         image, placement = self.preprocess(to_unit(np.ascontiguousarray(pixels)))
@@ -181,7 +195,7 @@ class UploadDataset(Dataset):
 
 
 class SourceSampler(Sampler[tuple[int, int]]):
-    """Sample (index, seed) with replacement: sources, tumours and kinds by their shares, groups more evenly than by size.
+    """Sample (index, seed) with replacement: sources, tumours, kinds and sequences by their shares, groups more evenly than by size.
 
     The sample depends on the seed and the epoch only, so a resumed run gets the same examples.
 
@@ -190,7 +204,7 @@ class SourceSampler(Sampler[tuple[int, int]]):
     """
 
     def __init__(self, examples: list[Example], samples: int, seed: int) -> None:
-        strata = [(e.source, e.tumour, e.kind) for e in examples]
+        strata = [(e.source, e.tumour, e.kind, e.sequence) for e in examples]
         counts = Counter(zip(strata, (e.group for e in examples), strict=True))
         weights = np.array([counts[s, e.group] ** -0.5 for s, e in zip(strata, examples, strict=True)])
         for stratum in set(strata):
@@ -209,9 +223,11 @@ class SourceSampler(Sampler[tuple[int, int]]):
             yield index, int(np.random.SeedSequence([self.seed, self.epoch, position]).generate_state(1)[0])
 
 
-def stratum_share(source: str, tumour: int, kind: int) -> float:
-    """The share of an epoch for the examples of a source with or without tumour, of one kind."""
+def stratum_share(source: str, tumour: int, kind: int, sequence: int) -> float:
+    """The share of an epoch for the examples of a source with or without tumour, of one kind and sequence."""
     share = SOURCE_SHARE[source]
     if source in TUMOUR_SHARE:
         share *= TUMOUR_SHARE[source] if tumour else 1 - TUMOUR_SHARE[source]
-    return share * KIND_SHARE[KINDS[kind]] if kind != UNKNOWN else share
+    if kind != UNKNOWN:
+        share *= KIND_SHARE[KINDS[kind]]
+    return share * HEADS_SHARE[SEQUENCES[sequence]] if source == "heads" else share
