@@ -195,7 +195,7 @@ class UploadDataset(Dataset):
 
 
 class SourceSampler(Sampler[tuple[int, int]]):
-    """Sample (index, seed) with replacement: sources, tumours, kinds and sequences by their shares, groups more evenly than by size.
+    """Sample (index, seed) with replacement: sources, tumours, kinds and sequences by their shares, groups more evenly.
 
     The sample depends on the seed and the epoch only, so a resumed run gets the same examples.
 
@@ -209,7 +209,10 @@ class SourceSampler(Sampler[tuple[int, int]]):
         weights = np.array([counts[s, e.group] ** -0.5 for s, e in zip(strata, examples, strict=True)])
         for stratum in set(strata):
             members = np.array([s == stratum for s in strata])
-            weights[members] *= stratum_share(*stratum) / weights[members].sum()
+            weights[members] *= share_in_source(*stratum) / weights[members].sum()
+        sources = np.array([e.source for e in examples])
+        for source in set(sources):  # which may lack some of its strata here
+            weights[sources == source] *= SOURCE_SHARE[source] / weights[sources == source].sum()
         self.weights = torch.from_numpy(weights)
         self.samples, self.seed, self.epoch = samples, seed, 0
 
@@ -223,9 +226,9 @@ class SourceSampler(Sampler[tuple[int, int]]):
             yield index, int(np.random.SeedSequence([self.seed, self.epoch, position]).generate_state(1)[0])
 
 
-def stratum_share(source: str, tumour: int, kind: int, sequence: int) -> float:
-    """The share of an epoch for the examples of a source with or without tumour, of one kind and sequence."""
-    share = SOURCE_SHARE[source]
+def share_in_source(source: str, tumour: int, kind: int, sequence: int) -> float:
+    """The share of its source for the examples with or without tumour, of one kind and sequence."""
+    share = 1.0
     if source in TUMOUR_SHARE:
         share *= TUMOUR_SHARE[source] if tumour else 1 - TUMOUR_SHARE[source]
     if kind != UNKNOWN:
