@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from brainmri.zoo.attributes import KINDS
+from train.examples import UNKNOWN, Example, mirrored
 from train.mirroring import find_axis, mirror_half
 
 
@@ -54,3 +56,11 @@ def test_a_head_that_is_not_symmetric_stays():
 def test_a_black_picture_stays():
     pixels = np.zeros((96, 96, 1), np.uint8)
     assert (mirror_half(pixels, np.zeros((96, 96), np.float32), np.random.default_rng(0))[0] == 0).all()
+
+
+def test_a_doubled_half_has_the_labels_of_what_it_shows():
+    pixels, mask = head(tumour_column=68)
+    kind = KINDS.index("glioma")
+    example = Example(pixels=pixels, mask=mask > 0, source="figshare", collection="figshare", group="g", tumour=1, kind=kind)
+    found = {(one.tumour, one.kind) for one in (mirrored(example, np.random.default_rng(seed)) for seed in range(20))}
+    assert found == {(1, kind), (0, UNKNOWN)}
