@@ -49,6 +49,11 @@ def calibration_slices(model: LoadedModel, patients: Iterable[list[Slice]]) -> T
     return preprocess.normalise(torch.stack(placed))
 
 
+def patients_in(folder: Path, role: str, cases: dict[str, list[Slice]]) -> list[list[Slice]]:
+    """The slices of each patient whom a run or an entry has in a role; a run's groups of pictures are no patients."""
+    return [cases[case] for case in read_split(folder)[role] if case in cases]
+
+
 def ancestors(outputs: Iterable) -> set[str]:
     """The names of all operations that these outputs of an OpenVINO graph depend on."""
     nodes, found = [output.get_node() for output in outputs], {}
@@ -130,10 +135,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     cases = dataset_of(read_entry(folder)).find_slices(options.data)
     volumes, logits = [], []
     for run in options.validated:
-        split = read_split(run)
         model = load(run, device="cpu", runtime=TORCH)
-        graph = quantise(model, calibration_slices(model, [cases[case] for case in split["train"]]))
-        found = compare(model, graph, [cases[case] for case in split["validation"]])
+        graph = quantise(model, calibration_slices(model, patients_in(run, "train", cases)))
+        found = compare(model, graph, patients_in(run, "validation", cases))
         volumes, logits = volumes + found[0], logits + found[1]
     measured = summarise(volumes, logits)
     print(json.dumps(measured, indent=2))
@@ -141,9 +145,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         raise SystemExit(
             f"expected at most {MAX_DICE_LOST} of Dice and {MAX_AUC_LOST} of AUC lost, got more; {options.name} stays in float32"
         )
-    split = read_split(folder)
     model = load(options.name, weights=folder, device="cpu", runtime=TORCH)
-    graph = quantise(model, calibration_slices(model, [cases[case] for case in split["train"]]))
+    graph = quantise(model, calibration_slices(model, patients_in(folder, "train", cases)))
     if (gap := max_difference(with_graph(model, graph)) or 0) > TOLERANCE:
         raise SystemExit(f"expected a self-check within {TOLERANCE}, got {gap:.3f}; {options.name} stays in float32")
     entry = write(folder, graph, measured)
