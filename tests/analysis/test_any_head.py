@@ -13,6 +13,8 @@ from brainmri.analysis.picture import INVERTED, PAGE_REMOVED
 from brainmri.zoo.ood import NOISE, is_noise
 from train.ood.negatives import PACKAGES
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
 EXAMPLE_NAMES = [path.stem for path in sorted(EXAMPLES.glob("*.png"))]
 MARGIN = ((20, 40), (90, 50), (0, 0))

@@ -14,7 +14,7 @@ from brainmri.report import render
 from brainmri.zoo.entry import save_entry
 from brainmri.zoo.nets import ResNet50Classifier
 from brainmri.zoo.preprocess import Preprocess
-from brainmri.zoo.registry import find_entry
+from brainmri.zoo.registry import AXIAL_OOD, find_entry
 from train.evaluation.metrics import dice
 from train.phantoms import phantom_slice
 
@@ -55,10 +55,17 @@ def test_nothing_is_outlined_in_healthy_examples(pipe, name):
     assert finding.verdict != "tumour"
 
 
+@pytest.fixture(scope="module")
+def models():
+    return {entry.name: brainmri.load(entry.name, device="cpu") for entry in brainmri.list_models()}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("segmenter", [e.name for e in brainmri.list_models("segmentation")])
 @pytest.mark.parametrize("classifier", [e.name for e in brainmri.list_models("classification")])
-def test_every_pair_works(segmenter, classifier):
-    finding = brainmri.Pipeline(segmenter, classifier, device="cpu")(EXAMPLES / "large-lesion.png")
+def test_every_pair_works(models, segmenter, classifier):
+    pipe = brainmri.Pipeline(models[segmenter], models[classifier], ood_model=models[AXIAL_OOD])
+    finding = pipe(EXAMPLES / "large-lesion.png")
     assert finding.verdict in ("tumour", "review")
     assert finding.area_px > 500
     assert finding.provenance["segmenter"]["name"] == segmenter

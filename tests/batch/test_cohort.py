@@ -18,6 +18,7 @@ def pipe():
     return brainmri.Pipeline(device="cpu")
 
 
+@pytest.mark.slow
 def test_two_patients_in_a_zip_give_two_rows(tmp_path, capsys):
     folder = save(tmp_path / "upload", images())
     save(folder, other_patient("AX T1", 2), prefix="b")
@@ -32,6 +33,7 @@ def test_two_patients_in_a_zip_give_two_rows(tmp_path, capsys):
     assert (tmp_path / "out" / "upload" / "study-1" / "study.json").is_file()
 
 
+@pytest.mark.slow
 def test_lone_t2_is_for_review(pipe, tmp_path):
     (row,) = process(pipe, save(tmp_path / "t2", images(description="AX T2 FSE")), tmp_path, "t2")
     assert row["verdict"] == "review"

@@ -56,6 +56,7 @@ def test_examples_pass(pipe, path):
     assert ood.WARNING not in finding.warnings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in PACKAGES if not kind.startswith(("sagittal", "CT"))])
 def test_images_of_other_things_are_for_review(pipe, kind):
     for picture in islice(PACKAGES[kind](), 3):
@@ -121,6 +122,7 @@ def test_out_of_distribution_slices_are_not_counted(verdicts, out_of_distributio
     assert ("trained on" in reason) == (2 * len(out_of_distribution) > (analysed or len(verdicts)))
 
 
+@pytest.mark.slow
 def test_a_study_lists_out_of_distribution_slices(pipe):
     pixels = read_study(EXAMPLES / "study-flair.nii.gz").pixels[4:12]
     height, width = pixels.shape[1:3]
