@@ -40,6 +40,7 @@ def test_the_refusals_are_those_of_mps():
             torch.ones(1).double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_entry_runs_with_the_operations_of_mps(name):
     model = brainmri.load(name, device="cpu", runtime="torch")
@@ -71,6 +72,7 @@ def test_an_output_that_is_not_finite_is_a_failure():
         model.backend.run_first_pass(64, model.device)
 
 
+@pytest.mark.slow
 def test_a_full_accelerator_is_replaced_by_the_cpu(caplog):
     def out_of_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")

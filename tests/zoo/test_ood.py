@@ -67,6 +67,7 @@ def test_images_of_other_things_are_for_review(pipe, kind):
         assert finding.mask.shape == picture.shape[:2]  # it is computed all the same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SLICES, ids=lambda p: p.stem)
 def test_rotated_and_coloured_examples_are_for_review(pipe, path):
     reasons = {kind: pipe(picture).reason for kind, picture in altered([read(path)])}
@@ -176,6 +177,7 @@ def test_new_weights_remove_the_old_detector(copy):
     assert brainmri.load("mine", weights=copy, device="cpu").ood is None
 
 
+@pytest.mark.slow
 def test_new_features_remove_the_quantised_network_from_folder_and_card(copy):
     tensors = load_file(copy / OOD)
     fitting.write_ood_detector(copy, tensors, {"distance_threshold": 2.0, "other_threshold": 0.0})
