@@ -13,6 +13,7 @@ from brainmri.analysis.explain import head_mask
 from brainmri.analysis.findings import TUMOUR, Finding, Study, count, percent
 from brainmri.analysis.forward import with_head
 from brainmri.analysis.lesions import MIDLINE_TOLERANCE, midline
+from brainmri.analysis.pipeline import READ_AS_FLAIR
 from brainmri.analysis.recognition import Recognised, Recognition, differ_in_channels
 from brainmri.io.scan import Scan
 from brainmri.report.render import slice_picture
@@ -20,7 +21,9 @@ from brainmri.report.templates import STATES
 from brainmri.zoo.attributes import FLAIR, SEQUENCES, T1, T1C, THREE_SEQUENCES
 
 SEQUENCE_LABELS = {name: name for name in SEQUENCES} | {T1: "pre-contrast T1", T1C: "post-contrast T1", "PD": "proton density"}
+LABELS = SEQUENCE_LABELS | {"pituitary": "pituitary tumour"}
 ASSUMED_FLAIR = "FLAIR (assumed for a greyscale image)"
+NOT_RECOGNISED = "not recognised"
 ACCEPTED_FORMATS = " Accepted: "  # what follows the reason of a refusal
 CHANGE_SEQUENCE = Markup('<button type="button" class="change-sequence" aria-label="Change the sequence">change</button>')
 THUMBNAIL = 112  # pixels; longer side
@@ -32,7 +35,7 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
     facts = {}
     if finding.area_px and not finding.out_of_distribution:
         facts = {"Size": slice_size(scan.pixels, finding), "Side": image_side(scan.pixels, finding)}
-    seen = recognised_facts(recognition, finding.verdict) if recognition else {"Sequence": assumed_sequence(scan.pixels)}
+    seen = recognised_facts(recognition, finding.verdict) if recognition else {"Sequence": assumed_sequence(scan, finding.warnings)}
     if recognition and not (recognition.sequence and recognition.sequence.name == THREE_SEQUENCES):
         seen["Sequence"] = Markup("{} {}").format(seen["Sequence"], CHANGE_SEQUENCE)
     probability = None if finding.out_of_distribution else finding.probability
@@ -47,7 +50,7 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         facts = {"Lesions": str(len(study.lesions)), "Size": study_size(scan.pixels, study), "Side": patient_side(study)}
     seen = recognised_facts(study.recognition, study.verdict) if study.recognition else {}
     if not study.recognition or sum(label is not None for label in scan.sequences) > 1:  # the names say more than "three"
-        seen |= read_sequences(scan)
+        seen |= read_sequences(scan, study.warnings)
     if study.geometry and study.geometry.oriented:
         seen["Plane"] = study.geometry.plane
     likely = [(f.probability, number) for number, f in enumerate(study.findings, 1) if not f.out_of_distribution]
@@ -141,8 +144,8 @@ def recognised_facts(recognition: Recognition, verdict: str) -> dict[str, str | 
 
     def known(part: Recognised | None) -> str:
         if part is None:
-            return "not recognised"
-        name = SEQUENCE_LABELS.get(part.name, part.name)
+            return NOT_RECOGNISED
+        name = LABELS.get(part.name, part.name)
         return name if part.probability == 1 else f"{name} ({percent(part.probability)})"
 
     kind = recognition.kind if verdict == TUMOUR else None
@@ -153,16 +156,17 @@ def recognised_facts(recognition: Recognition, verdict: str) -> dict[str, str | 
     }
 
 
-def assumed_sequence(pixels: np.ndarray) -> str:
-    """The sequence of slices (…, H, W, 3) that no network recognises: three where the channels differ, else FLAIR."""
-    slices = pixels.reshape(-1, *pixels.shape[-3:])
-    return THREE_SEQUENCES if differ_in_channels(slices) else ASSUMED_FLAIR
+def assumed_sequence(scan: Scan, warnings: Sequence[str]) -> str:
+    """The sequence of an input that no network recognises: three where the channels differ, or FLAIR if a warning says so."""
+    if differ_in_channels(scan.pixels.reshape(-1, *scan.pixels.shape[-3:])):
+        return THREE_SEQUENCES
+    return ASSUMED_FLAIR if READ_AS_FLAIR in warnings else NOT_RECOGNISED
 
 
-def read_sequences(scan: Scan) -> dict[str, str | None]:
-    """The sequences that a study was read as."""
+def read_sequences(scan: Scan, warnings: Sequence[str]) -> dict[str, str | None]:
+    """The sequences that a study was read as; `warnings` are those of its result."""
     if not any(scan.sequences):
-        return {"Sequence": assumed_sequence(scan.pixels)}
+        return {"Sequence": assumed_sequence(scan, warnings)}
     if scan.single_sequence:
         return {"Sequence": scan.single_sequence}
     names = [SEQUENCE_LABELS[channel] for channel, label in zip((T1, FLAIR, T1C), scan.sequences, strict=True) if label]

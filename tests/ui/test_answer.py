@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from brainmri.analysis.findings import TUMOUR, Finding
+from brainmri.analysis.pipeline import READ_AS_FLAIR
 from brainmri.analysis.recognition import Recognised, Recognition
 from brainmri.io.scan import Scan
 from brainmri.ui.answer import head_share, probability_scale, refusal, slice_answer, study_answer
@@ -40,13 +41,18 @@ def slice_result():
 
 
 def test_a_slice_is_answered_at_a_glance(slice_result):
-    scan, finding = slice_result()
+    scan, finding = slice_result(warnings=("<b>note</b>", READ_AS_FLAIR))
     shown = words(slice_answer(scan, finding))
     assert shown.startswith("▲ Tumour 97% probability of tumour no tumour review: 10 to 90% tumour")
     assert "Size 100 pixels, 3% of the head in this slice" in shown
     assert "Side left half of the image (usually the patient's right)" in shown
     assert "Sequence FLAIR (assumed for a greyscale image)" in shown
     assert "Note: <b>note</b>." in shown  # escaped in the HTML
+
+
+def test_flair_is_shown_only_where_the_model_takes_the_slice_for_it(slice_result):
+    # a model of another single sequence, which gives no such warning
+    assert "Sequence not recognised" in words(slice_answer(*slice_result()))
 
 
 def test_what_a_network_recognises_is_shown(slice_result):
@@ -56,6 +62,8 @@ def test_what_a_network_recognises_is_shown(slice_result):
     )  # fmt: skip
     shown = words(slice_answer(*slice_result(recognition=recognition)))
     assert "Sequence post-contrast T1 (83%) change Plane sagittal (90%) Kind meningioma (70%)" in shown
+    pituitary = Recognition(kind=Recognised(name="pituitary", probability=0.7))
+    assert "Kind pituitary tumour (70%)" in words(slice_answer(*slice_result(recognition=pituitary)))
     assert "Side" not in shown  # a sagittal slice has none
     assert "Sequence not recognised change" in words(slice_answer(*slice_result(recognition=Recognition())))
     three = Recognition(sequence=Recognised(name="three sequences", probability=1.0))
