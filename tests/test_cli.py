@@ -93,6 +93,7 @@ def test_sequences_and_runtimes_may_be_written_in_lower_case():
     assert parse("predict x.png --sequence flair --runtime INT8".split()).sequence == "FLAIR"
 
 
+@pytest.mark.slow
 def test_predict_prints_json_and_uses_the_threshold(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     sizes = []
@@ -116,6 +117,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.slow
 def test_predict_shows_the_progress_of_one_study(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     tifffile.imwrite(tmp_path / "stack.tif", np.stack([Image.open(EXAMPLES / "large-lesion.png")] * 2))

@@ -51,6 +51,7 @@ def test_links_resolve(path):
     assert not broken
 
 
+@pytest.mark.slow
 def test_markdownlint_finds_no_problem(pytestconfig):
     folder = pytestconfig.cache.mkdir(f"markdownlint-{MARKDOWNLINT}")
     program = folder / "node_modules" / "markdownlint-cli2" / "markdownlint-cli2-bin.mjs"

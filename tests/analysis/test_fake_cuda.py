@@ -15,6 +15,8 @@ from brainmri.zoo.registry import LoadedModel
 from train.augment import RandChannelGammad, RandReplaceWithFlaird
 from train.loop import choose_precision
 
+pytestmark = pytest.mark.slow
+
 ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
 CUDA = torch.device("cuda", 0)
 

@@ -138,6 +138,7 @@ def untrained_classifier(tmp_path_factory):
     return brainmri.load("resnet50-untrained", weights=folder, device="cpu")
 
 
+@pytest.mark.slow
 def test_another_classifier_changes_the_probability_but_not_the_mask(pipe, untrained_classifier):
     image, _ = phantom_slice(128)
     own, other = pipe(image), brainmri.Pipeline(classifier=untrained_classifier, device="cpu")(image)

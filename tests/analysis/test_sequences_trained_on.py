@@ -12,6 +12,8 @@ from brainmri.zoo.records import Training
 from brainmri.zoo.registry import LoadedModel, load
 from train.phantoms import phantom_volume
 
+pytestmark = pytest.mark.slow
+
 
 def trained_on(model: LoadedModel, *sequences: str, ood: bool = True) -> LoadedModel:
     """The model as somebody's own, trained on these sequences."""

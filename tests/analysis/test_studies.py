@@ -161,6 +161,7 @@ def study(pipe, phantom):
     return pipe.study(phantom[0])
 
 
+@pytest.mark.slow
 def test_the_fields_of_a_study_are_consistent(study, phantom):
     scan, truth = phantom
     assert study.verdict == "tumour"
@@ -183,6 +184,7 @@ def test_a_slice_without_a_head_is_not_analysed(study):
     assert "No head" not in study.findings[1].reason
 
 
+@pytest.mark.slow
 def test_progress_is_reported_to_the_end(pipe, phantom):
     seen = []
     pipe.study(phantom[0], progress=lambda done, total: seen.append((done, total)))
@@ -190,6 +192,7 @@ def test_progress_is_reported_to_the_end(pipe, phantom):
     assert seen == sorted(seen)
 
 
+@pytest.mark.slow
 def test_pixels_that_are_not_square_give_the_same_mask(pipe, phantom, study):
     """A scan without every second column, at twice the spacing, gets the same mask on the remaining columns."""
     scan, _ = phantom
@@ -201,6 +204,7 @@ def test_pixels_that_are_not_square_give_the_same_mask(pipe, phantom, study):
     assert narrow.volume_mm3 == pytest.approx(study.volume_mm3, rel=0.05)
 
 
+@pytest.mark.slow
 def test_an_impossible_voxel_size_is_reported_and_not_used(pipe, phantom):
     scan, _ = phantom
     tiny = pipe.study(Scan(pixels=scan.pixels, name="m", sha256="", geometry=geometry((10, 128, 128), (0.006, 0.0014, 0.0014))))

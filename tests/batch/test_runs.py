@@ -16,6 +16,8 @@ from brainmri.batch.output_folder import LOCK, reserve_output_folder
 from brainmri.report.outputs import UNFINISHED, is_results_folder
 from tests.support.phantom import header, images, save
 
+pytestmark = pytest.mark.slow
+
 SLICE = Path(__file__).parents[2] / "assets" / "examples" / "large-lesion.png"
 SMALL = ["--segmenter", "effunet-lgg", "--device", "cpu"]  # one small network, so that the tests are fast
 

@@ -48,6 +48,7 @@ def test_dicom_orientation_is_respected(tmp_path, plane):
     assert (scan.geometry.axes[0], scan.geometry.directions[0]) == (axis, direction)
 
 
+@pytest.mark.slow
 def test_series_is_equal_from_a_folder_from_a_zip_and_in_any_order(tmp_path):
     series = images("sagittal")
     folder = save(tmp_path / "one", series)

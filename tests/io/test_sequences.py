@@ -93,6 +93,7 @@ def test_unreadable_nifti_files_beside_the_sequences_are_not_listed(tmp_path):
     assert "shape (40, 36, 12, 6)" in refusal(tmp_path)
 
 
+@pytest.mark.slow
 def test_series_are_listed_without_identifying_text(tmp_path):
     folder = three_series(tmp_path / "study", ("AX T1", "AX FLAIR", "Planted T1 POST"))
     save(folder, images("sagittal", description="SAG FLAIR", series=19991231), prefix="b")
@@ -239,6 +240,7 @@ def test_invalid_assignments_are_refused(tmp_path, make, assign, reason):
     assert reason in refused(make(tmp_path / "study"), assign)
 
 
+@pytest.mark.slow
 def test_a_t1_on_another_grid_is_refused_when_it_was_assigned(tmp_path):
     nifti(tmp_path / "flair.nii")
     nifti(tmp_path / "t1.nii", affine=ELSEWHERE)
@@ -292,6 +294,7 @@ def test_slices_of_different_cases_are_refused(tmp_path):
     assert "got slices of 2 cases" in refusal(zip_of_bytes(tmp_path, {"a_1.png": png(1), "b_2.png": png(2)}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [three_files, three_series])
 def test_several_volume_files_are_read_like_their_folder(tmp_path, make):
     folder = make(tmp_path / "study")

@@ -32,6 +32,8 @@ from brainmri.report.render import montage_picture
 from tests.support.phantom import PLANTED, header, save, zip_of
 from train.evaluation.metrics import dice
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "assets" / "examples" / "study-flair.nii.gz"
 SOURCE = nibabel.load(EXAMPLE)
 TRUTH = nibabel.load(EXAMPLE.parent / "truth" / "study-flair.mask.nii.gz")
@@ -107,7 +109,6 @@ CONTAINERS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_the_same_study_in_any_container_gives_the_same_mask(pipe, study, tmp_path, container):
     found = pipe.study(CONTAINERS[container](tmp_path))
@@ -194,7 +195,6 @@ def test_images_that_a_segmentation_cannot_reference_keep_their_other_files(pipe
     assert "no DICOM segmentation" in (tmp_path / "out" / "study.json").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_no_file_of_a_dicom_study_identifies_the_patient(tmp_path, packed, capfd, caplog):
     """Names, numbers and dates planted in headers and file names appear in no output and no log."""
@@ -232,7 +232,6 @@ def cohort(tmp_path) -> Path:
     return root
 
 
-@pytest.mark.slow
 def test_a_folder_of_studies_is_processed_and_resumed(cohort, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["predict", str(cohort), "--out", str(out), "--device", "cpu", "--segmenter", "effunet-lgg"]
@@ -320,7 +319,6 @@ def test_pydicoms_mr_image_is_analysed_and_written(pipe, tmp_path):
     assert highdicom.seg.segread(tmp_path / "mask.dcm").Rows == 64
 
 
-@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_studies(pipe, tmp_path):
     source = reoriented(tmp_path / "flair.nii.gz", "RAS")
 

@@ -96,6 +96,7 @@ def registered(monkeypatch):
     monkeypatch.setitem(DATASETS, ARRAYS.key, ARRAYS)
 
 
+@pytest.mark.slow
 def test_another_dataset_trains_a_network(arrays):
     _, run = arrays
     split = read_split(run)
@@ -104,6 +105,7 @@ def test_another_dataset_trains_a_network(arrays):
     assert read_entry(run).training.dataset == "Phantoms in NumPy files (this test), CC0 1.0"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("registered")
 def test_another_dataset_is_released_under_its_own_name(arrays, tmp_path):
     data, run = arrays

@@ -163,6 +163,7 @@ def test_a_study_drops_islands_and_slices_without_a_head():
     assert study_result([*predictions[4:], prediction(7), prediction(8)])[1] == "no tumour"
 
 
+@pytest.mark.slow
 def test_study_rules_give_the_pipelines_result(tmp_path):
     write_phantom_dataset(tmp_path, patients=1, slices=8, size=64)
     model = brainmri.load("effunet-lgg", device="cpu")
@@ -227,6 +228,7 @@ def measured(tmp_path_factory):
         return json.loads(json.dumps(evaluate(LGG, LGG.find_slices(data), model, model, (THREE_SEQUENCES, FLAIR_ONLY))))
 
 
+@pytest.mark.slow
 def test_groups_add_up_to_the_whole(measured):
     for figures in measured.values():
         groups = figures[FAILURES]["groups"]

@@ -55,6 +55,7 @@ def test_the_example_scan_is_axial_with_the_nose_up():
     assert np.ptp(np.flatnonzero(shown.any(1))) > np.ptp(np.flatnonzero(shown.any(0)))  # longer from front to back
 
 
+@pytest.mark.slow
 def test_synthetic_heads_differ(monkeypatch):
     monkeypatch.setattr(healthy, "LEVELS", healthy.LEVELS[:2])
     template = np.zeros((3, 233, 197, 189), np.float32)

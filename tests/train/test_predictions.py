@@ -29,6 +29,7 @@ def slices(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_stored_predictions_are_used_until_the_network_changes(model, slices, tmp_path):
     unflipped = replace(model, entry=replace(model.entry, flips=False))
     first = predict_case(slices, model, model, keep=tmp_path)

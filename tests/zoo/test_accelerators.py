@@ -93,6 +93,7 @@ def test_a_full_accelerator_is_replaced_by_the_cpu(caplog):
         predict_slices(model, model, slices)  # the CPU has no replacement
 
 
+@pytest.mark.slow
 def test_an_accelerator_that_fails_later_is_replaced_by_the_cpu(caplog):
     """The networks are on the CPU, but their inputs are sent to the meta device, whose operations with other devices fail."""
     model = brainmri.load("effunet-lgg", device="cpu", runtime="torch")

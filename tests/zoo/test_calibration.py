@@ -66,6 +66,7 @@ def test_an_entry_keeps_its_fusion(fused):
     assert entry.fusion["study"].review == (0.45, 0.55)
 
 
+@pytest.mark.slow
 def test_the_pipeline_fuses_mask_and_verdict_of_one_entry(fused):
     model = brainmri.load("fused", weights=fused, device="cpu")
     images, _ = phantom_volume(slices=5, size=96, seed=1)

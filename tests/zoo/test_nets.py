@@ -164,6 +164,7 @@ def test_the_mean_of_probabilities_is_exact_near_0_and_1():
     assert torch.allclose(found[1:3], torch.tensor([25.0, -90.0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", list(SCALES))
 def test_effunet_equals_its_reference_implementations(encoder):
     """To the bit, in training too: timm's encoder in the U-Net of segmentation_models.pytorch, by the same names."""

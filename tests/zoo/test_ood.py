@@ -144,6 +144,7 @@ def test_a_study_lists_out_of_distribution_slices(pipe):
 # --- which detector -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_entries_without_a_detector_use_the_one_for_axial_slices():
     other = brainmri.Pipeline("resunet-lgg", "resnet50-lgg", device="cpu")
     assert other.ood_model.entry.name == AXIAL_OOD

@@ -112,6 +112,7 @@ def test_its_card_matches_the_entry(entry):
     assert (page.read_text(encoding="utf-8") if page.is_file() else "") == metrics_page(entry)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["effunet-lgg", "resnet50-lgg"])  # as segmenter and as classifier
 def test_the_program_of_a_card_runs(name, tmp_path, monkeypatch, capsys):
     examples = Path(__file__).parents[2] / "assets" / "examples"
