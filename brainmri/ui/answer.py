@@ -35,7 +35,9 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
     facts = {}
     if finding.area_px and not finding.out_of_distribution:
         facts = {"Size": slice_size(scan.pixels, finding), "Side": image_side(scan.pixels, finding)}
-    seen = recognised_facts(recognition, finding.verdict) if recognition else {"Sequence": assumed_sequence(scan, finding.warnings)}
+    seen = (
+        recognised_facts(recognition, finding.verdict) if recognition else {"Sequence": assumed_sequence(scan, finding.warnings)}
+    )
     if recognition and not (recognition.sequence and recognition.sequence.name == THREE_SEQUENCES):
         seen["Sequence"] = Markup("{} {}").format(seen["Sequence"], CHANGE_SEQUENCE)
     probability = None if finding.out_of_distribution else finding.probability

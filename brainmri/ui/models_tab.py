@@ -29,6 +29,7 @@ FRONT_MATTER = re.compile(r"\A---\r?\n.*?\r?\n---\r?\n", re.DOTALL)
 OVERVIEW_NOTE = """Dice: mean over patients. AUC: of the verdict, by slice. Both for three sequences, in whole studies where
 measured, on patients not used for training; protocol and intervals are below. Time: for one slice on the machine that runs
 this page."""
+COLUMNS = ("For", "Input", "Dice", "AUC", "Size", "Time", "Licence", "Use it")  # of the table of all models, after the name
 USE_SCRIPT = """element.addEventListener("click", (event) => {
   const model = event.target.closest("button")?.dataset.model;
   if (model) trigger("click", { model });
@@ -77,7 +78,7 @@ def card_html(entry: ModelEntry) -> str:
         text = handle.read(MAX_CARD_CHARS + 1)
     cut = "\n\n*The model card is too long; the rest is not shown.*" if len(text) > MAX_CARD_CHARS else ""
     body = safe_html(FRONT_MATTER.sub("", text[:MAX_CARD_CHARS], count=1) + cut)
-    return f"<details class='card'><summary>Model card</summary>{body}</details>"
+    return _collapsed("Model card", body)
 
 
 def figures_html(entry: ModelEntry) -> str:
@@ -90,20 +91,20 @@ def figures_html(entry: ModelEntry) -> str:
     protocol = f"<p>{counts}: {escape(entry.metrics.protocol)}. Brackets: 95% confidence intervals over patients.</p>"
     parts = [protocol, safe_html(figure_table(variants))]
     if "classification" in entry.tasks:
-        parts.append("<h3>Calibration</h3>")
         shown = [variant for variant in VARIANTS if RELIABILITY in variants.get(variant, {})]
         figures = "".join(
             f"<figure>{reliability_svg(entry, variant)}<figcaption>{VARIANTS[variant]}</figcaption></figure>" for variant in shown
         )
         numbers = f"<details><summary>Table</summary>{safe_html(reliability_table(variants))}</details>"
         diagrams = f"<p>{RELIABILITY_NOTE}</p><div class='diagrams'>{figures}</div>{numbers}"
-        parts.append(diagrams if shown else "<p>No reliability diagram available.</p>")
-    parts.append("<h3>Failure cases</h3>")
-    if FAILURES in first:
-        parts += [f"<p>{FAILURES_NOTE}</p>", safe_html(failure_tables(variants))]
-    else:
-        parts.append("<p>No failure analysis available.</p>")
+        parts.append(_collapsed("Calibration", diagrams if shown else "<p>No reliability diagram available.</p>"))
+    failures = f"<p>{FAILURES_NOTE}</p>{safe_html(failure_tables(variants))}" if FAILURES in first else ""
+    parts.append(_collapsed("Failure cases", failures or "<p>No failure analysis available.</p>"))
     return "".join(parts)
+
+
+def _collapsed(title: str, content: str) -> str:
+    return f"<details class='card'><summary>{title}</summary>{content}</details>"
 
 
 def model_html(entry: ModelEntry) -> str:
@@ -133,9 +134,8 @@ def overview_html(seconds: Mapping[str, float] | None = None) -> str:
     Args:
         seconds: for one slice on this machine, by model; None where it was not measured.
     """
-    heads = ("Model", "For", "Input", "Dice", "AUC", "Size", "Time", "Licence", "Use it")
     rows = "".join(_overview_row(name, entry, (seconds or {}).get(name)) for name, entry in best_first())
-    head = "".join(f"<th scope='col'>{one}</th>" for one in heads)
+    head = "".join(f"<th scope='col'>{one}</th>" for one in ("Model", *COLUMNS))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     scrolls = f"<div class='table' role='group' aria-label='Models' tabindex='0'>{table}</div>"
     return f"<div class='model'>{scrolls}<p>{OVERVIEW_NOTE}</p></div>"
@@ -157,7 +157,7 @@ def _overview_row(name: str, entry: ModelEntry, seconds: float | None) -> str:
         escape(str(licence(entry) or "unknown")),
         f"<button type='button' data-model='{escape(name)}' aria-label='Use it: {escape(title)}'>Use it</button>",
     )
-    row = "".join(f"<td>{cell}</td>" for cell in cells)
+    row = "".join(f"<td data-column='{column}'>{cell}</td>" for column, cell in zip(COLUMNS, cells, strict=True))
     return f"<tr><th scope='row'><b>{escape(title)}</b>{default}{small}</th>{row}</tr>"
 
 

@@ -301,10 +301,12 @@ def test_the_models_tab_shows_metrics_and_verifies_a_model(visit):
     page.wait_for_selector("#model h2:has-text('resnet50-lgg')")
     row = page.locator("#model tr", has_text="verdict AUC, by slice").first
     assert re.fullmatch(r"0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]", row.locator("td").nth(1).inner_text())
-    assert not page.is_visible("#model .card >> text=Intended use")
-    page.click("#model .card summary")
-    page.wait_for_selector("#model .card >> text=Intended use")
-    assert "model-index" not in page.inner_text("#model .card")  # part of the front matter
+    card = page.locator("#model .card", has=page.locator("summary", has_text="Model card"))
+    use = card.get_by_text("Intended use").first
+    assert not use.is_visible()
+    card.locator("summary").first.click()
+    use.wait_for(state="visible")
+    assert "model-index" not in card.inner_text()  # part of the front matter
     page.click("#selfcheck")
     page.wait_for_selector("#selfcheck-answer >> text=resnet50-lgg on")
     assert "matches its stored outputs within" in page.inner_text("#selfcheck-answer")
