@@ -33,6 +33,10 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt install chromium)"),
 ]
 
+# whether the evidence of an earlier input is gone; it may be replaced before anything sees that it was hidden
+SHOWS_NONE_OF = """stale => ![...document.querySelectorAll('#evidence img')]
+  .some(image => image.checkVisibility() && image.getAttribute('src') === stale)"""
+
 
 def test_the_first_screen_shows_a_finished_example_and_nothing_moves(browser, page_url):
     with visiting(browser, page_url) as visit:
@@ -47,9 +51,10 @@ def test_the_first_screen_shows_a_finished_example_and_nothing_moves(browser, pa
         assert computed == []
         assert layout_shift(page) < 0.05
 
+        stale = page.locator("#evidence img").first.get_attribute("src")
         page.click("#examples button >> nth=1")
         assert "Tumour" in answer(page, "small-lesion.png")
-        page.wait_for_selector("#evidence img", state="hidden")  # those of the example before
+        page.wait_for_function(SHOWS_NONE_OF, arg=stale)
         page.wait_for_selector("#explanation >> text=the area stays within")
         assert page.locator("#examples .selected").get_attribute("aria-label") == "Small lesion"
         assert page.evaluate("scrollY") == 0

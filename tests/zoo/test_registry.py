@@ -80,7 +80,7 @@ def test_its_split_has_no_leak(entry):
     assert not (set(split["train"]) | set(split["validation"]) | set(split["validated_on"])) & HELD_OUT
     assert set(split["held_out"]) == HELD_OUT
     # stages on pictures of other heads count their groups, too; they have all 90 patients, as the split says
-    stages = [90 if "--all-patients" in stage.command else stage.patients for stage in entry.training.stages]
+    stages = [90 if "--wider" in stage.command else stage.patients for stage in entry.training.stages]
     if by_slice(entry):  # patients on both sides, which it says
         train, test = (set(split["slices"][role]) for role in ("train", "test"))
         assert not train & test
