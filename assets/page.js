@@ -41,7 +41,12 @@
   document.addEventListener("click", (event) => {
     if (!event.target.closest(".change-sequence")) return;
     document.querySelector("#settings > button:not(.open)")?.click();
-    requestAnimationFrame(() => document.querySelector("#sequence input").focus());
+    const focus = (tries) => { // the field is built when the accordion opens
+      const field = document.querySelector("#sequence input");
+      if (field) field.focus();
+      else if (tries) setTimeout(() => focus(tries - 1), 50);
+    };
+    focus(100);
   });
 
   // --- accessibility, applied again whenever the page changes

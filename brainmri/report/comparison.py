@@ -12,6 +12,7 @@ from brainmri.report.render import flair_picture
 # of Okabe and Ito, which colour-blind people can tell apart, without black and dark blue; used in turn
 COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#d55e00", "#ffffff")
 SIDE = 720  # pixels of the picture, the longer side
+LINE, DASH = 3, 14  # pixels; width of the outlines, and the length after which coinciding ones change colour
 MARGIN = 0.3  # around the outlined regions, as a share of their longer side
 MIN_CROP = 96  # pixels of the slice
 
@@ -24,7 +25,7 @@ def outline_colour(number: int) -> str:
 def outlines_picture(pixels: np.ndarray, masks: Mapping[int, np.ndarray]) -> Image.Image:
     """FLAIR in grey, cropped to the outlined regions, with the outlines of all masks.
 
-    Equal outlines stay visible: earlier ones are drawn wider, below later ones.
+    All outlines have the same width. Where outlines coincide, they are dashed, so that every colour stays visible.
 
     Args:
         pixels: (H, W, 3) in [0, 1].
@@ -33,16 +34,43 @@ def outlines_picture(pixels: np.ndarray, masks: Mapping[int, np.ndarray]) -> Ima
     from skimage.measure import find_contours
 
     top, left, height, width = crop_box(list(masks.values()), pixels.shape[:2])
-    scale = SIDE / max(height, width)
+    scale = 2 * SIDE / max(height, width)  # drawn at twice the size, so that the lines become smooth
     cropped = flair_picture(pixels[top : top + height, left : left + width])
-    size = (round(width * scale), round(height * scale))
-    picture = cropped.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    half = round(width * scale / 2), round(height * scale / 2)
+    picture = cropped.convert("RGB").resize((2 * half[0], 2 * half[1]), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
-    for place, (number, mask) in enumerate(masks.items()):
-        for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5):
-            points = [((x - 0.5 - left) * scale, (y - 0.5 - top) * scale) for y, x in contour]  # padded by 1, pixels are 1 wide
-            draw.line(points, fill=outline_colour(number), width=2 + 2 * (len(masks) - 1 - place), joint="curve")
-    return picture
+    outlines = [
+        (place, outline_colour(number), scale * (contour[:, ::-1] - 0.5 - (left, top)))  # padded by 1, pixels are 1 wide
+        for place, (number, mask) in enumerate(masks.items())
+        for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
+    ]
+    for _, colour, points in outlines:
+        draw.line(points.ravel().tolist(), fill=colour, width=2 * LINE, joint="curve")
+    for place, colour, points in outlines:
+        for dash in dashes(points, place, len(masks)):
+            draw.line(dash.ravel().tolist(), fill=colour, width=2 * LINE, joint="curve")
+    return picture.reduce(2)
+
+
+def dashes(points: np.ndarray, turn: int, turns: int) -> list[np.ndarray]:
+    """The parts of a line on which one of several equal lines is drawn; together their parts cover it.
+
+    Args:
+        points: (N, 2) in pixels of the picture at twice its size.
+        turn: of this line, from 0 to `turns` - 1.
+        turns: number of lines.
+
+    Returns:
+        Lines (M, 2), at least one.
+    """
+    at = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])  # length of the line up to each point
+    length = min(2 * DASH, at[-1] / turns)
+    parts = []
+    for start in np.arange(turn * length, at[-1] - length / 2, turns * length):
+        inside = at[(at > start) & (at < start + length)]
+        where = np.concatenate([[start], inside, [start + length]])
+        parts.append(np.stack([np.interp(where, at, column) for column in points.T], axis=-1))
+    return parts
 
 
 def crop_box(masks: list[np.ndarray], shape: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -144,7 +144,7 @@ class AnalyseTab:
             self.link = gr.HTML(elem_id="link", padding=False)
             self.token = gr.Textbox(visible=False)  # of the page's address
             with gr.Accordion("Why: evidence and stability", open=True, elem_id="why") as self.why:
-                self.explanation = gr.Markdown(first.explanation if first else None, elem_id="explanation", min_height=40)
+                self.explanation = gr.Markdown(first.explanation if first else None, elem_id="explanation", min_height=72)
                 self.evidence = gr.Gallery(
                     first.evidence if first else None, show_label=False, columns=2, object_fit="contain", height="auto",
                     format="png", buttons=["fullscreen"], interactive=False, elem_id="evidence",
@@ -210,7 +210,8 @@ class AnalyseTab:
         except gr.Error as error:
             name = Path(uploaded[0]).name if uploaded else ""
             unmarked = {self.gallery: gr.Gallery(selected_index=None), self.several: hide, self.selection: hide}
-            return self.refuse(error, name) | unmarked | {self.files: None, self.items: gr.Radio([], value=None)}
+            # the items keep their choices: the browser still sends the value of a radio that is set to None
+            return self.refuse(error, name) | unmarked | {self.files: None}
         choices = [(one.label, encode(one, uploaded)) for one in found]
         names = [example.file.name for example in self.shown_examples]
         marked = names.index(found[0].label) if len(found) == 1 and found[0].label in names else None
@@ -317,7 +318,7 @@ class AnalyseTab:
         packed, record = pack_slice(scan, finding)
         shown = {
             "box": slice_answer(scan, finding), "current": preview(scan, scan.name), "viewer": slice_viewer(scan, finding),
-            "packed": packed, "report": None, "record": record,
+            "packed": packed, "report": None, "record": record, "why": not finding.out_of_distribution,
         }  # fmt: skip
         return self.show(shown | {"token": keep_result(shown)})
 
@@ -334,7 +335,7 @@ class AnalyseTab:
         shown = {
             "box": study_answer(scan, study, record["warnings"]), "current": preview(scan, label),
             "viewer": viewer + overlays.format(montage_html(montage_picture(scan.pixels, study))),
-            "packed": packed, "report": report, "record": record,
+            "packed": packed, "report": report, "record": record, "why": False,
         }  # fmt: skip
         return self.show(shown | {"token": keep_result(shown)})
 
@@ -347,7 +348,7 @@ class AnalyseTab:
             self.viewer: shown["viewer"],
             self.packed: shown["packed"],
             self.report: gr.DownloadButton(value=shown["report"], visible=shown["report"] is not None),
-            self.why: gr.Accordion(visible=shown["report"] is None),
+            self.why: gr.Accordion(visible=shown["why"]),
             self.explanation: "",
             self.evidence: gr.Gallery(visible=False),  # those of an earlier slice must not stand beside this one
             self.record: shown["record"],

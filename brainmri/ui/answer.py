@@ -31,17 +31,18 @@ THUMBNAIL = 112  # pixels; longer side
 
 def slice_answer(scan: Scan, finding: Finding) -> Markup:
     """The box for a slice."""
+    if finding.out_of_distribution:  # nothing that was computed is meaningful
+        return answer_html(finding.verdict, [finding.reason], finding.warnings, Markup(""), {})
     recognition = finding.recognition
     facts = {}
-    if finding.area_px and not finding.out_of_distribution:
+    if finding.area_px:
         facts = {"Size": slice_size(scan.pixels, finding), "Side": image_side(scan.pixels, finding)}
     seen = (
         recognised_facts(recognition, finding.verdict) if recognition else {"Sequence": assumed_sequence(scan, finding.warnings)}
     )
     if recognition and not (recognition.sequence and recognition.sequence.name == THREE_SEQUENCES):
         seen["Sequence"] = Markup("{} {}").format(seen["Sequence"], CHANGE_SEQUENCE)
-    probability = None if finding.out_of_distribution else finding.probability
-    scale = Markup("") if probability is None else probability_scale(probability, finding.provenance["review_band"])
+    scale = probability_scale(finding.probability, finding.provenance["review_band"])
     return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts | seen)
 
 
@@ -186,8 +187,7 @@ def study_size(pixels: np.ndarray, study: Study) -> str:
     volume = study.volume_mm3
     if volume is not None:
         return f"{volume / 1000:.1f} mL, largest diameter {max(study.diameters):.0f} mm"
-    voxels = count(int(study.mask.sum()), "voxel")
-    return f"{voxels}, {percent(head_share(pixels, study.mask))} of the head (voxel size unknown)"
+    return f"{int(study.mask.sum()):,} voxels, {percent(head_share(pixels, study.mask))} of the head (voxel size unknown)"
 
 
 def head_share(pixels: np.ndarray, mask: np.ndarray) -> float:

@@ -21,12 +21,15 @@ COLUMNS = ("input", "kind", *RECORDED, "warnings", "problem")
 def analyse_input(one: Input, segmenter: str, classifier: str, sequence: str | None) -> dict:
     """A row of the table: the main fields of the record, or the problem of an input that cannot be read.
 
-    The probability of a study is the highest of its slices that look like brain MR slices.
+    The probability of a study is the highest of its slices that look like brain MR slices; other slices have none.
     """
     row = dict.fromkeys(COLUMNS) | {"input": one.label, "kind": one.kind}
     try:
         if one.kind == SLICE:
-            record = analyse_slice(read_slice(one.files[0]), segmenter, classifier, None, sequence).record()
+            finding = analyse_slice(read_slice(one.files[0]), segmenter, classifier, None, sequence)
+            record = finding.record()
+            if finding.out_of_distribution:
+                record["probability"] = None
         else:
             scan = read_study(one.files, None, one.study)
             record = analyse_study(scan, segmenter, classifier, None).record()

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import ImageColor
 
-from brainmri.report.comparison import SIDE, crop_box, outline_colour, outlines_picture
+from brainmri.report.comparison import LINE, SIDE, crop_box, dashes, outline_colour, outlines_picture
 
 
 def square(top: int, left: int, side: int) -> np.ndarray:
@@ -39,3 +39,19 @@ def test_every_outline_is_visible_in_its_colour_at_its_place():
         assert len(drawn) > 100
         assert np.abs(drawn.min(axis=0) - edge.min(axis=0)).max() < 1
         assert np.abs(drawn.max(axis=0) - edge.max(axis=0) - 1).max() < 1
+
+
+def test_outlines_are_equally_thin_however_many_there_are():
+    masks = {number: square(80, 60, 40) for number in range(6)}
+    picture = np.asarray(outlines_picture(np.zeros((200, 160, 3), np.float32), masks))
+    rows = np.flatnonzero(picture[:, picture.shape[1] // 2].any(axis=-1))
+    assert len(rows) <= 2 * (LINE + 1)  # the upper and the lower edge
+
+
+def test_the_dashes_of_coinciding_lines_cover_the_line_in_turns():
+    line = np.array([[0, 0], [300, 0], [300, 40]], float)
+    for turns, size in ((1, 1.0), (3, 1.0), (6, 0.1)):  # the last is too short for a whole dash of each
+        parts = [dashes(size * line, turn, turns) for turn in range(turns)]
+        assert all(parts)
+        lengths = [np.hypot(*np.diff(part, axis=0).T).sum() for own in parts for part in own]
+        assert abs(sum(lengths) - 340 * size) < 28

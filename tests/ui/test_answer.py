@@ -70,11 +70,12 @@ def test_what_a_network_recognises_is_shown(slice_result):
     assert "change" not in words(slice_answer(*slice_result(recognition=three)))
 
 
-def test_no_probability_and_no_size_of_what_is_no_brain(slice_result):
+def test_nothing_is_measured_and_recognised_in_what_is_no_brain(slice_result):
     strange = OodResult(distance=9.0, other_log_odds=9.0, reason="No brain.")
-    shown = words(slice_answer(*slice_result(ood=strange, verdict="review")))
-    assert "probability" not in shown
-    assert "Size" not in shown
+    seen = Recognition(sequence=Recognised(name="FLAIR", probability=0.77), plane=Recognised(name="axial", probability=0.99))
+    shown = words(slice_answer(*slice_result(ood=strange, verdict="review", recognition=seen)))
+    for name in ("probability", "Size", "Sequence", "Plane"):
+        assert name not in shown
 
 
 def test_a_study_is_answered_at_a_glance():

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.utils import Status
+from PIL import Image
+from skimage import data
 
 import brainmri
 from brainmri.zoo.registry import DEFAULT
@@ -125,13 +127,18 @@ def test_one_drop_zone_takes_slices_studies_folders_and_pasted_pictures(visit, t
 
 def test_several_inputs_become_a_list_to_flip_through_and_a_table(visit, tmp_path):
     page = visit(1280, 900)
-    upload(page, EXAMPLE, EXAMPLE.parent / "healthy-high.png")
+    Image.fromarray(data.astronaut()).save(tmp_path / "astronaut.png")
+    upload(page, EXAMPLE, EXAMPLE.parent / "healthy-high.png", tmp_path / "astronaut.png")
     assert "Tumour" in answer(page, EXAMPLE.name)
     first = page.get_by_role("radio", name=EXAMPLE.name)
     assert first.is_checked()
     first.focus()
     page.keyboard.press("ArrowDown")
     assert answer(page, "healthy-high.png").endswith("No tumour")
+    assert page.is_visible("#why")
+    page.keyboard.press("ArrowDown")
+    assert "review" in answer(page, "astronaut.png")
+    page.wait_for_selector("#why", state="hidden")  # there is nothing to explain in what is no brain
     page.click("button:has-text('Analyse all')")
     with page.expect_download() as waiting:
         page.click("#several >> text=Table (CSV)")
@@ -140,7 +147,13 @@ def test_several_inputs_become_a_list_to_flip_through_and_a_table(visit, tmp_pat
         rows = {row["input"]: row for row in csv.DictReader(handle)}
     assert [rows[name]["verdict"] for name in (EXAMPLE.name, "healthy-high.png")] == ["tumour", "no tumour"]
     assert int(rows[EXAMPLE.name]["area_px"]) > 1000
-    assert page.inner_text("#rows").count("%") == 2
+    assert page.inner_text("#rows").count("%") == 2  # none for the photograph
+    assert rows["astronaut.png"]["probability"] == ""
+    (tmp_path / "broken.zip").write_bytes(b"PK\3\4 broken")
+    upload(page, tmp_path / "broken.zip")
+    page.wait_for_selector(f"{REFUSED} >> text=got a damaged zip")
+    page.wait_for_timeout(1000)  # the choice from the list must not replace the reason
+    assert "got a damaged zip" in page.inner_text(REFUSED)
     upload(page, EXAMPLE)
     answer(page, EXAMPLE.name)
     page.wait_for_selector("#several", state="hidden")
