@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
@@ -46,6 +47,10 @@ ELEMENTS = [
     "PixelData",  # without its extended offset table, with which frames could overlap; where there is one, a fragment is a frame
 ]
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+# how scanners and their users write that no contrast agent was given
+_NO_AGENT = re.compile(
+    r"[-. ]*|0|N|NA|N/A|OFF|FALSE|UNKNOWN|(?:NO|NON|NONE|NOT|NIL|NULL|WITHOUT|W/O|SANS|OHNE|SIN|SENZA|SEM)\b.*"
+)
 _VRS = set("AE AS AT CS DA DS DT FD FL IS LO LT OB OW PN SH SL SQ SS ST TM UI UL UN US UT".split())
 
 
@@ -194,7 +199,7 @@ def physics_of(header: Dataset, index: int = 0) -> Physics:
         echo_time=number_of(echo, "EffectiveEchoTime") or number_of(echo, "EchoTime"),
         inversion_time=number_of(modifier, "InversionTimes") or number_of(modifier, "InversionTime"),
         b_value=number_of(diffusion, "DiffusionBValue"),
-        contrast=agent not in ("", "NO", "NONE", "N", "0", "N/A", "NA", "OFF") or bool(header.get("ContrastBolusAgentSequence")),
+        contrast=not _NO_AGENT.fullmatch(agent) or bool(header.get("ContrastBolusAgentSequence")),
         inversion=inversion,
         image_type=image_types(header, index),
         acquisition_contrast=functional_group(header, index, "MRImageFrameTypeSequence").get("AcquisitionContrast"),

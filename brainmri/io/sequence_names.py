@@ -1,7 +1,7 @@
 """Which MR sequence an image is: from the physics in its DICOM header first, then from what its file or series is called.
 
 Names are those of Siemens, GE, Philips, United Imaging and Canon scanners, of BIDS, BraTS and dcm2niix, in English, French,
-Spanish, German, Italian, Portuguese and Dutch. `tests/io/test_sequence_names.py` has an example of each.
+Spanish, German, Italian, Portuguese, Dutch, Polish and Swedish. `tests/io/test_sequence_names.py` has an example of each.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ def _words(pattern: str) -> re.Pattern:
     return re.compile(rf"(?<![a-z])(?:{pattern})(?![a-z])")
 
 
+_SUFFIX = re.compile(r"\.(?:nii|mg[hz]|hdr|img|nrrd|mha)(?: ?\(\d+\))?(?:\.gz|\.zst)?$")
 # parts of a name that say where an image was resampled to, who it shows or when; they name no sequence of the image itself
 _TARGET = r"s?(?:t1|t2|flair|mni)[a-z0-9]*"
 _CONTEXT = [
@@ -29,53 +30,92 @@ _CONTEXT = [
         + _TARGET
         + r"(?:[-_ .]?space)?"
     ),
-    re.compile(r"(?<=[a-z0-9])[-_ .]+(?:co)?reg(?:istered)?[-_ .]+" + _TARGET),
+    re.compile(r"(?<=[a-z0-9])[-_ .]+(?:(?:co)?reg(?:istered)?|warped|aligned|resampled|rigid|affine)[-_ .]+" + _TARGET),
+    re.compile(rf"(?<=[a-z0-9])[-_.]{_TARGET}[-_.]?space$"),
 ]
 
 # names of other images; the first match counts
 _OTHERS = {
-    "segmentation": re.compile(r"(?<![a-z])(?:a?seg|segm|segmentations?|labels?|roi|lesions?|gtv|ctv)(?![a-z])|masks?(?![a-z])"),
-    "diffusion": _words(r"e?dwi|e?adc|dti|diff(?:usion)?|trace ?w?|isotropic ?dwi|ivim|dki|resolve|b[ _-]?[1-9]\d{2,3}|fa ?map"),
-    "susceptibility": _words(r"swi\w*|swan\w*|swip|ven ?_?bold|susc\w*|t2 ?\*|t2 ?star\w*|t2s|qsm|hemo|fe?fe ?t2"),
-    "perfusion or dynamic": _words(r"perf\w*|pwi|dsc|dce|p?casl|asl|r?cb[fv]|mtt|ttp|k ?trans|dyn\w*|tw(?:ist)?"),
-    "angiography": re.compile(r"(?<![a-z])(?:tof|ce)?[ _-]?mr[av](?![a-z])|(?<![a-z0-9])(?:\dd ?)?tof|angio"),
-    "functional": _words(r"f?mri ?rest\w*|bold|rest(?:ing)?|fmri|epi ?task"),
-    "localizer": re.compile(
-        r"locali[sz]|lokali|(?<![a-z])(?:loc|scout|survey|topogram|plan[- _]?scan|3[ -]?plane)(?![a-z])|calib|shim"
+    "segmentation": re.compile(
+        r"(?<![a-z])(?:[ad]?seg|probseg|segm|segmentations?|labels?|roi|lesions?|gtv|ctv|ground.?truth|rt.?struct)(?![a-z])"
+        r"|masks?(?![a-z])|(?<![a-z])o\.ot(?![a-z])"
+        r"|(?<![a-z])(?:wmh|prob(?:ability|map)?|pred(?:iction|icted)?|contours?|annotations?|gt|glistr[a-z]*)$"
     ),
-    "map": re.compile(r"(?<![a-z0-9])(?:t1|t2|b0|b1|pd|field|phase)[-_ ]?(?:map|rho)|relaxometry|(?<![a-z])mt[rv]?(?![a-z0-9])"),
+    "diffusion": _words(
+        r"(?:iso|[ed])?(?:dwi|adc)(?:sg)?|dti|diff|dif+usi(?:on|one|e)|difusao|hardi|trace ?w?|ivim|dki|resolve|fa ?map"
+        r"|fractional ?anis\w*|b[ _=-]?[1-9]\d{2,3}|b[ _=-]?0(?![0-9])(?!.?map)"
+    ),
+    "susceptibility": re.compile(
+        r"(?<![a-z])(?:swi\w*|swan\w*|swip|ven ?_?bold|susc\w*|t2[ -]?star\w*|t2s|t2w?[ _]?ffe|qsm|hemo|fe?fe ?t2|fsbb|bsi"
+        r"|mag_images|t2 eg|t2 echo de gradient)(?![a-z])|(?<![a-z])t2 ?\*"
+    ),
+    "perfusion or dynamic": _words(
+        r"perf\w*|pwi|dsc|dce|p?casl|asl|r?(?:el)?(?:cb[fv]|mtt|ttp)|[gp]bp|k ?trans|dyn\w*|tw(?:ist)?"
+    ),
+    "angiography": re.compile(
+        r"(?<![a-z])(?:tof|ce)?[ _-]?mr[av](?![a-z])|(?<![a-z0-9])(?:\dd ?)?tof|angio"
+        r"|(?<![a-z0-9])(?:[sm]?\dd[ _]?)?pca(?![a-z])|(?<![a-z])mc_hr$"
+    ),
+    "functional": _words(r"f?mri ?rest\w*|bold|rest(?:ing)?|fmri|epi ?task|fe_?epi|sbref"),
+    "localizer": re.compile(
+        r"locali[sz]|lokali|locator|scout|reperage|ubersicht|calib|shim|smart ?(?:brain|survey)|ref[ _]?scan"
+        r"|(?<![a-z])(?:loc|survey|topogram|plan[- _]?scan|3[ -]?pl(?:ane)?|(?:asset|head)[ _]cal|cal[ _]head)(?![a-z])"
+    ),
+    "map": re.compile(
+        r"(?<![a-z0-9])(?:t1|t2|b0|b1|pd|field|phase)[-_ ]?(?:map|rho)|relaxometry|(?<![a-z])mt(?:r|v|s|w|sat)(?![a-z0-9])"
+        r"|phasediff|(?<=_)(?:magnitude|phase)[12]?$"
+    ),
+    "phase": re.compile(r"part-(?:phase|real|imag)|filt_?pha|pha_images"),
     "subtraction": re.compile(r"subtr|(?<=[ _-])sub$|(?<![a-z])substrac|differenz|soustr|sottr"),
-    "projection": _words(r"mip|minip|mnip"),
+    "projection": _words(r"mip|minip|mnip|pjn"),
     "spectroscopy": _words(r"mrs|csi|svs|spectro\w*"),
 }
 
+_PLANE = r"(?:o?ax|sag|cor|tra)"
 _FLAIR = re.compile(
-    r"flair|dark.?fl(?:uid)?(?![a-z])|(?<![a-z])da?.?fl(?![a-z])|(?<![a-z])fla(?![a-z])|(?<![a-z0-9])t2f(?![a-z])"
-    r"|(?<![a-z])tirm(?![a-z])|(?<![a-z])tir2d|(?<![a-z])spc?ir(?![a-z])"
+    r"flair|fluid.?atten|dark.?fl(?:uid)?(?![a-z])|(?<![a-z])da?.?fl(?![a-z])|(?<![a-z])fla(?![a-z])|(?<![a-z0-9])t2f(?![a-z])"
+    r"|(?<![a-z])tirm(?![a-z])|(?<![a-z])tir2d|(?<![a-z])spc_?ir(?![a-z])"
 )
 _T2_FLAIR = re.compile(r"(?<![a-z0-9])t2w?[^a-z0-9]*(?:[a-z]{2,5}[^a-z0-9]+)?(?:flair|dark.?fl)")
-_T1 = re.compile(r"(?<![a-z0-9])(?:3d|2d|e|[mrsw]{1,3})?t1(?!\d)|mp2?rage|(?<![a-z])f?spgr|bravo|(?<![a-z])tfl3d")
-_T2 = re.compile(r"(?<![a-z0-9])(?:3d|2d|[mrsw]{1,3})?t2(?!\d)|(?<![a-z])(?:ciss|fiesta|drive|haste|ssfse)(?![a-z])")
-_PD = _words(r"pdw?|proton ?dens\w*|dp")
-_STIR = _words(r"stir|spair")
-_DIR = _words(r"dir|double ?ir")
-
-_AGENT = (
-    r"[-_ .]*(?:(?:de|del|la|le|l|il)[-_ .']*)?"
-    r"(?:contrast[a-z]*|kontrast[a-z]*|contr|inj[a-z]*|gad[a-z]*|gd[a-z]*|km|mdc|pdc|iv|civ|c)(?![a-z])"
+_T1 = re.compile(
+    rf"(?<![a-z0-9])(?:3d|2d|e|c|uni|inplane|[mrsw]{{1,3}}|{_PLANE})?t1(?!\d)|mp2?.?rage|(?<![a-z])f?spgr|bravo|(?<![a-z])tfl3d"
+    r"|(?<![a-z])(?:star)?vibe(?![a-z])|(?<![a-z])thrive(?![a-z])"
 )
-_WITH_AGENT = r"(?:contrast[a-z]*|gado?|gd|km|inj[a-z]*)?(?![a-z])(?!.?op)"  # after "pre" and "post"
+_T2 = re.compile(
+    rf"(?<![a-z0-9])(?:3d|2d|inplane|[mrsw]{{1,3}}|{_PLANE})?t2(?!\d)|(?<![a-z])(?:ciss|fiesta|drive|haste|ssfse)(?![a-z])"
+)
+# weightings that count if the name says neither T1 nor FLAIR; a gradient echo is then T2*-weighted
+_OTHER_WEIGHTINGS = {
+    "STIR": _words(r"stir"),
+    "double inversion recovery": _words(r"dir|double ?ir"),
+    "T2": _T2,
+    "PD": _words(r"pdw?|proton ?dens\w*|dp"),
+    "susceptibility": _words(r"m?gre|megre|mpgr|merge"),
+}
+
+# a contrast agent, and the shorter words for one, which mean it only after another word
+_AGENT = (
+    r"(?:[ck]ontras[a-z]*|contr|gd(?:[- ]?dtpa)?|gad(?:o[a-z]*|avist)?|km|m\.?d\.?c|pdc|inj(?:ect[a-z]*)?|iniett[a-z]*"
+    r"|magnevist|dotarem|prohance|multihance|omniscan|clariscan|elucirem|primovist|vueway)(?![a-z])"
+)
+_ANY_AGENT = rf"[-_ ./]*(?:(?:de|del|al|la|le|l|il|produit de)[-_ .']*)*(?:{_AGENT}|(?:cte|iv|civ|con|c)(?![a-z]))"
+# after "pre" and "post", which may also stand alone, unless they say when and not how
+_WITH_AGENT = (
+    rf"(?:[-_ ]?{_AGENT}|[-_ ]?con|[-_ ]?c)?(?![a-z])"
+    r"(?!.?(?:op|treat|tx|fossa|rt(?![a-z])|radi|chemo|surg|resect|biops|trauma))"
+)
 _PRE = re.compile(
-    rf"(?<![a-z])pre{_WITH_AGENT}|(?<![a-z])w/?o(?![a-z])|without|w/out|nati[fv]|(?<=t1)n(?![a-z])"
-    rf"|(?<![a-z])(?:no[nt]?|sans|sin|ohne|senza|sem|zonder|vor|avant|antes){_AGENT}"
-    r"|(?<![a-z])(?:non?.?enhanced|unenhanced|blanco|blanc|c ?-(?= ?$|[ _]))"
+    rf"(?<![a-z])(?:pre|prae?){_WITH_AGENT}|(?<![a-z])w/?o(?![a-z])|without|w/out|nati[fv]|(?<=t1)n(?![a-z])|ce-no(?:ne)?(?![a-z])"
+    rf"|(?<![a-z])(?:no[nt]?|sans|sin|ohne|kein[a-z]*|senza|sem|zonder|bez|utan){_ANY_AGENT}"
+    rf"|(?<![a-z])(?:before|vor|avant|antes|previo|prima|voor|fore){_ANY_AGENT}"
+    rf"|(?<![a-z0-9])[os][-_ ./]*{_AGENT}|(?:^|(?<=[ _]))-(?:{_AGENT}|c(?![a-z]))|{_AGENT}[- ]?(?:frei|free)"
+    rf"|(?<![a-z])(?:non?.?enhanced|unenhanced|blanco|blanc)|(?<![a-z])(?:c ?-(?= ?$|[ _])|{_AGENT}-(?=$|[ _]))"
 )
 _POST = re.compile(
-    rf"(?<![a-z])post?{_WITH_AGENT}|(?<=t1)c(?:e|gd)?(?![a-z])|(?<=t1_)c(?![a-z])"
-    r"|(?<=t1w)ce|\+ ?(?:c|gd|km|k)(?![a-z])|(?<![a-z])c ?\+"
-    r"|(?<![a-z])(?:gd|gado?|gadolin[a-z]*|gadovist|dotarem|prohance|ce|km|mdc|[ck]ontrast[a-z]*|contr|enhanced)(?![a-z])"
-    r"|(?<![a-z])(?:inj|inject[a-z]*|iniett[a-z]*)(?![a-z])|(?<![a-z])with$"
-    rf"|(?<![a-z])(?:apres|dopo|nach|despues|apos|mit|avec|with|con|com|met|na){_AGENT}"
+    rf"(?<![a-z])post?{_WITH_AGENT}|(?<=t1)c(?:e|gd)?(?![a-z])|(?<=t1_)c(?![a-z])|(?<![a-z])ct1(?!\d)"
+    r"|(?<=t1w)ce?(?![a-z])|t1(?!\d).*[ _](?:c|iv)$|\+ ?(?:c|civ|gd|km|k)(?![a-z])|(?<![a-z0-9])[cw] ?\+|plus.?c(?![a-z])"
+    rf"|(?<![a-z])(?:{_AGENT}|(?:ce|enhanced|w/?c|c/c|mkm)(?![a-z])|with$)"
+    rf"|(?<![a-z])(?:apres|dopo|nach|tras|despues|apos|po|mit|avec|with|con|com|met|med|na|efter){_ANY_AGENT}"
 )
 
 # the weightings among the values of AcquisitionContrast (DICOM PS3.3, C.8.13.3.1)
@@ -83,12 +123,14 @@ _ACQUISITION_CONTRASTS = {"FLUID_ATTENUATED": "FLAIR", "T1": "T1", "T2": "T2", "
 _PERFUSION = "perfusion or dynamic"
 # DICOM's ImageType names these images
 _TYPES = {
-    "MOSAIC": "mosaic", "LOCALIZER": "localizer", "PHASE": "phase", "P": "phase", "P_FFE": "phase", "ADC": "diffusion",
-    "TRACEW": "diffusion", "DIFFUSION": "diffusion", "FA": "diffusion", "EXP": "diffusion", "SWI": "susceptibility",
-    "T2_STAR": "susceptibility", "FMRI": "functional", "ASL": _PERFUSION, "PERFUSION": _PERFUSION, "CBF": _PERFUSION,
-    "CBV": _PERFUSION, "MTT": _PERFUSION, "TTP": _PERFUSION, "MIP": "projection", "MNIP": "projection", "MIN_IP": "projection",
-    "PROJECTION IMAGE": "projection", "SUB": "subtraction", "SUBTRACT": "subtraction", "SUBTRACTION": "subtraction",
-    "T1 MAP": "map", "T2 MAP": "map",
+    "MOSAIC": "mosaic", "LOCALIZER": "localizer", "SCREEN SAVE": "screen capture", "FMRI": "functional",
+    **dict.fromkeys(("SUB", "SUBTRACT", "SUBTRACTION"), "subtraction"),
+    **dict.fromkeys(("MIP", "MNIP", "MIN_IP", "PROJECTION IMAGE"), "projection"),
+    **dict.fromkeys(("PHASE", "P", "P_FFE", "P_SE", "P_IR", "I", "IMAGINARY", "PHASE MAP", "PHASE CONTRAST M"), "phase"),
+    **dict.fromkeys(("ADC", "TRACEW", "DIFFUSION", "DIFFUSION_ANISO", "FA", "EXP"), "diffusion"),
+    **dict.fromkeys(("SWI", "T2_STAR"), "susceptibility"),
+    **dict.fromkeys(("ASL", "PERFUSION", "CBF", "CBV", "MTT", "TTP", "RCBV", "RCBF", "RELCBV", "RELCBF", "RELMTT"), _PERFUSION),
+    **dict.fromkeys(("T1 MAP", "T2 MAP", "T2_STAR MAP", "R2 MAP", "R2_STAR MAP", "B0 MAP", "B1 MAP", "VELOCITY MAP"), "map"),
 }  # fmt: skip
 
 
@@ -166,7 +208,7 @@ def identify(words: str, physics: Physics | None = None) -> str | None:
 def _plain(words: str) -> str:
     """Lower case, without accents and file suffix."""
     folded = unicodedata.normalize("NFKD", words.lower())
-    return re.sub(r"\.nii(?: ?\(\d+\))?(?:\.gz|\.zst)?$", "", "".join(c for c in folded if not unicodedata.combining(c)))
+    return _SUFFIX.sub("", "".join(c for c in folded if not unicodedata.combining(c)))
 
 
 def _contrast(words: str) -> str | None:
@@ -189,7 +231,7 @@ def _by_words(words: str) -> str | None:
         return FLAIR_T2
     if t1:  # with FLAIR in its name too: weighted like T1
         return contrast or PRE_T1
-    for other, pattern in (("STIR", _STIR), ("double inversion recovery", _DIR), ("T2", _T2), ("PD", _PD)):
+    for other, pattern in _OTHER_WEIGHTINGS.items():
         if pattern.search(image):
             return other
     return contrast
