@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # by the first bytes, from an offset
 _MAGIC: list[tuple[int, bytes, str]] = [
     (0, b"<!DOCTYPE", "a web page; the download failed, perhaps because it needs a login"),
@@ -18,8 +20,19 @@ _MAGIC: list[tuple[int, bytes, str]] = [
     (4, b"ftypheix", "a HEIC photo; save it as JPEG or PNG"),
     (4, b"ftypavif", "an AVIF image; save it as PNG"),
     (4, b"ftyp", "a video; export the slices as DICOM or PNG"),
+    (0, b"\xff\xd8\xff", "a damaged JPEG, or one that is lossless or has more than 8 bits; save it as PNG"),
+    (4, b"JXL ", "a JPEG XL image; save it as PNG"),
+    (0, b"\xff\x0a", "a JPEG XL image; save it as PNG"),
     (4, b"jP  ", "a JPEG 2000 image; save it as PNG or TIFF"),
     (0, b"\xff\x4f\xff\x51", "a JPEG 2000 image; save it as PNG or TIFF"),
+    *((0, b"P%d" % kind + end, "a PNM image; save it as PNG") for kind in range(1, 8) for end in (b"\n", b" ", b"\r")),
+    (0, b"\0\0\1\0", "an icon; save it as PNG"),
+    (128, b"DICM", "a DICOM file; read it as a study"),
+    (0, b"# vtk DataFile", "a VTK volume; convert it to NIfTI with 3D Slicer"),
+    (0, b"!INTERFILE", "an Interfile volume; convert it to NIfTI with 3D Slicer"),
+    (0, b"MATRIX7", "an ECAT volume; convert it to NIfTI with nibabel"),
+    (0, b"type  = ", "the header of an AFNI volume; convert it to NIfTI with 3dAFNItoNIFTI"),
+    (0, b"<PRIDE_V5", "a Philips XML header; convert XML and REC to NIfTI with dcm2niix"),
     (0, b"8BPS", "a Photoshop file; save it as PNG or TIFF"),
     (0, b"%PDF", "a PDF; export the images as DICOM or PNG"),
     (0, b"<svg", "an SVG drawing, not an image of pixels"),
@@ -33,8 +46,16 @@ _MAGIC: list[tuple[int, bytes, str]] = [
 ]
 
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
 def describe_foreign(start: bytes) -> str | None:
     """A format and the way out of it, from the first bytes of a file; None if it is not known."""
     if not start:
         return "an empty file"
-    return next((words for offset, magic, words in _MAGIC if start[offset : offset + len(magic)] == magic), None)
+    text = start.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    text = re.sub(rb"^<\?xml[^>]*>\s*", b"", text)
+    for offset, magic, words in _MAGIC:
+        if start[offset : offset + len(magic)] == magic or (not offset and text[: len(magic)].lower() == magic.lower()):
+            return words
+    return None

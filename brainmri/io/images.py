@@ -27,6 +27,16 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # named, so that Pillow's other decode
 NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{1,9})")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Decoded:
+    """A slice's pixels, upright, (H, W[, 3 or 4]), with the orientation that was applied, warnings and SHA-256."""
+
+    pixels: np.ndarray
+    orientation: int
+    warnings: tuple[str, ...]
+    sha256: str
+
+
 def unit_pixels(pixels: np.ndarray, name: str, value_range: tuple[float, float] | None = None) -> np.ndarray:
     try:
         return to_unit(pixels, value_range)
@@ -74,8 +84,9 @@ def _decode_image(data: bytes, name: str) -> tuple[np.ndarray, int]:
         check_sides(*image.size, name)
         frames = getattr(image, "n_frames", 1)
         if frames != 1 and image.format != "MPO":  # the further pictures of an MPO are previews or another view
-            raise refuse_image(name, f"got an animation of {frames} frames")
-        pixels = image_pixels(image, name)  # before the orientation, which a PNG may have after its pixels
+            raise refuse_image(name, f"got an animation of {frames} frames; save one of them as PNG")
+        # before the orientation, which a PNG may have after its pixels
+        pixels = _decode_deep_png(data) if _is_deep_png(data) else image_pixels(image, name)
         orientation = image_orientation(image)
         return turn_upright(pixels, orientation), orientation
     except UnreadableImage:
@@ -89,12 +100,35 @@ def _decode_image(data: bytes, name: str) -> tuple[np.ndarray, int]:
         raise refuse_image(name, f"got a damaged image ({error})") from error
 
 
+def _is_deep_png(data: bytes) -> bool:
+    """Whether a file is a PNG with 16 bits for each of several samples, which Pillow would cut to 8."""
+    return data[:4] == b"\x89PNG" and data[24] == 16 and data[25] in (2, 4, 6)
+
+
+def _decode_deep_png(data: bytes) -> np.ndarray:
+    """(H, W, 3 or 4) uint16."""
+    import imagecodecs
+
+    pixels = imagecodecs.png_decode(data)
+    return pixels[..., [0, 0, 0, 1]] if pixels.shape[-1] == 2 else pixels
+
+
 def read_bytes(data: bytes, name: str) -> Scan:
     """Decode one slice from a file's bytes; the format is recognised by the bytes, not by the name.
 
     Raises:
         UnreadableImage: for anything but an accepted, undamaged slice within the limits.
     """
+    return _scan(_decode(data, name), name)
+
+
+def _scan(decoded: _Decoded, name: str, value_range: tuple[float, float] | None = None) -> Scan:
+    unit = unit_pixels(decoded.pixels, name, value_range)
+    warnings = (*channel_warnings(unit), *decoded.warnings)
+    return Scan(pixels=unit, name=name, sha256=decoded.sha256, warnings=warnings, orientation=decoded.orientation)
+
+
+def _decode(data: bytes, name: str) -> _Decoded:
     if not data:
         raise refuse_image(name, "got an empty file")
     if len(data) > MAX_BYTES:
@@ -105,16 +139,18 @@ def read_bytes(data: bytes, name: str) -> Scan:
         pixels, orientation, warnings = tiff.pixels[0], tiff.orientation, tiff.warnings
     else:
         pixels, orientation = _decode_image(data, name)
-    unit = unit_pixels(pixels, name)
-    warnings = (*channel_warnings(unit), *warnings, *orientation_warnings(orientation))
-    digest = hashlib.sha256(data).hexdigest()
-    return Scan(pixels=unit, name=name, sha256=digest, warnings=warnings, orientation=orientation)
+    warnings = (*warnings, *orientation_warnings(orientation))
+    return _Decoded(pixels=pixels, orientation=orientation, warnings=warnings, sha256=hashlib.sha256(data).hexdigest())
 
 
 def read_slice_file(file: StudyFile) -> Scan:
+    return _scan(_decode_file(file), file.name.name)
+
+
+def _decode_file(file: StudyFile) -> _Decoded:
     if file.size > MAX_BYTES:
         raise refuse_image(file.name.name, f"got a file of {file.size / 2**20:.0f} MiB")
-    return read_bytes(file.read(), file.name.name)
+    return _decode(file.read(), file.name.name)
 
 
 def refuse_assignment(assign: Mapping[int, int | None] | None, name: str) -> None:
@@ -145,16 +181,20 @@ def read_images(files: list[StudyFile], name: str) -> Scan:
     if len(files) > MAX_SLICES:
         raise refuse_study(name, f"got {len(files)} slices")
     numbered = sort_by_number(files, name)
-    scans = []
+    slices = []
     for file in numbered.values():
-        scan = read_slice_file(file)
-        if not scans:
-            check_extent(name, len(files), *scan.pixels.shape[:2])
-        scans.append(scan)
-    shapes = {s.pixels.shape for s in scans}
+        one = _decode_file(file)
+        if not slices:
+            check_extent(name, len(files), *one.pixels.shape[:2])
+        slices.append(one)
+    shapes = {one.pixels.shape[:2] for one in slices}
     if len(shapes) > 1:
-        sizes = ", ".join(f"{w} x {h}" for h, w, _ in sorted(shapes))
-        raise UnreadableImage(f"{name}: got slices of different sizes ({sizes})")
+        sizes = ", ".join(f"{w} x {h}" for h, w in sorted(shapes))
+        raise UnreadableImage(f"{name}: got slices of different sizes ({sizes}); export all slices in one size")
+    # one scale for all 16-bit and float slices, so that they stay comparable
+    deep = [one.pixels[..., :3] if one.pixels.ndim == 3 else one.pixels for one in slices if one.pixels.dtype != np.uint8]
+    shared = (min(float(one.min()) for one in deep), max(float(one.max()) for one in deep)) if deep else None
+    scans = [_scan(one, file.name.name, shared) for one, file in zip(slices, numbered.values(), strict=True)]
     digest = hashlib.sha256("".join(s.sha256 for s in scans).encode()).hexdigest()
     pixels = np.stack([s.pixels for s in scans])
     orientations = {s.orientation for s in scans}

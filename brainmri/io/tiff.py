@@ -108,9 +108,9 @@ def _decode(tiff: tifffile.TiffFile, name: str, most: int) -> Tiff:
 
 
 def _full_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """The pages without thumbnails of others."""
+    """The pages without thumbnails and transparency masks of others."""
     pages = [page.aspage() for page in tiff.pages]
-    return [page for page in pages if not page.is_reduced] or pages
+    return [page for page in pages if not (page.is_reduced or page.is_mask)] or pages
 
 
 def _orientation(page: tifffile.TiffPage) -> int:
@@ -124,7 +124,8 @@ def _leading_axes(tiff: tifffile.TiffFile, pages: int, name: str) -> list[tuple[
         return [("I", pages)]
     series = tiff.series[0]
     axes = [(axis, length) for axis, length in zip(series.axes, series.shape, strict=True) if axis not in "YXS" and length > 1]
-    if [axis for axis, _ in axes] == ["C"] and (tiff.imagej_metadata or {}).get("mode") not in ("composite", "color"):
+    declared = (tiff.imagej_metadata or {}).get("mode") in ("composite", "color") or (tiff.is_ome and axes == [("C", 3)])
+    if [axis for axis, _ in axes] == ["C"] and not declared:
         return [("I", axes[0][1])]  # programs that know no other axis call slices channels
     slices = [axis for axis, _ in axes if axis != "C"]
     channels = dict(axes).get("C", 1)
@@ -163,7 +164,10 @@ def _page_pixels(page: tifffile.TiffPage) -> np.ndarray:
     photometric = getattr(page.photometric, "name", "")
     if photometric == "PALETTE":
         colours = np.asarray(page.colormap)  # (3, 256) uint16
-        return (np.moveaxis(colours, 0, -1)[pixels] >> 8).astype(np.uint8)
+        shift = 8 if colours.max(initial=0) > 255 else 0  # some programs write 8 of the 16 bits
+        return (np.moveaxis(colours, 0, -1)[pixels] >> shift).astype(np.uint8)
+    if pixels.dtype == np.uint8 and page.bitspersample < 8:  # 2 to 7 bits, unpacked
+        pixels = np.rint(pixels * (255 / (2**page.bitspersample - 1))).astype(np.uint8)
     if photometric == "MINISWHITE":
         return -pixels if pixels.dtype.kind == "f" else ~pixels  # the same for every page of a stack
     if photometric == "SEPARATED":

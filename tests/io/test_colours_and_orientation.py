@@ -2,6 +2,7 @@
 
 import io
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -115,13 +116,65 @@ def test_last_sample_is_transparency_only_if_the_file_says_so(tmp_path, samples,
     assert read_study(tmp_path / "stack.tif").pixels.shape == (3, *GREY.shape, 3)
 
 
-def test_thumbnail_beside_a_slice_is_left_out(tmp_path):
+def test_thumbnail_and_transparency_mask_beside_a_slice_are_left_out(tmp_path):
     path = tmp_path / "slice.tif"
     with tifffile.TiffWriter(path) as writer:
         writer.write(GREY, photometric="minisblack")
         writer.write(GREY[::2, ::2], photometric="minisblack", subfiletype=1)
+        writer.write(GREY > 9, photometric="minisblack", subfiletype=4)
     assert holds_one_slice(path)
     assert np.array_equal(np.rint(read_slice(path).pixels[..., 0] * 255), GREY)
+
+
+DEEP = RGB.astype(np.uint16) * 16  # 12 bits
+OPAQUE = np.full_like(DEEP[..., 0], 65535)
+GREYS = np.repeat((np.arange(256) // 17)[:, None], 3, axis=1).T.astype(np.uint16)  # a colour map of 8 bits
+
+
+def scaled(pixels: np.ndarray) -> np.ndarray:
+    return (pixels - pixels.min()) / np.ptp(pixels)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (imagecodecs.png_encode(DEEP), scaled(DEEP)),
+        (imagecodecs.png_encode(np.dstack([DEEP, OPAQUE])), scaled(DEEP)),
+        (imagecodecs.png_encode(np.dstack([DEEP[..., 0], OPAQUE])), scaled(DEEP[..., :1])),
+        (tiff(GREY, photometric="palette", colormap=GREYS), (GREY // 17)[..., None] / 255),
+        (tiff(GREY // 16, photometric="minisblack", bitspersample=4), (GREY // 16)[..., None] / 15),
+        (tiff(15 - GREY // 16, photometric="miniswhite", bitspersample=4), (GREY // 16)[..., None] / 15),
+    ],
+    ids=["RGB PNG", "RGBA PNG", "grey PNG with alpha", "colour map of 8 bits", "4 bits", "4 bits, white is 0"],
+)
+def test_samples_of_other_depths_than_8_bits_keep_their_range(data, expected):
+    assert np.abs(read_bytes(data, "slice").pixels - expected).max() < 2e-3
+
+
+def test_16_bit_slices_of_a_study_share_one_scale(tmp_path):
+    for number, factor in enumerate((1, 8), 1):
+        (tmp_path / f"case_{number}.png").write_bytes(saved(Image.fromarray(GREY.astype(np.uint16) * factor), "PNG"))
+    pixels = read_study(tmp_path).pixels
+    assert pixels[1].max() == 1
+    assert np.abs(pixels[0] * 8 - pixels[1]).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (imagecodecs.jpegls_encode(GREY), "a damaged JPEG, or one that is lossless or has more than 8 bits; save it as PNG"),
+        (imagecodecs.ljpeg_encode(GREY.astype(np.uint16)), "lossless or has more than 8 bits; save it as PNG"),
+        (imagecodecs.jpegxl_encode(GREY), "a JPEG XL image; save it as PNG"),
+        (saved(Image.fromarray(GREY), "PPM"), "a PNM image; save it as PNG"),
+        (saved(Image.fromarray(GREY), "GIF"), "a GIF image; save it as PNG"),
+        (bytes(128) + b"DICM" + bytes(99), "a DICOM file; read it as a study"),
+        (b"\xef\xbb\xbf\n<HTML><body>", "a web page; the download failed"),
+        (b"<?xml version='1.0'?>\n<svg></svg>", "an SVG drawing"),
+    ],
+)
+def test_picture_of_another_format_is_named_with_the_way_out(data, reason):
+    with pytest.raises(UnreadableImage, match=f"slice: got {reason}" if reason.startswith("a") else reason):
+        read_bytes(data, "slice")
 
 
 # --- axes -----------------------------------------------------------------------------------------------------------------
@@ -147,9 +200,11 @@ def test_axes_without_meaning_are_refused(tmp_path, axes, shape):
         read_study(tmp_path / "x.tif")
 
 
-def test_single_axis_is_slices(tmp_path):
+def test_single_axis_is_slices_unless_it_is_declared_as_three_channels(tmp_path):
     hyperstack(tmp_path / "x.tif", "T", (5,))
     assert read_study(tmp_path / "x.tif").pixels.shape == (5, 64, 48, 3)
+    tifffile.imwrite(tmp_path / "x.ome.tif", np.moveaxis(RGB, -1, 0), ome=True, metadata={"axes": "CYX"})
+    assert np.array_equal(np.rint(read_slice(tmp_path / "x.ome.tif").pixels * 255), RGB)
 
 
 def test_pil_image_is_turned_upright():
