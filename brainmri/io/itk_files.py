@@ -21,13 +21,21 @@ _IO = {NRRD: "NrrdImageIO", META: "MetaImageIO"}
 _SUFFIX = {NRRD: ".nrrd", META: ".mha"}
 _HEADER_BYTES = 65536
 NO_ORIENTATION = "the file has no orientation; its slices are read as axial, from the neck upwards"
+NO_SIZE = "the file has no voxel size"
+# NRRD's spaces that say where left and right, front and back, top and bottom are; others are the scanner's or any
+_ANATOMICAL = re.compile(rb"^space: *(?:(?:left|right)-|[LR][AP]S)", re.MULTILINE | re.IGNORECASE)
+# the fields with voxel sizes
+_SIZES = {
+    NRRD: re.compile(rb"^(?:spacings|space directions):", re.MULTILINE | re.IGNORECASE),
+    META: re.compile(rb"^\s*Element(?:Spacing|Size)\s*=", re.MULTILINE),
+}
 
 
 def itk_format(start: bytes) -> str | None:
     """`NRRD` or `META`, by the first bytes of a file."""
     if start[:5] == b"NRRD0":
         return NRRD
-    return META if re.match(rb"\s*(ObjectType|NDims)\s*=", start[:64]) else None
+    return META if re.match(rb"\s*(Comment|ObjectType|NDims)\s*=", start[:64]) else None
 
 
 def read_itk_head(file: StudyFile, kind: str, name: str) -> tuple[np.dtype, tuple[int, ...], Geometry, tuple[str, ...]]:
@@ -43,23 +51,25 @@ def read_itk_head(file: StudyFile, kind: str, name: str) -> tuple[np.dtype, tupl
         shape = tuple(int(side) for side in reader.GetSize())
         if len(shape) != 3 or (components := reader.GetNumberOfComponents()) != 1:
             found = f"shape {shape}" if len(shape) != 3 else f"{components} values per voxel"
-            raise refuse_study(name, f"expected a volume of three axes with one value per voxel, got {kind} of {found}")
+            raise refuse_study(
+                name, f"expected a volume of three axes with one value per voxel, got {kind} of {found}; save one sequence a file"
+            )
         dtype = np.dtype(sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], reader.GetPixelID())).dtype)
         directions = np.array(reader.GetDirection(), np.float64).reshape(3, 3)
         spacing, origin = np.array(reader.GetSpacing(), np.float64), np.array(reader.GetOrigin(), np.float64)
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = directions * spacing, origin
     affine[:2] *= -1  # ITK counts towards left and posterior
-    oriented = kind == META or re.search(rb"^space:", text, re.MULTILINE | re.IGNORECASE) is not None
+    oriented, sized = kind == META or _ANATOMICAL.search(text) is not None, _SIZES[kind].search(text) is not None
     if not oriented:
         affine = np.diag([*np.abs(spacing), 1.0])
-    geometry = Geometry(shape=shape, affine=affine, oriented=oriented)
+    geometry = Geometry(shape=shape, affine=affine, oriented=oriented, sized=sized)
     check_extent(name, *geometry.scan_shape)
     size = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if size > MAX_STUDY_BYTES:
         raise refuse_study(name, f"got a volume of {size / 2**20:.0f} MiB")
     check_ratio(name, file.size, size)
-    return dtype, shape, geometry, () if oriented else (NO_ORIENTATION,)
+    return dtype, shape, geometry, (*[NO_ORIENTATION] * (not oriented), *[NO_SIZE] * (not sized))
 
 
 def load_itk_voxels(file: StudyFile, kind: str, name: str) -> np.ndarray:
@@ -83,8 +93,12 @@ def _header_text(file: StudyFile, kind: str, name: str) -> bytes:
     """The header, which must not name another file: it could be any file of this machine."""
     with file.open() as handle:
         start = handle.read(_HEADER_BYTES)
+    if itk_format(start) != kind:
+        raise refuse_study(name, f"got a compressed {kind} file; unpack it, or save it with compression inside the file")
     if kind == NRRD:
         text = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
+        if re.search(rb"^encoding: *bz", text, re.MULTILINE | re.IGNORECASE):
+            raise refuse_study(name, "got an NRRD file packed by bzip2; save it with gzip or without compression")
         detached = re.search(rb"^data ?file:", text, re.MULTILINE | re.IGNORECASE) is not None
     else:
         found = re.search(rb"ElementDataFile\s*=\s*([^\r\n]*)", start)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -130,6 +131,8 @@ def _volumes(files: list[StudyFile], name: str) -> tuple[list[_Volume], list[Stu
     """
     halves = {_stem(file): file for file in files if is_voxel_half(file.name.name)}
     headers = [file for file in files if file not in halves.values()]
+    if not headers:  # a header beside the voxels, which the caller need not name
+        headers = [header for file in files if (header := _find_beside(file, ".hdr", ".HDR", ".hdr.gz"))]
     images = [file for file in headers if not is_mask(file.name.name)] or headers
     if not images:
         raise refuse_study(name, "got the voxels of a pair without their header; upload the .hdr and the .img file together")
@@ -138,7 +141,7 @@ def _volumes(files: list[StudyFile], name: str) -> tuple[list[_Volume], list[Stu
     for file in images:
         folder = file.name.parent.name if apart else ""
         try:
-            head = read_head(file, name, halves.get(_stem(file)) or _half_beside(file))
+            head = read_head(file, name, halves.get(_stem(file)) or _find_beside(file, ".img", ".IMG", ".img.gz"))
         except UnreadableImage as refusal:
             if channel_of(identify(file.name.name) or identify(folder)) is not None:
                 raise
@@ -163,11 +166,12 @@ def _stem(file: StudyFile) -> str:
     return re.sub(r"\.(hdr|img)(\.gz)?$", "", file.name.as_posix(), flags=re.IGNORECASE)
 
 
-def _half_beside(file: StudyFile) -> StudyFile | None:
-    """The .img file beside a .hdr file on the disk, which the caller need not name."""
-    if file.member is not None or file.path.suffix.lower() != ".hdr":
+def _find_beside(file: StudyFile, *suffixes: str) -> StudyFile | None:
+    """The other half of a pair, beside a file on the disk."""
+    stem = _stem(file)
+    if file.member is not None or stem == file.name.as_posix():  # in a zip, or no half of a pair
         return None
-    found = next((p for p in (file.path.with_suffix(s) for s in (".img", ".IMG", ".img.gz")) if p.is_file()), None)
+    found = next((path for path in (Path(stem + suffix) for suffix in suffixes) if path.is_file()), None)
     return None if found is None else StudyFile(path=found)
 
 
@@ -213,7 +217,8 @@ def _choose_from_one(volumes: list[_Volume]) -> Choice:
         return Choice(
             indices={}, problem=f"the file is named as {sequence}, not as pre-contrast T1, FLAIR and T1+contrast; {HOW_TO_CHOOSE}"
         )
-    return Choice(indices={channel: channel for channel in SEQUENCES})
+    note = f"the file is named as {sequence}, but its three volumes are read as pre-contrast T1, FLAIR and post-contrast T1"
+    return Choice(indices={channel: channel for channel in SEQUENCES}, warnings=(note,) if sequence else ())
 
 
 def _explain_misfit(volume: _Volume, flair: _Volume) -> str | None:

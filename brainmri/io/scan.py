@@ -68,6 +68,7 @@ class Geometry:
         instances: for DICOM, the frame of each slice that is not missing.
         missing: for DICOM, the indices along the first axis where a slice is missing.
         oriented: False where the file has sizes only and the directions had to be assumed.
+        sized: False where the file has no voxel size and 1 mm had to be assumed.
         nifti: for NIfTI, the header's own transforms.
 
     Raises:
@@ -79,6 +80,7 @@ class Geometry:
     instances: tuple[Instance, ...] = field(default=(), repr=False)
     missing: tuple[int, ...] = ()
     oriented: bool = True
+    sized: bool = True
     nifti: NiftiSpace | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -147,7 +149,7 @@ class Geometry:
     def plausible(self) -> bool:
         """Whether the slices have a size that can show a head, so that sizes in millimetres are plausible."""
         _, tall, wide = np.multiply(self.scan_shape, self.spacing)
-        return bool(EXTENT[0] <= min(tall, wide) and max(tall, wide) <= EXTENT[1])
+        return bool(self.sized and EXTENT[0] <= min(tall, wide) and max(tall, wide) <= EXTENT[1])
 
     def to_mm(self, index: tuple[float, float, float]) -> tuple[float, float, float]:
         """Slice, row and column of the scan, from 0, to mm towards the patient's right, anterior and superior."""

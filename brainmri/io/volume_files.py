@@ -16,13 +16,14 @@ import numpy as np
 
 from brainmri.io.files import StudyFile
 from brainmri.io.foreign import describe_foreign
-from brainmri.io.itk_files import NO_ORIENTATION, itk_format, load_itk_voxels, read_itk_head
+from brainmri.io.itk_files import NO_ORIENTATION, NO_SIZE, itk_format, load_itk_voxels, read_itk_head
 from brainmri.io.limits import MAX_RATIO, MAX_STUDY_BYTES, RATIO_COUNTS, UnreadableImage, check_extent, check_ratio, refuse_study
 from brainmri.io.scan import Geometry, NiftiSpace
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 HEADER_BYTES = 540  # of the longest header, NIfTI-2
 UNITS = {1: "meter", 2: "mm", 3: "micron"}  # by NIfTI's code
+SAME_SIZE = 0.05  # how far sizes in two places of a header may differ, as a share
 TO_MM = {"meter": 1000.0, "micron": 0.001}
 _MGH_TYPES = (0, 1, 3, 4)
 
@@ -142,11 +143,15 @@ def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> Vo
         shape = (
             *shape[:3],
             *[1] * (3 - len(shape)),
-            *(side for side in shape[3:] if side != 1),
+            *(side for side in shape[3:] if side not in (0, 1)),
         )  # a slice, or a single time point
         if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
-            raise refuse_study(name, f"expected one volume, or three along the fourth axis, got a file of shape {shape}")
-        geometry, warnings = _geometry(kind, header, shape[:3])
+            raise refuse_study(
+                name, f"expected one volume, or three along the fourth axis, got a file of shape {shape}; save one of its volumes"
+            )
+        geometry, warnings = (
+            _mgh_geometry(start, header, shape[:3]) if kind == "MGH" else _geometry(kind, header, shape[:3], name)
+        )
         check_extent(name, *geometry.scan_shape)
         offset = header.get_data_offset()
         if kind == "NIfTI":  # some programs write 0
@@ -156,7 +161,7 @@ def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> Vo
             dtype=dtype,
             shape=shape,
             offset=int(offset),
-            scaling=header.get_slope_inter() if hasattr(header, "get_slope_inter") else (None, None),
+            scaling=_scaling(header),
             geometry=geometry,
             warnings=warnings,
         )
@@ -185,48 +190,70 @@ def _parse(kind: str, start: bytes) -> Any:
     return nibabel.Nifti2Header(start[:540], check=False)
 
 
-def _geometry(kind: str, header: Any, shape: tuple[int, int, int]) -> tuple[Geometry, tuple[str, ...]]:
+def _scaling(header: Any) -> tuple[float | None, float | None]:
+    """Slope and intercept of a header; None where there are none, or they are no numbers."""
+    if "scl_slope" not in header:
+        return None, None
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or not np.isfinite(slope):
+        return None, None
+    return slope, intercept if np.isfinite(intercept) else 0.0
+
+
+def _mgh_geometry(start: bytes, header: Any, shape: tuple[int, int, int]) -> tuple[Geometry, tuple[str, ...]]:
+    oriented = start[28:30] != b"\0\0"  # nibabel fills in the default, as FreeSurfer does
+    note = "the file has no orientation and no voxel size; it is read as coronal, as FreeSurfer does"
+    affine = np.asarray(header.get_affine(), np.float64)
+    return Geometry(shape=shape, affine=affine, oriented=oriented, sized=oriented), () if oriented else (note,)
+
+
+def _geometry(kind: str, header: Any, shape: tuple[int, int, int], name: str) -> tuple[Geometry, tuple[str, ...]]:
     """Where a volume lies, and what had to be assumed."""
-    if kind == "MGH":
-        oriented = bool(header["goodRASFlag"])
-        return Geometry(shape=shape, affine=np.asarray(header.get_affine(), np.float64), oriented=oriented), (
-            () if oriented else (NO_ORIENTATION,)
-        )
     if kind == "Analyze":
         note = "Analyze files have no orientation; the slices are read as axial, and left and right may be swapped"
         return Geometry(shape=shape, affine=np.asarray(header.get_best_affine(), np.float64), oriented=False), (note,)
     space = _nifti_space(header)
-    if not any(space.codes):
+    sides = np.abs(np.asarray(header["pixdim"][1:4], np.float64))
+    sized = bool((np.isfinite(sides) & (sides > 0)).all())
+    if not any(space.codes) and (header["sform_code"] > 0 or header["qform_code"] > 0):
+        raise refuse_study(name, "got a header whose sform and qform are damaged; export the volume again")
+    affine, warnings = space.sform if space.sform is not None else space.qform, []
+    if affine is None:
         # NIfTI's method 1: indices count towards the right, anterior and superior
-        sides = (abs(float(side)) or 1.0 for side in header["pixdim"][1:4])
-        affine, warnings = np.diag([*sides, 1.0]), (NO_ORIENTATION,)
-    else:
-        affine, warnings = np.asarray(header.get_best_affine(), np.float64), ()
-    geometry = Geometry(shape=shape, affine=affine, oriented=any(space.codes), nifti=space)
+        affine, warnings = np.diag([*(sides if sized else np.ones(3)), 1.0]), [NO_ORIENTATION, *[NO_SIZE] * (not sized)]
+    elif sized and np.abs((lengths := np.linalg.norm(affine[:3, :3], axis=0)) / sides - 1).max() > SAME_SIZE:
+        found, other = (" x ".join(f"{side:.3g}" for side in one) for one in (lengths, sides))
+        warnings.append(f"the header gives two voxel sizes, {found} by its sform and {other} by its pixdim; the first are used")
+    sized = sized or any(space.codes)
+    geometry = Geometry(shape=shape, affine=affine, oriented=any(space.codes), sized=sized, nifti=space)
     if space.unit not in TO_MM:
-        return geometry, warnings
+        return geometry, tuple(warnings)
     in_mm = np.diag([*[TO_MM[space.unit]] * 3, 1.0]) @ affine
-    converted = Geometry(shape=shape, affine=in_mm, oriented=geometry.oriented, nifti=space)
+    converted = Geometry(shape=shape, affine=in_mm, oriented=geometry.oriented, sized=sized, nifti=space)
     if geometry.plausible and not converted.plausible:
         return geometry, (*warnings, f"the header gives sizes in {space.unit}, which is impossible; they are read as mm")
-    return converted, warnings
+    return converted, tuple(warnings)
 
 
 def _nifti_space(header: Any) -> NiftiSpace:
+    """The transforms of a header; those with a code that are damaged count as missing."""
     from nibabel.spatialimages import HeaderDataError
 
-    sform_code, qform_code = (_known_code(int(header[name])) for name in ("sform_code", "qform_code"))
-    sform = header.get_sform() if sform_code else None
-    qform = None
-    try:
-        if qform_code:
-            qform = header.get_qform()
-            header.copy().set_qform(qform, code=qform_code)  # as it will be written
-    except (HeaderDataError, ValueError, np.linalg.LinAlgError):  # damaged; the sform may be enough
-        if not sform_code:
-            raise
-        qform, qform_code = None, 0
+    if abs(header["pixdim"][0]) != 1:
+        header["pixdim"][0] = 1  # as the standard reads it
+    found: dict[str, tuple[np.ndarray | None, int]] = {}
+    for name in ("sform", "qform"):
+        found[name] = None, 0
+        code = _known_code(int(header[f"{name}_code"]))
+        try:
+            transform = np.asarray(getattr(header, f"get_{name}")(), np.float64) if code else None
+            if transform is not None and np.isfinite(transform).all() and np.linalg.matrix_rank(transform[:3, :3]) == 3:
+                getattr(header.copy(), f"set_{name}")(transform, code=code)  # as it will be written
+                found[name] = transform, code
+        except (HeaderDataError, ValueError, np.linalg.LinAlgError):
+            continue
     unit = UNITS.get(int(header["xyzt_units"]) & 7, "unknown")
+    (sform, sform_code), (qform, qform_code) = found["sform"], found["qform"]
     return NiftiSpace(sform=sform, qform=qform, codes=(sform_code, qform_code), unit=unit)
 
 

@@ -1,6 +1,5 @@
 """Studies as real users met them, written from the phantom."""
 
-import gzip
 import io
 import zipfile
 from collections.abc import Callable
@@ -97,8 +96,33 @@ def in_unit(code: str, factor: float) -> bytes:
     return image.to_bytes()
 
 
-def mgz() -> bytes:
-    return gzip.compress(nibabel.MGHImage(PHANTOM, RAS).to_bytes())
+def in_space(patch: dict[int, bytes]) -> bytes:
+    """A NIfTI file with equal sform and qform, and a part of its header replaced."""
+    image = nibabel.Nifti1Image(PHANTOM, RAS)
+    image.set_sform(RAS, 1)
+    image.set_qform(RAS, 1)
+    data = bytearray(image.to_bytes())
+    for start, value in patch.items():
+        data[start : start + len(value)] = value
+    return bytes(data)
+
+
+def mgh() -> bytes:
+    return nibabel.MGHImage(PHANTOM, RAS).to_bytes()
+
+
+def nrrd(*fields: str) -> bytes:
+    """An NRRD file with these fields beside those of the voxels."""
+    lines = ("NRRD0005", "type: short", "dimension: 3", "sizes: 40 36 12", "endian: little", *fields)
+    encoding = () if any(field.startswith("encoding") for field in fields) else ("encoding: raw",)
+    return "\n".join([*lines, *encoding, "", ""]).encode() + PHANTOM.tobytes("F")
+
+
+def commented(folder: Path) -> Path:
+    """A MetaImage whose header starts with a comment."""
+    path = itk("flair.mha")(folder)
+    path.write_bytes(b"Comment = a phantom\n" + path.read_bytes())
+    return path
 
 
 def pair(folder: Path) -> Path:
@@ -119,6 +143,13 @@ def itk(name: str) -> Callable[[Path], Path]:
         return folder / name
 
     return make
+
+
+def packed_pair(folder: Path) -> Path:
+    image = nibabel.Nifti1Pair(PHANTOM, RAS)
+    image.set_sform(RAS, 1)
+    nibabel.save(image, folder / "flair.img.gz")
+    return folder / "flair.hdr.gz"
 
 
 def compressed(make: Callable, pixels: Callable[[np.ndarray], np.ndarray]):
@@ -183,6 +214,13 @@ def windows_zip(folder: Path) -> Path:
             info.filename = info.orig_filename = f"DICOM\\PA20\\IM{number}"
             archive.writestr(info, buffer.getvalue())
     return path
+
+
+def directory():
+    """An index of files, a DICOMDIR."""
+    ds = images()[0]
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    return [ds]
 
 
 def without_modality(number, ds):
