@@ -132,7 +132,7 @@ def _default(studies: list[DicomStudy]) -> tuple[int, Choice, str | None]:
         return readable[0], choices[readable[0]], None
     listed = "; ".join(_label(studies, n, series) for n, study in enumerate(studies[:6]) for series in study.series[:4])
     problem = (
-        f"got {len(studies)} studies, of different examinations or patients ({listed}); upload one, or choose: {HOW_TO_CHOOSE}"
+        f"got {len(studies)} studies, of different examinations or patients ({listed}); upload one of them, or {HOW_TO_CHOOSE}"
     )
     return -1, Choice(indices={}), problem
 
@@ -150,7 +150,7 @@ def _choose(series: list[Series]) -> Choice:
     else:
         listed = "; ".join(f"{one}{f' ({one.sequence})' if one.sequence else ''}" for one in series[:12])
         listed += "; and more" if len(series) > 12 else ""
-        problem = f"none of {len(series)} series is a FLAIR ({listed}); {HOW_TO_CHOOSE}"
+        problem = f"none of {len(series)} series is a FLAIR ({listed}); upload one series alone, or {HOW_TO_CHOOSE}"
     for channel in sorted(set(SEQUENCES) - {FLAIR}):
         candidates = named[channel]
         if not flairs:

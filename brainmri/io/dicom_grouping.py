@@ -22,6 +22,7 @@ from brainmri.io.dicom_headers import (
     frame_geometry,
     functional_group,
     image_types,
+    is_mosaic,
     number_of,
     physics_of,
     read_header,
@@ -186,7 +187,7 @@ def _problem(header: Dataset) -> str | None:
         return ""
     if not grey or not (modality == "MR" or (not modality and sop_class in MR_CLASSES)):
         return "not greyscale MR images"
-    if "MOSAIC" in image_types(header, 0):
+    if is_mosaic(header):
         return "mosaics"
     return "longer than a volume" if not 1 <= frame_count(header) <= MAX_SIDE else None
 
@@ -263,6 +264,7 @@ def _split_collisions(frames: list[Frame]) -> list[list[Frame]]:
         lambda f: image_types(f.header, f.index),
         lambda f: physics_of(f.header, f.index).inversion_time,
         lambda f: physics_of(f.header, f.index).b_value,
+        lambda f: number_of(functional_group(f.header, f.index, "FrameContentSequence"), "TemporalPositionIndex"),
         lambda f: number_of(f.header, "TemporalPositionIdentifier"),
         lambda f: number_of(f.header, "AcquisitionNumber"),
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
@@ -32,7 +32,7 @@ MR_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.4.4",
 )  # single, enhanced, legacy
 DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR
-_DESCRIPTION = ["SeriesDescription", "ProtocolName", "SequenceName", "ImageType"]
+_DESCRIPTION = ["SeriesDescription", "ProtocolName", "SequenceName", "ImageType", "ComplexImageComponent"]
 _PHYSICS = [
     *("ScanningSequence", "RepetitionTime", "EchoTime", "InversionTime", "DiffusionBValue", "ContrastBolusAgent"),
     *("AcquisitionContrast", "ContrastBolusAgentSequence", "EchoNumbers", "TemporalPositionIdentifier", "AcquisitionNumber"),
@@ -46,6 +46,9 @@ ELEMENTS = [
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     "PixelData",  # without its extended offset table, with which frames could overlap; where there is one, a fragment is a frame
 ]
+# by the creator of a block of private elements, how many slices of a volume one image shows side by side
+_TILES = {(0x0019, "SIEMENS MR HEADER"): 0x0A, (0x0065, "Image Private Header"): 0x50}
+_TILE_TAGS = [tag for (group, _), element in _TILES.items() for tag in (group << 16 | 0x10, group << 16 | 0x1000 | element)]
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 # how scanners and their users write that no contrast agent was given
 _NO_AGENT = re.compile(
@@ -91,12 +94,12 @@ def read_header(file: StudyFile) -> Dataset:
         UnreadableImage: for a deflated file.
     """
     with file.open() as handle:
-        header = read_elements(handle, ELEMENTS, stop_before_pixels=True)
+        header = read_elements(handle, [*ELEMENTS, *_TILE_TAGS], stop_before_pixels=True)
     header.PatientID = hashlib.sha256(str(header.get("PatientID") or "").strip().encode()).hexdigest()
     return header
 
 
-def read_elements(handle: IO[bytes], elements: list[str], stop_before_pixels: bool = False) -> Dataset:
+def read_elements(handle: IO[bytes], elements: Sequence[str | int], stop_before_pixels: bool = False) -> Dataset:
     """Elements of a DICOM file, with or without preamble and file meta information; a missing transfer syntax is filled in.
 
     Raises:
@@ -105,6 +108,7 @@ def read_elements(handle: IO[bytes], elements: list[str], stop_before_pixels: bo
     try:
         from pydicom import dcmread
         from pydicom.filereader import read_dataset
+        from pydicom.tag import Tag
         from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
     except ImportError:
         raise refuse_study(NAME, explain_missing("reading DICOM", "pydicom", "dicom")) from None
@@ -116,7 +120,7 @@ def read_elements(handle: IO[bytes], elements: list[str], stop_before_pixels: bo
     if str(meta.get("TransferSyntaxUID")) == DEFLATED:
         raise refuse_study(NAME, "got a deflated DICOM file; save it uncompressed, or as a zip")
     handle.seek(0)
-    dataset = dcmread(handle, stop_before_pixels=stop_before_pixels, specific_tags=elements, force=bare)
+    dataset = dcmread(handle, stop_before_pixels=stop_before_pixels, specific_tags=[Tag(one) for one in elements], force=bare)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         dataset.file_meta.TransferSyntaxUID = (
@@ -135,6 +139,21 @@ def study_uid(file: StudyFile) -> str:
         return str(read_elements(handle, ["StudyInstanceUID"], stop_before_pixels=True).get("StudyInstanceUID") or "")
 
 
+def is_mosaic(header: Dataset) -> bool:
+    """Whether an image shows the slices of a volume side by side, by its type or by private elements."""
+    if "MOSAIC" in image_types(header, 0):
+        return True
+    for (group, creator), element in _TILES.items():
+        try:
+            value = header.private_block(group, creator)[element].value
+        except KeyError:
+            continue
+        words = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        if words.strip("\0 ") not in ("", "0", "1", "\x01", "None"):
+            return True
+    return False
+
+
 def frame_count(header: Dataset) -> int:
     return int(header.get("NumberOfFrames") or 1)
 
@@ -151,7 +170,7 @@ def functional_group(header: Dataset, index: int, name: str) -> Dataset:
 def frame_geometry(header: Dataset, index: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """A frame's position (3,), orientation (6,) and pixel spacing (2,) in mm, None where the header has none.
 
-    A position that all frames of a file share is none.
+    A position that all frames of a file share is none. The two directions of the orientation have length 1.
     """
     found = []
     for name, keyword, length in (
@@ -164,6 +183,9 @@ def frame_geometry(header: Dataset, index: int) -> tuple[np.ndarray | None, np.n
         vector = np.array(value if value is not None else [], np.float64)
         found.append(vector if vector.shape == (length,) and np.isfinite(vector).all() else None)
     position, orientation, spacing = found
+    if orientation is not None:
+        lengths = np.linalg.norm(orientation.reshape(2, 3), axis=1).repeat(3)
+        orientation = orientation / np.where(lengths > 0, lengths, 1)
     return position, orientation, spacing
 
 
@@ -178,9 +200,11 @@ def number_of(dataset: Dataset, keyword: str) -> float | None:
 
 
 def image_types(header: Dataset, index: int) -> frozenset[str]:
-    """The values of a frame's ImageType or FrameType, in upper case."""
-    frame = functional_group(header, index, "MRImageFrameTypeSequence").get("FrameType") or header.get("ImageType") or []
-    return frozenset(str(value).upper() for value in ([frame] if isinstance(frame, str) else frame))
+    """The values of a frame's ImageType or FrameType, and whether it is magnitude or phase, in upper case."""
+    group = functional_group(header, index, "MRImageFrameTypeSequence")
+    frame = group.get("FrameType") or header.get("ImageType") or []
+    component = group.get("ComplexImageComponent") or "MAGNITUDE"
+    return frozenset(str(value).upper() for value in (*([frame] if isinstance(frame, str) else frame), component))
 
 
 def physics_of(header: Dataset, index: int = 0) -> Physics:

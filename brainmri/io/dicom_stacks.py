@@ -124,7 +124,9 @@ def build_stack(frames: list[Frame]) -> Stack:
         return _stack_on_slots(frames, np.zeros(1, int), _step_from_header(frames[0]))
     gaps = np.diff(along)
     if gaps.min() < 0.01:
-        raise refuse_study(NAME, "the series has several slices at the same position (echoes, phases or copies)")
+        raise refuse_study(
+            NAME, "the series has several slices at the same position (echoes, phases or copies); export one of them"
+        )
     spacing = estimate_spacing(along)
     slots = np.concatenate([[0], np.cumsum(np.maximum(1, np.rint(gaps / spacing)).astype(int))])
     regular = np.abs(gaps / spacing - np.diff(slots)).max() <= OFF_GRID and np.diff(slots).max() <= MAX_GAP

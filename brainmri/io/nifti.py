@@ -17,7 +17,7 @@ from brainmri.io.limits import UnreadableImage, refuse_study
 from brainmri.io.pixels import FLAIR
 from brainmri.io.resample import describe_difference, explain_misfit, refuse_other_grid, resample, same_grid
 from brainmri.io.scan import Scan
-from brainmri.io.sequence_names import identify
+from brainmri.io.sequence_names import describe, identify
 from brainmri.io.sequences import (
     HOW_TO_CHOOSE,
     SEQUENCES,
@@ -189,9 +189,10 @@ def _choose(volumes: list[_Volume], images: list[StudyFile]) -> Choice:
     if others := len(images) - len(matched):
         warnings.append(f"{others} NIfTI files are ignored: their names match none of the three sequences")
     if doubled := [c for c, found in named.items() if len({volumes[index].file for index in found}) > 1]:
-        problem = f"two NIfTI files are named as {SEQUENCES[doubled[0]]}; {HOW_TO_CHOOSE}"
+        problem = f"two NIfTI files are named as {SEQUENCES[doubled[0]]}; upload one of them, or {HOW_TO_CHOOSE}"
     elif FLAIR not in named:
-        problem = f"none of {len(images)} NIfTI files is named as FLAIR (flair, t1 or pre, t1ce or post); {HOW_TO_CHOOSE}"
+        names = "flair, t1 or pre, t1ce or post"
+        problem = f"none of {len(images)} NIfTI files is named as FLAIR ({names}); upload one of them, or {HOW_TO_CHOOSE}"
     indices = {channel: found[0] for channel, found in named.items() if len(found) == 1}
     flair = named.get(FLAIR, [])
     if not doubled and len(flair) > 1:  # all three along its fourth axis
@@ -215,7 +216,8 @@ def _choose_from_one(volumes: list[_Volume]) -> Choice:
         return choose_single(sequence, "the file")
     if sequence is not None and channel_of(sequence) is None:
         return Choice(
-            indices={}, problem=f"the file is named as {sequence}, not as pre-contrast T1, FLAIR and T1+contrast; {HOW_TO_CHOOSE}"
+            indices={},
+            problem=f"the file is named as {describe(sequence)}, not as pre-contrast T1, FLAIR and T1+contrast; {HOW_TO_CHOOSE}",
         )
     note = f"the file is named as {sequence}, but its three volumes are read as pre-contrast T1, FLAIR and post-contrast T1"
     return Choice(indices={channel: channel for channel in SEQUENCES}, warnings=(note,) if sequence else ())

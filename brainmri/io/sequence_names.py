@@ -19,6 +19,7 @@ def _words(pattern: str) -> re.Pattern:
 
 
 _SUFFIX = re.compile(r"\.(?:nii|mg[hz]|hdr|img|nrrd|mha)(?: ?\(\d+\))?(?:\.gz|\.zst)?$")
+_COUNTABLE = ("segmentation", "localizer", "map", "subtraction", "projection", "mosaic", "screen capture")
 # parts of a name that say where an image was resampled to, who it shows or when; they name no sequence of the image itself
 _TARGET = r"s?(?:t1|t2|flair|mni)[a-z0-9]*"
 _CONTEXT = [
@@ -203,6 +204,15 @@ def identify(words: str, physics: Physics | None = None) -> str | None:
             return POST_T1
         return named if named in (PRE_T1, POST_T1) else POST_T1 if _contrast(_plain(words)) == POST_T1 else PRE_T1
     return FLAIR_T2 if weighting == "FLAIR" else weighting or named
+
+
+def describe(sequence: str) -> str:
+    """What `identify` returns, within a sentence: "T2", "a localizer".
+
+    >>> describe("map")
+    'a map'
+    """
+    return f"a {sequence}" if sequence in _COUNTABLE else sequence
 
 
 def _plain(words: str) -> str:

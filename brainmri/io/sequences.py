@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.pixels import FLAIR
-from brainmri.io.sequence_names import FLAIR_T2, POST_T1, PRE_T1, identify
+from brainmri.io.sequence_names import FLAIR_T2, POST_T1, PRE_T1, describe, identify
 
 PRE, POST = 0, 2
 SEQUENCES = {PRE: PRE_T1, FLAIR: FLAIR_T2, POST: POST_T1}
@@ -79,7 +79,7 @@ def choose_single(sequence: str | None, subject: str) -> Choice:
         return Choice(indices={FLAIR: 0}, single_sequence=sequence)
     if sequence is None:
         return Choice(indices={FLAIR: 0}, warnings=(ONE_SEQUENCE,))
-    warning = f"{subject} is {sequence}, not FLAIR"
+    warning = f"{subject} is {describe(sequence)}, not FLAIR"
     return Choice(indices={FLAIR: 0}, warnings=(warning, ONE_SEQUENCE), single_sequence=sequence)
 
 

@@ -41,6 +41,7 @@ from tests.support.cases import (
     packed_pair,
     padded,
     pair,
+    repeated,
     set_bits,
     shift_bits,
     signed,
@@ -108,6 +109,13 @@ CASES = {
         make=dicom([*images(ImageType=["ORIGINAL", "PRIMARY", "M"]), *images(ImageType=["ORIGINAL", "PRIMARY", "P"])]),
         says=("1 other series is not used",),
     ),
+    "magnitude and phase in one enhanced image": Case(
+        make=dicom(lambda: [repeated("MRImageFrameTypeSequence", "ComplexImageComponent", "MAGNITUDE", "PHASE")]),
+        says=("1 other series is not used",),
+    ),
+    "two moments in one enhanced image": Case(
+        make=dicom(lambda: [repeated("FrameContentSequence", "TemporalPositionIndex", 1, 2)]), says=("got 2 FLAIR series",)
+    ),
     # geometry
     "a stray slice": Case(make=dicom([*images(), *moved(1, (0, 0, -120))]), says=("1 of 13 images of the series are left out",)),
     "two stacks": Case(make=dicom(two_stacks), says=("got 2 FLAIR series; the one number 1 “AX FLAIR” with 12 slices is used",)),
@@ -119,6 +127,7 @@ CASES = {
     "a missing slice": Case(make=dicom(lambda: images()[:4] + images()[5:]), says=("1 of 12 slices are missing",), slices=11),
     "three missing slices": Case(make=dicom(lambda: images()[:2] + images()[5:]), says=("3 of 12 slices are missing",), slices=9),
     "jitter of the orientation": Case(make=dicom(changed(jitter))),
+    "directions that are not of length 1": Case(make=dicom(images(ImageOrientationPatient=[2, 0, 0, 0, 2, 0]))),
     "metres": Case(make=volume("flair.nii", in_unit("meter", 1000))),
     "micrometres": Case(make=volume("flair.nii", in_unit("micron", 0.001))),
     "metres in the header, mm in truth": Case(

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from tests.support.cases import changed, dicom, directory, nrrd, other_patient, volume
+from tests.support.cases import changed, dicom, directory, nrrd, other_patient, tiled, volume
 from tests.support.phantom import PHANTOM, RAS, images, nifti
 from tests.support.studies import nifti_bytes, refusal
 
@@ -38,6 +38,12 @@ def far_t1(folder: Path) -> Path:
     [
         (dicom(images(), other_patient("AX FLAIR", 2)), "got 2 studies, of different examinations or patients"),
         (dicom(changed(mosaic)), "got a mosaic, in which the scanner tiled the slices of a volume; convert it"),
+        (dicom(tiled("SIEMENS MR HEADER", 0x19, 0x0A, "US", 36)), "got a mosaic, in which the scanner tiled"),
+        (dicom(tiled("Image Private Header", 0x65, 0x50, "DS", "24")), "got a mosaic, in which the scanner tiled"),
+        (
+            dicom(lambda: [*images(), *images()[3:5]]),
+            "several slices at the same position (echoes, phases or copies); export one",
+        ),
         (dicom(directory()), "got a DICOMDIR, which is only an index; upload the folder"),
         (far_t1, "two NIfTI files are named as FLAIR"),
         (volume("sub-01_dwi.nii", lambda: nibabel.Nifti1Image(np.stack([PHANTOM] * 3, 3), RAS).to_bytes()), "named as diffusion"),

@@ -69,6 +69,26 @@ def two_stacks():
     return [ds]
 
 
+def repeated(group: str, keyword: str, *values):
+    """An enhanced image with all its frames for each value of an element of a functional group."""
+    ds = enhanced("axial", [*range(12)] * len(values))
+    ds.NumberOfFrames = 12 * len(values)
+    for number, groups in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        item = pydicom.Dataset()
+        setattr(item, keyword, values[number // 12])
+        setattr(groups, group, [item])
+    return ds
+
+
+def tiled(creator: str, group: int, element: int, kind: str, value):
+    """A series whose images hold several slices each, by a private element."""
+
+    def change(number, ds):
+        ds.private_block(group, creator, create=True).add_new(element, kind, value)
+
+    return lambda: changed(change)[:1]
+
+
 def fine_t1(folder: Path) -> Path:
     """A FLAIR, and a T1 with twice as many slices, half a voxel away."""
     folder.mkdir(exist_ok=True)
