@@ -35,6 +35,7 @@ RECORD_COLUMNS = dict.fromkeys(("verdict", "reason"), "string")  # copied from t
 RECORD_COLUMNS |= dict.fromkeys(("slices", "lesion_count", "lesion_voxels"), "Int64")
 RECORD_COLUMNS |= dict.fromkeys(("probability", "lesion_volume_ml", "largest_diameter_mm"), "Float64")
 TEXT_COLUMNS = dict.fromkeys(("carried_by_slices", "warnings", "input_sha256"), "string")  # lists of the record as text
+NO_SUBJECTS = ("code", "derivatives", "sourcedata", "stimuli", "phenotype", "logs")  # folders of a BIDS dataset
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # after these errors no results can be written
 COLUMNS = STATUS_COLUMNS | RECORD_COLUMNS | TEXT_COLUMNS  # fixed types, also where a column is empty
 
@@ -47,7 +48,8 @@ def find_inputs(path: Path, out: Path | None = None) -> list[Path]:
     The output folder `out` and the results of earlier runs are no inputs.
 
     A folder holds several studies if it contains zips, NIfTI volumes whose names are not the distinct sequences of one study,
-    or only subfolders that are neither the series of one DICOM study nor named after sequences.
+    or only subfolders that are neither the series of one DICOM study nor named after sequences. Of a BIDS dataset, the subjects
+    are the studies.
     """
     if not path.is_dir():
         return [path]
@@ -55,7 +57,8 @@ def find_inputs(path: Path, out: Path | None = None) -> list[Path]:
     children = sorted(
         child for child in path.iterdir() if not child.name.startswith((".", "__MACOSX")) and child.resolve() not in results
     )
-    folders = [child for child in children if child.is_dir()]
+    bids = any(child.name == "dataset_description.json" for child in children)
+    folders = [child for child in children if child.is_dir() and not (bids and child.name in NO_SUBJECTS)]
     files = [child for child in children if child.is_file()]
     zips = [file for file in files if is_zip(file)]
     if zips:
@@ -66,7 +69,7 @@ def find_inputs(path: Path, out: Path | None = None) -> list[Path]:
         return sorted(volumes + folders)
     if volumes or any(file.suffix.lower() in SUFFIXES or is_dicom(StudyFile(path=file)) for file in files):
         return [path]
-    if len(folders) < 2 or _is_one_study(folders):
+    if (len(folders) < 2 and not bids) or not folders or _is_one_study(folders):
         return [path]
     return folders
 

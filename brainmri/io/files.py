@@ -22,6 +22,7 @@ from brainmri.io.limits import MAX_STUDY_BYTES, UnreadableImage, check_ratio, re
 
 MAX_FILES = 8192  # in a folder or a zip; a long examination has a few thousand
 ZIP = "the zip"  # instead of its name, which may name a patient
+DRIVE = re.compile("[A-Za-z]:")
 DIRECTORY_ENTRY = re.compile(b"PK\1\2")
 
 
@@ -108,16 +109,20 @@ def folder_files(folder: Path, ignore: Collection[Path] = ()) -> list[StudyFile]
     """Every file in a folder and its subfolders, sorted by name, without hidden ones and those in the folders `ignore`.
 
     Raises:
-        UnreadableImage: when there are more than `MAX_FILES`.
+        UnreadableImage: when there are more than `MAX_FILES`, or links to missing files.
     """
-    files, ignored = [], {path.resolve() for path in ignore}
+    files, broken, ignored = [], 0, {path.resolve() for path in ignore}
     for path in folder.rglob("*"):
         if ignored and not ignored.isdisjoint(path.resolve().parents):
             continue
+        broken += path.is_symlink() and not path.exists()
         if path.is_file() and not _hidden(PurePosixPath(path.relative_to(folder).as_posix())):
             files.append(StudyFile(path=path))
             if len(files) > MAX_FILES:
                 raise refuse_study("the folder", f"got more than {MAX_FILES} files")
+    if broken:  # a study without them would be incomplete
+        found = "a link to a missing file" if broken == 1 else f"{broken} links to missing files"
+        raise refuse_study("the folder", f"got {found}; fetch what is missing, as with datalad get, or remove the links")
     return sorted(files, key=lambda file: file.name)
 
 
@@ -169,7 +174,7 @@ def _check_members(members: list[zipfile.ZipInfo], packed: int) -> None:
     """Refuse a zip by its directory, before anything is unpacked."""
     for info in members:
         name = PurePosixPath(_member_path(info.filename))
-        if name.is_absolute() or ".." in name.parts or ":" in info.filename:
+        if name.is_absolute() or ".." in name.parts or DRIVE.match(info.filename):
             raise refuse_study(ZIP, "got a zip with paths that lead out of it")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise refuse_study(ZIP, "got a zip with links in it")

@@ -6,7 +6,7 @@ nibabel and pydicom read the files: MONAI's readers order DICOM by instance numb
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +29,10 @@ from brainmri.io.sequences import (
 )
 from brainmri.io.stack import compose
 from brainmri.io.volume_files import VolumeHead, load_voxels, read_head, volume_format
+from brainmri.io.volume_grouping import case_of, split_studies
 
 _NAME = re.compile(r"\.(nii|mg[hz]|hdr|img|nrrd|nhdr|mh[ad])( ?\(\d+\))?(\.gz|\.zst)?$")
 _VOXELS = re.compile(r"\.img(\.gz)?$")  # the half of a pair without header
-# how BIDS, BraTS and other collections number their patients and visits
-_CASE = re.compile(
-    r"sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?|brats[a-z0-9]*(?:[-_][a-z]+)*[-_]\d+(?:-\d{3}(?!\d))?|tcga-[a-z0-9]{2}-[a-z0-9]{4}"
-    r"|(?:ucsf-pdgm|upenn-gbm)-\d+(?:_\d+)?|(?<![a-z])(?:patient|pat|subject|subj|case|pt)[-_ ]?\d+"
-)
 
 
 def is_nifti(file: StudyFile) -> bool:
@@ -69,29 +65,8 @@ class _Volume:
         return identify(self.file.name.name) or identify(self.folder)
 
 
-def list_volumes(files: list[StudyFile], name: str) -> tuple[Candidate, ...]:
-    """The volumes in the files of one study, and what `read_nifti` reads each as; headers only.
-
-    Raises:
-        UnreadableImage: as `read_nifti` does for a header.
-    """
-    volumes, images = _volumes(files, name)
-    return _choose(volumes, images).candidates([volume.label for volume in volumes])
-
-
-def read_nifti(files: list[StudyFile], name: str, assign: Mapping[int, int | None] | None = None) -> Scan:
-    """Volume files of one study to a scan.
-
-    Args:
-        files: one FLAIR volume; one file with three, pre-contrast T1, FLAIR and post-contrast T1 along its fourth axis; or
-            a file for each sequence, chosen by name, resampled to the FLAIR's grid; masks and other sequences are ignored.
-        assign: by channel, an index into `list_volumes`, instead of the choice by name.
-
-    Raises:
-        UnreadableImage: when no file can be chosen as FLAIR, an assigned sequence cannot be resampled to the FLAIR's grid, or a
-            file is damaged or outside the limits.
-    """
-    volumes, images = _volumes(files, name)
+def _read(volumes: list[_Volume], images: list[StudyFile], name: str, assign: Mapping[int, int | None] | None) -> Scan:
+    """The volumes of one study to a scan; arguments as of `_OpenNifti.read`."""
     labels = [volume.label for volume in volumes]
     choice = _choose(volumes, images) if assign is None else check_assignment(assign, labels, name)
     if choice.problem:
@@ -225,8 +200,8 @@ def _choose_from_one(volumes: list[_Volume]) -> Choice:
 
 def _explain_misfit(volume: _Volume, flair: _Volume) -> str | None:
     """Why a volume cannot be read with the FLAIR; None if it can, resampled if necessary."""
-    cases = [_CASE.search(one.file.name.as_posix().lower()) for one in (volume, flair)]
-    if cases[0] and cases[1] and cases[0][0] != cases[1][0]:
+    cases = [case_of(one.file) for one in (volume, flair)]
+    if cases[0] and cases[1] and cases[0] != cases[1]:
         return "is named as another patient or visit than the FLAIR"
     if same_grid(volume.head.geometry, flair.head.geometry):
         return None
@@ -236,15 +211,69 @@ def _explain_misfit(volume: _Volume, flair: _Volume) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _OpenNifti:
-    files: list[StudyFile]
+    """Volume files.
+
+    Attributes:
+        studies: the files of each patient and visit.
+        name: of all of them, for messages.
+    """
+
+    studies: list[list[StudyFile]]
     name: str
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        return list_volumes(self.files, self.name)
+        """The volumes, and what `read` reads each as if there is one study; headers only."""
+        found = []
+        for number, (volumes, images) in enumerate(self._volumes()):
+            choice = _choose(volumes, images) if len(self.studies) == 1 else Choice(indices={})
+            found += choice.candidates([self._label(number, volume) for volume in volumes], number)
+        return tuple(found)
 
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
-        return read_nifti(self.files, self.name, assign)
+        """One study to a scan.
+
+        A study is one FLAIR volume; one file with three, pre-contrast T1, FLAIR and post-contrast T1 along its fourth axis; or a
+        file for each sequence, chosen by name, resampled to the FLAIR's grid. Masks and other sequences are ignored.
+
+        Args:
+            assign: by channel, an index into `candidates`, instead of the choice by name.
+            study: its index, if there are several.
+
+        Raises:
+            UnreadableImage: when no file can be chosen as FLAIR, there are several studies and none is chosen, an assigned
+                sequence cannot be resampled to the FLAIR's grid, or a file is damaged or outside the limits.
+        """
+        if assign is None and study is None and len(self.studies) > 1:
+            listed = ", ".join("/".join(files[0].name.parts[-2:]) for files in self.studies[:6])
+            raise refuse_study(
+                self.name,
+                f"got {len(self.studies)} studies, of different patients or visits ({listed}); upload one of them, or "
+                f"{HOW_TO_CHOOSE}",
+            )
+        if assign is None:
+            return _read(*_volumes(self.studies[study or 0], self.name), self.name, None)
+        volumes = [(number, volume) for number, (found, _) in enumerate(self._volumes()) for volume in found]
+        choice = check_assignment(assign, [volume.label for _, volume in volumes], self.name)
+        numbers = {volumes[index][0] for index in choice.indices.values()}
+        if len(numbers) > 1:
+            raise refuse_study(self.name, "the assigned volumes belong to different patients or visits; assign those of one")
+        first = [number for number, _ in volumes].index(number := numbers.pop())
+        found, images = _volumes(self.studies[number], self.name)
+        return _read(found, images, self.name, {channel: index - first for channel, index in choice.indices.items()})
+
+    def _volumes(self) -> Iterator[tuple[list[_Volume], list[StudyFile]]]:
+        for files in self.studies:
+            yield _volumes(files, self.name)
+
+    def _label(self, number: int, volume: _Volume) -> str:
+        """The volume's label; of several studies with the number, and with a folder where file names repeat."""
+        if len(self.studies) == 1:
+            return volume.label
+        name = volume.file.name
+        repeated = sum(file.name.name == name.name for files in self.studies for file in files) > 1
+        folder = f"{name.parts[-2 - volume.label.count('/')]}/" if repeated else ""
+        return f"study {number + 1}, {folder}{volume.label}"
 
 
 class NiftiReader:
@@ -257,4 +286,4 @@ class NiftiReader:
         return is_nifti(file)
 
     def open(self, files: list[StudyFile], name: str) -> _OpenNifti:
-        return _OpenNifti(files=files, name=name)
+        return _OpenNifti(studies=split_studies(files), name=name)

@@ -106,7 +106,7 @@ class StudySource:
         return self.study.candidates
 
     def count(self) -> int:
-        """How many studies there are: several for DICOM files of several examinations or patients, else 1."""
+        """How many studies there are: several for files of several examinations or patients, else 1."""
         return 1 + max((candidate.study for candidate in self.candidates), default=0)
 
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
@@ -136,6 +136,8 @@ def open_study(source: str | Path | Sequence[str | Path], ignore: Collection[Pat
     if path.is_dir():
         return _choose_reader(folder_files(path, ignore), path.name)
     if not path.is_file():
+        if path.is_symlink():
+            raise FileNotFoundError(f"{path} is a link to a missing file; fetch it, as with datalad get")
         raise FileNotFoundError(f"{path} is neither a file nor a folder")
     if path.stat().st_size > MAX_STUDY_BYTES:
         raise refuse_study("the file", f"got {path.stat().st_size / 2**20:.0f} MiB")
@@ -159,7 +161,7 @@ def read_study(
         assign: for NIfTI and DICOM, which file or series is which sequence, instead of the choice by names and descriptions: by
             channel (0 pre-contrast T1, 1 FLAIR, 2 post-contrast T1) an index into `list_sequences(source)`. FLAIR is used for a
             channel that is missing or None.
-        study: for DICOM files of several examinations or patients, which one, from 0 to `count_studies(source)` - 1.
+        study: for files of several examinations or patients, which one, from 0 to `count_studies(source)` - 1.
 
     Returns:
         The scan, pixels (S, H, W, 3); with its geometry for NIfTI and DICOM files that have one.
@@ -176,7 +178,7 @@ def read_study(
 
 
 def count_studies(source: str | Path | Sequence[str | Path] | np.ndarray) -> int:
-    """How many studies a source holds: several for DICOM files of several examinations or patients, else 1; headers only.
+    """How many studies a source holds: several for files of several examinations or patients, else 1; headers only.
 
     Raises:
         FileNotFoundError, UnreadableImage: as `open_study` does.

@@ -46,3 +46,11 @@ def test_halves_of_a_pair_are_one_input(tmp_path):
     nibabel.save(image, tmp_path / "flair.hdr")
     assert find_inputs(tmp_path) == [tmp_path]
     assert np.isfinite(read_study(tmp_path).pixels).all()
+
+
+def test_subjects_of_a_bids_dataset_are_the_inputs(tmp_path):
+    for folder in ("sub-01/anat", "sub-02/anat", "derivatives/sub-01/anat", "code"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert [path.name for path in find_inputs(tmp_path)] == ["code", "derivatives", "sub-01", "sub-02"]
+    (tmp_path / "dataset_description.json").write_text("{}")
+    assert [path.name for path in find_inputs(tmp_path)] == ["sub-01", "sub-02"]

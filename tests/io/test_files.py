@@ -113,6 +113,18 @@ def test_encrypted_linked_unusually_compressed_and_damaged_zips_are_refused(tmp_
     assert "damaged zip" in refusal(path)
 
 
+def test_zip_with_times_in_its_names_is_read(tmp_path):
+    assert len(read(zip_of_bytes(tmp_path, {f"2020-01-01T12:30:00/case_{n}.png": png(n) for n in (1, 2)})).pixels) == 2
+
+
+def test_link_to_a_missing_file_is_refused(tmp_path):
+    nifti(tmp_path / "t1.nii")
+    (tmp_path / "flair.nii").symlink_to(tmp_path / "annex" / "object")
+    assert "got a link to a missing file; fetch what is missing" in refusal(tmp_path)
+    with pytest.raises(FileNotFoundError, match="is a link to a missing file; fetch it"):
+        read_study(tmp_path / "flair.nii")
+
+
 def test_too_many_files_and_too_many_bytes_are_refused(tmp_path, monkeypatch):
     large = tmp_path / "flair.nii"
     with large.open("wb") as handle:

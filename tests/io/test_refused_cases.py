@@ -27,7 +27,7 @@ def float_pixels(number, ds):
     del ds.PixelData
 
 
-def far_t1(folder: Path) -> Path:
+def two_subjects(folder: Path) -> Path:
     nifti(folder / "sub-01_FLAIR.nii")
     nifti(folder / "sub-02_FLAIR.nii")
     return folder
@@ -45,7 +45,7 @@ def far_t1(folder: Path) -> Path:
             "several slices at the same position (echoes, phases or copies); export one",
         ),
         (dicom(directory()), "got a DICOMDIR, which is only an index; upload the folder"),
-        (far_t1, "two NIfTI files are named as FLAIR"),
+        (two_subjects, "got 2 studies, of different patients or visits ("),
         (volume("sub-01_dwi.nii", lambda: nibabel.Nifti1Image(np.stack([PHANTOM] * 3, 3), RAS).to_bytes()), "named as diffusion"),
         (volume("flair.hdr", lambda: nibabel.Nifti1Pair(PHANTOM, RAS).header.binaryblock), "upload the .hdr and the .img file"),
         (
