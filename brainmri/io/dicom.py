@@ -17,6 +17,7 @@ from brainmri.io.resample import describe_difference, explain_misfit, refuse_oth
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import (
     HOW_TO_CHOOSE,
+    HOW_TO_CHOOSE_STUDY,
     SEQUENCES,
     Candidate,
     Choice,
@@ -131,9 +132,7 @@ def _default(studies: list[DicomStudy]) -> tuple[int, Choice, str | None]:
     if len(readable) == 1:
         return readable[0], choices[readable[0]], None
     listed = "; ".join(_label(studies, n, series) for n, study in enumerate(studies[:6]) for series in study.series[:4])
-    problem = (
-        f"got {len(studies)} studies, of different examinations or patients ({listed}); upload one of them, or {HOW_TO_CHOOSE}"
-    )
+    problem = f"got {len(studies)} studies, of different examinations or patients ({listed}); {HOW_TO_CHOOSE_STUDY}"
     return -1, Choice(indices={}), problem
 
 

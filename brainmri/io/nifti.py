@@ -20,6 +20,7 @@ from brainmri.io.scan import Scan
 from brainmri.io.sequence_names import describe, identify
 from brainmri.io.sequences import (
     HOW_TO_CHOOSE,
+    HOW_TO_CHOOSE_STUDY,
     SEQUENCES,
     Candidate,
     Choice,
@@ -248,8 +249,7 @@ class _OpenNifti:
             listed = ", ".join("/".join(files[0].name.parts[-2:]) for files in self.studies[:6])
             raise refuse_study(
                 self.name,
-                f"got {len(self.studies)} studies, of different patients or visits ({listed}); upload one of them, or "
-                f"{HOW_TO_CHOOSE}",
+                f"got {len(self.studies)} studies, of different patients or visits ({listed}); {HOW_TO_CHOOSE_STUDY}",
             )
         if assign is None:
             return _read(*_volumes(self.studies[study or 0], self.name), self.name, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 PRE_T1, FLAIR_T2, POST_T1 = "pre-contrast T1", "FLAIR", "post-contrast T1"
@@ -184,11 +185,12 @@ def identify(words: str, physics: Physics | None = None) -> str | None:
 
     Args:
         words: a file name or a series description.
-        physics: of its DICOM header, which outweighs the words.
+        physics: of its DICOM header, which outweighs the words. "Lesion" or "label" in a description names no segmentation, as
+            DICOM stores segmentations in a class of their own.
     """
-    named = _by_words(words)
     if physics is None:
-        return named
+        return _by_words(words)
+    named = _by_words(words, ("segmentation",))
     for value in physics.image_type:
         if value in _TYPES:
             return _TYPES[value]
@@ -225,7 +227,7 @@ def _contrast(words: str) -> str | None:
     return PRE_T1 if _PRE.search(words) else POST_T1 if _POST.search(words) else None
 
 
-def _by_words(words: str) -> str | None:
+def _by_words(words: str, without: Sequence[str] = ()) -> str | None:
     plain = _plain(words)
     image = plain
     for context in _CONTEXT:
@@ -233,7 +235,7 @@ def _by_words(words: str) -> str | None:
     if not (_FLAIR.search(image) or _T1.search(image) or _T2.search(image)):
         image = plain
     for other, pattern in _OTHERS.items():
-        if pattern.search(image):
+        if other not in without and pattern.search(image):
             return other
     contrast = _contrast(image)
     flair, t1 = _FLAIR.search(image), _T1.search(image)

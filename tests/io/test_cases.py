@@ -12,7 +12,6 @@ from pathlib import Path
 import imagecodecs
 import nibabel
 import numpy as np
-import pydicom
 import pytest
 
 from brainmri.io.pixels import FLAIR
@@ -53,6 +52,7 @@ from tests.support.cases import (
     without_modality,
 )
 from tests.support.phantom import PHANTOM, RAS, images, nifti, save
+from tests.support.segmentations import segmented_points
 from tests.support.studies import nifti_bytes, read
 
 CENTRE = (70.0, 61.0, 45.0)  # mm, of the marker
@@ -241,21 +241,6 @@ def check_results_in_place(scan, mask: np.ndarray, folder: Path) -> None:
     if scan.geometry.instances and not any("were joined" in one or "of its own" in one for one in scan.warnings):
         write_segmentation(folder / "mask.dcm", mask, scan.geometry, "1")
         assert segmented_points(folder / "mask.dcm").mean(axis=0) == pytest.approx(CENTRE, abs=0.1)
-
-
-def segmented_points(path: Path) -> np.ndarray:
-    """(N, 3) positions of the voxels of a DICOM segmentation, in mm towards right, anterior and superior."""
-    ds = pydicom.dcmread(path)
-    shared = ds.SharedFunctionalGroupsSequence[0]
-    cosines = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
-    rows, columns = (float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing)
-    points = []
-    frames = ds.pixel_array.reshape(-1, ds.Rows, ds.Columns)
-    for frame, group in zip(frames, ds.PerFrameFunctionalGroupsSequence, strict=True):
-        at = np.argwhere(frame > 0)
-        origin = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
-        points.append(origin + at[:, 1:] * columns * cosines[0] + at[:, :1] * rows * cosines[1])
-    return np.concatenate(points) * (-1, -1, 1)
 
 
 def test_frames_of_a_file_with_one_position_are_read_in_their_order(tmp_path):

@@ -1,19 +1,30 @@
-"""Series of real scanners, from the test data of other packages, lie where nibabel places them: read, written and read again."""
+"""Series of real scanners, from the test data of other packages, lie where nibabel places them: read, written and read again.
 
+Masks are also read by SimpleITK, and DICOM segmentations by their own positions.
+"""
+
+import gzip
+import io
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
+import SimpleITK
 from nibabel.nicom.dicomwrappers import wrapper_from_file
 from nibabel.testing import data_path
 from pydicom.data import get_testdata_file
+from pydicom.uid import MRImageStorage, generate_uid
 
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import read_study
-from brainmri.io.writers import write_nifti
+from brainmri.io.writers import write_nifti, write_segmentation
+from tests.support.segmentations import segmented_points
 
 NIBABEL = Path(data_path)
+NICOM = Path(nibabel.__file__).parent / "nicom" / "tests" / "data"  # headers of real scans, whose pixels were emptied
+UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 LPS_TO_RAS = np.diag([-1, -1, 1, 1])
 # name to file; those of other formats than DICOM and NIfTI are converted by nibabel, and of four dimensions a volume is taken
 SERIES = {
@@ -21,6 +32,8 @@ SERIES = {
     "Siemens, reformatted": "examples_overlay.dcm",
     "Siemens, with overlays": "MR-SIEMENS-DICOM-WithOverlays.dcm",  # of the package pydicom-data, as the next one
     "Philips, oblique sagittal": "MR2_UNCI.dcm",
+    "Philips, enhanced": NICOM / "philips_mprage.dcm.gz",
+    "Siemens, oblique, real part": NICOM / "decimal_rescale.dcm",
     "Philips PAR/REC": NIBABEL / "phantom_EPI_asc_CLEAR_2_1.PAR",
     "NIfTI": NIBABEL / "anatomical.nii",
     "NIfTI, oblique": (NIBABEL / "example4d.nii.gz", 0),
@@ -28,6 +41,19 @@ SERIES = {
     "AFNI": (NIBABEL / "example4d+orig.HEAD", 0),
     "AFNI, standard space": (NIBABEL / "scaled+tlrc.HEAD", 0),
 }
+
+
+def with_pixels(source: Path, path: Path) -> Path:
+    """A DICOM file with its own header, but for a smaller grid, and pixels of noise."""
+    data = source.read_bytes()
+    dataset = pydicom.dcmread(io.BytesIO(gzip.decompress(data) if source.suffix == ".gz" else data))
+    for keyword in UIDS:  # emptied in some
+        setattr(dataset, keyword, dataset.get(keyword) or (MRImageStorage if keyword == "SOPClassUID" else generate_uid()))
+    dataset.Rows, dataset.Columns = 48, 40
+    shape = (int(dataset.get("NumberOfFrames", 1)), 48, 40)
+    dataset.PixelData = np.random.default_rng(0).integers(0, 1000, shape).astype(np.uint16).tobytes()
+    dataset.save_as(path)
+    return path
 
 
 def by_nibabel(path: Path) -> nibabel.Nifti1Image:
@@ -44,6 +70,9 @@ def open_series(file: str | tuple[Path, int] | Path, folder: Path) -> tuple[Path
         if path is None:
             pytest.skip("needs the package pydicom-data")
         return Path(path), by_nibabel(Path(path))
+    if isinstance(file, Path) and file.parent == NICOM:
+        path = with_pixels(file, folder / "series.dcm")
+        return path, by_nibabel(path)
     path, volume = file if isinstance(file, tuple) else (file, 0)
     image = nibabel.load(path)
     data = np.asarray(image.dataobj)
@@ -75,3 +104,15 @@ def test_series_of_a_scanner_keeps_its_place(name, tmp_path):
     back = on_grid(np.asarray(written.dataobj) > 0, written.affine, expected)
     assert back.sum() == mask.sum() > 0
     assert values[back].min() >= values[~back].max()
+    centre = nibabel.affines.apply_affine(written.affine, np.argwhere(np.asarray(written.dataobj) > 0)).mean(axis=0)
+    assert centre_by_itk(tmp_path / "mask.nii.gz") == pytest.approx(centre, abs=0.05)
+    if scan.geometry.instances:
+        write_segmentation(tmp_path / "mask.dcm", mask, scan.geometry, "1")
+        assert segmented_points(tmp_path / "mask.dcm").mean(axis=0) == pytest.approx(centre, abs=0.05)
+
+
+def centre_by_itk(path: Path) -> np.ndarray:
+    """(3,) centre of a mask in mm towards right, anterior and superior."""
+    image = SimpleITK.ReadImage(path)
+    index = np.argwhere(SimpleITK.GetArrayFromImage(image) > 0).mean(axis=0)[::-1]
+    return np.multiply(image.TransformContinuousIndexToPhysicalPoint(index.tolist()), (-1, -1, 1))

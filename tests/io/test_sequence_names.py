@@ -110,6 +110,8 @@ SPIN_ECHO = {"inversion": False, "repetition_time": 600, "echo_time": 12}
         ("", {"acquisition_contrast": "FLUID_ATTENUATED"}, F),
         ("Planted", {"acquisition_contrast": "T1", "contrast": True}, C),
         ("AX FLAIR", {"b_value": 1000.0}, "diffusion"),
+        ("MS lesion protocol FLAIR", {}, F),
+        ("marked lesion<MPR Collection>", {}, None),
         ("AX T1", {"image_type": frozenset({"DERIVED", "PRIMARY", "PERFUSION", "RELCBV"})}, "perfusion or dynamic"),
         ("3D FFE", {"image_type": frozenset({"ORIGINAL", "PRIMARY", "PHASE MAP"})}, "phase"),
         ("AX T1", {"image_type": frozenset({"DERIVED", "SUBTRACTION"})}, "subtraction"),
