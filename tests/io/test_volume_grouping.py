@@ -62,7 +62,7 @@ def test_one_sequence_twice_in_one_folder_is_a_choice(tmp_path):
     assert "two NIfTI files are named as FLAIR; upload one of them" in refusal(tmp_path)
 
 
-def test_visit_is_told_by_the_file_before_its_folder(tmp_path):
+def test_visit_is_distinguished_by_the_file_before_its_folder(tmp_path):
     for visit, sequence in ((1, "FLAIR"), (2, "T1w")):
         folder = tmp_path / "sub-01" / f"ses-{visit}"
         folder.mkdir(parents=True)
