@@ -31,6 +31,7 @@ from brainmri.analysis.stability import Stability, stability
 from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.io.scan import Geometry
 from brainmri.io.sequences import ONE_SEQUENCE
+from brainmri.io.stack import MAX_TILT
 from brainmri.zoo import ood
 from brainmri.zoo.attributes import FLAIR, THREE_SEQUENCES
 from brainmri.zoo.backends import TORCH, versions
@@ -38,6 +39,7 @@ from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, find_entry, load
 
 READ_AS_FLAIR = "the model does not recognise sequences; it takes this one for FLAIR"
+ONLY_AXIAL = "the model was trained on axial slices only"
 
 Source = str | Path | Image.Image | np.ndarray | Scan  # of one slice
 
@@ -95,14 +97,18 @@ class Pipeline:
         A detector takes every slice of a sequence that it was not fitted on for out of distribution, so without one for the
         sequences of segmenter and classifier there is no check. A detector of every plane is none for a model of axial slices.
         """
-        every_plane = all(model.net.attributes for model in (self.segmenter, self.classifier))
-        own = [model for model in (self.segmenter, self.classifier) if model.ood and (every_plane or not model.ood.any_plane)]
+        own = [model for model in (self.segmenter, self.classifier) if model.ood and (self._any_plane or not model.ood.any_plane)]
         if own:
             return own[0]
         needed = self.segmenter.entry.evaluated_on & self.classifier.entry.evaluated_on
         if not needed <= (other.entry if other else find_entry(AXIAL_OOD, from_hub=from_hub)).evaluated_on:
             return self.segmenter
         return other or load(AXIAL_OOD, device=str(self.segmenter.device), runtime=TORCH, from_hub=from_hub)
+
+    @property
+    def _any_plane(self) -> bool:
+        """Whether the models were trained on slices of every plane."""
+        return all(model.net.attributes for model in (self.segmenter, self.classifier))
 
     @property
     def mask_threshold(self) -> float:
@@ -180,7 +186,7 @@ class Pipeline:
         geometry, warnings = scan.geometry, self._input_warnings(scan)
         spacing = geometry.spacing[1:] if geometry else (1.0, 1.0)
         measured = geometry is not None and geometry.plausible
-        if geometry and not measured:
+        if geometry and geometry.sized and not measured:
             warnings += ("the voxel size cannot be that of a head; volumes are in voxels and distances in pixels",)
         head = with_head(scan.pixels)
         numbers = np.flatnonzero(head)
@@ -234,10 +240,12 @@ class Pipeline:
         )
 
     def _input_warnings(self, scan: Scan) -> tuple[str, ...]:
-        """The warnings of the reader, and how the models take a sequence that the file does not name."""
+        """The warnings of the reader, and how the models take a sequence that the file does not name, or another plane."""
         unnamed = ONE_SEQUENCE in scan.warnings and not scan.single_sequence
         taken_for_flair = unnamed and not self.classifier.net.attributes and FLAIR in self.classifier.entry.evaluated_on
-        return (*scan.warnings, READ_AS_FLAIR) if taken_for_flair else scan.warnings
+        other_plane = scan.geometry is not None and (scan.geometry.plane != "axial" or scan.geometry.tilt > MAX_TILT)
+        added = [*[READ_AS_FLAIR] * taken_for_flair, *[ONLY_AXIAL] * (other_plane and not self._any_plane)]
+        return (*scan.warnings, *added)
 
     def _predict_upright(
         self, slices: np.ndarray, geometry: Geometry | None, progress: Progress | None

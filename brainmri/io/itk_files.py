@@ -21,7 +21,7 @@ _IO = {NRRD: "NrrdImageIO", META: "MetaImageIO"}
 _SUFFIX = {NRRD: ".nrrd", META: ".mha"}
 _HEADER_BYTES = 65536
 NO_ORIENTATION = "the file has no orientation; its slices are read as axial, from the neck upwards"
-NO_SIZE = "the file has no voxel size"
+NO_SIZE = "the file has no voxel size; volumes are in voxels and distances in pixels"
 # NRRD's spaces that say where left and right, front and back, top and bottom are; others are the scanner's or any
 _ANATOMICAL = re.compile(rb"^space: *(?:(?:left|right)-|[LR][AP]S)", re.MULTILINE | re.IGNORECASE)
 # the fields with voxel sizes

@@ -55,11 +55,10 @@ def compose(
     elif missing := [words for channel, words in SEQUENCES.items() if channel not in sequences]:
         warnings.append(f"FLAIR is used in place of the {missing[0]}")
     if geometry and geometry.plane != "axial":
-        warnings.append(f"the slices are {geometry.plane}; they are analysed as acquired, but the networks expect axial slices")
+        warnings.append(f"the slices are {geometry.plane}; they are analysed as acquired")
     if geometry and geometry.tilt > MAX_TILT:
         warnings.append(
-            f"the slices are tilted by {geometry.tilt:.0f} degrees against the anatomical axes; they are analysed as acquired, "
-            "but the networks expect axial slices"
+            f"the slices are tilted by {geometry.tilt:.0f} degrees against the anatomical axes; they are analysed as acquired"
         )
     shape = geometry.scan_shape if geometry else sequences[FLAIR].shape
     pixels = np.empty((*shape, 3), np.float32)

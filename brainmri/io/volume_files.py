@@ -202,9 +202,9 @@ def _scaling(header: Any) -> tuple[float | None, float | None]:
 
 def _mgh_geometry(start: bytes, header: Any, shape: tuple[int, int, int]) -> tuple[Geometry, tuple[str, ...]]:
     oriented = start[28:30] != b"\0\0"  # nibabel fills in the default, as FreeSurfer does
-    note = "the file has no orientation and no voxel size; it is read as coronal, as FreeSurfer does"
+    notes = ("the file has no orientation; it is read as coronal, as FreeSurfer does", NO_SIZE)
     affine = np.asarray(header.get_affine(), np.float64)
-    return Geometry(shape=shape, affine=affine, oriented=oriented, sized=oriented), () if oriented else (note,)
+    return Geometry(shape=shape, affine=affine, oriented=oriented, sized=oriented), () if oriented else notes
 
 
 def _geometry(kind: str, header: Any, shape: tuple[int, int, int], name: str) -> tuple[Geometry, tuple[str, ...]]:

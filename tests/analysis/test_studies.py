@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,8 @@ import brainmri
 from brainmri.analysis.decision import decide_study
 from brainmri.analysis.findings import ranges
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline, without_islands
+from brainmri.analysis.pipeline import ONLY_AXIAL
+from brainmri.io.itk_files import NO_SIZE
 from brainmri.io.scan import Geometry, Scan
 from brainmri.report.html import report_html
 from brainmri.report.render import montage_picture, projection_pictures
@@ -211,6 +214,25 @@ def test_an_impossible_voxel_size_is_reported_and_not_used(pipe, phantom):
     assert tiny.volume_mm3 is None
     assert any("cannot be that of a head" in warning for warning in tiny.warnings)
     assert tiny.record()["lesion_volume_ml"] is None
+
+
+def test_missing_voxel_size_is_reported_once():
+    grid = replace(geometry((2, 64, 64), spacing=(1, 1, 1)), sized=False)
+    pixels = np.zeros((2, 64, 64, 3), np.float32)
+    found = brainmri.Pipeline("effunet-lgg").study(
+        Scan(pixels=pixels, name="blank", sha256="", warnings=(NO_SIZE,), geometry=grid)
+    )
+    assert found.volume_mm3 is None
+    assert [warning for warning in found.warnings if "voxel size" in warning] == [NO_SIZE]
+
+
+@pytest.mark.parametrize(("entry", "warned"), [("effunet-lgg", True), ("effunet-any", False)])
+def test_models_of_axial_slices_warn_of_other_planes(entry, warned):
+    coronal = np.array([[0, 0, -2.0, 90], [5.0, 0, 0, 80], [0, -2.0, 0, 60], [0, 0, 0, 1]])
+    grid = Geometry(shape=(2, 64, 64), affine=coronal)
+    found = brainmri.Pipeline(entry).study(Scan(pixels=np.zeros((2, 64, 64, 3), np.float32), name="a", sha256="", geometry=grid))
+    assert grid.plane == "coronal"
+    assert (ONLY_AXIAL in found.warnings) == warned
 
 
 def test_the_report_is_complete_and_self_contained(study, phantom):
