@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,6 +36,13 @@ class SliceDecisions:
     probabilities: np.ndarray
     verdicts: list[tuple[str, str]]
     ood: list[OodResult | None]
+
+    def rotated(self, quarters: int) -> SliceDecisions:
+        """The same with maps and masks rotated counter-clockwise by a number of quarter turns."""
+        if not quarters:
+            return self
+        maps, masks = (np.ascontiguousarray(np.rot90(array, quarters, axes=(1, 2))) for array in (self.maps, self.masks))
+        return replace(self, maps=maps, masks=masks)
 
 
 def outline(maps: np.ndarray, rules: Rules, mode: str) -> tuple[np.ndarray, np.ndarray]:

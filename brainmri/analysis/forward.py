@@ -36,6 +36,10 @@ class RanOn(NamedTuple):
         """What a model runs on."""
         return cls(device=model.device.type, runtime=model.backend.kind)
 
+    def record(self, model: LoadedModel) -> dict:
+        """The model and what it ran on, for JSON."""
+        return {"name": model.entry.name, "sha256": model.entry.sha256, **self._asdict()}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
@@ -47,6 +51,7 @@ class Prediction:
         evidence: (S,) float64, `brainmri.zoo.calibration.evidence` of the maps.
         logits: (S,) float64, the verdict's logits, tumour against no tumour.
         ood: the out-of-distribution result for each slice.
+        in_scope: (S,) bool, whether each slice is like the training data of the segmenter's specialist.
         attributes: by attribute (`brainmri.zoo.attributes`) and class, (S,) float64 probabilities.
         segmenter: what the segmenter ran on.
         classifier: what the classifier ran on.
@@ -57,6 +62,7 @@ class Prediction:
     evidence: np.ndarray | None = None
     logits: np.ndarray | None = None
     ood: list[OodResult] | None = None
+    in_scope: np.ndarray | None = None
     attributes: dict[str, dict[str, np.ndarray]] | None = None
     segmenter: RanOn | None = None
     classifier: RanOn | None = None
@@ -119,6 +125,8 @@ def _predict(
         fields["ood"] = ood_model.ood.score(features.cpu().numpy(), slices)
     if segmenter is not None:
         output, placements = done[id(segmenter)]
+        if segmenter.scope and output.features is not None:
+            fields["in_scope"] = segmenter.scope.is_inside(output.features.cpu().numpy())
         assert output.maps is not None
         grid_maps = output.maps.to(_resizing(segmenter))
         restored = [segmenter.entry.preprocess.restore(m, p) for m, p in zip(grid_maps, placements, strict=True)]

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from brainmri.analysis.decision import SliceDecisions, decide_slices
+from brainmri.analysis.decision import SliceDecisions
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, count, ranges
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.frame import Panel, find_panels
 from brainmri.analysis.recognition import Recognition, find_turn, known_sequence, recognise, sequence_of
-from brainmri.zoo.calibration import Rules
+from brainmri.analysis.specialist import Decided
 
 Predict = Callable[[np.ndarray], Prediction]  # of slices (S, H, W, 3) in [0, 1]
+Decide = Callable[[np.ndarray, Prediction, str | None], Decided]  # of upright slices, their prediction and their sequence
 
 PAGE_REMOVED = "the page around the slice was left out"
 INVERTED = "the grey values are inverted; they were inverted back before the analysis"
@@ -59,6 +60,7 @@ class PictureDecision:
         view: how the slice was taken out of the picture; of a sheet, the slice with the highest probability of tumour.
         decisions: of one slice, the whole picture (S = 1).
         predicted: the prediction of that slice.
+        specialist: the specialist's prediction of that slice, if it decided it.
         recognition: what was recognised about the slice; None for a sheet of slices, or if no network recognises anything.
         warnings: what was changed before the analysis.
     """
@@ -66,27 +68,28 @@ class PictureDecision:
     view: SliceView
     decisions: SliceDecisions
     predicted: Prediction
+    specialist: Prediction | None
     recognition: Recognition | None
     warnings: tuple[str, ...]
 
 
 def decide_picture(
-    pixels: np.ndarray, predict: Predict, rules: Rules, sequence: str | None = None, find_slices: bool = True
+    pixels: np.ndarray, predict: Predict, decide: Decide, sequence: str | None = None, find_slices: bool = True
 ) -> PictureDecision:
     """Analyse a picture (H, W, 3) in [0, 1] of one slice or of a sheet of slices.
 
     Args:
         predict: runs the networks.
-        rules: thresholds and calibration.
+        decide: applies the rules.
         sequence: the MR sequence as the file or the user gives it; None to recognise it.
         find_slices: whether to look for slices on a page or a sheet; otherwise the picture is one slice.
     """
     panels = find_panels(pixels) if find_slices else (Panel(box=(0, 0, *pixels.shape[:2])),)
-    parts = [_decide_panel(panel, pixels, predict, rules, sequence) for panel in panels]
+    parts = [_decide_panel(panel, pixels, predict, decide, sequence) for panel in panels]
     return parts[0] if len(parts) == 1 else _join(parts, panels, pixels.shape[:2])
 
 
-def _decide_panel(panel: Panel, pixels: np.ndarray, predict: Predict, rules: Rules, sequence: str | None) -> PictureDecision:
+def _decide_panel(panel: Panel, pixels: np.ndarray, predict: Predict, decide: Decide, sequence: str | None) -> PictureDecision:
     warnings: list[str] = []
     view = SliceView(panel=panel, inverted=False, turned=0)
     slices = view.cut(pixels)[None]
@@ -105,11 +108,14 @@ def _decide_panel(panel: Panel, pixels: np.ndarray, predict: Predict, rules: Rul
         predicted = predict(view.cut(pixels)[None])
     cut = view.cut(pixels)[None]
     recognition = recognise(predicted, cut, turned, sequence)
-    decisions = decide_slices(predicted, rules, "slice", sequence_of(recognition) or known_sequence(cut, sequence))
+    decisions, specialist = decide(cut, predicted, sequence_of(recognition) or known_sequence(cut, sequence))
     shape = pixels.shape[:2]
     decisions = replace(decisions, maps=view.restore(decisions.maps[0], shape)[None],
                         masks=view.restore(decisions.masks[0], shape)[None])  # fmt: skip
-    return PictureDecision(view=view, decisions=decisions, predicted=predicted, recognition=recognition, warnings=tuple(warnings))
+    return PictureDecision(
+        view=view, decisions=decisions, predicted=predicted, specialist=specialist, recognition=recognition,
+        warnings=tuple(warnings),
+    )  # fmt: skip
 
 
 def _strangeness(predicted: Prediction) -> tuple[bool, float]:

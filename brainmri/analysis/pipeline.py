@@ -27,6 +27,7 @@ from brainmri.analysis.recognition import (
     recognise,
     sequence_of,
 )
+from brainmri.analysis.specialist import Decided, Specialist
 from brainmri.analysis.stability import Stability, stability
 from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.io.scan import Geometry
@@ -35,6 +36,7 @@ from brainmri.io.stack import MAX_TILT
 from brainmri.zoo import ood
 from brainmri.zoo.attributes import FLAIR, THREE_SEQUENCES
 from brainmri.zoo.backends import TORCH, versions
+from brainmri.zoo.calibration import Rules
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, find_entry, load
 
@@ -61,6 +63,7 @@ class Pipeline:
         mask_threshold: on the probability map, in (0, 1); None for the segmenter's own.
         ood_model: the model whose out-of-distribution detector (`brainmri.zoo.ood`) checks the slices if segmenter and
             classifier have none and it covers their sequences; None for the zoo's detector of axial slices.
+        specialist: the specialist that the segmenter's entry names, if it is loaded already; None to load it.
         from_hub: take models given by name from the Hub or its cache, never the embedded copies.
 
     Raises:
@@ -77,6 +80,7 @@ class Pipeline:
         runtime: str | None = None,
         mask_threshold: float | None = None,
         ood_model: LoadedModel | None = None,
+        specialist: LoadedModel | None = None,
         from_hub: bool = False,
     ) -> None:
         self.segmenter = _model(segmenter or DEFAULT, "segmentation", device, runtime, from_hub)
@@ -90,6 +94,11 @@ class Pipeline:
             raise ValueError(f"expected a mask threshold between 0 and 1, both excluded, got {threshold}")
         self.rules = rules_of(self.segmenter.entry, self.classifier.entry, threshold)
         self.ood_model = self._choose_ood_model(ood_model, from_hub)
+        self.specialist: Specialist | None = None
+        if self.segmenter is self.classifier and (named := self.segmenter.entry.specialist):
+            model = specialist or load(named.name, device=str(self.segmenter.device), runtime=runtime, from_hub=from_hub)
+            rules = rules_of(model.entry, model.entry, threshold)
+            self.specialist = Specialist(model=model, rules=rules, generalist=self.segmenter.entry.name)
 
     def _choose_ood_model(self, other: LoadedModel | None, from_hub: bool) -> LoadedModel:
         """The model whose detector checks the slices: segmenter or classifier, else another one for the same sequences.
@@ -130,7 +139,7 @@ class Pipeline:
         scan = _one_slice(source)
         picture = self._decide_picture(scan, sequence)
         warnings = (*self._input_warnings(scan), *picture.warnings)
-        provenance = self.provenance(scan, picture.predicted, picture.recognition, sequence)
+        provenance = self.provenance(scan, picture.predicted, picture.recognition, sequence, picture.specialist)
         return self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
 
     def explain(self, source: Source, sequence: str | None = None) -> tuple[Explanation, Stability]:
@@ -142,10 +151,13 @@ class Pipeline:
         picture = self._decide_picture(scan, sequence)
         view, shape = picture.view, scan.pixels.shape[:2]
         pixels, mask = view.cut(scan.pixels), view.cut_mask(picture.decisions.masks[0])
-        rules = self.rules.for_sequence(sequence_of(picture.recognition))
+        segmenter, classifier = self.segmenter, self.classifier
+        if self.specialist and picture.specialist:
+            segmenter = classifier = self.specialist.model
+        rules = self._deciding_rules(picture.recognition, picture.specialist)
         decisions = picture.decisions
-        explanation = explain(self.classifier, pixels, mask, float(decisions.probabilities[0]), decisions.verdicts[0][0])
-        stable = stability(self.segmenter, pixels, rules.mask_threshold)
+        explanation = explain(classifier, pixels, mask, float(decisions.probabilities[0]), decisions.verdicts[0][0])
+        stable = stability(segmenter, pixels, rules.mask_threshold)
         return (
             replace(explanation, saliency=view.restore(explanation.saliency, shape)),
             replace(stable, share=view.restore(stable.share, shape)),
@@ -159,7 +171,21 @@ class Pipeline:
 
         # a detector of axial slices was not measured on what is cut out of pages, and would let some other images pass
         any_upload = self.ood_model.ood is not None and self.ood_model.ood.any_plane
-        return decide_picture(scan.pixels, predict, self.rules, sequence, find_slices=any_upload)
+        return decide_picture(scan.pixels, predict, self._decide, sequence, find_slices=any_upload)
+
+    def _decide(
+        self,
+        slices: np.ndarray,
+        predicted: Prediction,
+        sequence: str | None,
+        mode: str = "slice",
+        spacing: tuple[float, float] = (1.0, 1.0),
+    ) -> Decided:
+        """Decide upright slices (S, H, W, 3), by the specialist where they are like its training data."""
+        decisions = decide_slices(predicted, self.rules, mode, sequence)
+        if self.specialist is None:
+            return Decided(decisions, None)
+        return self.specialist.decide(slices, predicted, decisions, mode, sequence, spacing)
 
     def study(
         self,
@@ -192,17 +218,18 @@ class Pipeline:
         numbers = np.flatnonzero(head)
         contiguous = numbers[-1] - numbers[0] < len(numbers)  # then a view is enough and nothing is copied
         chosen = slice(numbers[0], numbers[-1] + 1) if contiguous else numbers
-        predicted, turned = self._predict_upright(scan.pixels[chosen], geometry, progress)
+        predicted, upright, turned = self._predict_upright(scan.pixels[chosen], geometry, progress)
         if turned:
             warnings += (f"the slices are turned by {turned}°; they were analysed upright",)
         named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
-        recognition = recognise(predicted, scan.pixels[chosen], turned, named)
-        known = sequence_of(recognition) or known_sequence(scan.pixels[chosen], named)
-        decisions = decide_slices(predicted, self.rules, _mode(scan), known)
+        recognition = recognise(predicted, upright, turned, named)
+        known = sequence_of(recognition) or known_sequence(upright, named)
+        decisions, specialist = self._decide(upright, predicted, known, _mode(scan), spacing)
+        decisions = decisions.rotated(turned // 90)
         maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
         maps[chosen], mask[chosen] = decisions.maps, decisions.masks
         parts = find_parts(mask, geometry)
-        provenance = self.provenance(scan, predicted, recognition, sequence)
+        provenance = self.provenance(scan, predicted, recognition, sequence, specialist)
         pixel = float(np.prod(spacing)) if measured else None
         places = iter(range(len(decisions.masks)))
         findings = tuple(
@@ -249,21 +276,25 @@ class Pipeline:
 
     def _predict_upright(
         self, slices: np.ndarray, geometry: Geometry | None, progress: Progress | None
-    ) -> tuple[Prediction, int]:
-        """Predict the slices (S, H, W, 3) of a study, turned upright first if they have no geometry, and say by how much."""
+    ) -> tuple[Prediction, np.ndarray, int]:
+        """Predict the slices (S, H, W, 3) of a study, turned upright first if they have no geometry.
+
+        Returns:
+            The prediction for the upright slices, these slices, and the degrees counter-clockwise that the study is turned by.
+        """
+
+        def rotate(quarters: int) -> np.ndarray:
+            return np.ascontiguousarray(np.rot90(slices, quarters, axes=(1, 2)))
 
         def predict_rotated(quarters: int) -> Prediction:
-            rotated = np.ascontiguousarray(np.rot90(slices, quarters, axes=(1, 2)))
             spacing = geometry.spacing[1:] if geometry else (1.0, 1.0)
-            return predict_slices(self.segmenter, self.classifier, rotated, spacing, progress=progress, ood_model=self.ood_model)
+            return predict_slices(
+                self.segmenter, self.classifier, rotate(quarters), spacing, progress=progress, ood_model=self.ood_model
+            )
 
         predicted = predict_rotated(0)
         turned = 0 if geometry else find_turn(predicted, predict_rotated)
-        if not turned:
-            return predicted, 0
-        predicted = predict_rotated(-turned // 90)
-        maps = None if predicted.maps is None else np.ascontiguousarray(np.rot90(predicted.maps, turned // 90, axes=(1, 2)))
-        return replace(predicted, maps=maps), turned
+        return (predict_rotated(-turned // 90), rotate(-turned // 90), turned) if turned else (predicted, slices, 0)
 
     def _finding(
         self,
@@ -301,6 +332,7 @@ class Pipeline:
         predicted: Prediction | None = None,
         recognition: Recognition | None = None,
         sequence: str | None = None,
+        specialist: Prediction | None = None,
     ) -> dict:
         """What a result for the scan depends on: input, models, thresholds, calibration, devices, runtimes and versions.
 
@@ -309,8 +341,9 @@ class Pipeline:
             predicted: the prediction for it, which knows what the models ran on; None before there is one.
             recognition: what was recognised; threshold and review band are those of the sequence.
             sequence: what the user says that the sequence is.
+            specialist: the specialist's prediction, if it decided; threshold and review band are its own then.
         """
-        ood_config, rules = self.ood_model.entry.ood, self.rules.for_sequence(sequence_of(recognition))
+        ood_config, rules = self.ood_model.entry.ood, self._deciding_rules(recognition, specialist)
         ran_on = {"segmenter": RanOn.of(self.segmenter), "classifier": RanOn.of(self.classifier)}
         if predicted:
             assert predicted.segmenter is not None
@@ -319,8 +352,9 @@ class Pipeline:
         return {
             "input": {"sha256": scan.sha256},
             "sequence": sequence,
-            "segmenter": _model_record(self.segmenter, ran_on["segmenter"]),
-            "classifier": _model_record(self.classifier, ran_on["classifier"]),
+            "segmenter": ran_on["segmenter"].record(self.segmenter),
+            "classifier": ran_on["classifier"].record(self.classifier),
+            "specialist": self.specialist and self.specialist.record(specialist, _mode(scan)),
             "mask_threshold": rules.mask_threshold,
             "review_band": list(rules.band(_mode(scan))),
             "calibration": self.rules.config(_mode(scan)),
@@ -332,6 +366,11 @@ class Pipeline:
                 "python": platform.python_version(),
             },
         }
+
+    def _deciding_rules(self, recognition: Recognition | None, specialist: Prediction | None) -> Rules:
+        """The rules that were applied, for the recognised sequence; the specialist's if it decided."""
+        rules = self.specialist.rules if self.specialist and specialist else self.rules
+        return rules.for_sequence(sequence_of(recognition))
 
 
 def _model(chosen: str | LoadedModel, task: str, device: str, runtime: str | None, from_hub: bool) -> LoadedModel:
@@ -346,10 +385,6 @@ def _one_slice(source: Source) -> Scan:
     if scan.pixels.ndim != 3:
         raise ValueError(f"expected one slice (H, W, 3), got pixels of shape {scan.pixels.shape}; use study() for a stack")
     return scan
-
-
-def _model_record(model: LoadedModel, ran_on: RanOn) -> dict:
-    return {"name": model.entry.name, "sha256": model.entry.sha256, "device": ran_on.device, "runtime": ran_on.runtime}
 
 
 def _mode(scan: Scan) -> str:

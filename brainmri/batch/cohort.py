@@ -215,11 +215,12 @@ def _read_record(path: Path) -> dict | None:
 def _same_analysis(one: dict, other: dict) -> bool:
     """Whether two provenances have the same input, networks, calibration and release.
 
-    Devices may differ. Threshold and review band are those of the sequence that was recognised, by the calibration.
+    Devices may differ. Threshold, review band and whether the specialist decided follow from the input and the calibration.
     """
 
     def key(provenance: dict) -> dict:
-        models = {role: {**provenance[role], "device": None} for role in ("segmenter", "classifier")}
+        differing = {"device": None, "decided": None}
+        models = {role: {**(provenance.get(role) or {}), **differing} for role in ("segmenter", "classifier", "specialist")}
         kept = {name: value for name, value in provenance.items() if name not in ("mask_threshold", "review_band")}
         return kept | models | {"versions": provenance["versions"]["brainmri"]}
 

@@ -63,6 +63,15 @@ def figure_table(variants: Mapping[str, dict]) -> str:
     return markdown_table(["figure", *(VARIANTS[variant] for variant in columns)], rows)
 
 
+def scope_table(measured: Mapping[str, dict[str, float]]) -> str:
+    """A table of the slices that are like a specialist's training data (`brainmri.zoo.records.SpecialistConfig.measured`)."""
+    rows = [
+        [kind, f"{one['slices']:.0f}", f"{one['inside']:.1%}", f"{one['decided']:.0%} of {one['batches']:.0f}"]
+        for kind, one in measured.items()
+    ]
+    return markdown_table(["slices", "number", "in scope", "decided, if each patient or group is a study"], rows)
+
+
 def reliability_table(variants: Mapping[str, dict]) -> str:
     """A table of the share of slices with tumour in each bin of probability, one column per variant; "" without bins."""
     columns = [variant for variant in VARIANTS if RELIABILITY in variants.get(variant, {})]

@@ -43,7 +43,8 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
     if recognition and not (recognition.sequence and recognition.sequence.name == THREE_SEQUENCES):
         seen["Sequence"] = Markup("{} {}").format(seen["Sequence"], CHANGE_SEQUENCE)
     scale = probability_scale(finding.probability, finding.provenance["review_band"])
-    return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts | seen)
+    model = deciding_model(finding.provenance)
+    return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts | seen | model)
 
 
 def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]) -> Markup:
@@ -62,7 +63,7 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         probability, number = max(likely)
         where = f"in slice {number} of {len(study.findings)}, the highest"
         scale = probability_scale(probability, study.provenance["review_band"], where)
-    return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen)
+    return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen | deciding_model(study.provenance))
 
 
 def refusal(title: str, message: str) -> Markup:
@@ -157,6 +158,12 @@ def recognised_facts(recognition: Recognition, verdict: str) -> dict[str, str | 
         "Plane": known(recognition.plane),
         "Kind": known(kind) if kind else None,
     }
+
+
+def deciding_model(provenance: dict) -> dict[str, str]:
+    """The model that decided, where a specialist may have decided in place of the chosen one."""
+    specialist = provenance.get("specialist")
+    return {"Model": (specialist if specialist["decided"] else provenance["segmenter"])["name"]} if specialist else {}
 
 
 def assumed_sequence(scan: Scan, warnings: Sequence[str]) -> str:

@@ -3,8 +3,8 @@
 `config.json` describes the model: network, preprocessing, labels, thresholds, calibration, training, measured metrics.
 `model.safetensors` has the weights, `split.json` the patients by role, `README.md` the model card. The card shows
 `example.webp` and, if there is a verdict, `reliability.svg`; its long tables are in `metrics.md`. Optional: `model.onnx`,
-`ood.safetensors` (see `brainmri.zoo.ood`), and `int8.xml` with `int8.bin`, the 8-bit network for CPUs (see
-`brainmri.zoo.backends`).
+`ood.safetensors` and `scope.safetensors` (see `brainmri.zoo.ood`), and `int8.xml` with `int8.bin`, the 8-bit network for CPUs
+(see `brainmri.zoo.backends`).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from brainmri.zoo.calibration import UNKNOWN, Fusion, Rules, SequenceRules
 from brainmri.zoo.metrics import Measurements
 from brainmri.zoo.nets import NETWORKS
 from brainmri.zoo.preprocess import Preprocess
-from brainmri.zoo.records import OodConfig, QuantisedInfo, SelfCheckOutputs, Training
+from brainmri.zoo.records import OodConfig, QuantisedInfo, SelfCheckOutputs, SpecialistConfig, Training
 
 if TYPE_CHECKING:
     from torch import nn
 
 CONFIG, WEIGHTS, SPLIT, CARD, ONNX = "config.json", "model.safetensors", "split.json", "README.md", "model.onnx"
 DIAGRAM, PICTURE, METRICS_PAGE = "reliability.svg", "example.webp", "metrics.md"  # shown in the card, or linked from it
-OOD = "ood.safetensors"
+OOD, SCOPE = "ood.safetensors", "scope.safetensors"
 INT8, INT8_WEIGHTS = "int8.xml", "int8.bin"
 DESCRIPTION = (CONFIG, SPLIT, CARD)  # the files of every published entry besides those in `ModelEntry.hashes`
 OPTIONAL = (DIAGRAM, PICTURE, METRICS_PAGE, ONNX)  # further files, which loading does not need
@@ -62,6 +62,7 @@ class ModelEntry:
         sha256: of `model.safetensors`.
         selfcheck: the output of `selfcheck.compute_outputs` at release; None if it was not computed.
         ood: the out-of-distribution detector; None without one.
+        specialist: the entry that decides in place of this one on slices like its own training data; None without one.
         int8: the 8-bit network; None without one.
         training: dataset and training stages.
         metrics: measured figures with their protocol; None if nothing was measured.
@@ -86,6 +87,7 @@ class ModelEntry:
     sha256: str
     selfcheck: SelfCheckOutputs | None
     ood: OodConfig | None
+    specialist: SpecialistConfig | None
     int8: QuantisedInfo | None
     training: Training
     metrics: Measurements | None
@@ -102,8 +104,9 @@ class ModelEntry:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every file whose hash `config.json` lists, by file name."""
         ood = {OOD: self.ood.sha256} if self.ood else {}
+        scope = {SCOPE: self.specialist.scope.sha256} if self.specialist else {}
         int8 = {name: self.int8.files[name] for name in (INT8, INT8_WEIGHTS)} if self.int8 else {}
-        return {WEIGHTS: self.sha256} | ood | int8
+        return {WEIGHTS: self.sha256} | ood | scope | int8
 
     @property
     def files(self) -> dict[str, Path]:
@@ -179,6 +182,7 @@ def read_entry(folder: str | Path) -> ModelEntry:
             sha256=config["sha256"],
             selfcheck=SelfCheckOutputs.from_config(config["selfcheck"]) if config.get("selfcheck") else None,
             ood=OodConfig.from_config(config["ood"]) if config.get("ood") else None,
+            specialist=SpecialistConfig.from_config(config["specialist"]) if config.get("specialist") else None,
             int8=QuantisedInfo.from_config(config["int8"]) if config.get("int8") else None,
             training=Training.from_config(config["training"]),
             metrics=Measurements.from_config(config["metrics"]) if config["metrics"] else None,
@@ -218,6 +222,7 @@ def new_config(
         "fusion": {},
         "selfcheck": {},
         "ood": {},
+        "specialist": {},
         "int8": {},
         "flips": False,
         "training": {},
@@ -228,7 +233,7 @@ def new_config(
 def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, half: bool = False) -> ModelEntry:
     """Write a network and its description as an entry, with the number of parameters and the hash.
 
-    A detector and an 8-bit network of other weights in the same folder are removed. An ONNX export is always removed, because it
+    Detectors and an 8-bit network of other weights in the same folder are removed. An ONNX export is always removed, because it
     includes the calibration.
 
     Args:
@@ -248,8 +253,8 @@ def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, ha
     save_file(tensors, folder / WEIGHTS)
     sha256 = file_sha256(folder / WEIGHTS)
     before = read_config(folder) if (folder / CONFIG).is_file() else {}
-    kept = {key: before.get(key, {}) if before.get("sha256") == sha256 else {} for key in ("ood", "int8")}
-    for key, names in {"export": [ONNX], "ood": [OOD], "int8": [INT8, INT8_WEIGHTS]}.items():
+    kept = {key: before.get(key, {}) if before.get("sha256") == sha256 else {} for key in ("ood", "specialist", "int8")}
+    for key, names in {"export": [ONNX], "ood": [OOD], "specialist": [SCOPE], "int8": [INT8, INT8_WEIGHTS]}.items():
         for name in names if not kept.get(key) else ():
             (folder / name).unlink(missing_ok=True)
     config = config | kept | {"parameters": count_parameters(net), "sha256": sha256}

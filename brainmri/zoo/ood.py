@@ -6,6 +6,9 @@ images. What the other images are depends on the entry. For entries of axial sli
 90, 180 and 270 degrees, because rotated heads have nearly the same features as upright ones (Hendrycks et al. 2019 use rotations
 in the same way). For entries of every plane (`train.ood.fit_inputs`) they are CT, other parts of the body, photographs and so on.
 Three more checks use the pixels alone: an empty image, noise, and the colours of a colour map.
+
+A detector in `scope.safetensors` finds, by the same features, the slices that are like the training data of the entry's
+specialist (`train.ood.fit_scope`).
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from brainmri.zoo.entry import OOD, ModelEntry, file_sha256
-from brainmri.zoo.records import FeatureSpec
+from brainmri.zoo.entry import OOD, SCOPE, ModelEntry, file_sha256
+from brainmri.zoo.records import FeatureSpec, OodConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +70,7 @@ class OodResult:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OodDetector:
-    """The detector of an entry, from its `ood.safetensors` and `config.json`.
+    """A detector of an entry, from a file of tensors and `config.json`.
 
     Attributes:
         mean: (K, D) float32, of the distance features, for K classes of training slices.
@@ -108,6 +111,10 @@ class OodDetector:
             feature_spec=feature_spec,
         )
 
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The tensors by their names in the file; `from_tensors` reads them."""
+        return {name: getattr(self, field) for name, field in _TENSORS.items()}
+
     def distance(self, features: np.ndarray) -> np.ndarray:
         """(S, D + E) float32 features to (S,) Mahalanobis distances, relative to that of the median training slice."""
         differences = features[:, None, : self.mean.shape[1]] - self.mean  # (S, K, D)
@@ -117,6 +124,11 @@ class OodDetector:
         """(S, D + E) float32 features to (S,) log-odds of all other images together against training slices."""
         log_odds = features[:, self.mean.shape[1] :] @ self.other_weights.T + self.other_bias
         return np.logaddexp.reduce(log_odds[:, 1:], axis=1) - log_odds[:, 0]
+
+    def is_inside(self, features: np.ndarray) -> np.ndarray:
+        """(S, D + E) float32 features to (S,) bool: below both thresholds. The pixels are not checked."""
+        near = self.distance(features) <= self.distance_threshold
+        return near & (self.other_log_odds(features) <= self.other_threshold)
 
     def score(self, features: np.ndarray, slices: np.ndarray) -> list[OodResult]:
         """Score every slice.
@@ -209,25 +221,32 @@ def read_ood_detector(entry: ModelEntry) -> OodDetector | None:
     """The detector of an entry, or None if it has none.
 
     Raises:
-        FileNotFoundError: if `ood.safetensors` is missing although `config.json` lists it.
-        ValueError: if its SHA-256 is not the one in `config.json`.
+        FileNotFoundError: if its file is missing although `config.json` lists it.
+        ValueError: if the file's SHA-256 is not the one in `config.json`.
     """
-    if not entry.ood:
-        return None
+    return _read(entry, OOD, entry.ood) if entry.ood else None
+
+
+def read_scope(entry: ModelEntry) -> OodDetector | None:
+    """The detector of the slices that the entry's specialist decides, or None if it has none; errors as `read_ood_detector`."""
+    return _read(entry, SCOPE, entry.specialist.scope) if entry.specialist else None
+
+
+def _read(entry: ModelEntry, name: str, config: OodConfig) -> OodDetector:
     from safetensors.numpy import load_file
 
-    path = entry.folder / OOD
+    path = entry.folder / name
     if not path.is_file():
-        raise FileNotFoundError(f"expected {OOD} in {entry.folder}, got none; download the entry again")
-    if (found := file_sha256(path)) != entry.ood.sha256:
+        raise FileNotFoundError(f"expected {name} in {entry.folder}, got none; download the entry again")
+    if (found := file_sha256(path)) != config.sha256:
         raise ValueError(
-            f"expected {path} with the SHA-256 in its config.json, {entry.ood.sha256}, got {found}: "
+            f"expected {path} with the SHA-256 in its config.json, {config.sha256}, got {found}: "
             "the file is damaged or was exchanged; download the entry again"
         )
     return OodDetector.from_tensors(
         load_file(path),
-        distance_threshold=entry.ood.distance_threshold,
-        other_threshold=entry.ood.other_threshold,
-        feature_spec=entry.ood.feature_spec,
-        any_plane=entry.ood.any_plane,
+        distance_threshold=config.distance_threshold,
+        other_threshold=config.other_threshold,
+        feature_spec=config.feature_spec,
+        any_plane=config.any_plane,
     )

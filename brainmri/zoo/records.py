@@ -71,6 +71,31 @@ class OodConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpecialistConfig:
+    """The entry that decides in place of another one on slices like its own training data.
+
+    Attributes:
+        name: of the entry, or OWNER/NAME on the Hub.
+        scope: the detector (`brainmri.zoo.ood`) that finds these slices by the features of the other entry.
+        measured: by kind of slices, the number of `slices`, the share `inside` the scope, the number of `batches` (patients, or
+            groups of pictures), and the share `decided` by the specialist if each is a study (`train.ood.fit_scope`).
+    """
+
+    name: str
+    scope: OodConfig
+    measured: dict[str, dict[str, float]]
+
+    @classmethod
+    def from_config(cls, stored: dict[str, Any]) -> SpecialistConfig:
+        """The record of what `config.json` stores."""
+        return cls(name=str(stored["name"]), scope=OodConfig.from_config(stored["scope"]), measured=stored["measured"])
+
+    def config(self) -> dict:
+        """What `config.json` stores."""
+        return {"name": self.name, "scope": self.scope.config(), "measured": self.measured}
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuantisedInfo:
     """The 8-bit network.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from brainmri.zoo import hub
 from brainmri.zoo.entry import CARD, CONFIG, TASKS, ModelEntry, load_weights, read_entry
-from brainmri.zoo.ood import OodDetector, read_ood_detector
+from brainmri.zoo.ood import OodDetector, read_ood_detector, read_scope
 from brainmri.zoo.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class LoadedModel:
         device: where it is.
         backend: runs the network, by torch or a faster backend.
         ood: its out-of-distribution detector; None without one.
+        scope: the detector of the slices that its specialist decides; None without one.
     """
 
     entry: ModelEntry
@@ -50,6 +51,7 @@ class LoadedModel:
     device: torch.device
     backend: Backend
     ood: OodDetector | None = None
+    scope: OodDetector | None = None
 
 
 def embedded() -> dict[str, ModelEntry]:
@@ -289,7 +291,8 @@ def _load_on(device: torch.device, entry: ModelEntry, runtime: str) -> LoadedMod
     load_weights(net, entry)
     net.requires_grad_(False).to(device)
     ood = read_ood_detector(entry)
-    return LoadedModel(entry=entry, net=net, device=device, backend=create_backend(entry, net, device, ood, runtime), ood=ood)
+    backend = create_backend(entry, net, device, ood, runtime)
+    return LoadedModel(entry=entry, net=net, device=device, backend=backend, ood=ood, scope=read_scope(entry))
 
 
 def first_line(error: BaseException) -> str:

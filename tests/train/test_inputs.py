@@ -8,12 +8,12 @@ import pytest
 import brainmri
 from brainmri.zoo.attributes import ATTRIBUTES, FLAIR, T1C, THREE_SEQUENCES
 from brainmri.zoo.calibration import UNKNOWN, Rules
-from brainmri.zoo.entry import METRICS_PAGE, read_config
+from brainmri.zoo.entry import CARD, METRICS_PAGE, read_config
 from train import generalist
 from train.evaluation.calibrate import THRESHOLDS
 from train.evaluation.calibrate_sequences import cross_fit, fit_sequence_rules
 from train.evaluation.inputs import Measured, decide, input_table, recognised_sequence, recognition_accuracy, table_rows
-from train.ood import fit_inputs
+from train.ood import fit_inputs, fit_scope
 from train.ood.negatives import PACKAGES
 from train.phantoms import phantom_slice
 from train.release import release_inputs
@@ -99,7 +99,14 @@ def test_from_a_run_to_an_entry_for_any_head(wider, tmp_path, monkeypatch):
         "mine", "--data", str(data), "--wider", str(wider), "--validated", str(run), "--into", str(entries),
     ])  # fmt: skip
     assert set(report["negatives"]) == {"headct", "handwritten digits", "noise"}  # a blank image is left to its pixels
+    shares = fit_scope.main([
+        "mine", "--specialist", "effunet-lite2-lgg", "--data", str(data), "--wider", str(wider), "--validated", str(run),
+        "--into", str(entries),
+    ])  # fmt: skip
+    assert {FLAIR, THREE_SEQUENCES, "skull removed", "heads"} <= set(shares)
+    assert "## Specialist" in (entries / "mine" / CARD).read_text(encoding="utf-8")
     model = brainmri.load("mine", weights=entries / "mine", device="cpu")
+    assert model.scope.distance_threshold == model.entry.specialist.scope.distance_threshold
     assert model.ood.any_plane
     pipe = brainmri.Pipeline(model)
     assert pipe(np.zeros((96, 96), np.uint8) + 30).verdict == "review"

@@ -14,3 +14,4 @@ any_head any/fold-0 --start "$runs/any/fold-0-first" --fold 0 --epochs 4 --valid
 
 run train.release.release_inputs --run "$runs/any/all" --validated "$runs/any/fold-0" --data "$data" --wider "$wider"
 run train.ood.fit_inputs effunet-any --validated "$runs/any/fold-0" --data "$data" --wider "$wider"
+run train.ood.fit_scope effunet-any --specialist effunet-lite2-lgg --validated "$runs/any/fold-0" --data "$data" --wider "$wider"

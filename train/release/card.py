@@ -22,6 +22,7 @@ from brainmri.report.metric_tables import (
     markdown_table,
     reliability_svg,
     reliability_table,
+    scope_table,
 )
 from brainmri.report.overview import headline, input_names
 from brainmri.zoo.attributes import KINDS
@@ -159,6 +160,7 @@ def model_card(entry: ModelEntry, owner: str | None = None, space: str = SPACE) 
         inputs=input_names(entry),
         onnx_example=numpy_example(entry) if (entry.folder / ONNX).is_file() else "",
         int8_cost=int8_cost(entry),
+        scope_table=scope_table(entry.specialist.measured) if entry.specialist else "",
         stages=[describe_stage(stage) for stage in entry.training.stages],
         settings=settings(entry),
         fusions=fusions(entry),
