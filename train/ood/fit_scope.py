@@ -45,7 +45,7 @@ PASSING_SHARE = 0.01  # of all other validation slices that are taken for its ow
 
 @dataclass(kw_only=True)
 class Features:
-    """A network's features of slices by what they are; a batch is of one patient or group of pictures."""
+    """A network's features of slices, by kind; a batch is of one patient or group of pictures."""
 
     model: LoadedModel
     batches: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Features:
 
 
 def patient_batches(examples: list[Example], seed: int, changed: float) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """The slices of an LGG patient by what they are."""
+    """The kinds of an LGG patient's slices, each with its slices."""
     axial, cut = ([e for e in examples if e.source == source][::STEP] for source in (AXIAL, CUT))
     flair = [single_sequence(example, FLAIR) for example in axial]
     others = [single_sequence(e, (*CHANNELS,)[2 * (n % 2)]) for n, e in enumerate(axial)]
