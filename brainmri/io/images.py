@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -17,14 +16,14 @@ from brainmri.io.limits import MAX_BYTES, MAX_SLICES, UnreadableImage, check_ext
 from brainmri.io.orientation import TAG, orientation_warnings, turn_upright
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.io.scan import Scan
-from brainmri.io.sequences import ONE_SEQUENCE, SEQUENCES, Candidate
+from brainmri.io.sequences import HOW_TO_CHOOSE_STUDY, ONE_SEQUENCE, SEQUENCES, Candidate
+from brainmri.io.slice_grouping import NUMBERED, split_slices
 from brainmri.io.stack import compose
 from brainmri.io.tiff import MAGIC as TIFF_MAGIC
 from brainmri.io.tiff import check_sides, decode_tiff
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # named, so that Pillow's other decoders are never reached by an upload
-NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{1,9})")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -233,7 +232,7 @@ def read_stack(file: StudyFile, name: str) -> Scan:
 
 def sort_by_number(files: list[StudyFile], name: str) -> dict[int, StudyFile]:
     """The slices of a study by number, in order along the head: `<case>_<n>.<suffix>` by n."""
-    numbered, cases = {}, set()
+    numbered = {}
     for file in files:
         match = NUMBERED.fullmatch(file.name.stem)
         if not match:
@@ -241,9 +240,6 @@ def sort_by_number(files: list[StudyFile], name: str) -> dict[int, StudyFile]:
                 f"{name}: {file.name.name} has no slice number; name a study's slices <case>_<number>, counted along the head"
             )
         numbered[int(match["number"])] = file
-        cases.add(match["case"])
-    if len(cases) > 1:
-        raise UnreadableImage(f"{name}: got slices of {len(cases)} cases; upload one study at a time")
     if len(numbered) < len(files):
         raise UnreadableImage(f"{name}: two slices have the same number; upload one study a folder")
     return dict(sorted(numbered.items()))
@@ -251,13 +247,36 @@ def sort_by_number(files: list[StudyFile], name: str) -> dict[int, StudyFile]:
 
 @dataclass(frozen=True, kw_only=True)
 class _OpenImages:
-    files: list[StudyFile]
+    """Slices.
+
+    Attributes:
+        studies: the files of each study.
+        name: of all of them, for messages.
+        left_out: how many pictures are in no study.
+    """
+
+    studies: list[list[StudyFile]]
     name: str
+    left_out: int
     candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def study_count(self) -> int:
+        return len(self.studies)
 
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
         refuse_assignment(assign, self.name)
-        return read_images(self.files, self.name)
+        if study is None and len(self.studies) > 1:
+            listed = ", ".join("/".join(files[0].name.parts[-2:]) for files in self.studies[:6])
+            raise refuse_study(
+                self.name, f"got {len(self.studies)} studies, of different folders or cases ({listed}); {HOW_TO_CHOOSE_STUDY}"
+            )
+        scan = read_images(self.studies[study or 0], self.name)
+        if not self.left_out:
+            return scan
+        pictures = "1 picture is" if self.left_out == 1 else f"{self.left_out} pictures are"
+        warning = f"{pictures} left out, in folders of masks or below the folder of the slices"
+        return replace(scan, warnings=(*scan.warnings, warning))
 
 
 class ImageReader:
@@ -275,4 +294,5 @@ class ImageReader:
             return has_image_magic(handle.read(16))
 
     def open(self, files: list[StudyFile], name: str) -> _OpenImages:
-        return _OpenImages(files=files, name=name)
+        studies, left_out = split_slices(files)
+        return _OpenImages(studies=studies, name=name, left_out=left_out)

@@ -231,6 +231,10 @@ class _OpenNifti:
             found += choice.candidates([self._label(number, volume) for volume in volumes], number)
         return tuple(found)
 
+    @property
+    def study_count(self) -> int:
+        return len(self.studies)
+
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
         """One study to a scan.
 

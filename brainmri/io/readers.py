@@ -22,13 +22,18 @@ class OpenStudy(Protocol):
         """
         ...
 
+    @property
+    def study_count(self) -> int:
+        """How many studies the files hold: several for different examinations, patients or cases."""
+        ...
+
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
         """The files as a scan with pixels (S, H, W, 3).
 
         Args:
             assign: by channel (0 pre-contrast T1, 1 FLAIR, 2 post-contrast T1) an index into `candidates`, instead of the
                 automatic choice.
-            study: which of several studies (`Candidate.study`); None for the only one.
+            study: which of several studies, from 0; None for the only one.
 
         Raises:
             UnreadableImage: when the files are damaged, outside the limits, or cannot be read as assigned.

@@ -22,6 +22,7 @@ from brainmri.io.images import (
     SUFFIXES,
     ImageReader,
     channel_warnings,
+    has_image_magic,
     image_orientation,
     image_pixels,
     read_array,
@@ -29,7 +30,7 @@ from brainmri.io.images import (
     refuse_assignment,
     unit_pixels,
 )
-from brainmri.io.limits import ACCEPTED, MAX_STUDY_BYTES, UnreadableImage, refuse_study
+from brainmri.io.limits import ACCEPTED, MAX_STUDY_BYTES, UnreadableImage, refuse_image, refuse_study
 from brainmri.io.nifti import NiftiReader, is_nifti
 from brainmri.io.orientation import orientation_warnings, turn_upright
 from brainmri.io.readers import OpenStudy, Reader
@@ -60,7 +61,13 @@ def read_slice(source: str | Path | Image.Image | np.ndarray) -> Scan:
             raise UnreadableImage(f"{path.name}: expected one slice, got a folder; read it as a study. Accepted: {ACCEPTED}.")
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not a file")
-        return read_slice_file(StudyFile(path=path))
+        file = StudyFile(path=path)
+        with file.open() as handle:
+            is_image = has_image_magic(handle.read(16))
+        found = None if is_image else "a DICOM file" if is_dicom(file) else "a volume" if is_nifti(file) else None
+        if found:
+            raise refuse_image(path.name, f"expected one slice as a picture, got {found}; read it as a study")
+        return read_slice_file(file)
     if isinstance(source, Image.Image):
         pixels, name, orientation = image_pixels(source, "image"), "image", image_orientation(source)
     elif isinstance(source, np.ndarray):
@@ -81,9 +88,7 @@ def holds_one_slice(path: Path) -> bool:
     if not path.is_file() or is_nifti(file) or is_zip(path) or is_dicom(file):
         return False
     with file.open() as handle:
-        if handle.read(4) not in TIFF_MAGIC:
-            return True
-    return holds_one_page(path)
+        return handle.read(4) not in TIFF_MAGIC or holds_one_page(handle)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +111,13 @@ class StudySource:
         return self.study.candidates
 
     def count(self) -> int:
-        """How many studies there are: several for files of several examinations or patients, else 1."""
-        return 1 + max((candidate.study for candidate in self.candidates), default=0)
+        """How many studies there are: several for files of several examinations, patients or cases, else 1."""
+        return self.study.study_count
 
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
         """The scan; arguments and errors are those of `read_study`."""
+        if study is not None and not 0 <= study < self.count():
+            raise UnreadableImage(f"expected the index of a study, from 0 to {self.count() - 1}, got {study}")
         scan = self.study.read(assign, study)
         if number := self.pictures_left_out:
             pictures = "1 picture beside the volume was" if number == 1 else f"{number} pictures beside the volume were"
@@ -131,7 +138,7 @@ def open_study(source: str | Path | Sequence[str | Path], ignore: Collection[Pat
     """
     paths = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
     if len(paths) != 1:
-        return _choose_reader(listed_files(paths), NAME, loose=True)
+        return _choose_reader(listed_files(paths), NAME)
     path = paths[0]
     if path.is_dir():
         return _choose_reader(folder_files(path, ignore), path.name)
@@ -161,7 +168,7 @@ def read_study(
         assign: for NIfTI and DICOM, which file or series is which sequence, instead of the choice by names and descriptions: by
             channel (0 pre-contrast T1, 1 FLAIR, 2 post-contrast T1) an index into `list_sequences(source)`. FLAIR is used for a
             channel that is missing or None.
-        study: for files of several examinations or patients, which one, from 0 to `count_studies(source)` - 1.
+        study: for files of several examinations, patients or cases, which one, from 0 to `count_studies(source)` - 1.
 
     Returns:
         The scan, pixels (S, H, W, 3); with its geometry for NIfTI and DICOM files that have one.
@@ -178,7 +185,7 @@ def read_study(
 
 
 def count_studies(source: str | Path | Sequence[str | Path] | np.ndarray) -> int:
-    """How many studies a source holds: several for files of several examinations or patients, else 1; headers only.
+    """How many studies a source holds: several for files of several examinations, patients or cases, else 1; headers only.
 
     Raises:
         FileNotFoundError, UnreadableImage: as `open_study` does.
@@ -204,8 +211,8 @@ def list_sequences(source: str | Path | Sequence[str | Path] | np.ndarray) -> tu
     return () if isinstance(source, np.ndarray) else open_study(source).candidates
 
 
-def _choose_reader(files: list[StudyFile], name: str, archive: StudyFile | None = None, loose: bool = False) -> StudySource:
-    """Open the files by the reader of their format; for `loose` files, given one by one, folders have no meaning."""
+def _choose_reader(files: list[StudyFile], name: str, archive: StudyFile | None = None) -> StudySource:
+    """Open the files by the reader of their format."""
     by_reader: dict[int, list[StudyFile]] = {}
     for file in files:
         number = next((number for number, reader in enumerate(READERS) if reader.sniff(file)), None)
@@ -223,10 +230,5 @@ def _choose_reader(files: list[StudyFile], name: str, archive: StudyFile | None 
         raise refuse_study(NAME, f"got {formats} files together; upload one study of one format")
     chosen = volumes[0] if volumes else min(by_reader)
     found = by_reader[chosen]
-    if READERS[chosen].preview and not loose:
-        nearest = min(len(file.name.parts) for file in found)
-        found = [file for file in found if len(file.name.parts) == nearest]
-        if len({file.name.parent for file in found}) > 1:
-            raise refuse_study(name, "got slices in several folders; upload one study at a time")
     left_out = sum(len(by_reader[number]) for number in by_reader if number != chosen)
     return StudySource(study=READERS[chosen].open(found, name), archive=archive, pictures_left_out=left_out)

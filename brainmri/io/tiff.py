@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
@@ -43,10 +43,11 @@ def check_sides(width: int, height: int, name: str) -> None:
         raise refuse_image(name, f"got an image of {width} x {height} pixels")
 
 
-def holds_one_page(path: Path) -> bool:
+def holds_one_page(file: BinaryIO) -> bool:
     """Whether a TIFF has one slice; True for a damaged one, which is refused when it is read."""
+    file.seek(0)
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with tifffile.TiffFile(file) as tiff:
             pages = _full_pages(tiff)
             return len(pages) == 1 and tiff.series[0].size == pages[0].size
     except Exception:  # damaged files raise exceptions of many types

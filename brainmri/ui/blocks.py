@@ -22,10 +22,12 @@ from brainmri.io.files import MAX_FILES
 from brainmri.io.limits import MAX_STUDY_BYTES
 from brainmri.ui.fetch import FetchRefused
 from brainmri.ui.logs import REFUSED, error_chain, start_request
+from brainmri.ui.values import check_values
 
 INTERNAL_ERROR = "Something went wrong on our side. The error was logged. Please try again or use another input."
 DISK_FULL = "The server's disk is full. Please try again later."
 UPLOAD_EXPIRED = "The upload has expired. Please upload it again."
+NO_FUNCTION = "Expected a call of an endpoint that /gradio_api/info lists, got another number of a function."
 INVALID_VALUES = "Expected values of the types that the API page lists, got others."
 NOT_UPLOADED = "Expected uploaded files, got other paths. Please upload the files first."
 TOO_LARGE = f"Expected at most {MAX_FILES} files with {MAX_STUDY_BYTES // 2**20} MiB, got more. Please choose fewer files."
@@ -97,6 +99,8 @@ class Page(gr.Blocks):
         gradio_preprocess = super().preprocess_data
 
         async def preprocess():
+            if block_fn.api_visibility == "public":
+                check_values(block_fn, inputs)
             check_files(inputs)
             return await gradio_preprocess(block_fn, inputs, *arguments, **options)
 
@@ -134,6 +138,8 @@ class Page(gr.Blocks):
         try:
             if self.closing:
                 raise gr.Error(RESTARTING, duration=15, print_exception=False)
+            if event.fn is None:  # of the page, in JavaScript
+                raise gr.Error(NO_FUNCTION, duration=15, print_exception=False)
             answer = await super().process_api(event, *arguments, **options)
             outcome = REFUSED if sizes.pop(REFUSED, 0) else outcome
             return answer

@@ -9,7 +9,6 @@ import gradio as gr
 
 from brainmri.analysis.compare import ModelResult, disagreement, overlap
 from brainmri.analysis.findings import percent
-from brainmri.io.images import SUFFIXES
 from brainmri.io.scan import Scan
 from brainmri.report.comparison import outline_colour, outlines_picture
 from brainmri.report.render import heat_picture, overlay_picture
@@ -153,6 +152,6 @@ def compare_tab() -> None:
     for analysis in (button.click(**run), dropped.success(**run), chosen.success(**run)):
         analysis.failure(fail, None, outputs, **PRIVATE)
 
-    image, endpoint = gr.File(label="Slice", file_types=list(SUFFIXES), type="filepath", visible=False), gr.Button(visible=False)
+    image, endpoint = gr.File(label="Slice", type="filepath", visible=False), gr.Button(visible=False)
     record, pictures = gr.JSON(visible=False), gr.Gallery(format="png", visible=False)
     endpoint.click(compare, [image, models], [record, pictures], api_name="compare", **GPU)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gradio as gr
 
-from brainmri.io.images import SUFFIXES
 from brainmri.io.sequences import SEQUENCES
 from brainmri.report.render import gallery
 from brainmri.ui.common import GPU, errors_as_messages, model_choices, threshold_input
@@ -53,8 +52,8 @@ def study(
         classifier: name of the model that predicts the verdict
         threshold: mask threshold on the probability map, 0.05 to 0.95; default: the segmenter's own
         flair: index of the FLAIR among the volumes or series, from 0; default: detected from names and descriptions
-        pre: index of the pre-contrast T1; used only if flair is given
-        post: index of the post-contrast T1; used only if flair is given
+        pre: index of the pre-contrast T1; needs flair
+        post: index of the post-contrast T1; needs flair
 
     Returns:
         record: verdict (tumour, no tumour or review) with its reason, lesions, a row for each slice, warnings and provenance
@@ -65,7 +64,8 @@ def study(
         raise gr.Error("Please upload a study.", print_exception=False)
     with errors_as_messages("Could not analyse this study"):
         record_upload_size(files)
-        scan = read_study(files, None if flair is None else assignment((flair, pre, post)))
+        chosen = flair, pre, post
+        scan = read_study(files, None if chosen == (None, None, None) else assignment(chosen))
         record_scan_size(scan)
 
         def slices(done: int, total: int) -> None:
@@ -80,7 +80,7 @@ def study(
 def analysis_endpoints() -> None:
     """Add the endpoints to the current Blocks, with hidden components that give inputs and outputs their types."""
     record = gr.JSON(visible=False)
-    image = gr.File(label="Slice", file_types=list(SUFFIXES), type="filepath", visible=False)
+    image = gr.File(label="Slice", type="filepath", visible=False)
     files = gr.File(label="Study", file_count="multiple", type="filepath", visible=False)
     segmenter, classifier = (
         gr.Dropdown(model_choices(task), value=DEFAULT, label=label, visible=False)

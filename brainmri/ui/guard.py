@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 from gradio.route_utils import FnIndexInferError
 from starlette._utils import get_route_path  # the path without the root path, as the router takes it
@@ -23,8 +24,10 @@ MAX_REQUEST = 16 * 2**20  # bytes of any other request; parsing it holds up all 
 DRAIN_BYTES, DRAIN_SECONDS = 16 * 2**20, 2.0  # of a refused body that are read all the same
 MAX_VALUES = 100_000  # values in a request's JSON; a file of a study has about ten
 UPLOAD_ROUTE = re.compile("/gradio_api/upload/?")
+RESULT_ROUTE = re.compile("/gradio_api/call/[^/]+/(?P<event>[^/]+)/?")
 CALL_ROUTE = re.compile("/gradio_api/(call/v2|call|run|api)/(?P<name>[^/]+)/?")
 FILE_ROUTE = re.compile("/gradio_api/file[=/](?P<path>.*)", re.DOTALL)
+NO_RESULT = "There is no such result; each is delivered once. Please call the endpoint again."
 # a file opened in a browser runs no scripts, has no origin and fetches nothing
 FILE_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; sandbox"
 
@@ -42,6 +45,9 @@ class RequestGuard:
         file, uploads = FILE_ROUTE.match(path), UPLOAD_ROUTE.fullmatch(path)
         if file and file["path"].startswith(("http:", "https:")):  # Gradio would proxy it
             return await PlainTextResponse("Remote files are not served.", 403)(scope, receive, send)
+        result = RESULT_ROUTE.fullmatch(path) if scope["method"] == "GET" else None
+        if result and not has_result(scope["app"], result["event"]):
+            return await JSONResponse({"detail": NO_RESULT}, 404)(scope, receive, send)
         max_bytes = MAX_UPLOADS if uploads else MAX_REQUEST
         limited, answer = LimitedBody(receive, max_bytes), {}
         call_status.set(answer)
@@ -76,8 +82,15 @@ class RequestGuard:
             await response(scope, receive, send)  # none was sent yet
 
 
+def has_result(app: Any, event_id: str) -> bool:
+    """Whether the result of a call is still to be delivered by a Gradio app; for another one its stream would break or hang."""
+    return any(event_id in ids for ids in [*app.get_blocks()._queue.pending_event_ids_session.values()])
+
+
 def describe_call_error(path: str, error: Exception) -> Response | None:
-    """The response to a call that names no endpoint or lacks an argument, for which Gradio raises errors; else None."""
+    """The response to an upload of text, or a call without endpoint or argument, for which Gradio raises errors; else None."""
+    if UPLOAD_ROUTE.fullmatch(path) and isinstance(error, TypeError):  # text instead of a file
+        return JSONResponse({"detail": "Expected files in the form's field 'files', got text."}, 422)
     call = CALL_ROUTE.fullmatch(path)
     if call and isinstance(error, KeyError | FnIndexInferError):
         return JSONResponse({"detail": f"Unknown endpoint {call['name']!r}; /gradio_api/info lists them."}, 404)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from brainmri.io.dicom_headers import is_dicom
 from brainmri.io.files import StudyFile, is_zip
-from brainmri.io.images import NUMBERED, SUFFIXES, has_image_magic
+from brainmri.io.images import SUFFIXES, has_image_magic
 from brainmri.io.nifti import is_nifti
-from brainmri.io.reading import holds_one_slice, list_sequences
+from brainmri.io.reading import holds_one_slice, open_study
 from brainmri.io.sequences import Candidate, sequence_of
+from brainmri.io.slice_grouping import NUMBERED
 
 SLICE, STUDY = "slice", "study"
 MIN_STACK = 3  # fewer numbered slices are single slices, not a study
@@ -40,8 +41,9 @@ class Input:
 def list_inputs(paths: Sequence[str]) -> list[Input]:
     """Sort uploaded files into slices and studies.
 
-    A zip is a study of its own, or several. DICOM files of several examinations or patients are several studies, and so are
-    NIfTI files in which a sequence occurs twice. Images are single slices, unless at least three are named `<case>_<number>`.
+    A zip is a study of its own, or several, also with slices of several folders or cases. DICOM files of several examinations or
+    patients are several studies, and so are NIfTI files in which a sequence occurs twice. Images are single slices, unless at
+    least three are named `<case>_<number>`.
     Images beside volumes are previews, and masks (`…_mask`) beside slices are ignored.
 
     Raises:
@@ -88,12 +90,12 @@ def _by_patient(volumes: list[Path]) -> list[list[Path]]:
 def _studies(files: list[Path]) -> list[Input]:
     """The studies in files that belong together."""
     paths = tuple(map(str, files))
-    candidates = list_sequences(paths)
+    source = open_study(paths)
+    candidates = source.candidates
     label = files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
-    studies = sorted({candidate.study for candidate in candidates})
-    if len(studies) < 2:
+    if source.count() == 1:
         return [Input(kind=STUDY, label=label, files=paths, candidates=candidates)]
-    return [Input(kind=STUDY, label=f"Study {n + 1}", files=paths, study=n, candidates=candidates) for n in studies]
+    return [Input(kind=STUDY, label=f"Study {n + 1}", files=paths, study=n, candidates=candidates) for n in range(source.count())]
 
 
 def _slices(images: list[Path]) -> list[Input]:

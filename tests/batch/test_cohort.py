@@ -11,6 +11,7 @@ from brainmri.batch.cohort import find_inputs, process
 from brainmri.io.reading import read_study
 from tests.support.cases import other_patient
 from tests.support.phantom import PHANTOM, RAS, images, save, zip_of
+from tests.support.studies import png
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,19 @@ def test_two_patients_in_a_zip_give_two_rows(tmp_path, capsys):
     assert table["input"].tolist() == ["upload/study-1", "upload/study-2"]
     assert table["status"].tolist() == ["done", "failed"]
     assert (tmp_path / "out" / "upload" / "study-1" / "study.json").is_file()
+
+
+@pytest.mark.slow
+def test_two_folders_of_slices_in_a_zip_give_two_rows(pipe, tmp_path):
+    (tmp_path / "upload").mkdir()
+    for name in ("a/case_1.png", "a/case_2.png", "b/case_1.png"):
+        (tmp_path / "upload" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "upload" / name).write_bytes(png(90))
+    rows = process(pipe, zip_of(tmp_path / "upload"), tmp_path / "out", "upload")
+    assert [(row["input"], row["status"], row["slices"]) for row in rows] == [
+        ("upload/study-1", "done", 2),
+        ("upload/study-2", "done", 1),
+    ]
 
 
 @pytest.mark.slow

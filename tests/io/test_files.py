@@ -44,7 +44,8 @@ def test_mixed_formats_and_several_folders_are_refused(tmp_path):
     one = save(tmp_path / "one", images())
     nifti(one / "flair.nii")
     assert "got DICOM and NIfTI files together" in refusal(one)
-    assert "several folders" in refusal(zip_of_bytes(tmp_path, {"a/case_1.png": png(1), "b/case_2.png": png(2)}))
+    several = zip_of_bytes(tmp_path, {"a/case_1.png": png(1), "b/case_2.png": png(2)})
+    assert "got 2 studies, of different folders or cases (a/case_1.png, b/case_2.png); upload one of them" in refusal(several)
     (tmp_path / "letter.txt").write_text("Dear doctor,")
     assert "expected slices or a volume" in refusal(tmp_path / "letter.txt")
 

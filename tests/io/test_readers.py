@@ -14,6 +14,8 @@ from brainmri.io.stack import compose
 class OpenNumpy:
     """Volumes (S, H, W) as NumPy files."""
 
+    study_count = 1
+
     def __init__(self, files, name):
         self.files, self.name = files, name
         self.candidates = tuple(Candidate(label=file.name.name, channel=FLAIR) for file in files)

@@ -13,6 +13,7 @@ from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import UnreadableImage, read_slice, read_study
 from brainmri.io.sequences import ONE_SEQUENCE
 from tests.support.images import GREY, RGB, saved, tiff
+from tests.support.phantom import images, nifti, save
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -154,6 +155,10 @@ def test_missing_file_folder_and_other_types_are_refused(tmp_path):
         read_slice(tmp_path)
     with pytest.raises(UnreadableImage, match="got a dict"):
         read_slice({})
+    (dicom, *_) = save(tmp_path / "series", images()).iterdir()
+    for path, found in ((nifti(tmp_path / "head.nii.gz"), "a volume"), (dicom, "a DICOM file")):
+        with pytest.raises(UnreadableImage, match=f"expected one slice as a picture, got {found}; read it as a study"):
+            read_slice(path)
 
 
 def test_study_folder_is_read_in_slice_order(tmp_path):

@@ -290,8 +290,8 @@ def test_slices_from_different_folders_are_ordered(tmp_path):
 
 def test_slices_of_different_cases_are_refused(tmp_path):
     paths = in_separate_folders(tmp_path, {"a_1.png": png(1), "b_2.png": png(2)})
-    assert "got slices of 2 cases" in refusal(paths)
-    assert "got slices of 2 cases" in refusal(zip_of_bytes(tmp_path, {"a_1.png": png(1), "b_2.png": png(2)}))
+    assert "got 2 studies, of different folders or cases" in refusal(paths)
+    assert "got 2 studies, of different" in refusal(zip_of_bytes(tmp_path, {"a_1.png": png(1), "b_2.png": png(2)}))
 
 
 @pytest.mark.slow

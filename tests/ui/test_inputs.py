@@ -9,7 +9,7 @@ from brainmri.io.limits import UnreadableImage
 from brainmri.ui.inputs import SLICE, STUDY, list_inputs
 from tests.support.browsing import EXAMPLE
 from tests.support.browsing import STUDY as VOLUME
-from tests.support.phantom import images, save
+from tests.support.phantom import images, save, zip_of
 
 FOLDER = EXAMPLE.parent
 
@@ -60,6 +60,17 @@ def test_dicom_files_of_two_examinations_are_two_studies(tmp_path):
     (tmp_path / "preview.png").write_bytes(EXAMPLE.read_bytes())
     found = list_inputs([str(path) for path in sorted(tmp_path.iterdir())])
     assert [(one.kind, one.label, one.study) for one in found] == [(STUDY, "Study 1", 0), (STUDY, "Study 2", 1)]
+
+
+def test_folders_of_slices_in_a_zip_are_several_studies(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / "upload" / folder).mkdir(parents=True)
+        copies(tmp_path / "upload" / folder, [f"case_{n}.png" for n in range(1, 4)], EXAMPLE)
+    found = list_inputs([str(zip_of(tmp_path / "upload"))])
+    assert [(one.kind, one.label, one.study, one.candidates) for one in found] == [
+        (STUDY, "Study 1", 0, ()),
+        (STUDY, "Study 2", 1, ()),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""Pictures of several folders or cases are separate studies."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from brainmri.io.reading import UnreadableImage, count_studies, list_sequences, open_study, read_study
+from tests.support.phantom import zip_of
+from tests.support.studies import png, read, refusal
+
+LAYOUTS = {
+    "folders of patients": "P{0}/case_{1}.png",
+    "folders of series": "P{0}/axial/slice_{1}.png",
+    "folders of different depth": "{2}/a_{1}.png",
+    "cases in one folder": "P{0}_{1}.png",
+    "one picture a folder": "P{0}/picture.png",
+}
+
+
+def write(folder: Path, name: str, value: int) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(png(value))
+
+
+def values(source, study=None) -> list[int]:
+    """The grey value of each slice."""
+    return np.rint(read_study(source, study=study).pixels[:, 0, 0, 0] * 255).tolist()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_folders_and_cases_are_studies_of_their_own(tmp_path, layout):
+    count = 1 if layout == "one picture a folder" else 3
+    for patient, other in ((1, "P1"), (2, "P2/visit")):
+        for number in range(1, count + 1):
+            write(tmp_path / "upload", LAYOUTS[layout].format(patient, number, other), 10 * patient + number)
+    for source in (tmp_path / "upload", zip_of(tmp_path / "upload")):
+        assert count_studies(source) == 2
+        assert list_sequences(source) == ()
+        for study in (0, 1):
+            assert values(source, study) == [10 * (study + 1) + number for number in range(1, count + 1)]
+        assert "got 2 studies, of different folders or cases" in refusal(source)
+
+
+def test_tiffs_of_several_pages_are_studies_of_their_own(tmp_path):
+    for patient in (1, 2):
+        pages = np.stack([np.full((40, 40), 10 * patient + number, np.uint8) for number in range(3)])
+        tifffile.imwrite(tmp_path / f"P_{patient}.tif", pages, photometric="minisblack")
+    assert [values(tmp_path, study) for study in (0, 1)] == [[10, 11, 12], [20, 21, 22]]
+    assert values([tmp_path / "P_1.tif"]) == [10, 11, 12]
+
+
+def test_masks_and_previews_in_folders_of_their_own_are_left_out(tmp_path):
+    for number in (1, 2):
+        write(tmp_path, f"images/case_{number}.png", number)
+        write(tmp_path, f"masks/case_{number}.png", 255)
+    write(tmp_path, "images/thumbs/case_1.png", 9)
+    assert values(tmp_path) == [1, 2]
+    assert "3 pictures are left out, in folders of masks or below the folder of the slices" in read(tmp_path).warnings
+
+
+def test_picture_without_number_among_others_is_refused(tmp_path):
+    for name in ("a_1.png", "b_1.png", "cover.png"):
+        write(tmp_path, name, 1)
+    assert "cover.png has no slice number; name a study's slices <case>_<number>" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("study", [-1, 2])
+def test_study_that_does_not_exist_is_refused(tmp_path, study):
+    for name in ("a_1.png", "b_1.png"):
+        write(tmp_path, name, 1)
+    with pytest.raises(UnreadableImage, match=f"expected the index of a study, from 0 to 1, got {study}"):
+        open_study(tmp_path).read(study=study)
