@@ -9,6 +9,7 @@ import numpy as np
 
 from brainmri.io.pixels import MIN_SIDE
 
+LENGTHS = (1e-9, 1e9)  # of a side of a voxel, in whatever unit; outside them numbers overflow
 EXTENT = (30, 1000)  # mm, of a side of a slice; outside it the spacing is in another unit, or damaged
 # by plane, where a scan's axes point: slices, rows, columns
 PLANES = {
@@ -54,6 +55,13 @@ class NiftiSpace:
     unit: str
 
 
+def is_possible(affine: np.ndarray) -> bool:
+    """Whether an affine (4, 4) is invertible, and its voxels have a possible size in some unit."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    sized = np.isfinite(affine).all() and LENGTHS[0] <= lengths.min() and lengths.max() <= LENGTHS[1]
+    return bool(sized) and int(np.linalg.matrix_rank(affine[:3, :3])) == 3
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Geometry:
     """Where a stored array lies in the patient, and how its voxels map to those of a scan.
@@ -72,7 +80,7 @@ class Geometry:
         nifti: for NIfTI, the header's own transforms.
 
     Raises:
-        ValueError: when the affine is not invertible.
+        ValueError: when the affine is not invertible, or its voxels are of no possible size in any unit.
     """
 
     shape: tuple[int, int, int]
@@ -84,7 +92,7 @@ class Geometry:
     nifti: NiftiSpace | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.affine).all() or np.linalg.matrix_rank(self.affine[:3, :3]) < 3:
+        if not is_possible(self.affine):
             raise ValueError("the affine is damaged")
 
     @property

@@ -18,7 +18,7 @@ from brainmri.io.files import StudyFile
 from brainmri.io.foreign import describe_foreign
 from brainmri.io.itk_files import NO_ORIENTATION, NO_SIZE, itk_format, load_itk_voxels, read_itk_head
 from brainmri.io.limits import MAX_RATIO, MAX_STUDY_BYTES, RATIO_COUNTS, UnreadableImage, check_extent, check_ratio, refuse_study
-from brainmri.io.scan import Geometry, NiftiSpace
+from brainmri.io.scan import Geometry, NiftiSpace, is_possible
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 HEADER_BYTES = 540  # of the longest header, NIfTI-2
@@ -247,7 +247,7 @@ def _nifti_space(header: Any) -> NiftiSpace:
         code = _known_code(int(header[f"{name}_code"]))
         try:
             transform = np.asarray(getattr(header, f"get_{name}")(), np.float64) if code else None
-            if transform is not None and np.isfinite(transform).all() and np.linalg.matrix_rank(transform[:3, :3]) == 3:
+            if transform is not None and is_possible(transform):
                 getattr(header.copy(), f"set_{name}")(transform, code=code)  # as it will be written
                 found[name] = transform, code
         except (HeaderDataError, ValueError, np.linalg.LinAlgError):

@@ -135,6 +135,9 @@ CASES = {
         make=volume("flair.nii", in_unit("meter", 1)), says=("sizes in meter, which is impossible",)
     ),
     "a damaged sform beside a qform": Case(make=volume("flair.nii", in_space({280: struct.pack("<12f", *[0] * 12)}))),
+    "an sform too small for any unit": Case(
+        make=volume("flair.nii", in_space({280: struct.pack("<12f", 1e-38, 0, 0, 0, 0, 1e-38, 0, 0, 0, 0, 1e-38, 0)}))
+    ),
     "a qform without its sign": Case(make=volume("flair.nii", in_space({76: struct.pack("<f", 0), 254: struct.pack("<h", 0)}))),
     "sizes that are no numbers": Case(make=volume("flair.nii", in_space({80: struct.pack("<3f", *[np.nan] * 3)}))),
     "two voxel sizes": Case(
