@@ -22,6 +22,7 @@ from brainmri.io.scan import Geometry, NiftiSpace, is_possible
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 HEADER_BYTES = 540  # of the longest header, NIfTI-2
+PADDING = 2**16  # bytes of zeros behind a gzip file that are tolerated
 UNITS = {1: "meter", 2: "mm", 3: "micron"}  # by NIfTI's code
 SAME_SIZE = 0.05  # how far sizes in two places of a header may differ, as a share
 TO_MM = {"meter": 1000.0, "micron": 0.001}
@@ -66,6 +67,8 @@ def open_unpacked(file: StudyFile, name: str) -> Iterator[IO[bytes]]:
             start = raw.read(4)
             raw.seek(0)
             if start[:2] == GZIP:
+                if file.size > PADDING and not any(_end(raw, PADDING)):  # gzip skips zeros byte by byte
+                    raise refuse_study(name, "got a gzip file that ends in more than 64 KiB of zeros; it is damaged")
                 yield cast(IO[bytes], gzip.GzipFile(fileobj=raw))
             elif start == ZSTD:
                 yield io.BytesIO(_unpack_zstd(raw.read(), file.size))
@@ -75,6 +78,14 @@ def open_unpacked(file: StudyFile, name: str) -> Iterator[IO[bytes]]:
         raise
     except Exception as error:  # damaged files raise exceptions of many types
         raise refuse_study(name, f"got a damaged volume file ({type(error).__name__})") from error
+
+
+def _end(stream: IO[bytes], size: int) -> bytes:
+    """The last bytes of a stream, which stays at its beginning."""
+    stream.seek(-size, io.SEEK_END)
+    found = stream.read()
+    stream.seek(0)
+    return found
 
 
 def _unpack_zstd(data: bytes, packed: int) -> bytes:

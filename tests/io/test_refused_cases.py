@@ -56,6 +56,7 @@ def two_subjects(folder: Path) -> Path:
         (volume("flair.nrrd", nrrd("encoding: bzip2")), "got an NRRD file packed by bzip2; save it with gzip"),
         (volume("flair.nrrd.gz", lambda: gzip.compress(nrrd("spacings: 2 2 5"))), "got a compressed NRRD file; unpack it"),
         (volume("flair.nii", nifti_bytes(patch={280: struct.pack("<12f", *[0] * 12)})), "whose sform and qform are damaged"),
+        (volume("flair.nii.gz", lambda: gzip.compress(nifti_bytes()) + bytes(2**17)), "ends in more than 64 KiB of zeros"),
         (volume("flair.nii.gz", b""), "the file has the name of a volume file but is an empty file"),
         (volume("flair.nii.gz", b"<!DOCTYPE html><html>"), "is a web page; the download failed"),
         (volume("flair.nii", b"version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer; fetch the file itself"),
