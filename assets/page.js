@@ -75,7 +75,9 @@
     // Gradio labels thumbnails "Thumbnail 1 of 6"
     all("button.thumbnail-item").forEach((button) => {
       const picture = button.querySelector("img");
-      set(button, "aria-label", words(button.querySelector(".caption-label")) || picture?.title || undefined);
+      const caption = words(button.querySelector(".caption-label"));
+      set(button, "aria-label", caption || picture?.title || undefined);
+      if (picture && caption) set(picture, "alt", ""); // the caption says it
       set(button, "aria-pressed", button.matches(".thumbnail-small") ? String(button.matches(".selected")) : undefined);
     });
     // Gradio gives the button around a picture no name

@@ -13,6 +13,7 @@ MASK_COLOUR = (255, 92, 60)  # a warm colour that also differs from grey in brig
 CONTOUR_COLOUR = (255, 220, 80)
 TINT = 0.35  # opacity of the mask
 AIR = 0.06  # intensity of air, subtracted in projections
+PROJECTION_MARGIN = 1.1  # suffices for volumes that are turned, because their corners are air
 
 
 def to_bytes(unit: np.ndarray) -> np.ndarray:
@@ -72,7 +73,7 @@ def gallery(pixels: np.ndarray, finding: Finding) -> list[tuple[Image.Image, str
     found = f"{finding.area_px:,} pixels" if finding.area_px else "nothing outlined"
     return [
         (overlay_picture(pixels, finding.mask), f"Overlay with contour: {found}"),
-        (slice_picture(pixels), "Slice as read (T1, FLAIR, T1 with contrast as red, green, blue)"),
+        (slice_picture(pixels), "Slice as read (pre-contrast T1, FLAIR, post-contrast T1 as red, green, blue)"),
         (flair_picture(pixels), "FLAIR"),
         (heat_picture(pixels, finding.probability_map), "Probability of tumour, pixel by pixel"),
         (mask_picture(finding.mask), "Mask"),
@@ -113,38 +114,26 @@ def proportions(shape: tuple[int, int], geometry: Geometry | None, side: int) ->
     return max(1, round(side * tall / max(tall, wide))), max(1, round(side * wide / max(tall, wide)))
 
 
-def projection_pictures(pixels: np.ndarray, study: Study, views: int = 24, side: int = 192) -> list[Image.Image]:
-    """Projections of the head from all around: FLAIR, with the mask over it, more opaque where it is thicker.
+def head_projections(head: np.ndarray, lengths: tuple[float, ...], views: int = 12, side: int = 192) -> list[Image.Image]:
+    """Projections of a head over half a turn about its long axis. Mirrored, they are those of the other half.
 
     Args:
-        pixels: (S, H, W, 3) in [0, 1].
-        study: its result.
-        views: number of pictures over a full turn about the long axis, starting at the front; even.
-        side: side of a picture in pixels.
+        head: FLAIR (S, H, W) in [0, 1], from the neck upwards, the rows from front to back.
+        lengths: of a voxel along the three axes, in any unit.
+        views: number of pictures, starting at the front.
+        side: of a picture in pixels; the head's longest axis takes `1 / PROJECTION_MARGIN` of it.
 
     Returns:
-        RGB pictures, the top of the head up.
+        Grey pictures, the top of the head up.
     """
     from scipy.ndimage import zoom
 
-    extent = np.array(pixels.shape[:3], float)
-    if study.geometry:
-        extent *= study.geometry.spacing
-    else:  # unknown slice thickness: a head is about as high as it is wide
-        extent[0] = max(extent[1:])
-    # half the picture's resolution; a margin of 10% suffices for rotated volumes, because their corners are air
-    grid = side / 2 * extent / (1.1 * extent.max())
-    head = np.clip(pixels[..., FLAIR] - AIR, 0, None)
-    shapes = (np.asarray(zoom(volume, grid / volume.shape, order=1)) for volume in (head, study.mask.astype(np.float32)))
-    heads, thicknesses = (_projections(volume, views // 2, round(side / 2)) for volume in shapes)
-    brightest, thickest = heads.max() or 1, thicknesses.max() or 1
-    pictures = []
-    for projection, thickness in zip(heads, thicknesses, strict=True):
-        strength = np.clip(2 * thickness / thickest, 0, 0.9)[..., None]
-        colours = (1 - strength) * 255 * (projection / brightest)[..., None] + strength * np.array(MASK_COLOUR)
-        pictures.append(Image.fromarray(colours.astype(np.uint8), "RGB").resize((side, side), Image.Resampling.BICUBIC))
-    # a projection from behind is the mirror image of the one from the front
-    return pictures + [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
+    extent = np.multiply(head.shape, lengths)
+    grid = side / 2 * extent / (PROJECTION_MARGIN * extent.max())  # half the picture's resolution
+    volume = np.asarray(zoom(np.clip(head - AIR, 0, None), grid / head.shape, order=1))
+    found = _projections(volume, views, round(side / 2))
+    pictures = (Image.fromarray(to_bytes(one / (found.max() or 1)), "L") for one in found)
+    return [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in pictures]
 
 
 def _projections(volume: np.ndarray, views: int, side: int) -> np.ndarray:

@@ -23,14 +23,14 @@ from brainmri.io.orientation import TAG
 from brainmri.io.pixels import FLAIR
 from brainmri.io.scan import PLANES, Geometry, Scan
 from brainmri.io.writers import nifti_image, segmentation_template
-from brainmri.report.render import projection_pictures, to_bytes
+from brainmri.report.render import PROJECTION_MARGIN, head_projections, to_bytes
 from brainmri.report.templates import STATES, TEMPLATES, template
 
 MAX_SIDE, MAX_SLICE_SIDE = 384, 1024  # pixels; longer side of the images of a study and of a single slice
 LOWEST_THRESHOLD = 0.05  # of the slider
 STEPS = 200  # thresholds that the levels of a map tell apart: multiples of 1 / STEPS, and the finding's own
-SCRIPTS = ("viewer_mask.js", "viewer_pane.js", "viewer_files.js", "viewer.js")
-CHANNELS = ("T1", "FLAIR", "T1 with contrast")
+SCRIPTS = ("viewer_mask.js", "viewer_pane.js", "viewer_projection.js", "viewer_files.js", "viewer.js")
+CHANNELS = ("Pre-contrast T1", "FLAIR", "Post-contrast T1")
 AS_READ = -1  # the "sequence" that shows a slice's channels as red, green and blue
 OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
 TOWARDS = "IPL"  # directions in which a view's rows and columns count
@@ -96,16 +96,16 @@ def study_viewer(scan: Scan, study: Study, chart: Markup, references: bool = Tru
         chart: `brainmri.report.chart.chart_svg` of the study.
         references: whether the viewer of a DICOM study offers a segmentation; its data then has the UIDs of the images.
     """
-    projections = [picture_uri(picture) for picture in projection_pictures(scan.pixels, study)] if study.lesions else []
     data = _data(scan, scan.pixels, study.findings, study.probability_map, study.geometry, study.record())
     data |= {
         "captions": [slice_caption(number, finding, study) for number, finding in enumerate(study.findings, 1)],
         "nifti": nifti_data(study.mask, study.geometry),
         "segmentation": segmentation_data(study.geometry) if references and study.geometry and study.geometry.instances else None,
-        "projections": projections,
         "first": first_slice(study),
     }
-    return _render(data, "Slices of the study", study.geometry, chart, projections)
+    if study.lesions:
+        data["projection"] = projection_data(scan.pixels[..., FLAIR], study.geometry, data["proportions"])
+    return _render(data, "Slices of the study", study.geometry, chart)
 
 
 def first_slice(study: Study) -> int:
@@ -137,6 +137,27 @@ def views(geometry: Geometry | None) -> list[View]:
         name = PLANE_OF[frozenset(end if end in "SAR" else OPPOSITE[end] for end in ends)]
         found.append(View(axes, flips, name, letters if geometry and geometry.oriented else {}))
     return found
+
+
+def projection_data(flair: np.ndarray, geometry: Geometry | None, lengths: list[float]) -> dict:
+    """Projections of the head, and how the scan's axes lie in them: upwards, from front to back, and from right to left.
+
+    Args:
+        flair: (S, H, W) in [0, 1].
+        geometry: of the scan.
+        lengths: of a voxel along the scan's axes.
+    """
+    code = PLANES[geometry.plane if geometry else "axial"]
+    axes = [next(axis for axis in range(3) if code[axis] in pair) for pair in ("SI", "PA", "LR")]
+    flips = [code[axis] in "IAR" for axis in axes]
+    head = np.flip(flair.transpose(axes), np.flatnonzero(flips))
+    pictures = head_projections(head, tuple(lengths[axis] for axis in axes))
+    return {
+        "frames": [picture_uri(picture) for picture in pictures],
+        "axes": axes,
+        "flips": flips,
+        "margin": PROJECTION_MARGIN,
+    }
 
 
 def levels(maps: np.ndarray, threshold: float) -> tuple[np.ndarray, list[float]]:
@@ -187,9 +208,7 @@ def _data(
     }
 
 
-def _render(
-    data: dict, label: str, geometry: Geometry | None, chart: Markup | None = None, projections: list[str] | None = None
-) -> Markup:
+def _render(data: dict, label: str, geometry: Geometry | None, chart: Markup | None = None) -> Markup:
     slices, shape, lengths = data["shape"][0], data["shape"], data["proportions"]
     shown = views(geometry)[: 3 if slices > 1 else 1]
     panes = []
@@ -200,7 +219,7 @@ def _render(
     data = data | {"panes": [{"axes": view.axes, "flips": view.flips} for view in shown]}
     sequences = data.pop("sequences")
     return Markup(template("viewer.html").render(
-        data=data, label=label, panes=panes, projections=projections or [], chart=chart, slices=slices, first=data["first"] + 1,
+        data=data, label=label, panes=panes, chart=chart, slices=slices, first=data["first"] + 1,
         previous=back, next=on, counted=counted, sequences=sequences,
     ))  # fmt: skip
 

@@ -12,11 +12,12 @@ async function mountViewer(root) {
   state.images = new ViewerImages(data.images, (slice) => {
     if (state.planes || slice === state.position[0]) schedule();
   });
+  const projection = data.projection && new ViewerProjection(find(".viewer-rotation canvas"), data.projection, state, schedule);
   panes = all(".viewer-pane").map((element, n) => new ViewerPane(element, data.panes[n], state));
 
   let scheduled = false;
   function schedule() {
-    if (!scheduled) requestAnimationFrame(() => { scheduled = false; panes.forEach((pane) => pane.draw()); });
+    if (!scheduled) requestAnimationFrame(() => { scheduled = false; [...panes, ...(projection ? [projection] : [])].forEach((one) => one.draw()); });
     scheduled = true;
   }
 
@@ -34,7 +35,7 @@ async function mountViewer(root) {
     find(".viewer-number")?.setAttribute("aria-valuetext", words);
     const size = data.voxel_mm3 ? `${format((total * data.voxel_mm3) / 1000, 1)} mL` : slices > 1 ? `${format(total)} voxels` : areaWords(total);
     find(".viewer-total").textContent = total ? `Outlined: ${size}${slices > 1 ? " in total" : ""}.` : "Outlined: nothing.";
-    const notes = [state.mask.edited && "The mask was edited by hand.", changed() && `Verdict and report rest on the model's mask (threshold ${data.threshold}).`];
+    const notes = [state.mask.edited && "The mask was edited by hand.", changed() && `Verdict${slices > 1 ? ", report" : ""} and zip rest on the model's mask (threshold ${data.threshold}).`];
     find(".viewer-note").textContent = notes.filter(Boolean).join(" ");
     find(".viewer-note").hidden = !changed();
     find(".viewer-reset").disabled = !changed();
@@ -139,7 +140,13 @@ async function mountViewer(root) {
   on(".viewer-views button", "click", (event) => setView(event.currentTarget.dataset.view));
   on(".viewer-planes", "click", () => setPlanes(!state.planes));
   on(".viewer-correct [data-tool]", "click", (event) => setTool(event.currentTarget.dataset.tool));
-  on(".viewer-undo", "click", () => { state.mask.undo(); maskChanged(); });
+  const undo = () => { state.mask.undo(); maskChanged(); };
+  on(".viewer-undo", "click", undo);
+  root.addEventListener("keydown", (event) => {
+    if (!(event.ctrlKey || event.metaKey) || event.key !== "z" || event.target.type === "number") return;
+    undo();
+    event.preventDefault();
+  });
   on(".viewer-zoom", "input", (event) => setZoom(Number(event.target.value)));
   on(".viewer-style", "change", (event) => { state.style = event.target.value; schedule(); });
   on(".viewer-sequence", "change", (event) => { state.sequence = Number(event.target.value); schedule(); });
@@ -154,7 +161,7 @@ async function mountViewer(root) {
     const slice = event.target.closest(".hit")?.dataset.slice;
     if (slice) showSlice(Number(slice) - 1);
   });
-  on(".viewer-angle", "input", (event) => { find(".viewer-rotation img").src = data.projections[Number(event.target.value)]; });
+  on(".viewer-angle", "input", (event) => { projection.angle = Number(event.target.value); schedule(); });
   const fullScreen = find(".viewer-fullscreen");
   fullScreen.hidden = !document.fullscreenEnabled;
   fullScreen.addEventListener("click", () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()));

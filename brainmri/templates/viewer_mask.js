@@ -19,6 +19,7 @@ class ViewerMask {
     this.areas = new Uint32Array(this.slices); // voxels in each slice
     this.edits = new Map(); // voxel: 0 or 1
     this.strokes = []; // for undo, of each stroke the edits before it
+    this.version = 0; // counts changes
     this.cut(data.threshold);
   }
 
@@ -33,6 +34,7 @@ class ViewerMask {
   cut(threshold) {
     const { voxels, levels, areas, plane } = this, level = this.levelOf(threshold);
     this.threshold = threshold;
+    this.version++;
     for (const voxel of this.edits.keys()) voxels[voxel] = 0; // those that are no candidates
     for (const voxel of this.candidates) voxels[voxel] = levels[voxel] > level ? 1 : 0;
     if (this.minShare) this.removeIslands();
@@ -97,6 +99,7 @@ class ViewerMask {
 
   set(voxel, value) {
     if (this.voxels[voxel] === value) return;
+    this.version++;
     this.voxels[voxel] = value;
     this.areas[Math.floor(voxel / this.plane)] += value ? 1 : -1;
   }
@@ -105,14 +108,25 @@ class ViewerMask {
     return this.areas.reduce((sum, area) => sum + area, 0);
   }
 
+  // Call `visit` with slice, row and column of each outlined voxel.
+  visit(visit) {
+    for (let slice = 0; slice < this.slices; slice++) this.visitSlice(slice, visit);
+  }
+
+  visitSlice(slice, visit) {
+    if (!this.areas[slice]) return;
+    for (let row = 0, voxel = slice * this.plane; row < this.height; row++) {
+      for (let column = 0; column < this.width; column++, voxel++) if (this.voxels[voxel]) visit(slice, row, column);
+    }
+  }
+
   // Voxel indices of the middle of a slice's mask; null if it has none.
   centreOf(slice) {
     let [rows, columns] = [0, 0];
-    for (let voxel = slice * this.plane; voxel < (slice + 1) * this.plane; voxel++) {
-      if (!this.voxels[voxel]) continue;
-      rows += Math.floor(voxel / this.width) % this.height;
-      columns += voxel % this.width;
-    }
+    this.visitSlice(slice, (_, row, column) => {
+      rows += row;
+      columns += column;
+    });
     const area = this.areas[slice];
     return area ? [slice, Math.round(rows / area), Math.round(columns / area)] : null;
   }

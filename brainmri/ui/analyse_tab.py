@@ -26,7 +26,7 @@ from brainmri.ui.answer import empty_state, preview, refusal, refused_input, sli
 from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
 from brainmri.ui.blocks import INTERNAL_ERROR
 from brainmri.ui.cache import KEEP_MINUTES
-from brainmri.ui.common import GPU, PRIVATE, VIEWER_SCRIPT, errors_as_messages, model_choices
+from brainmri.ui.common import GPU, PRIVATE, REPLACE_SCRIPT, VIEWER_SCRIPT, errors_as_messages, model_choices
 from brainmri.ui.decoding import list_inputs, read_slice, read_study
 from brainmri.ui.examples import examples, explained, first_result
 from brainmri.ui.inference import (
@@ -129,7 +129,7 @@ class AnalyseTab:
     def _add_results(self) -> None:
         first = self.first
         box = slice_answer(first.scan, first.finding) if first else EMPTY
-        self.box = gr.HTML(box, elem_id="verdict", elem_classes="verdict-box", padding=False)
+        self.box = gr.HTML(box, js_on_load=REPLACE_SCRIPT, elem_id="verdict", elem_classes="verdict-box", padding=False)
         with gr.Column(visible=first is not None, elem_id="results") as self.results:
             self.viewer = gr.HTML(
                 slice_viewer(first.scan, first.finding) if first else None,
@@ -325,7 +325,7 @@ class AnalyseTab:
     def show_explanation(self, scan: Scan, explanation: Explanation, stability: Stability) -> dict:
         """The updates that explain the result for a slice."""
         sentence, pictures = explained(scan, explanation, stability)
-        return {self.explanation: sentence, self.evidence: gr.Gallery(pictures, visible=True)}
+        return {self.explanation: sentence, self.evidence: gr.Gallery(pictures, visible=bool(pictures))}
 
     def show_study(self, scan: Scan, study: Study, label: str) -> dict:
         """The updates that show the result for a study."""

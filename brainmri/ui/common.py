@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+from markupsafe import Markup
 
 from brainmri.report.viewer import viewer_script
 from brainmri.ui.blocks import UPLOAD_EXPIRED
@@ -33,6 +34,8 @@ TITLES = {
     "resunet-paper": "The paper's protocol",
     "resnet50-lgg": "The paper's classifier",
 }
+# of a gr.HTML component whose new value replaces the old one; Gradio moves the old elements instead, which shifts the layout
+REPLACE_SCRIPT = 'watch("value", () => { element.innerHTML = props.value ?? ""; });'
 # of a gr.HTML component whose value has a viewer
 VIEWER_SCRIPT = f"""{viewer_script()}
 const mount = () => {{
@@ -75,11 +78,24 @@ def safe_stem(name: str, otherwise: str) -> str:
 
 def model_choices(task: str | None = None) -> list[tuple[str, str]]:
     """Choices (label, name) of the available models, the best first, optionally only those for one task."""
-    return [
-        (f"{TITLES[entry.name]}: {public_name(name, entry)}" if entry.name in TITLES else public_name(name, entry), name)
-        for name, entry in best_first()
-        if task is None or task in entry.tasks
-    ]
+    choices = []
+    for name, entry in best_first():
+        title, source = model_title(name, entry), public_name(name, entry)
+        if task is None or task in entry.tasks:
+            choices.append((source if title == source else f"{title}: {source}", name))
+    return choices
+
+
+def model_title(name: str, entry: ModelEntry) -> str:
+    """What people know a model by: its title or, without one, its public name."""
+    return TITLES.get(entry.name) or public_name(name, entry)
+
+
+def model_heading(name: str, entry: ModelEntry) -> Markup:
+    """A model's title and, below it, its public name, for the first cell of a table's row."""
+    title, source = model_title(name, entry), public_name(name, entry)
+    small = Markup("") if title == source else Markup("<br><small>{}</small>").format(source)
+    return Markup("<b>{}</b>{}").format(title, small)
 
 
 def public_name(name: str, entry: ModelEntry) -> str:

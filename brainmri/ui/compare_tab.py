@@ -15,7 +15,7 @@ from brainmri.report.render import heat_picture, overlay_picture
 from brainmri.report.viewer import first_slice
 from brainmri.ui.answer import empty_state, refusal
 from brainmri.ui.blocks import INTERNAL_ERROR
-from brainmri.ui.common import ASSETS, GPU, PRIVATE, errors_as_messages, model_choices
+from brainmri.ui.common import ASSETS, GPU, PRIVATE, REPLACE_SCRIPT, errors_as_messages, model_choices, model_heading
 from brainmri.ui.decoding import list_inputs, read_slice, read_study
 from brainmri.ui.inference import analyse_study, available_models, compare_models
 from brainmri.ui.inputs import SLICE
@@ -106,7 +106,8 @@ def table_html(record: dict, name: str) -> str:
             area = f"{model['area_px']:,} pixels"
             swatch = f"<i class='swatch' style='background:{outline_colour(number)}'></i>"
         cells = "".join(f"<td>{cell}</td>" for cell in (probability, area, f"{1000 * model['seconds']:.0f} ms"))
-        return f"<tr><th scope='row'>{swatch}{escape(model['name'])}</th>{cells}</tr>"
+        heading = model_heading(model["name"], available_models[model["name"]])
+        return f"<tr><th scope='row'>{swatch}{heading}</th>{cells}</tr>"
 
     heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Model", "Probability of tumour", "Outlined area", "Time"))
     dice = record["mean_dice_between_masks"]
@@ -137,7 +138,9 @@ def compare_tab() -> None:
             models = gr.CheckboxGroup(model_choices(), value=[name for _, name in model_choices()], label="Models")
             button = gr.Button("Compare", variant="primary", size="lg")
         with gr.Column(scale=6, min_width=320):
-            table = gr.HTML(EMPTY, elem_id="comparison-table", elem_classes="verdict-box", padding=False)
+            table = gr.HTML(
+                EMPTY, js_on_load=REPLACE_SCRIPT, elem_id="comparison-table", elem_classes="verdict-box", padding=False
+            )  # fmt: skip
             picture = gr.Image(
                 visible=False, interactive=False, format="png", buttons=["download", "fullscreen"], elem_id="comparison-picture"
             )

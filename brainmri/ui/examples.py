@@ -85,12 +85,12 @@ def explained(scan: Scan, explanation: Explanation, stability: Stability) -> tup
         scan: pixels (H, W, 3).
         explanation, stability: of `Pipeline.explain`.
     """
-    stable = f"Stability: how often each pixel is outlined in {stability.runs} runs; white is always"
-    pictures = [(heat_picture(scan.pixels, stability.share), stable)]
+    pictures = []
     if explanation.saliency.any():
-        pictures.insert(
-            0, (heat_picture(scan.pixels, explanation.saliency), "Evidence map (class activation); white is strongest")
-        )
+        pictures.append((heat_picture(scan.pixels, explanation.saliency), "Evidence map (class activation); white is strongest"))
+    if stability.share.any():
+        caption = f"Stability: how often each pixel is outlined in {stability.runs} runs; white is always"
+        pictures.append((heat_picture(scan.pixels, stability.share), caption))
     return f"{explanation.sentence} {stability.sentence}", pictures
 
 

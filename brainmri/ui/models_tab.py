@@ -16,7 +16,16 @@ from brainmri.io.reading import read_slice
 from brainmri.report.metric_tables import failure_tables, figure_table, reliability_svg, reliability_table
 from brainmri.report.overview import MISSING, headline, input_names, output_names
 from brainmri.ui.analyse_tab import AnalyseTab
-from brainmri.ui.common import ANALYSE, GPU, PRIVATE, TITLES, best_first, errors_as_messages, model_choices, public_name
+from brainmri.ui.common import (
+    ANALYSE,
+    GPU,
+    PRIVATE,
+    best_first,
+    errors_as_messages,
+    model_choices,
+    model_heading,
+    model_title,
+)
 from brainmri.ui.inference import ZERO_GPU, available_models, check, compare_models
 from brainmri.zoo.entry import CARD, WEIGHTS, ModelEntry
 from brainmri.zoo.metrics import AUC, FAILURES, RELIABILITY, THREE_SEQUENCES, VARIANTS, VOLUMETRIC_DICE
@@ -109,14 +118,15 @@ def _collapsed(title: str, content: str) -> str:
 
 def model_html(entry: ModelEntry) -> str:
     """The page's description of one entry. Entries are untrusted: everything is escaped or checked."""
-    does = output_names(entry)
+    title = model_title(entry.name, entry)
+    about = [entry.name] * (title != entry.name) + [output_names(entry), f"{entry.parameters:,} parameters"]
     try:
         figures = figures_html(entry)
     except Exception:
         log.exception("cannot show the metrics of %s", entry.folder)
         figures = "<p>The metrics have an unknown format and are not shown.</p>"
     return f"""
-<article class="model"><h2>{escape(entry.name)} <small>{does} · {entry.parameters:,} parameters</small></h2>
+<article class="model"><h2>{escape(title)} <small>{escape(" · ".join(about))}</small></h2>
 <p>{escape(entry.summary)}</p>{figures}{card_html(entry)}</article>"""
 
 
@@ -142,10 +152,7 @@ def overview_html(seconds: Mapping[str, float] | None = None) -> str:
 
 
 def _overview_row(name: str, entry: ModelEntry, seconds: float | None) -> str:
-    source = public_name(name, entry)
-    title = TITLES.get(entry.name, source)
-    default = " <small>default</small>" if name == DEFAULT else ""
-    small = f"<br><small>{escape(source)}</small>" if title != source else ""
+    title, default = escape(model_title(name, entry)), " <small>(default)</small>" if name == DEFAULT else ""
     weights = (entry.folder / WEIGHTS).stat().st_size / 1e6
     cells = (
         output_names(entry),
@@ -155,10 +162,10 @@ def _overview_row(name: str, entry: ModelEntry, seconds: float | None) -> str:
         f"{weights:.0f} MB",
         MISSING if seconds is None else f"{1000 * seconds:.0f} ms",
         escape(str(licence(entry) or "unknown")),
-        f"<button type='button' data-model='{escape(name)}' aria-label='Use it: {escape(title)}'>Use it</button>",
+        f"<button type='button' data-model='{escape(name)}' aria-label='Use it: {title}'>Use it</button>",
     )
     row = "".join(f"<td data-column='{column}'>{cell}</td>" for column, cell in zip(COLUMNS, cells, strict=True))
-    return f"<tr><th scope='row'><b>{escape(title)}</b>{default}{small}</th>{row}</tr>"
+    return f"<tr><th scope='row'>{model_heading(name, entry)}{default}</th>{row}</tr>"
 
 
 @cache

@@ -12,7 +12,8 @@ import pytest
 
 from brainmri.io.scan import Geometry
 from brainmri.report.chart import chart_svg
-from brainmri.report.viewer import LOWEST_THRESHOLD, levels, study_viewer, views
+from brainmri.report.render import head_projections
+from brainmri.report.viewer import LOWEST_THRESHOLD, levels, projection_data, study_viewer, views
 from tests.support.viewing import THRESHOLD, ball, results
 
 
@@ -46,6 +47,29 @@ def test_views_have_the_letters_of_the_geometry(code, lengths, names, letters):
     assert ["".join(view.letters.values()) for view in found] == letters
     assert all(view.letters == {} for view in views(None))
     assert all(view.letters == {} for view in views(Geometry(shape=(64, 64, 64), affine=affine, oriented=False)))
+
+
+def test_projections_of_the_head_rotate_about_the_long_axis():
+    """A rod in the front of the head appears in the middle, and after a quarter turn at its distance from the axis."""
+    head = np.zeros((10, 128, 128), np.float32)
+    head[2:8, 20:24, 60:68] = 1
+    pictures = head_projections(head, (12.8, 1, 1), views=2, side=192)
+    assert [picture.size for picture in pictures] == [(192, 192)] * 2
+    front, side = (np.flatnonzero((np.asarray(picture) > 60).any(axis=0)).mean() for picture in pictures)
+    assert front == pytest.approx(95.5, abs=3)
+    assert side - 95.5 == pytest.approx((22 - 64) * 192 / 1.1 / 128, abs=3)
+
+
+@pytest.mark.parametrize("lengths", [(1, 1, 1), (1, 5, 1), (5, 1, 1)])
+def test_the_head_is_upright_in_projections_of_every_plane(lengths):
+    geometry = Geometry(shape=(64, 64, 64), affine=np.diag([*lengths, 1]).astype(float))  # stored towards R, A and S
+    stored = np.zeros((64, 64, 64), np.float32)
+    stored[40, 10:12, 50:] = 1  # right of the middle, in the back, in the upper part
+    flair = geometry.to_scan(stored)
+    found = projection_data(flair, geometry, list(geometry.spacing))
+    turned = np.flip(flair.transpose(found["axes"]), np.flatnonzero(found["flips"]))
+    top, back, left = (np.flatnonzero(turned.any(axis=others)).mean() for others in ((1, 2), (0, 2), (0, 1)))
+    assert (top > 50, back > 50, left) == (True, True, 23)
 
 
 def test_a_study_of_60_slices_stays_small_and_its_data_is_complete():

@@ -1,6 +1,8 @@
 """A visitor's browser: Chromium, and the steps that several tests share."""
 
+import os
 import shutil
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
@@ -50,6 +52,42 @@ def answer(page, name: str) -> str:
     page.wait_for_selector(f"#current >> text={name}")
     page.wait_for_function("document.querySelector('#viewer .viewer-caption')?.textContent")
     return page.inner_text(VERDICT)
+
+
+# resolves with the seconds from the choice of a file to the frame that shows the answer
+ANSWERED = """(name) => { window.answered = new Promise((done) => {
+    let start;
+    document.addEventListener("change", () => { start = performance.now(); }, { capture: true, once: true });
+    new MutationObserver((_, observer) => {
+        if (!document.querySelector("#current").textContent.includes(name)) return;
+        observer.disconnect();
+        requestAnimationFrame(() => done((performance.now() - start) / 1000));
+    }).observe(document.body, { subtree: true, childList: true, characterData: true });
+}); }"""
+
+
+def computed_seconds(page) -> float:
+    """Seconds that the page's main thread has computed, whatever else shares the processor."""
+    client = page.context.new_cdp_session(page)
+    client.send("Performance.enable", {"timeDomain": "threadTicks"})
+    metrics = client.send("Performance.getMetrics")["metrics"]
+    client.detach()
+    return {metric["name"]: metric["value"] for metric in metrics}["TaskDuration"]
+
+
+def answer_seconds(page, path: Path) -> float:
+    """Upload a slice; return the seconds that this process, which runs the server, and the page computed until the answer.
+
+    Both together are an upper bound of the waiting time on idle cores, without the decoding process. With BRAINMRI_TIMED set,
+    return the waiting time itself.
+    """
+    page.evaluate(ANSWERED, path.name)
+    began = time.process_time() + computed_seconds(page)
+    upload(page, path)
+    waited = page.evaluate("window.answered")
+    computed = time.process_time() + computed_seconds(page) - began
+    print(f"{path.name}: answered after {waited:.2f} s, computed for {computed:.2f} s")
+    return waited if os.environ.get("BRAINMRI_TIMED") else computed
 
 
 def open_tab(page, name: str) -> None:

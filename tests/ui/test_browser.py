@@ -23,6 +23,7 @@ from tests.support.browsing import (
     STUDY,
     VERDICT,
     answer,
+    answer_seconds,
     layout_shift,
     open_tab,
     upload,
@@ -97,8 +98,9 @@ PASTE = """([name, base64]) => {
 def test_one_drop_zone_takes_slices_studies_folders_and_pasted_pictures(visit, tmp_path):
     """The zone stays live, so each upload replaces the result of the one before."""
     page = visit(1280, 900)
-    upload(page, EXAMPLE)
+    seconds = [answer_seconds(page, EXAMPLE.parent / "small-lesion.png"), answer_seconds(page, EXAMPLE)]
     assert "Tumour" in answer(page, EXAMPLE.name)
+    assert seconds[1] < 1  # the first one warms up
     assert page.locator(VERDICT).bounding_box()["y"] < 450
     with page.expect_download() as waiting:
         page.click("#downloads >> text=All files")
@@ -260,8 +262,8 @@ def test_an_unknown_sequence_has_to_be_selected(visit, tmp_path):
 def comparison(page) -> dict[str, list[str]]:
     """The table of the Compare tab: cells by model."""
     page.wait_for_selector("#comparison-table table")
-    rows = page.locator("#comparison-table tbody tr")
-    return {cells[0]: cells[1:] for cells in (row.locator("th, td").all_inner_texts() for row in rows.all())}
+    rows = [row.locator("th, td").all_inner_texts() for row in page.locator("#comparison-table tbody tr").all()]
+    return {cells[0].splitlines()[-1]: cells[1:] for cells in rows}
 
 
 def test_models_are_compared_side_by_side(visit):
@@ -312,11 +314,11 @@ def test_a_model_is_chosen_from_the_table(visit):
 def test_the_models_tab_shows_metrics_and_verifies_a_model(visit):
     page = visit(1280, 900)
     open_tab(page, "Models")
-    assert page.inner_text("#model h2").startswith(DEFAULT)
+    assert DEFAULT in page.inner_text("#model h2")
     choice = page.get_by_label("Details of", exact=True)
     choice.click()
     page.click("ul[role=listbox] >> text=resnet50-lgg")
-    page.wait_for_selector("#model h2:has-text('resnet50-lgg')")
+    page.wait_for_selector("#model h2:has-text(\"The paper's classifier\"):has-text('resnet50-lgg')")
     row = page.locator("#model tr", has_text="verdict AUC, by slice").first
     assert re.fullmatch(r"0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]", row.locator("td").nth(1).inner_text())
     card = page.locator("#model .card", has=page.locator("summary", has_text="Model card"))

@@ -15,7 +15,7 @@ from brainmri.io.writers import write_png
 from brainmri.report.html import report_html
 from brainmri.report.render import montage_picture
 from brainmri.report.viewer import nifti_data, orientation_data, segmentation_data
-from tests.support.browsing import CHROMIUM
+from tests.support.browsing import CHROMIUM, computed_seconds
 from tests.support.phantom import images, save
 from tests.support.viewing import THRESHOLD, expected_mask, results
 
@@ -88,18 +88,12 @@ def download(page, button: str, folder):
 
 
 def redraw_seconds(page) -> float:
-    """Seconds that the page's thread computes for a change of the threshold, whatever else shares the processor."""
-    client = page.context.new_cdp_session(page)
-    client.send("Performance.enable", {"timeDomain": "threadTicks"})
-
-    def computed() -> float:
-        return {metric["name"]: metric["value"] for metric in client.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
-
+    """Seconds that the page's thread computes for a change of the threshold."""
     thresholds = np.arange(0.1, 0.9, 0.05).tolist()
-    before = computed()
+    before = computed_seconds(page)
     for threshold in thresholds:
         page.evaluate(SET_THRESHOLD, threshold)
-    return (computed() - before) / len(thresholds)
+    return (computed_seconds(page) - before) / len(thresholds)
 
 
 def swipe_and_pinch(page) -> None:
@@ -190,7 +184,7 @@ def test_views_display_and_slices(open_report, tmp_path):
     page.wait_for_timeout(100)
     page.evaluate(CHANGED, IMAGE), page.evaluate(CHANGED, MARKS)
     page.click("summary:has-text('Display')")
-    page.select_option(".viewer-sequence", label="T1 with contrast")
+    page.select_option(".viewer-sequence", label="Post-contrast T1")
     page.wait_for_timeout(500)
     assert page.evaluate(CHANGED, IMAGE) > 0.1
     for control, value in (("opacity", "1"), ("zoom", "3"), ("swipe", "30")):
@@ -264,7 +258,7 @@ def test_the_mask_is_corrected_by_hand(open_report, study, tmp_path):
     assert not kept[slice_, 108, 154]
     page.evaluate(SET_THRESHOLD, THRESHOLD)
     page.click(".viewer-undo")
-    page.click(".viewer-undo")
+    page.keyboard.press("Control+z")
     assert page.is_disabled(".viewer-undo")
     assert np.array_equal(stored_mask(download(page, "mask", tmp_path), found), found.mask)
 
@@ -296,6 +290,34 @@ def test_three_planes_share_a_crosshair(open_report):
     assert page.inner_text(".viewer-caption").startswith("Slice 21 of 60")
     page.click(".viewer-planes")
     assert not panes.nth(1).is_visible()
+
+
+# mean column and row, and number, of the projection's pixels that show the mask
+PROJECTED = """async (angle) => {
+    const slider = document.querySelector(".viewer-angle"), canvas = document.querySelector(".viewer-rotation canvas");
+    slider.value = angle;
+    slider.dispatchEvent(new Event("input"));
+    await new Promise(requestAnimationFrame);
+    const { width } = canvas, { data } = canvas.getContext("2d").getImageData(0, 0, width, width);
+    const found = Array.from({ length: width * width }, (_, n) => n).filter((n) => data[4 * n] - data[4 * n + 2] > 60);
+    const mean = (place) => found.reduce((sum, n) => sum + place(n), 0) / found.length + 0.5;
+    return [mean((n) => n % width), mean((n) => Math.floor(n / width)), found.length];
+}"""
+
+
+def test_the_projection_turns_and_follows_the_mask(open_report):
+    page = open_report()
+    page.wait_for_function("document.querySelector('.viewer-rotation canvas').width === 192")
+    page.wait_for_timeout(300)
+    scale = 192 / 1.1 / SIDE
+    for angle, column in ((0, 0.6), (6, 0.42), (12, 0.4), (18, 0.58)):  # the lesion's place, as a share of the head
+        across, down, count = page.evaluate(PROJECTED, angle)
+        assert (across, down) == (pytest.approx(96 + (column - 0.5) * SIDE * scale, abs=1), pytest.approx(96, abs=1.5))
+        assert count > 500
+    page.evaluate(SET_THRESHOLD, 0.3)  # outlines the island too
+    assert page.evaluate(PROJECTED, 18)[2] > 1.3 * count
+    page.click("text=Original")
+    assert page.evaluate(PROJECTED, 18)[2] == 0
 
 
 def test_full_screen_shows_picture_and_controls_side_by_side(open_report):
