@@ -97,6 +97,16 @@
     all("a.download-link").forEach((link) => set(link, "aria-label", `${link.download}, ${words(link)}`));
     // Gradio names each radio button differently, so the arrow keys would not move between them
     all("#items input[type=radio]").forEach((radio) => set(radio, "name", "items"));
+    // Gradio names neither buttons nor boxes of its API documentation, and the keyboard does not reach the choice of language
+    all(".api-docs button").forEach((button) => {
+      if (!words(button)) set(button, "aria-label", button.title || (button.closest(".banner-wrap") ? "Close" : "Copy"));
+    });
+    all(".api-docs .tool-checkbox").forEach((box) => set(box, "aria-label", words(box.closest(".tool-header-wrapper")).split(" ")[0]));
+    all(".api-docs li.snippet").forEach((choice) => {
+      set(choice.parentElement, "role", "list");
+      set(choice, "tabindex", "0");
+      choice.onkeydown = (event) => { if (event.key === "Enter") choice.click(); };
+    });
     // the button for more files wraps the real button
     all("button.icon-button:has(button)").forEach((outer) => {
       set(outer, "role", "group");

@@ -150,7 +150,7 @@ def projection_data(flair: np.ndarray, geometry: Geometry | None, lengths: list[
     code = PLANES[geometry.plane if geometry else "axial"]
     axes = [next(axis for axis in range(3) if code[axis] in pair) for pair in ("SI", "PA", "LR")]
     flips = [code[axis] in "IAR" for axis in axes]
-    head = np.flip(flair.transpose(axes), np.flatnonzero(flips))
+    head = np.flip(flair.transpose(axes), tuple(axis for axis in range(3) if flips[axis]))
     pictures = head_projections(head, tuple(lengths[axis] for axis in axes))
     return {
         "frames": [picture_uri(picture) for picture in pictures],

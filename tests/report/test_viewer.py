@@ -18,7 +18,7 @@ from tests.support.viewing import THRESHOLD, ball, results
 
 
 def data_of(html: str) -> dict:
-    return json.loads(re.search(r'<template class="viewer-data">(.*?)</template>', html, re.DOTALL)[1])
+    return json.loads(re.findall(r'<template class="viewer-data">(.*?)</template>', html, re.DOTALL)[0])
 
 
 def test_levels_give_the_same_masks_as_the_maps_at_every_threshold():
@@ -67,7 +67,7 @@ def test_the_head_is_upright_in_projections_of_every_plane(lengths):
     stored[40, 10:12, 50:] = 1  # right of the middle, in the back, in the upper part
     flair = geometry.to_scan(stored)
     found = projection_data(flair, geometry, list(geometry.spacing))
-    turned = np.flip(flair.transpose(found["axes"]), np.flatnonzero(found["flips"]))
+    turned = np.flip(flair.transpose(found["axes"]), tuple(np.flatnonzero(found["flips"]).tolist()))
     top, back, left = (np.flatnonzero(turned.any(axis=others)).mean() for others in ((1, 2), (0, 2), (0, 1)))
     assert (top > 50, back > 50, left) == (True, True, 23)
 

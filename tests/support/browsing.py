@@ -1,8 +1,6 @@
 """A visitor's browser: Chromium, and the steps that several tests share."""
 
-import os
 import shutil
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
@@ -76,18 +74,10 @@ def computed_seconds(page) -> float:
 
 
 def answer_seconds(page, path: Path) -> float:
-    """Upload a slice; return the seconds that this process, which runs the server, and the page computed until the answer.
-
-    Both together are an upper bound of the waiting time on idle cores, without the decoding process. With BRAINMRI_TIMED set,
-    return the waiting time itself.
-    """
+    """Upload a slice; return the seconds until its answer is shown."""
     page.evaluate(ANSWERED, path.name)
-    began = time.process_time() + computed_seconds(page)
     upload(page, path)
-    waited = page.evaluate("window.answered")
-    computed = time.process_time() + computed_seconds(page) - began
-    print(f"{path.name}: answered after {waited:.2f} s, computed for {computed:.2f} s")
-    return waited if os.environ.get("BRAINMRI_TIMED") else computed
+    return page.evaluate("window.answered")
 
 
 def open_tab(page, name: str) -> None:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.support.browsing import CHROMIUM, EXAMPLE, STUDY, VERDICT, answer, open_tab, upload, visiting
+from tests.support.browsing import CHROMIUM, EXAMPLE, REFUSED, STUDY, VERDICT, answer, open_tab, upload, visiting
 
 pytestmark = [
     pytest.mark.browser,
@@ -58,7 +58,26 @@ def test_every_tab_is_accessible_in_light_and_dark(filled, axe):
             for rule in report["violations"]:
                 found += [(tab, scheme, rule["impact"], rule["id"], node["target"]) for node in rule["nodes"]]
     filled.emulate_media(color_scheme="light")
-    assert [one for one in found if one[2] != "minor"] == []
+    assert found == []
+
+
+def test_first_screen_refusal_and_list_are_accessible(visit, axe, tmp_path):
+    page = visit(1280, 900, reduced_motion="reduce")
+
+    def violations() -> list[tuple]:
+        page.evaluate(axe)
+        report = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+        return [(rule["id"], node["target"]) for rule in report["violations"] for node in rule["nodes"]]
+
+    answer(page, "Large lesion")
+    assert violations() == []
+    (tmp_path / "broken.zip").write_bytes(b"PK\3\4 broken")
+    upload(page, tmp_path / "broken.zip")
+    page.wait_for_selector(REFUSED)
+    assert violations() == []
+    upload(page, EXAMPLE, EXAMPLE.parent / "healthy-high.png")
+    answer(page, EXAMPLE.name)
+    assert violations() == []
 
 
 def test_every_tab_fits_a_phone(filled):

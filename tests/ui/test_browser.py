@@ -6,6 +6,7 @@ import os
 import re
 import zipfile
 from pathlib import Path
+from statistics import median
 
 import pytest
 from gradio_client import Client, handle_file
@@ -98,9 +99,8 @@ PASTE = """([name, base64]) => {
 def test_one_drop_zone_takes_slices_studies_folders_and_pasted_pictures(visit, tmp_path):
     """The zone stays live, so each upload replaces the result of the one before."""
     page = visit(1280, 900)
-    seconds = [answer_seconds(page, EXAMPLE.parent / "small-lesion.png"), answer_seconds(page, EXAMPLE)]
+    upload(page, EXAMPLE)
     assert "Tumour" in answer(page, EXAMPLE.name)
-    assert seconds[1] < 1  # the first one warms up
     assert page.locator(VERDICT).bounding_box()["y"] < 450
     with page.expect_download() as waiting:
         page.click("#downloads >> text=All files")
@@ -125,6 +125,16 @@ def test_one_drop_zone_takes_slices_studies_folders_and_pasted_pictures(visit, t
     assert "pre-contrast T1, FLAIR, post-contrast T1" in page.inner_text("#verdict")
     assert page.input_value("#sequences input >> nth=0") == "flair.nii.gz"
     assert page.inner_text(CAPTION).startswith("Slice ")
+
+
+@pytest.mark.skipif("BRAINMRI_TIMED" not in os.environ, reason="times an answer, so nothing else may run: set BRAINMRI_TIMED")
+def test_a_slice_is_answered_within_a_second(visit):
+    page, seconds = visit(1280, 900), []
+    for name in ("large-lesion", "small-lesion", "flair-only", "large-lesion", "small-lesion"):
+        seconds.append(answer_seconds(page, EXAMPLE.parent / f"{name}.png"))
+        page.wait_for_selector("#explanation >> text=/Stable|Unstable/")  # it computes after the answer
+    print("seconds:", seconds)
+    assert median(seconds[1:]) < 1  # the first one warms up
 
 
 def test_several_inputs_become_a_list_to_flip_through_and_a_table(visit, tmp_path):
@@ -237,10 +247,14 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     assert report.inner_text(".viewer-caption").startswith("Slice 3 of 16")
 
 
-def test_the_address_of_the_api_documentation_opens_it(browser, page_url):
+def test_the_address_of_the_api_documentation_opens_it(browser, page_url, axe):
     page = browser.new_page()
     page.goto(page_url + "?view=api", timeout=60_000)
     page.wait_for_selector(".api-docs >> text=Choose one of the following ways", timeout=60_000)
+    page.wait_for_timeout(500)
+    page.evaluate(axe)
+    report = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    assert [(rule["id"], node["target"]) for rule in report["violations"] for node in rule["nodes"]] == []
     page.close()
 
 
