@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -11,7 +12,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from brainmri.io.limits import UnreadableImage, check_extent, refuse_image, refuse_study
+from brainmri.io.limits import MAX_SLICES, UnreadableImage, check_extent, refuse_image, refuse_study
 from brainmri.io.orientation import TAG, turn_upright
 from brainmri.io.pixels import MAX_SIDE, MIN_SIDE
 
@@ -20,6 +21,7 @@ _SAMPLES = {  # by photometric interpretation
     "MINISBLACK": (1, 2, 3), "MINISWHITE": (1,), "RGB": (3, 4), "PALETTE": (1,), "SEPARATED": (4,), "YCBCR": (3,), "CIELAB": (3,),
     "ICCLAB": (3,),
 }  # fmt: skip
+MAX_PAGES = 6 * MAX_SLICES  # of three channels, with a thumbnail or a mask each
 _PREMULTIPLIED, _STRAIGHT = 1, 2  # of ExtraSamples; 0 is unspecified
 
 
@@ -109,8 +111,14 @@ def _decode(tiff: tifffile.TiffFile, name: str, most: int) -> Tiff:
 
 
 def _full_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """The pages without thumbnails and transparency masks of others."""
-    pages = [page.aspage() for page in tiff.pages]
+    """The pages without thumbnails and transparency masks of others.
+
+    Raises:
+        ValueError: for too many pages, of which a damaged file can have endlessly many: the last one may point back to another.
+    """
+    pages = [page.aspage() for page in itertools.islice(tiff.pages, MAX_PAGES + 1)]
+    if len(pages) > MAX_PAGES:
+        raise ValueError(f"expected at most {MAX_PAGES} pages, got more")
     return [page for page in pages if not (page.is_reduced or page.is_mask)] or pages
 
 

@@ -1,5 +1,7 @@
 """Multi-page TIFF files, read as studies."""
 
+import struct
+
 import numpy as np
 import pytest
 import tifffile
@@ -55,3 +57,16 @@ def test_bad_stacks_are_refused(tmp_path):
     tifffile.imwrite(path, np.zeros((4, 40, 32), np.uint8), photometric="minisblack")
     path.write_bytes(path.read_bytes()[:300])
     assert "damaged" in refusal(path)
+
+
+def test_a_chain_of_pages_that_never_ends_is_refused(tmp_path):
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.zeros((2, 64, 64), np.uint8) + 9, photometric="minisblack", metadata=None)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        first, second = (page.offset for page in tiff.pages)
+    (tags,) = struct.unpack_from("<H", data, second)
+    struct.pack_into("<I", data, second + 2 + 12 * tags, first)  # the offset of the next page
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImage, match="damaged or unsupported TIFF"):
+        read(path)
