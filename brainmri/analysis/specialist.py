@@ -17,7 +17,8 @@ from brainmri.analysis.forward import Prediction, RanOn, predict_slices
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.registry import LoadedModel
 
-LEAST_SHARE = 0.6  # of a study's slices that are like the training data; the specialist decides all slices or none
+LEAST_SHARE = 0.4  # of a study's slices that are like the training data: over 0.5 in LGG studies, up to 0.1 in others
+LEAST_KNOWN = 0.5  # of the slices that the specialist's own out-of-distribution check lets pass
 
 
 class Decided(NamedTuple):
@@ -66,7 +67,7 @@ class Specialist:
         if sequence is not None and sequence not in self.model.entry.evaluated_on:
             return unchanged
         other = predict_slices(self.model, self.model, slices, spacing, ood_model=self.model)
-        if np.mean([check.reason is None for check in other.ood or []] or [True]) < LEAST_SHARE:
+        if np.mean([check.reason is None for check in other.ood or []] or [True]) < LEAST_KNOWN:
             return unchanged
         return Decided(self._join(decide_slices(other, self.rules, mode, sequence), decisions), other)
 
