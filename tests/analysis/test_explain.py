@@ -19,9 +19,12 @@ pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
 
 
+NAME = "effunet-lite2-lgg"  # has no specialist
+
+
 @pytest.fixture(scope="module")
 def pipe():
-    return brainmri.Pipeline(device="cpu")
+    return brainmri.Pipeline(NAME, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +136,11 @@ def test_an_outline_near_the_threshold_is_unstable(pipe):
 
 def test_comparison_gives_one_result_per_model():
     scan = read_slice(EXAMPLES / "large-lesion.png")
-    models = {name: brainmri.load(name, device="cpu") for name in (DEFAULT, "resunet-lgg", "resnet50-lgg")}
+    models = {name: brainmri.load(name, device="cpu") for name in (NAME, "resunet-lgg", "resnet50-lgg")}
     results = compare(models, scan.pixels)
     assert [result.mask is None for result in results] == [False, False, True]
     assert [result.probability is None for result in results] == [False, True, False]
-    assert results[0].probability == pytest.approx(brainmri.Pipeline(device="cpu")(scan).probability, abs=1e-6)
+    assert results[0].probability == pytest.approx(brainmri.Pipeline(NAME, device="cpu")(scan).probability, abs=1e-6)
     where = disagreement(results)
     assert np.array_equal(where == 1, results[0].mask ^ results[1].mask)
     assert where[results[0].mask == results[1].mask].max() == 0

@@ -139,9 +139,10 @@ def untrained_classifier(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_another_classifier_changes_the_probability_but_not_the_mask(pipe, untrained_classifier):
+def test_another_classifier_changes_the_probability_but_not_the_mask(untrained_classifier):
     image, _ = phantom_slice(128)
-    own, other = pipe(image), brainmri.Pipeline(classifier=untrained_classifier, device="cpu")(image)
+    segmenter = brainmri.load("effunet-lgg", device="cpu")
+    own, other = brainmri.Pipeline(segmenter)(image), brainmri.Pipeline(segmenter, untrained_classifier)(image)
     assert np.array_equal(own.mask, other.mask)
     assert own.probability != other.probability
     assert other.provenance["classifier"] == {
