@@ -13,9 +13,10 @@ import pydicom
 import pytest
 import SimpleITK
 from nibabel.nicom.dicomwrappers import wrapper_from_file
+from nibabel.parrec import PARRECHeader
 from nibabel.testing import data_path
 from pydicom.data import get_testdata_file
-from pydicom.uid import MRImageStorage, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import read_study
@@ -26,18 +27,19 @@ NIBABEL = Path(data_path)
 NICOM = Path(nibabel.__file__).parent / "nicom" / "tests" / "data"  # headers of real scans, whose pixels were emptied
 UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 LPS_TO_RAS = np.diag([-1, -1, 1, 1])
-# name to file; those of other formats than DICOM and NIfTI are converted by nibabel, and of four dimensions a volume is taken
+# name to file, each of another series; other formats than DICOM and NIfTI are converted by nibabel, one volume of several is read
 SERIES = {
     "Toshiba, axial": "MR_small.dcm",
     "Siemens, reformatted": "examples_overlay.dcm",
-    "Siemens, with overlays": "MR-SIEMENS-DICOM-WithOverlays.dcm",  # of the package pydicom-data, as the next one
-    "Philips, oblique sagittal": "MR2_UNCI.dcm",
+    "Siemens, oblique projection": NICOM / "slicethickness_empty_string.dcm",
+    "Philips, oblique sagittal": "MR2_UNCI.dcm",  # of the package pydicom-data
     "Philips, enhanced": NICOM / "philips_mprage.dcm.gz",
     "Siemens, oblique, real part": NICOM / "decimal_rescale.dcm",
     "Philips PAR/REC": NIBABEL / "phantom_EPI_asc_CLEAR_2_1.PAR",
     "NIfTI": NIBABEL / "anatomical.nii",
     "NIfTI, oblique": (NIBABEL / "example4d.nii.gz", 0),
-    "NIfTI, oblique, second volume": (NIBABEL / "example4d.nii.gz", 1),
+    "Philips PAR, oblique axial": NIBABEL / "Phantom_EPI_3mm_tra_-30AP_10RL_20FH_SENSE_14_1.PAR",
+    "Philips PAR, oblique sagittal": NIBABEL / "Phantom_EPI_3mm_sag_15AP_SENSE_13_1.PAR",
     "AFNI": (NIBABEL / "example4d+orig.HEAD", 0),
     "AFNI, standard space": (NIBABEL / "scaled+tlrc.HEAD", 0),
 }
@@ -49,11 +51,19 @@ def with_pixels(source: Path, path: Path) -> Path:
     dataset = pydicom.dcmread(io.BytesIO(gzip.decompress(data) if source.suffix == ".gz" else data))
     for keyword in UIDS:  # emptied in some
         setattr(dataset, keyword, dataset.get(keyword) or (MRImageStorage if keyword == "SOPClassUID" else generate_uid()))
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.Rows, dataset.Columns = 48, 40
     shape = (int(dataset.get("NumberOfFrames", 1)), 48, 40)
     dataset.PixelData = np.random.default_rng(0).integers(0, 1000, shape).astype(np.uint16).tobytes()
     dataset.save_as(path)
     return path
+
+
+def noise_on_grid(path: Path) -> nibabel.Nifti1Image:
+    """Noise in place of the voxels of a PAR file, which were not published."""
+    with path.open() as file:
+        header = PARRECHeader.from_fileobj(file)
+    return nibabel.Nifti1Image(np.random.default_rng(0).random(header.get_data_shape()[:3], np.float32), header.get_affine())
 
 
 def by_nibabel(path: Path) -> nibabel.Nifti1Image:
@@ -74,7 +84,7 @@ def open_series(file: str | tuple[Path, int] | Path, folder: Path) -> tuple[Path
         path = with_pixels(file, folder / "series.dcm")
         return path, by_nibabel(path)
     path, volume = file if isinstance(file, tuple) else (file, 0)
-    image = nibabel.load(path)
+    image = nibabel.load(path) if path.suffix != ".PAR" or path.with_suffix(".REC").is_file() else noise_on_grid(path)
     data = np.asarray(image.dataobj)
     image = nibabel.Nifti1Image((data[..., volume] if data.ndim == 4 else data).astype(np.float32), image.affine)
     nibabel.save(image, folder / "series.nii")
