@@ -286,7 +286,7 @@ def test_models_are_compared_side_by_side(visit):
     page.click("#compare-example")
     cells_by_model = comparison(page)
     assert set(cells_by_model) == {entry.name for entry in brainmri.list_models()}
-    assert re.fullmatch(r"\d+%", cells_by_model[DEFAULT][0])
+    assert re.fullmatch(r"(over |under )?\d+%", cells_by_model[DEFAULT][0])
     assert re.fullmatch(r"\d+ pixels", cells_by_model[DEFAULT][1])
     assert [cells_by_model["resnet50-lgg"][1], cells_by_model["resunet-lgg"][0]] == ["-", "-"]
     assert all(re.fullmatch(r"\d+ ms", cells[2]) for cells in cells_by_model.values())
