@@ -50,6 +50,7 @@ SELECT_FLAIR = empty_state("Cannot tell which sequence is the FLAIR. Please sele
 EXAMPLES_LABEL = "Or try an example. All are **synthetic**, not from patients."
 
 EXPIRED = f"Results are deleted after {KEEP_MINUTES} minutes. Please analyse the file again."
+PENDING = "pending"  # hides the pictures of an earlier slice and keeps their place, so that nothing below moves twice
 LINK = Markup('<p><a href="?result={}">Link to this result</a> (kept for {} minutes)</p>')
 READ_TOKEN = "() => [new URLSearchParams(location.search).get('result')]"
 # prints the report, or the page where there is none
@@ -325,7 +326,7 @@ class AnalyseTab:
     def show_explanation(self, scan: Scan, explanation: Explanation, stability: Stability) -> dict:
         """The updates that explain the result for a slice."""
         sentence, pictures = explained(scan, explanation, stability)
-        return {self.explanation: sentence, self.evidence: gr.Gallery(pictures, visible=bool(pictures))}
+        return {self.explanation: sentence, self.evidence: gr.Gallery(pictures, visible=bool(pictures), elem_classes=[])}
 
     def show_study(self, scan: Scan, study: Study, label: str) -> dict:
         """The updates that show the result for a study."""
@@ -350,7 +351,7 @@ class AnalyseTab:
             self.report: gr.DownloadButton(value=shown["report"], visible=shown["report"] is not None),
             self.why: gr.Accordion(visible=shown["why"]),
             self.explanation: "",
-            self.evidence: gr.Gallery(visible=False),  # those of an earlier slice must not stand beside this one
+            self.evidence: gr.Gallery(elem_classes=[PENDING]),
             self.record: shown["record"],
             self.link: LINK.format(shown["token"], KEEP_MINUTES),
         }
