@@ -112,10 +112,16 @@ def table_html(record: dict, name: str) -> str:
     heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Model", "Probability of tumour", "Outlined area", "Time"))
     dice = record["mean_dice_between_masks"]
     agreement = "" if dice is None else f" The masks overlap with a mean Dice of {dice:.2f}."
+    specialists = {one["name"]: available_models[one["name"]].specialist for one in record["models"]}
+    alone = "".join(
+        f" Here {escape(model)} works alone; on the Analyse tab, {escape(specialist.name)} decides on slices like its own."
+        for model, specialist in specialists.items()
+        if specialist
+    )
     rows = "".join(row(number, model) for number, model in enumerate(record["models"]))
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     scrolls = f"<div class='table' role='group' aria-label='Results' tabindex='0'>{table}</div>"
-    return f"<div class='model'><p><b>{escape(name)}</b>.{agreement}</p>{scrolls}</div>"
+    return f"<div class='model'><p><b>{escape(name)}</b>.{agreement}{alone}</p>{scrolls}</div>"
 
 
 def fail() -> tuple:
