@@ -37,7 +37,7 @@ def fill(page, tab: str) -> None:
 def filled(browser, page_url):
     """The page with every tab filled, with reduced motion, so that nothing is half faded in."""
     with visiting(browser, page_url) as visit:
-        page = visit(1280, 900, reduced_motion="reduce")
+        page = visit(1440, 900, reduced_motion="reduce")
         for tab in TABS:
             fill(page, tab)
         yield page
@@ -62,7 +62,7 @@ def test_every_tab_is_accessible_in_light_and_dark(filled, axe):
 
 
 def test_first_screen_refusal_and_list_are_accessible(visit, axe, tmp_path):
-    page = visit(1280, 900, reduced_motion="reduce")
+    page = visit(1440, 900, reduced_motion="reduce")
 
     def violations() -> list[tuple]:
         page.evaluate(axe)
@@ -124,7 +124,7 @@ def test_the_keyboard_reaches_every_control_with_visible_focus(tab, filled):
 
 
 def test_a_slice_is_analysed_by_keyboard_and_the_verdict_announced(visit):
-    page = visit(1280, 900, reduced_motion="reduce")
+    page = visit(1440, 900, reduced_motion="reduce")
     announced = page.locator("#verdict [role=status]")
     announced.evaluate("box => box.dataset.before = 'there'")  # screen readers announce only changes of an existing region
     page.get_by_role("button", name="No lesion", exact=True).focus()

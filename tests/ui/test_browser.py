@@ -72,7 +72,7 @@ def test_the_first_screen_shows_a_finished_example_and_nothing_moves(browser, pa
 
 
 def test_a_waiting_visitor_sees_the_queue_position(visit, page_url):
-    page = visit(1280, 900)
+    page = visit(1440, 900)
     client = Client(page_url, verbose=False, analytics_enabled=False, download_files=False)
     before = [client.submit([handle_file(STUDY)], api_name="/study") for _ in range(2)]
     while before[0].status().code == Status.STARTING:
@@ -99,7 +99,7 @@ PASTE = """([name, base64]) => {
 
 def test_one_drop_zone_takes_slices_studies_folders_and_pasted_pictures(visit, tmp_path):
     """The zone stays live, so each upload replaces the result of the one before."""
-    page = visit(1280, 900)
+    page = visit(1440, 900)
     upload(page, EXAMPLE)
     assert "Tumour" in answer(page, EXAMPLE.name)
     assert page.locator(VERDICT).bounding_box()["y"] < 450
@@ -132,7 +132,7 @@ def test_one_drop_zone_takes_slices_studies_folders_and_pasted_pictures(visit, t
 
 @pytest.mark.skipif("BRAINMRI_TIMED" not in os.environ, reason="times an answer, so nothing else may run: set BRAINMRI_TIMED")
 def test_a_slice_is_answered_within_a_second(visit):
-    page, seconds = visit(1280, 900), []
+    page, seconds = visit(1440, 900), []
     for name in ("large-lesion", "small-lesion", "flair-only", "large-lesion", "small-lesion"):
         seconds.append(answer_seconds(page, EXAMPLE.parent / f"{name}.png"))
         page.wait_for_selector("#explanation >> text=/Stable|Unstable/")  # it computes after the answer
@@ -141,7 +141,7 @@ def test_a_slice_is_answered_within_a_second(visit):
 
 
 def test_several_inputs_become_a_list_to_flip_through_and_a_table(visit, tmp_path):
-    page = visit(1280, 900)
+    page = visit(1440, 900)
     Image.fromarray(data.astronaut()).save(tmp_path / "astronaut.png")
     upload(page, EXAMPLE, EXAMPLE.parent / "healthy-high.png", tmp_path / "astronaut.png")
     assert "Tumour" in answer(page, EXAMPLE.name)
@@ -175,7 +175,7 @@ def test_several_inputs_become_a_list_to_flip_through_and_a_table(visit, tmp_pat
 
 
 def test_refusals_stand_in_the_box_and_stay(visit, tmp_path):
-    page = visit(1280, 900)
+    page = visit(1440, 900)
     (tmp_path / "notes.png").write_text("not a picture", encoding="utf-8")
     (tmp_path / "broken.zip").write_bytes(b"PK\3\4 broken")
     (tmp_path / "cut.nii.gz").write_bytes(STUDY.read_bytes()[:100_000])
@@ -211,8 +211,43 @@ def test_a_phone_shows_the_answer_without_scrolling(visit):
     assert layout_shift(page) < 0.05
 
 
+def test_a_phone_does_what_a_desktop_does(visit):
+    """Several inputs, a study with its viewer, a comparison and the models; nothing is wider than the screen."""
+    page = visit(390, 844, has_touch=True)
+
+    def fits() -> bool:
+        return page.evaluate("document.documentElement.scrollWidth") == 390
+
+    three = EXAMPLE.parent / "study-three.zip"
+    upload(page, STUDY, three)
+    assert "Tumour" in answer(page, three.name)
+    page.get_by_role("radio", name=STUDY.name).tap()
+    assert "Tumour" in answer(page, STUDY.name)
+    page.tap("#viewer .viewer-next")
+    assert page.inner_text(CAPTION).startswith("Slice 9 of 16")
+    outlined = page.inner_text("#viewer .viewer-total")
+    page.fill("#viewer .viewer-threshold-number", "0.3")
+    page.wait_for_function("before => document.querySelector('#viewer .viewer-total').innerText !== before", arg=outlined)
+    page.tap("#viewer summary:has-text('Correct the mask')")
+    page.tap("#viewer [data-tool=brush]")
+    page.tap("#viewer .viewer-pane >> nth=0", position={"x": 40, "y": 40})
+    assert "edited by hand" in page.inner_text("#viewer .viewer-note")
+    page.tap("#viewer .viewer-planes")
+    page.wait_for_function("document.querySelectorAll('#viewer .viewer-pane:not([hidden])').length === 3")
+    assert fits()
+
+    open_tab(page, "Compare")
+    page.tap("#compare-example")
+    assert set(comparison(page)) == {entry.name for entry in brainmri.list_models()}
+    assert fits()
+    open_tab(page, "Models")
+    page.locator("#overview tr", has_text="resunet-lgg").get_by_role("button").tap()
+    page.wait_for_selector("#verdict", state="visible")
+    assert fits()
+
+
 def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
-    page = visit(1280, 900)
+    page = visit(1440, 900)
     upload(page, STUDY)
     assert "Tumour" in answer(page, STUDY.name)
     assert re.search(r"Size\s+\d+\.\d mL, largest diameter \d+ mm", page.inner_text("#verdict"))
@@ -262,7 +297,7 @@ def test_the_address_of_the_api_documentation_opens_it(browser, page_url, axe):
 
 
 def test_an_unknown_sequence_has_to_be_selected(visit, tmp_path):
-    page = visit(1280, 900)
+    page = visit(1440, 900)
     for name in ("one.nii.gz", "two.nii.gz"):
         (tmp_path / name).write_bytes(STUDY.read_bytes())
     upload(page, tmp_path / "one.nii.gz", tmp_path / "two.nii.gz")
@@ -284,7 +319,7 @@ def comparison(page) -> dict[str, list[str]]:
 
 
 def test_models_are_compared_side_by_side(visit):
-    page = visit(1280, 900)
+    page = visit(1440, 900)
     open_tab(page, "Compare")
     page.click("#compare-example")
     cells_by_model = comparison(page)
@@ -314,7 +349,7 @@ def test_models_are_compared_side_by_side(visit):
 
 
 def test_a_model_is_chosen_from_the_table(visit):
-    page = visit(1280, 900)
+    page = visit(1440, 900)
     open_tab(page, "Models")
     row = page.locator("#overview tr", has_text="resunet-lgg")
     assert "The paper's network" in row.inner_text()
@@ -330,7 +365,7 @@ def test_a_model_is_chosen_from_the_table(visit):
 
 
 def test_the_models_tab_shows_metrics_and_verifies_a_model(visit):
-    page = visit(1280, 900)
+    page = visit(1440, 900)
     open_tab(page, "Models")
     assert DEFAULT in page.inner_text("#model h2")
     choice = page.get_by_label("Details of", exact=True)
