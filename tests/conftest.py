@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+import threading
 
 import pytest
 
@@ -46,3 +47,6 @@ def page_url():
         _, url, _ = page.launch(**app.launch_options(), server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
         yield url
         page.close(verbose=False)
+        for thread in threading.enumerate():  # an explanation that a test did not wait for; at Python's exit it would abort
+            if thread.name.startswith("AnyIO worker"):
+                thread.join(60)
