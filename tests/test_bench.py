@@ -44,12 +44,15 @@ def test_benchmark_compares_every_backend(tmp_path, monkeypatch, capsys):
     assert {bench.EAGER, bench.PUBLIC, TORCH, OPENVINO} <= set(rates)
     assert all(rate > 0 for rate in rates[OPENVINO].values())
     assert set(found["seconds"]) == {"slice", "study"}
+    assert {name: set(taken) for name, taken in found["seconds with the fastest backend"].items()} == {
+        name: {"effunet-lgg"} for name in ("slice", "study")
+    }
     assert 0 < found["cold"]["import brainmri"] < found["cold"]["cold start to first finding"]
     assert 100 < found["cold"]["peak memory of three studies, MiB"] < 4000
     printed = capsys.readouterr().out
     assert "effunet-lgg, from file to result: seconds" in printed
     rows = [line.split()[0] for line in printed.splitlines() if line.startswith("  ")]
-    assert rows == ["batch", "1", "2", "plain", "slice", "study"]
+    assert rows == ["batch", "1", "2", "plain", "slice", "study", "effunet-lgg", "slice", "study"]
     assert chart.read_text() == bench.render_chart(found)
     assert chart.read_text().count("<rect") == len(rates)
 
