@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import gradio as gr
@@ -37,6 +35,7 @@ from brainmri.ui.inference import (
     available_models,
     explain_slice,
 )
+from brainmri.ui.input_list import decode, detected, encode, of_study
 from brainmri.ui.inputs import SLICE, Input
 from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
 from brainmri.ui.results import ABSENT, CHANNELS, assignment, keep_result, kept_result, pack_slice, pack_study
@@ -81,7 +80,7 @@ class AnalyseTab:
                 self._add_results()
         self._connect()
         # the address of the page may name a kept result
-        page.load(self.reopen, self.token, self.run["outputs"], js=READ_TOKEN, show_progress="hidden", **PRIVATE)
+        page.load(self.reopen, self.token, [*self.run["outputs"], self.gallery], js=READ_TOKEN, show_progress="hidden", **PRIVATE)
 
     # --- components -------------------------------------------------------------------------------------------------------
 
@@ -160,7 +159,7 @@ class AnalyseTab:
             self.evidence, self.record, self.link,
         ]  # fmt: skip
         fields, batch = [self.selection, *self.channels, self.sequence], [self.several, self.items, self.table, self.rows]
-        hidden = {"show_progress": "hidden", **PRIVATE}
+        hidden = {"show_progress": "hidden", "trigger_mode": "multiple", **PRIVATE}
         dropped = self.drop.upload(None, self.drop, [self.files, self.drop], js="(files) => [files, null]", **hidden)
         picked = self.gallery.select(self.pick, None, self.files, **hidden)
         received = [
@@ -175,10 +174,10 @@ class AnalyseTab:
         pressed = self.button.click(self.require_files, self.files, outputs, **hidden)
         self.run = {
             "fn": self.analyse, "inputs": [*settings, *self.channels], "outputs": outputs, "api_visibility": "private",
-            "show_progress_on": self.box, **GPU,
+            "show_progress_on": self.box, "trigger_mode": "multiple", **GPU,  # by default, a new input would be lost meanwhile
         }  # fmt: skip
         changes = [self.segmenter.input, self.classifier.input, self.sequence.input]
-        self._follow(gr.on(changes, trigger_mode="always_last", **self.run))
+        self._follow(gr.on(changes, **self.run))
         for event in (*received, chosen, pressed):
             self.analyse_after(event)
 
@@ -231,13 +230,12 @@ class AnalyseTab:
         The sequence that was chosen for an earlier slice does not hold for this one.
         """
         chosen = json.loads(item)
-        own = [(n, c) for n, c in enumerate(chosen["candidates"]) if chosen["study"] in (None, c["study"])]
-        choices = [(candidate["label"], number) for number, candidate in own]
-        detected = {candidate["channel"]: number for number, candidate in own}
-        absent = {FLAIR: [], PRE: [("none", ABSENT)], POST: [("none", ABSENT)]}
-        updates: dict = {
-            field: gr.Dropdown([*absent[channel], *choices], value=detected.get(channel, None if channel == FLAIR else ABSENT))
-            for field, channel in zip(self.channels, CHANNELS, strict=True)
+        candidates, study = [Candidate(**fields) for fields in chosen["candidates"]], chosen["study"]
+        choices = [(candidate.label, str(number)) for number, candidate in of_study(candidates, study)]
+        absent = {FLAIR: "please select", PRE: "none", POST: "none"}
+        updates: dict = {  # as strings, since the browser keeps an earlier 0 or None
+            field: gr.Dropdown([(absent[channel], str(ABSENT)), *choices], value=str(value))
+            for field, channel, value in zip(self.channels, CHANNELS, detected(candidates, study), strict=True)
         }
         return {self.selection: gr.Column(visible=len(choices) > 1), self.sequence: "", **updates}
 
@@ -246,8 +244,8 @@ class AnalyseTab:
         return gr.skip() if files else self.refuse(gr.Error(NOTHING, title="Nothing to analyse"))
 
     def analyse(
-        self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str, flair: int | None,
-        pre: int | None, post: int | None, progress=gr.Progress(),
+        self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str, flair: str | None,
+        pre: str | None, post: str | None, progress=gr.Progress(),
     ) -> dict:  # fmt: skip
         """Analyse the selected input and show the result; nothing happens without files."""
         if not files or not item:
@@ -266,10 +264,14 @@ class AnalyseTab:
                         finding, explanation, stability = analyse_and_explain_slice(scan, *choices)
                         return self.show_slice(scan, finding) | self.show_explanation(scan, explanation, stability)
                     return self.show_slice(scan, analyse_slice(scan, segmenter, classifier, None, sequence or None))
-                if flair is None and chosen.candidates and chosen.study is None:
+                given = tuple(ABSENT if number is None else int(number) for number in (flair, pre, post))
+                unknown = given[0] == ABSENT
+                if unknown and chosen.candidates and chosen.study is None:
                     return self.clear() | {self.box: SELECT_FLAIR}
                 progress((0, None), desc="Reading")
-                assign = None if flair is None else assignment((flair, pre, post))
+                # an assignment overrules what names and headers say, so it must be the visitor's own
+                own = not unknown and chosen.candidates and given != detected(chosen.candidates, chosen.study)
+                assign = assignment(given) if own else None
                 scan = read_study(chosen.files, assign, chosen.study)
                 record_scan_size(scan)
 
@@ -284,10 +286,13 @@ class AnalyseTab:
 
     def explain(self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str) -> dict:
         """Explain the verdict on a slice and test the outline's stability. This is slower, so it runs after the verdict."""
-        if not files or not item or (chosen := decode(item, files)).kind != SLICE:
+        if not files or not item:
             return gr.skip()
         try:
             with errors_as_messages(FAILED):
+                chosen = decode(item, files)
+                if chosen.kind != SLICE:
+                    return gr.skip()
                 scan = read_slice(chosen.files[0])
                 record_scan_size(scan)
                 explanation, stability = explain_slice(scan, segmenter, classifier, None, sequence or None)
@@ -360,10 +365,10 @@ class AnalyseTab:
         """Show the result that the page's address names."""
         if not token:
             return gr.skip()
-        shown = kept_result(token)
+        shown, unmarked = kept_result(token), {self.gallery: gr.Gallery(selected_index=None)}
         if shown is None:
-            return self.refuse(gr.Error(EXPIRED, title="This result is no longer there"))
-        return self.show(shown | {"token": token}) | {self.why: gr.Accordion(visible=False)}
+            return self.refuse(gr.Error(EXPIRED, title="This result has expired")) | unmarked
+        return self.show(shown | {"token": token}) | {self.why: gr.Accordion(visible=False)} | unmarked
 
     def clear(self) -> dict:
         """The updates that remove an earlier result."""
@@ -379,15 +384,3 @@ class AnalyseTab:
     def fail(self) -> dict:
         """The updates after an error of the server, which was logged."""
         return self.clear() | {self.box: refusal("Something went wrong", INTERNAL_ERROR)}
-
-
-def encode(one: Input, files: Sequence[str]) -> str:
-    """An input as JSON, with its files as indices into the uploaded ones."""
-    return json.dumps(asdict(one) | {"files": [list(files).index(file) for file in one.files]})
-
-
-def decode(item: str, files: Sequence[str]) -> Input:
-    """The inverse of `encode`."""
-    fields = json.loads(item)
-    candidates = tuple(Candidate(**candidate) for candidate in fields["candidates"])
-    return Input(**fields | {"files": tuple(files[number] for number in fields["files"]), "candidates": candidates})

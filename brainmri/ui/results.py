@@ -18,7 +18,7 @@ from brainmri.report.outputs import pack, write_slice, write_study
 from brainmri.ui.common import make_output_folder, safe_stem
 
 CHANNELS = (FLAIR, PRE, POST)  # in the order of the fields and of the endpoint's parameters
-ABSENT = -1  # value of a T1 field without a sequence
+ABSENT = -1  # value of a field without a sequence
 
 
 def assignment(chosen: Sequence[int | None]) -> dict[int, int | None]:

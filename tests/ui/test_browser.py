@@ -71,6 +71,14 @@ def test_the_first_screen_shows_a_finished_example_and_nothing_moves(browser, pa
         assert page.locator("#disclaimer p").bounding_box()["y"] >= 0  # it stays in sight
 
 
+def test_the_header_of_a_lone_series_overrules_what_the_network_recognises(visit, tmp_path):
+    page = visit(1440, 900)
+    folder = save(tmp_path / "study", images(description="AX T2 FSE"), "image")
+    drag(page, folder)
+    page.wait_for_selector("#verdict >> text=The model was not evaluated on tumours in T2 images")
+    assert "review" in page.inner_text(VERDICT)
+
+
 def test_a_waiting_visitor_sees_the_queue_position(visit, page_url):
     page = visit(1440, 900)
     client = Client(page_url, verbose=False, analytics_enabled=False, download_files=False)
@@ -277,7 +285,7 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     assert "Tumour" in answer(kept, STUDY.name)
     assert kept.inner_text(CAPTION).startswith("Slice 8 of 16")
     kept.goto(page.url + "?result=" + 22 * "x")
-    kept.wait_for_selector(f"{REFUSED} >> text=This result is no longer there")
+    kept.wait_for_selector(f"{REFUSED} >> text=This result has expired")
 
     report = page.context.new_page()
     report.goto((tmp_path / "study-flair" / "report.html").as_uri())

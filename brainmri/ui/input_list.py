@@ -1,0 +1,41 @@
+"""The values of the page's list of inputs, which are inputs as JSON, and of the fields for their sequences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from brainmri.io.sequences import Candidate
+from brainmri.ui.inputs import Input
+from brainmri.ui.results import ABSENT, CHANNELS
+
+
+def encode(one: Input, files: Sequence[str]) -> str:
+    """An input as JSON, with its files as indices into the uploaded ones."""
+    return json.dumps(asdict(one) | {"files": [list(files).index(file) for file in one.files]})
+
+
+def decode(item: str, files: Sequence[str]) -> Input:
+    """The inverse of `encode`.
+
+    Raises:
+        ValueError: for an item that does not belong to these files.
+    """
+    try:
+        fields = json.loads(item)
+        candidates = tuple(Candidate(**candidate) for candidate in fields["candidates"])
+        return Input(**fields | {"files": tuple(files[number] for number in fields["files"]), "candidates": candidates})
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError("expected an input from the list; drop the file again") from error
+
+
+def of_study(candidates: Sequence[Candidate], study: int | None) -> list[tuple[int, Candidate]]:
+    """The candidates of a study, or all where it is None, each with its index."""
+    return [(number, candidate) for number, candidate in enumerate(candidates) if study in (None, candidate.study)]
+
+
+def detected(candidates: Sequence[Candidate], study: int | None) -> tuple[int, ...]:
+    """The values of the sequence fields, in the order of `CHANNELS`, as the reader chose them."""
+    found = {candidate.channel: number for number, candidate in of_study(candidates, study)}
+    return tuple(found.get(channel, ABSENT) for channel in CHANNELS)
