@@ -168,14 +168,12 @@ def test_a_link_in_place_of_the_cache_folder_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_no_page_locked_is_kept(tmp_path):
+    papers = tmp_path / f"brainmri-page-{cache._user()}" / "papers"
+    papers.mkdir(parents=True)
     environment = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path)}
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", CREATE_CACHE, "0"], env=environment, check=True, capture_output=True, text=True
-        )
-        home = Path(done.stdout.strip()).parent
-        (home / "papers").mkdir(exist_ok=True)
-    assert [path.name for path in home.iterdir()] == ["papers"]
+    done = subprocess.run([sys.executable, "-c", CREATE_CACHE, "0"], env=environment, check=True, capture_output=True, text=True)
+    assert Path(done.stdout.strip()).parent == papers.parent
+    assert [path.name for path in papers.parent.iterdir()] == ["papers"]
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root, to make a folder of somebody else's")
