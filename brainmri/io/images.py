@@ -237,7 +237,8 @@ def sort_by_number(files: list[StudyFile], name: str) -> dict[int, StudyFile]:
         match = NUMBERED.fullmatch(file.name.stem)
         if not match:
             raise UnreadableImage(
-                f"{name}: {file.name.name} has no slice number; name a study's slices <case>_<number>, counted along the head"
+                f"{name}: {file.name.name} has no slice number; name a study's slices <case>_<number>, counted along the head, "
+                "or give single slices one by one, as files and not in a zip or folder"
             )
         numbered[int(match["number"])] = file
     if len(numbered) < len(files):

@@ -119,10 +119,16 @@ class StudySource:
         if study is not None and not 0 <= study < self.count():
             raise UnreadableImage(f"expected the index of a study, from 0 to {self.count() - 1}, got {study}")
         scan = self.study.read(assign, study)
-        if number := self.pictures_left_out:
-            pictures = "1 picture beside the volume was" if number == 1 else f"{number} pictures beside the volume were"
-            scan = replace(scan, warnings=(*scan.warnings, f"{pictures} left out"))
+        scan = warn_of_pictures(scan, self.pictures_left_out)
         return replace(scan, sha256=self.archive.digest()) if self.archive else scan
+
+
+def warn_of_pictures(scan: Scan, number: int) -> Scan:
+    """The scan with a warning that so many pictures beside its volume are left out."""
+    if not number:
+        return scan
+    pictures = "1 picture beside the volume was" if number == 1 else f"{number} pictures beside the volume were"
+    return replace(scan, warnings=(*scan.warnings, f"{pictures} left out; to analyse slices, upload them without the volume"))
 
 
 def open_study(source: str | Path | Sequence[str | Path], ignore: Collection[Path] = ()) -> StudySource:

@@ -12,7 +12,9 @@ from brainmri.io.sequence_names import FLAIR_T2, POST_T1, PRE_T1, describe, iden
 PRE, POST = 0, 2
 SEQUENCES = {PRE: PRE_T1, FLAIR: FLAIR_T2, POST: POST_T1}
 ONE_SEQUENCE = "only one sequence was provided; it is used for all three channels"
-HOW_TO_CHOOSE_STUDY = "upload one of them, or choose one in the list on the page, or in code with read_study(…, study=…)"
+HOW_TO_CHOOSE_STUDY = (
+    "upload one of them, choose one in the list on the page, or give its index, counted from 0, as study=… in code or over HTTP"
+)
 HOW_TO_CHOOSE = "choose the sequences in the fields on the page, or in code with read_study(…, assign=…)"
 
 

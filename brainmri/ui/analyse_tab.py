@@ -25,7 +25,7 @@ from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
 from brainmri.ui.blocks import INTERNAL_ERROR
 from brainmri.ui.cache import KEEP_MINUTES
 from brainmri.ui.common import GPU, PRIVATE, REPLACE_SCRIPT, VIEWER_SCRIPT, errors_as_messages, model_choices
-from brainmri.ui.decoding import list_inputs, read_slice, read_study
+from brainmri.ui.decoding import list_inputs, read_input, read_slice
 from brainmri.ui.examples import examples, explained, first_result
 from brainmri.ui.inference import (
     ZERO_GPU,
@@ -272,7 +272,7 @@ class AnalyseTab:
                 # an assignment overrules what names and headers say, so it must be the visitor's own
                 own = not unknown and chosen.candidates and given != detected(chosen.candidates, chosen.study)
                 assign = assignment(given) if own else None
-                scan = read_study(chosen.files, assign, chosen.study)
+                scan = read_input(chosen, assign)
                 record_scan_size(scan)
 
                 def slices(done: int, total: int) -> None:

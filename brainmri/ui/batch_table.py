@@ -10,7 +10,7 @@ from brainmri.analysis.findings import percent
 from brainmri.io.limits import UnreadableImage
 from brainmri.report.templates import STATES
 from brainmri.ui.common import make_output_folder
-from brainmri.ui.decoding import read_slice, read_study
+from brainmri.ui.decoding import read_input, read_slice
 from brainmri.ui.inference import analyse_slice, analyse_study
 from brainmri.ui.inputs import SLICE, Input
 
@@ -31,7 +31,7 @@ def analyse_input(one: Input, segmenter: str, classifier: str, sequence: str | N
             if finding.out_of_distribution:
                 record["probability"] = None
         else:
-            scan = read_study(one.files, None, one.study)
+            scan = read_input(one)
             record = analyse_study(scan, segmenter, classifier, None).record()
             likely = [each["probability"] for each in record["per_slice"] if not each["out_of_distribution"]]
             record["probability"] = max(likely, default=None)

@@ -34,7 +34,7 @@ def create_cache() -> Path:
     this before the page is built.
 
     Raises:
-        ValueError: if the user's folder belongs to somebody else or cannot be created.
+        ValueError: if the user's folder belongs to somebody else, is a link or cannot be created.
     """
     home = Path(os.environ.get(VARIABLE) or tempfile.gettempdir()) / f"brainmri-page-{_user()}"
     try:
@@ -42,10 +42,12 @@ def create_cache() -> Path:
     except OSError as error:
         reason = describe_os_error(error)
         raise ValueError(f"cannot create the folder for temporary files ({reason}); set {VARIABLE} to another one") from error
-    if hasattr(os, "getuid") and home.stat().st_uid != os.getuid():
-        raise ValueError(f"expected {home} to belong to this user; delete it, or set {VARIABLE} to another folder")
+    # others can put a link to the user's own files into a shared folder for temporary files
+    if home.is_symlink() or (hasattr(os, "getuid") and home.stat().st_uid != os.getuid()):
+        raise ValueError(f"expected {home} to be a folder of this user, not a link; set {VARIABLE} to another place")
     for folder in filter(Path.is_dir, home.iterdir()):
-        _remove_if_abandoned(folder)
+        if _lock_path(folder).exists():  # a folder without one is of no page
+            _remove_if_abandoned(folder)
     own = home / uuid4().hex
     lock = FileLock(_lock_path(own))
     lock.acquire()  # before there is a folder, so that no other process takes it for abandoned

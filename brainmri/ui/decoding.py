@@ -18,6 +18,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from brainmri.io.limits import ACCEPTED, ACCEPTED_STUDIES, UnreadableImage
+from brainmri.io.reading import warn_of_pictures
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import Candidate
 from brainmri.ui.inputs import Input
@@ -183,6 +184,11 @@ def read_study(paths: Sequence[str], assign: Mapping[int, int | None] | None = N
     pairs = None if assign is None else list(assign.items())
     record, pixels = _request_study(call="read_study", source=list(paths), assign=pairs, study=study)
     return scan_from_record(record["scan"], cast(np.ndarray, pixels))
+
+
+def read_input(one: Input, assign: Mapping[int, int | None] | None = None) -> Scan:
+    """Read a study that `list_inputs` found; its warnings count the pictures that were left out."""
+    return warn_of_pictures(read_study(one.files, assign, one.study), one.pictures_left_out)
 
 
 def list_sequences(paths: Sequence[str]) -> tuple[Candidate, ...]:

@@ -42,7 +42,7 @@ def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, thr
 
 def study(
     files: list[str], segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None,
-    flair: int | None = None, pre: int | None = None, post: int | None = None, progress=gr.Progress(),
+    flair: int | None = None, pre: int | None = None, post: int | None = None, study: int | None = None, progress=gr.Progress(),
 ) -> tuple:  # fmt: skip
     """Detect and outline tumours in a brain MRI study, with a report. Research demo, not for diagnosis.
 
@@ -54,6 +54,7 @@ def study(
         flair: index of the FLAIR among the volumes or series, from 0; default: detected from names and descriptions
         pre: index of the pre-contrast T1; needs flair
         post: index of the post-contrast T1; needs flair
+        study: index of the study, from 0, if the files hold several; an error without it lists them in order
 
     Returns:
         record: verdict (tumour, no tumour or review) with its reason, lesions, a row for each slice, warnings and provenance
@@ -65,7 +66,7 @@ def study(
     with errors_as_messages("Could not analyse this study"):
         record_upload_size(files)
         chosen = flair, pre, post
-        scan = read_study(files, None if chosen == (None, None, None) else assignment(chosen))
+        scan = read_study(files, None if chosen == (None, None, None) else assignment(chosen), study)
         record_scan_size(scan)
 
         def slices(done: int, total: int) -> None:
@@ -91,4 +92,5 @@ def analysis_endpoints() -> None:
     outputs = [gr.DownloadButton(label, visible=False) for label in ("Mask", "Overlay", "Finding", "All files", "Report")]
     numbers = [gr.Number(None, precision=0, minimum=0, label=SEQUENCES[channel], visible=False) for channel in CHANNELS]
     gr.Button(visible=False).click(predict, [image, *models], [record, pictures, *outputs[:3]], api_name="predict", **GPU)
+    numbers.append(gr.Number(None, precision=0, minimum=0, label="Study", visible=False))
     gr.Button(visible=False).click(study, [files, *models, *numbers], [record, *outputs[3:]], api_name="study", **GPU)

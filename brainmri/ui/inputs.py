@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from brainmri.io.dicom_headers import is_dicom
@@ -29,6 +29,7 @@ class Input:
         files: paths of its files.
         study: its index, if the files hold several studies; as for `read_study`.
         candidates: what may be read as which sequence; empty for a slice and where channels are colours.
+        pictures_left_out: how many pictures were uploaded beside the volume and are not analysed.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Input:
     files: tuple[str, ...]
     study: int | None = None
     candidates: tuple[Candidate, ...] = ()
+    pictures_left_out: int = 0
 
 
 def list_inputs(paths: Sequence[str]) -> list[Input]:
@@ -44,7 +46,7 @@ def list_inputs(paths: Sequence[str]) -> list[Input]:
     A zip is a study of its own, or several, also with slices of several folders or cases. DICOM files of several examinations or
     patients are several studies, and so are NIfTI files in which a sequence occurs twice. Images are single slices, unless at
     least three are named `<case>_<number>`.
-    Images beside volumes are previews, and masks (`…_mask`) beside slices are ignored.
+    Images beside volumes are previews: they are left out and counted. Masks (`…_mask`) beside slices are ignored.
 
     Raises:
         FileNotFoundError: if a file does not exist.
@@ -58,7 +60,9 @@ def list_inputs(paths: Sequence[str]) -> list[Input]:
     volumes = [file for file in loose if _is_volume(file)]
     inputs = [one for archive in archives for one in _studies([archive])]
     if volumes:
-        return inputs + [one for group in _by_patient(volumes) for one in _studies(group)]
+        left_out = len(images) + len(stacks)
+        found = [one for group in _by_patient(volumes) for one in _studies(group)]
+        return inputs + [replace(one, pictures_left_out=left_out) for one in found]
     inputs += [one for stack in stacks for one in _studies([stack])]
     inputs += _slices([image for image in images if not image.stem.endswith("_mask")] or images)
     return inputs or _studies(files)

@@ -137,7 +137,10 @@ def test_series_are_recognised_by_their_descriptions(tmp_path):
     assert np.array_equal(scan.pixels[..., PRE], scan.pixels[:, :, ::-1, FLAIR])
     assert np.array_equal(scan.pixels[..., POST], scan.pixels[:, ::-1, :, FLAIR])
     others = ("1 DICOM files that are not greyscale MR images are ignored", "2 other series are not used")
-    assert scan.warnings == (*others, "1 picture beside the volume was left out")
+    assert scan.warnings == (
+        *others,
+        "1 picture beside the volume was left out; to analyse slices, upload them without the volume",
+    )
 
 
 def test_duplicate_series_are_left_out(tmp_path):

@@ -63,7 +63,10 @@ def test_masks_and_previews_in_folders_of_their_own_are_left_out(tmp_path):
 def test_picture_without_number_among_others_is_refused(tmp_path):
     for name in ("a_1.png", "b_1.png", "cover.png"):
         write(tmp_path, name, 1)
-    assert "cover.png has no slice number; name a study's slices <case>_<number>" in refusal(tmp_path)
+    for source in (tmp_path, zip_of(tmp_path)):
+        reason = refusal(source)
+        assert "cover.png has no slice number; name a study's slices <case>_<number>" in reason
+        assert "or give single slices one by one, as files and not in a zip or folder" in reason
 
 
 @pytest.mark.parametrize("study", [-1, 2])

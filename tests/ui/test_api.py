@@ -98,6 +98,19 @@ def test_health_counts_what_analyses_ran_on(client):
     assert count() == before + 1
 
 
+def test_one_of_several_studies_is_chosen_by_its_index(client, tmp_path):
+    series = phantom.images()
+    for number, slices in enumerate((series, phantom.images(StudyInstanceUID="1.2.2", SeriesInstanceUID="1.3.2")[:10])):
+        phantom.save(tmp_path, slices, f"study{number}_")
+    files = [handle_file(path) for path in sorted(tmp_path.iterdir())]
+    models = {"segmenter": "resunet-lgg", "classifier": "resnet50-lgg", "api_name": "/study"}
+    with pytest.raises(AppError, match=r"got 2 studies.*study 1, .* 12 slices.*study 2, .* 10 slices.*as study=…"):
+        client.predict(files, **models)
+    assert [client.predict(files, study=index, **models)[0]["slices"] for index in (0, 1)] == [12, 10]
+    with pytest.raises(AppError, match="expected the index of a study, from 0 to 1, got 2"):
+        client.predict(files, study=2, **models)
+
+
 # --- queue ----------------------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,10 @@ import pytest
 from PIL import Image
 
 from brainmri.io.limits import UnreadableImage
+from brainmri.ui.analyse_tab import decode, encode
+from brainmri.ui.batch_table import analyse_input
+from brainmri.ui.decoding import read_input
+from brainmri.ui.inference import set_available_models
 from brainmri.ui.inputs import SLICE, STUDY, list_inputs
 from tests.support.browsing import EXAMPLE
 from tests.support.browsing import STUDY as VOLUME
@@ -60,6 +64,18 @@ def test_dicom_files_of_two_examinations_are_two_studies(tmp_path):
     (tmp_path / "preview.png").write_bytes(EXAMPLE.read_bytes())
     found = list_inputs([str(path) for path in sorted(tmp_path.iterdir())])
     assert [(one.kind, one.label, one.study) for one in found] == [(STUDY, "Study 1", 0), (STUDY, "Study 2", 1)]
+    assert [one.pictures_left_out for one in found] == [1, 1]
+
+
+def test_result_counts_the_pictures_beside_a_volume(tmp_path):
+    pictures = copies(tmp_path, ["preview.png", "case_1.png"], EXAMPLE)
+    (one,) = list_inputs([str(path) for path in (VOLUME, *pictures)])
+    warning = "2 pictures beside the volume were left out; to analyse slices, upload them without the volume"
+    assert warning in read_input(decode(encode(one, [*one.files]), one.files)).warnings
+    set_available_models([], False)
+    assert warning in analyse_input(one, "resunet-lgg", "resnet50-lgg", None)["warnings"]
+    (alone,) = list_inputs([str(VOLUME)])
+    assert not any("left out" in each for each in read_input(alone).warnings)
 
 
 def test_folders_of_slices_in_a_zip_are_several_studies(tmp_path):

@@ -157,10 +157,29 @@ def test_a_temporary_folder_that_cannot_be_created_is_refused(tmp_path, monkeypa
         cache.create_cache()
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs user ids")
+def test_a_link_in_place_of_the_cache_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "home" / "papers").mkdir(parents=True)
+    (tmp_path / f"brainmri-page-{os.getuid()}").symlink_to(tmp_path / "home")
+    with pytest.raises(ValueError, match="to be a folder of this user, not a link"):
+        cache.create_cache()
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["papers"]
+
+
+def test_a_folder_that_no_page_locked_is_kept(tmp_path):
+    papers = tmp_path / f"brainmri-page-{cache._user()}" / "papers"
+    papers.mkdir(parents=True)
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", CREATE_CACHE, "0"], env=environment, check=True, capture_output=True, text=True)
+    assert Path(done.stdout.strip()).parent == papers.parent
+    assert [path.name for path in papers.parent.iterdir()] == ["papers"]
+
+
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root, to make a folder of somebody else's")
 def test_a_cache_folder_of_somebody_else_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (foreign := tmp_path / f"brainmri-page-{os.getuid()}").mkdir()
     os.chown(foreign, 12345, 12345)
-    with pytest.raises(ValueError, match="to belong to this user"):
+    with pytest.raises(ValueError, match="to be a folder of this user, not a link; set GRADIO_TEMP_DIR"):
         cache.create_cache()
