@@ -1,7 +1,6 @@
 """Settings and fixtures of the whole test suite."""
 
 import os
-import signal
 import tempfile
 
 import pytest
@@ -20,17 +19,6 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         costly = {item.path for item in items if any(item.get_closest_marker(name) for name in COSTLY)}
         items.sort(key=lambda item: item.path not in costly)
-
-
-@pytest.fixture(autouse=True)
-def restore_child_handler():
-    """Remove the handler that torch's DataLoader leaves behind: with it, a process dies of signal 11 when a later child ends.
-
-    Core dumps show the main thread in a system call; `tests/train/test_loop.py` before `tests/test_bench.py` is enough.
-    """
-    before = signal.getsignal(signal.SIGCHLD)
-    yield
-    signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.fixture(scope="session")
