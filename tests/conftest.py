@@ -11,14 +11,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("BRAINMRI_RUNTIME", "torch")
 
 
-COSTLY = ("slow", "browser", "ray", "hub")
+SLOW = ("browser", "ray", "hub")  # what takes seconds to start
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(config, items):
-    """In two processes, start the modules with costly tests first, so that no long one is left for one process at the end."""
+    """Mark tests with a browser, Ray or the Hub as slow. In two processes, start modules with slow tests first.
+
+    Otherwise, one process could be left with a long module at the end.
+    """
+    for item in items:
+        if any(item.get_closest_marker(name) for name in SLOW):
+            item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):
-        costly = {item.path for item in items if any(item.get_closest_marker(name) for name in COSTLY)}
-        items.sort(key=lambda item: item.path not in costly)
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
