@@ -28,6 +28,21 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda item: item.path not in slow)
 
 
+SHARED = {"tests/zoo/test_hub.py": "hub", "tests/zoo/test_publishing.py": "hub"}  # modules that share the published zoo
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Give each module to one process, and the modules of `SHARED` with the same value to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class SharedScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = super()._split_scope(nodeid)
+            return SHARED.get(module, module)
+
+    return SharedScheduling(config, log)
+
+
 @pytest.fixture(scope="session")
 def page_url():
     """URL of the real page on a free port, launched with the options of `app.py`."""
