@@ -1,7 +1,6 @@
 """Settings and fixtures of the whole test suite."""
 
 import os
-import signal
 import tempfile
 import threading
 
@@ -13,25 +12,36 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("BRAINMRI_RUNTIME", "torch")
 
 
-COSTLY = ("slow", "browser", "ray", "hub")
+SLOW = ("browser", "ray", "hub")  # what takes seconds to start
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(config, items):
-    """In two processes, start the modules with costly tests first, so that no long one is left for one process at the end."""
-    if hasattr(config, "workerinput"):
-        costly = {item.path for item in items if any(item.get_closest_marker(name) for name in COSTLY)}
-        items.sort(key=lambda item: item.path not in costly)
+    """Mark tests with a browser, Ray or the Hub as slow. In two processes, start modules with slow tests first.
 
-
-@pytest.fixture(autouse=True)
-def restore_child_handler():
-    """Remove the handler that torch's DataLoader leaves behind: with it, a process dies of signal 11 when a later child ends.
-
-    Core dumps show the main thread in a system call; `tests/train/test_loop.py` before `tests/test_bench.py` is enough.
+    Otherwise, one process could be left with a long module at the end.
     """
-    before = signal.getsignal(signal.SIGCHLD)
-    yield
-    signal.signal(signal.SIGCHLD, before)
+    for item in items:
+        if any(item.get_closest_marker(name) for name in SLOW):
+            item.add_marker(pytest.mark.slow)
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
+SHARED = {"tests/zoo/test_hub.py": "hub", "tests/zoo/test_publishing.py": "hub"}  # modules that share the published zoo
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Give each module to one process, and the modules of `SHARED` with the same value to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class SharedScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = super()._split_scope(nodeid)
+            return SHARED.get(module, module)
+
+    return SharedScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

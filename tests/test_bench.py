@@ -57,6 +57,7 @@ def test_benchmark_compares_every_backend(tmp_path, monkeypatch, capsys):
     assert chart.read_text().count("<rect") == len(rates)
 
 
+@pytest.mark.slow
 def test_benchmark_shows_each_row_when_it_is_measured(monkeypatch):
     monkeypatch.setattr(bench, "BATCHES", (1, -1))  # the second batch fails
     shown: list[str] = []

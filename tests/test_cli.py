@@ -203,6 +203,7 @@ def test_models_lists_the_zoo(capsys):
     assert [row["name"] for row in rows if row["default"]] == [DEFAULT]
 
 
+@pytest.mark.slow
 def test_check_verifies_an_entry(capsys):
     assert main(["check", "resunet-lgg", "--device", "cpu"]) == 0
     assert "resunet-lgg on cpu" in capsys.readouterr().out

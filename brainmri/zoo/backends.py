@@ -166,11 +166,11 @@ def _forward(kind: str, entry: ModelEntry, module: InferenceModule, device: torc
                 "the file is damaged or was exchanged; download the entry again"
             )
     try:
-        openvino = load_openvino()
+        load_openvino()
     except ImportError:
         raise ValueError(f"{explain_missing(f'the runtime {kind!r}', 'OpenVINO', 'openvino')}, or choose 'torch'") from None
     if kind == QUANTISED:
-        return openvino_forward(openvino.Core().read_model(entry.folder / INT8))
+        return openvino_forward(openvino_core().read_model(entry.folder / INT8))
     return openvino_forward(_cached_graph(entry, module))
 
 
@@ -182,7 +182,7 @@ def _cached_graph(entry: ModelEntry, module: InferenceModule):
     key += [str(size), __version__, openvino.__version__.split("-")[0]]
     path = CHOICES_FILE.parent / f"{'-'.join(key)}.xml"
     try:
-        return openvino.Core().read_model(path)
+        return openvino_core().read_model(path)
     except RuntimeError:  # missing or damaged
         graph = to_openvino(module, size)
     try:
@@ -211,7 +211,7 @@ def _remembered_or_timed(entry: ModelEntry, module: InferenceModule) -> tuple[st
     cpu = torch.device("cpu")
     kinds = [TORCH, QUANTISED if entry.int8 else OPENVINO]
     # bfloat16 changes pixels of a map too much (`half_precision`), and other CPUs emulate it, ten times slower
-    if entry.tasks == ("classification",) and "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if entry.tasks == ("classification",) and "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         kinds.append(HALF)
     key = f"{entry.sha256} on {_machine()}"
     choices = _read_choices()
@@ -300,6 +300,17 @@ def load_openvino():
     return openvino
 
 
+@cache
+def openvino_core():
+    """OpenVINO's core, one for the process.
+
+    Each core that compiles a network makes a stack for signal handlers (`sigaltstack`) the current one and, when it is deleted,
+    unmaps it and returns to the stack before, even if that was unmapped too. With several cores, the next signal then kills the
+    process or overwrites other memory.
+    """
+    return load_openvino().Core()
+
+
 def to_openvino(module: InferenceModule, size: int):
     """A network as an OpenVINO graph, for any number of views (V, 3, size, size)."""
     views = torch.zeros(2, 3, size, size)
@@ -311,13 +322,12 @@ def to_openvino(module: InferenceModule, size: int):
 
 def openvino_forward(graph) -> Forward:
     """Run an OpenVINO graph with as many threads as torch has, in the precision it is stored in."""
-    openvino = load_openvino()
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    program = openvino.Core().compile_model(graph, "CPU", options)
+    program = openvino_core().compile_model(graph, "CPU", options)
     local = threading.local()  # an inference request serves one thread at a time
 
     def forward(views: Tensor) -> tuple[Tensor, ...]:
@@ -336,9 +346,8 @@ def versions(*kinds: str) -> dict[str, str]:
 
 def _machine() -> str:
     """What the choice of a backend depends on, in addition to the network."""
-    openvino = load_openvino()
-    processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
-    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, OpenVINO {openvino.__version__}"
+    processor = openvino_core().get_property("CPU", "FULL_DEVICE_NAME")
+    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, OpenVINO {load_openvino().__version__}"
 
 
 def _read_choices() -> dict[str, str]:

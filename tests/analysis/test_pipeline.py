@@ -106,6 +106,7 @@ def test_gain_and_bit_depth_do_not_matter(pipe):
     assert dice(eight.mask, sixteen.mask) > 0.98
 
 
+@pytest.mark.slow
 def test_a_blank_slice_has_no_tumour(pipe):
     for value in (0, 128, 255):
         assert pipe(np.full((256, 256), value, np.uint8)).area_px == 0
@@ -160,6 +161,7 @@ def test_wrong_tasks_and_thresholds_are_refused(untrained_classifier):
             brainmri.Pipeline(mask_threshold=threshold)
 
 
+@pytest.mark.slow
 def test_a_higher_threshold_outlines_less():
     areas = [brainmri.Pipeline(mask_threshold=t, device="cpu")(EXAMPLES / "large-lesion.png").area_px for t in (0.1, 0.5, 0.9)]
     assert areas[0] > areas[1] > areas[2] > 0

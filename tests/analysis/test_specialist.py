@@ -94,6 +94,7 @@ def test_the_specialist_decides_a_study_as_a_whole(always, special, slices):
     assert study.verdict == own.verdict
 
 
+@pytest.mark.slow
 def test_a_turned_study_comes_back_on_its_own_grid(always, slices):
     turned_slices = np.ascontiguousarray(np.rot90(slices, 2, axes=(1, 2)))
     upright, turned = (always.study(some, sequence="FLAIR") for some in (slices, turned_slices))
@@ -102,6 +103,7 @@ def test_a_turned_study_comes_back_on_its_own_grid(always, slices):
     assert (np.rot90(turned.mask, 2, axes=(1, 2)) == upright.mask).all()
 
 
+@pytest.mark.slow
 def test_evidence_and_stability_are_the_specialists(always, never, special):
     found, own = always.explain(SLICE, "FLAIR"), brainmri.Pipeline(special).explain(SLICE)
     assert (found[0].saliency == own[0].saliency).all()

@@ -299,6 +299,22 @@ assert "stub" in openvino.tools.ovc.telemetry_utils.tm.__name__, openvino.tools.
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+SIGNALLED = """
+import signal, subprocess, brainmri
+models = [brainmri.load(%r, device="cpu", runtime="int8") for _ in range(2)]
+while models:
+    del models[0]  # the first one first
+signal.signal(signal.SIGCHLD, lambda *_: print("handled"))
+subprocess.run(["true"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs signals of Linux")
+def test_signals_are_handled_after_networks_in_openvino_are_deleted():
+    done = subprocess.run([sys.executable, "-c", SIGNALLED % QUANTISED_ENTRIES[0]], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 def test_importing_the_package_imports_nothing_heavy():
     program = "import sys, brainmri; print([name for name in ('torch', 'numpy', 'gradio', 'scipy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -69,6 +69,7 @@ def test_resunet_batch_norm_is_keras_default():
             assert (module.momentum, module.eps) == (0.01, 1e-3)
 
 
+@pytest.mark.slow
 def test_resnet50_head_is_the_papers():
     net = ResNet50Classifier()
     kinds = [type(layer).__name__ for layer in net.head]

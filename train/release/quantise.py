@@ -65,14 +65,14 @@ def ancestors(outputs: Iterable) -> set[str]:
     return {name for name, kind in found.items() if kind not in ("Constant", "Parameter", "Result")}
 
 
-def quantise(model: LoadedModel, views: Tensor):
-    """The network's OpenVINO graph in 8 bits, without the layers that stay in float32 (see the module's docstring)."""
+def quantise(model: LoadedModel, views: Tensor) -> tuple:
+    """The OpenVINO graphs in float32, and in 8 bits without the layers that stay in float32 (see the module's docstring)."""
     import nncf
 
     graph, names = to_openvino(model.backend.module, model.entry.preprocess.size), model.backend.module.names
     kept = ancestors(graph.outputs[1:]) if "mask" in names else set()
-    return nncf.quantize(
-        graph, nncf.Dataset([view[None].numpy() for view in views]), subset_size=len(views),
+    return graph, nncf.quantize(
+        graph.clone(), nncf.Dataset([view[None].numpy() for view in views]), subset_size=len(views),
         ignored_scope=nncf.IgnoredScope(names=sorted(kept)),
     )  # fmt: skip
 
@@ -82,13 +82,13 @@ def with_graph(model: LoadedModel, graph) -> LoadedModel:
     return replace(model, backend=Backend(model.backend.module, "graph", openvino_forward(graph)))
 
 
-def compare(model: LoadedModel, graph, cases: list[list[Slice]]) -> tuple[list[tuple], list[tuple]]:
-    """The network in float32 and in 8 bits on patients.
+def compare(model: LoadedModel, graphs: tuple, cases: list[list[Slice]]) -> tuple[list[tuple], list[tuple]]:
+    """The network in float32 and in 8 bits, as `quantise` returns them, on patients.
 
     Returns:
         For each patient both volumetric Dice; for each slice whether a tumour is annotated, and both logits.
     """
-    both = [with_graph(model, each) for each in (to_openvino(model.backend.module, model.entry.preprocess.size), graph)]
+    both = [with_graph(model, graph) for graph in graphs]
     volumes, logits = [], []
     for slices in tqdm(cases, desc=model.entry.folder.name, unit="patient"):
         pair = [predict_case(slices, *split_roles(each)) for each in both]
@@ -136,8 +136,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     volumes, logits = [], []
     for run in options.validated:
         model = load(run, device="cpu", runtime=TORCH)
-        graph = quantise(model, calibration_slices(model, patients_in(run, "train", cases)))
-        found = compare(model, graph, patients_in(run, "validation", cases))
+        graphs = quantise(model, calibration_slices(model, patients_in(run, "train", cases)))
+        found = compare(model, graphs, patients_in(run, "validation", cases))
         volumes, logits = volumes + found[0], logits + found[1]
     measured = summarise(volumes, logits)
     print(json.dumps(measured, indent=2))
@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
             f"expected at most {MAX_DICE_LOST} of Dice and {MAX_AUC_LOST} of AUC lost, got more; {options.name} stays in float32"
         )
     model = load(options.name, weights=folder, device="cpu", runtime=TORCH)
-    graph = quantise(model, calibration_slices(model, patients_in(folder, "train", cases)))
+    _, graph = quantise(model, calibration_slices(model, patients_in(folder, "train", cases)))
     if (gap := max_difference(with_graph(model, graph)) or 0) > TOLERANCE:
         raise SystemExit(f"expected a self-check within {TOLERANCE}, got {gap:.3f}; {options.name} stays in float32")
     entry = write(folder, graph, measured)
