@@ -5,7 +5,7 @@ the nearest class of training slices (Lee et al. 2018). The second is a logistic
 images. What the other images are depends on the entry. For entries of axial slices (`train.ood.fit`) they are slices rotated by
 90, 180 and 270 degrees, because rotated heads have nearly the same features as upright ones (Hendrycks et al. 2019 use rotations
 in the same way). For entries of every plane (`train.ood.fit_inputs`) they are CT, other parts of the body, photographs and so on.
-Three more checks use the pixels alone: an empty image, noise, and the colours of a colour map.
+Four more checks use the pixels alone: an empty image, a mask, noise, and the colours of a colour map.
 
 A detector in `scope.safetensors` finds, by the same features, the slices that are like the training data of the entry's
 specialist (`train.ood.fit_scope`).
@@ -32,12 +32,14 @@ ROTATED = f"{NOT_A_SLICE} with the nose up: it seems to be rotated or in another
 COLOURED = f"{NOT_A_SLICE}: it has the colours of a colour map; expected three sequences as channels, or grey."
 EMPTY = f"{NOT_A_SLICE}: all pixels are equal."
 NOISE = f"{NOT_A_SLICE}: neighbouring pixels have nothing in common, as in noise."
+MASK = f"{NOT_A_SLICE}: apart from black, all pixels have one value, as in a mask."
 WARNING = "for such an image neither the probability nor the mask is meaningful"
 
 DARK = 0.06  # an image shows no head if less than 1% of its pixels are brighter than this in any sequence
 # share of the colours' variance that one number leaves unexplained: near 0 in a colour map, over 0.005 in slices
 COLOUR_MAP_RESIDUAL = 0.004
 NEIGHBOUR_CORRELATION = 0.3  # of neighbouring pixels in a row; about 0 in noise, over 0.86 in slices of the training data
+MASK_SHARE, MASK_TOLERANCE = 0.97, 0.02  # share of equal bright values: 1 in a mask, up to 0.91 in training slices
 PIXEL_SAMPLE = 20_000  # approximate number of pixels that the checks of brightness and colour use
 GRID = 3  # the features of the second check are means over GRID x GRID parts of the slice
 
@@ -163,6 +165,9 @@ def check_pixels(pixels: np.ndarray) -> tuple[bool, str | None]:
     points = points[:: max(1, len(points) // PIXEL_SAMPLE)].T.astype(np.float64)
     if (np.maximum.reduce(points) > DARK).mean() < 0.01:
         return True, None
+    bright = points[points > DARK]  # of all channels
+    if (np.abs(bright - np.median(bright)) < MASK_TOLERANCE).mean() > MASK_SHARE:
+        return True, MASK
     if is_noise(pixels):
         return True, NOISE
     return (True, COLOURED) if is_colour_mapped(points) else (False, None)

@@ -35,6 +35,13 @@ EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
 SLICES = sorted(EXAMPLES.glob("*.png"))
 
 
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "truth").glob("*.png")), ids=lambda path: path.stem)
+def test_a_mask_is_no_slice(path):
+    share = np.asarray(Image.open(path)).astype(bool).mean()
+    reason = ood.EMPTY if share == 0 else ood.MASK if share > 0.01 else None  # with less, it is as dark as the end of a head
+    assert check_pixels(read_slice(path).pixels) == (True, reason)
+
+
 @pytest.fixture(scope="module")
 def pipe():
     """The pipeline of an entry for axial slices."""
