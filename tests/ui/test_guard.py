@@ -42,7 +42,7 @@ def call(web: httpx.Client, path: str, endpoint: str = "predict") -> str:
     """Response of an endpoint, up to the last event, for a path as its input."""
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     data = [[file] if endpoint == "study" else file, "effunet-lgg", "effunet-lgg", None]
-    data += [None] * 3 if endpoint == "study" else []
+    data += [None] * 4 if endpoint == "study" else []
     answer = web.post(f"call/{endpoint}", json={"data": data})
     if answer.status_code != 200:
         return answer.text
@@ -65,8 +65,8 @@ ENTRIES = ["effunet-lgg", "effunet-lgg"]
         ("run/predict", {"data": [None, "effunet-lgg", None, None]}, 422, "classifier: expected one of effunet-any, "),
         ("run/predict", {"data": [None, "effunet-lgg", "effunet-lgg", 7]}, 422, "a number from 0.05 to 0.95, got 7;"),
         ("run/predict", {"data": [None, "effunet-lgg", "effunet-lgg", "0.5"]}, 422, "a number from 0.05 to 0.95, got '0.5'"),
-        ("run/study", {"data": ["x", *ENTRIES, None, None, None, None]}, 422, "files: expected a list of files, each as"),
-        ("run/study", {"data": [None, *ENTRIES, None, 0.5, None, None]}, 422, "flair: expected a whole number of at least 0"),
+        ("run/study", {"data": ["x", *ENTRIES, None, None, None, None, None]}, 422, "files: expected a list of files, each as"),
+        ("run/study", {"data": [None, *ENTRIES, None, 0.5, None, None, None]}, 422, "flair: expected a whole number of at least 0"),
         ("run/compare", {"data": [None, "effunet-lgg"]}, 422, "models: expected a list of models, each one of effunet-any, "),
         ("run/any", {"data": [], "fn_index": 0}, 422, "Expected a call of an endpoint that /gradio_api/info lists"),
         ("run/nothing", {"data": []}, 404, "Unknown endpoint 'nothing'; /gradio_api/info lists them."),
@@ -102,7 +102,7 @@ def test_refusals_in_json_have_no_html_entities(web):
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("notes.txt", "nothing")
     file = {"path": upload(web, "notes.zip", packed.getvalue()), "meta": {"_type": "gradio.FileData"}}
-    answer = web.post("run/study", json={"data": [[file], "effunet-lgg", "effunet-lgg", None, None, None, None]})
+    answer = web.post("run/study", json={"data": [[file], "effunet-lgg", "effunet-lgg", None, None, None, None, None]})
     assert answer.status_code == 422
     assert "expected slices or a volume" in answer.json()["error"]
     assert "slices named <case>_<number>" in answer.json()["error"]

@@ -26,7 +26,7 @@ def file(path: str) -> dict:
 
 
 def study(files: list) -> str:
-    return json.dumps({"data": [files, "effunet-lgg", "effunet-lgg", None, None, None, None]})
+    return json.dumps({"data": [files, "effunet-lgg", "effunet-lgg", None, None, None, None, None]})
 
 
 def slice_(image: str) -> str:
