@@ -35,7 +35,7 @@ from brainmri.ui.inference import (
     available_models,
     explain_slice,
 )
-from brainmri.ui.input_list import decode, detected, encode, of_study
+from brainmri.ui.input_list import decode, detected, encode, field_value, of_study, selected
 from brainmri.ui.inputs import SLICE, Input
 from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
 from brainmri.ui.results import ABSENT, CHANNELS, assignment, keep_result, kept_result, pack_slice, pack_study
@@ -114,7 +114,10 @@ class AnalyseTab:
             buttons=[], format="png", elem_id="examples", visible=bool(cards), selected_index=0 if self.first else None,
         )  # fmt: skip
         with gr.Column(visible=False, elem_id="sequences") as self.selection:
-            self.channels = [gr.Dropdown([], label=CHANNEL_NAMES[channel], interactive=True) for channel in CHANNELS]
+            # custom values, since the browser may send a value of an earlier input; see `selected`
+            self.channels = [
+                gr.Dropdown([], allow_custom_value=True, label=CHANNEL_NAMES[channel], interactive=True) for channel in CHANNELS
+            ]
         with gr.Accordion("Models", open=False, elem_id="settings"):
             segmenters, classifiers = model_choices("segmentation"), model_choices("classification")
             self.segmenter = gr.Dropdown(segmenters, value=DEFAULT, label="Segmenter", info="Draws the mask.")
@@ -231,11 +234,11 @@ class AnalyseTab:
         """
         chosen = json.loads(item)
         candidates, study = [Candidate(**fields) for fields in chosen["candidates"]], chosen["study"]
-        choices = [(candidate.label, str(number)) for number, candidate in of_study(candidates, study)]
+        choices = [(candidate.label, field_value(number, item)) for number, candidate in of_study(candidates, study)]
         absent = {FLAIR: "please select", PRE: "none", POST: "none"}
-        updates: dict = {  # as strings, since the browser keeps an earlier 0 or None
-            field: gr.Dropdown([(absent[channel], str(ABSENT)), *choices], value=str(value))
-            for field, channel, value in zip(self.channels, CHANNELS, detected(candidates, study), strict=True)
+        updates: dict = {
+            field: gr.Dropdown([(absent[channel], field_value(ABSENT, item)), *choices], value=field_value(number, item))
+            for field, channel, number in zip(self.channels, CHANNELS, detected(candidates, study), strict=True)
         }
         return {self.selection: gr.Column(visible=len(choices) > 1), self.sequence: "", **updates}
 
@@ -264,7 +267,7 @@ class AnalyseTab:
                         finding, explanation, stability = analyse_and_explain_slice(scan, *choices)
                         return self.show_slice(scan, finding) | self.show_explanation(scan, explanation, stability)
                     return self.show_slice(scan, analyse_slice(scan, segmenter, classifier, None, sequence or None))
-                given = tuple(ABSENT if number is None else int(number) for number in (flair, pre, post))
+                given = selected((flair, pre, post), item, chosen)
                 unknown = given[0] == ABSENT
                 if unknown and chosen.candidates and chosen.study is None:
                     return self.clear() | {self.box: SELECT_FLAIR}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -36,6 +37,19 @@ def of_study(candidates: Sequence[Candidate], study: int | None) -> list[tuple[i
 
 
 def detected(candidates: Sequence[Candidate], study: int | None) -> tuple[int, ...]:
-    """The values of the sequence fields, in the order of `CHANNELS`, as the reader chose them."""
+    """Indices of the candidates, in the order of `CHANNELS`, as the reader chose them."""
     found = {candidate.channel: number for number, candidate in of_study(candidates, study)}
     return tuple(found.get(channel, ABSENT) for channel in CHANNELS)
+
+
+def field_value(number: int, item: str) -> str:
+    """The value of a sequence field: a candidate's index, with a checksum of the input that it belongs to."""
+    return f"{number} {zlib.crc32(item.encode()):08x}"
+
+
+def selected(values: Sequence[str | None], item: str, chosen: Input) -> tuple[int, ...]:
+    """The indices of `values`; the detected ones for values of an earlier input, which the browser may still send."""
+    own = {field_value(number, item): number for number in range(ABSENT, len(chosen.candidates))}
+    return tuple(
+        own.get(value or "", number) for value, number in zip(values, detected(chosen.candidates, chosen.study), strict=True)
+    )

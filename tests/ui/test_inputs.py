@@ -6,11 +6,14 @@ import pytest
 from PIL import Image
 
 from brainmri.io.limits import UnreadableImage
-from brainmri.ui.analyse_tab import decode, encode
+from brainmri.io.pixels import FLAIR
+from brainmri.io.sequences import PRE, Candidate
 from brainmri.ui.batch_table import analyse_input
 from brainmri.ui.decoding import read_input
 from brainmri.ui.inference import set_available_models
-from brainmri.ui.inputs import SLICE, STUDY, list_inputs
+from brainmri.ui.input_list import decode, encode, field_value, selected
+from brainmri.ui.inputs import SLICE, STUDY, Input, list_inputs
+from brainmri.ui.results import ABSENT
 from tests.support.browsing import EXAMPLE
 from tests.support.browsing import STUDY as VOLUME
 from tests.support.phantom import images, save, zip_of
@@ -96,3 +99,17 @@ def test_other_files_are_refused_with_a_reason(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnreadableImage, match="Accepted:"):
         list_inputs([str(tmp_path / name)])
+
+
+def test_values_of_an_earlier_input_do_not_assign_sequences():
+    candidates = tuple(Candidate(label=name, channel=channel) for name, channel in (("a", PRE), ("b", FLAIR), ("c", None)))
+    chosen = Input(kind=STUDY, label="study", files=("/tmp/a.zip",), candidates=candidates)
+    item = encode(chosen, chosen.files)
+    assert decode(item, chosen.files) == chosen
+    earlier = encode(Input(kind=STUDY, label="earlier", files=("/tmp/a.zip",), candidates=candidates), chosen.files)
+    found = (1, 0, ABSENT)  # FLAIR, pre-contrast T1, post-contrast T1
+    assert selected([field_value(number, item) for number in (2, ABSENT, 1)], item, chosen) == (2, ABSENT, 1)
+    assert selected([field_value(number, earlier) for number in (2, ABSENT, 1)], item, chosen) == found
+    assert selected([None, "typed", field_value(3, item)], item, chosen) == found
+    with pytest.raises(ValueError, match="expected an input from the list"):
+        decode(item, ())
