@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import gradio as gr
@@ -14,7 +13,7 @@ from brainmri.analysis.findings import Finding, Study
 from brainmri.analysis.stability import Stability
 from brainmri.io.pixels import FLAIR
 from brainmri.io.scan import Scan
-from brainmri.io.sequences import POST, PRE, Candidate
+from brainmri.io.sequences import POST, PRE
 from brainmri.io.sequences import SEQUENCES as CHANNEL_NAMES
 from brainmri.report.chart import chart_svg
 from brainmri.report.html import lesions_html, montage_html
@@ -169,7 +168,7 @@ class AnalyseTab:
             event.success(self.receive, self.files, [self.files, *batch, *fields, self.gallery, *outputs], **hidden)
             for event in (dropped, picked)
         ]
-        chosen = self.items.input(self.choose, self.items, fields, **hidden)
+        chosen = self.items.input(self.choose, [self.files, self.items], fields, **hidden)
         self.all.click(
             self.analyse_all, [self.files, self.segmenter, self.classifier, self.sequence], [self.table, self.rows],
             api_visibility="private", show_progress_on=self.rows, **GPU,
@@ -177,16 +176,17 @@ class AnalyseTab:
         pressed = self.button.click(self.require_files, self.files, outputs, **hidden)
         self.run = {
             "fn": self.analyse, "inputs": [*settings, *self.channels], "outputs": outputs, "api_visibility": "private",
-            "show_progress_on": self.box, "trigger_mode": "multiple", **GPU,  # by default, a new input would be lost meanwhile
+            "show_progress_on": self.box, **GPU,
         }  # fmt: skip
         changes = [self.segmenter.input, self.classifier.input, self.sequence.input]
-        self._follow(gr.on(changes, **self.run))
-        for event in (*received, chosen, pressed):
+        self._follow(gr.on(changes, trigger_mode="always_last", **self.run))
+        self._follow(pressed.success(**self.run))  # a double click is one analysis
+        for event in (*received, chosen):
             self.analyse_after(event)
 
     def analyse_after(self, event: Dependency) -> None:
-        """Analyse the selected input when an event has succeeded."""
-        self._follow(event.success(**self.run))
+        """Analyse the selected input when an event has succeeded, also if it comes while an earlier one is analysed."""
+        self._follow(event.success(trigger_mode="multiple", **self.run))
 
     def _follow(self, analysis: Dependency) -> None:
         """Show the failure of an analysis, and explain its result."""
@@ -224,16 +224,16 @@ class AnalyseTab:
             self.table: gr.DownloadButton(visible=False),
             self.rows: "",
             self.gallery: gr.Gallery(selected_index=marked),
-            **self.choose(choices[0][1]),
+            **self.choose(uploaded, choices[0][1]),
         }
 
-    def choose(self, item: str) -> dict:
+    def choose(self, files: list[str], item: str) -> dict:
         """Fill the sequence fields with the volumes or series of an input; show them if there is a choice.
 
         The sequence that was chosen for an earlier slice does not hold for this one.
         """
-        chosen = json.loads(item)
-        candidates, study = [Candidate(**fields) for fields in chosen["candidates"]], chosen["study"]
+        chosen = decode(item, files)
+        candidates, study = chosen.candidates, chosen.study
         choices = [(candidate.label, field_value(number, item)) for number, candidate in of_study(candidates, study)]
         absent = {FLAIR: "please select", PRE: "none", POST: "none"}
         updates: dict = {

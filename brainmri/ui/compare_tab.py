@@ -113,15 +113,15 @@ def table_html(record: dict, name: str) -> str:
     dice = record["mean_dice_between_masks"]
     agreement = "" if dice is None else f" The masks overlap with a mean Dice of {dice:.2f}."
     specialists = {one["name"]: available_models[one["name"]].specialist for one in record["models"]}
-    alone = "".join(
-        f" Here {escape(model)} works alone; on the Analyse tab, {escape(specialist.name)} decides on slices like its own."
+    replaced = "".join(
+        f" On the Analyse tab, {escape(specialist.name)} replaces {escape(model)} for slices like those it was trained on."
         for model, specialist in specialists.items()
         if specialist
     )
     rows = "".join(row(number, model) for number, model in enumerate(record["models"]))
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     scrolls = f"<div class='table' role='group' aria-label='Results' tabindex='0'>{table}</div>"
-    return f"<div class='model'><p><b>{escape(name)}</b>.{agreement}{alone}</p>{scrolls}</div>"
+    return f"<div class='model'><p><b>{escape(name)}</b>.{agreement}{replaced}</p>{scrolls}</div>"
 
 
 def fail() -> tuple:

@@ -90,7 +90,7 @@ def analysis_endpoints() -> None:
     models = [segmenter, classifier, threshold_input()]
     pictures = gr.Gallery(format="png", visible=False)
     outputs = [gr.DownloadButton(label, visible=False) for label in ("Mask", "Overlay", "Finding", "All files", "Report")]
-    numbers = [gr.Number(None, precision=0, minimum=0, label=SEQUENCES[channel], visible=False) for channel in CHANNELS]
+    labels = [*(SEQUENCES[channel] for channel in CHANNELS), "Study"]
+    numbers = [gr.Number(None, precision=0, minimum=0, label=label, visible=False) for label in labels]
     gr.Button(visible=False).click(predict, [image, *models], [record, pictures, *outputs[:3]], api_name="predict", **GPU)
-    numbers.append(gr.Number(None, precision=0, minimum=0, label="Study", visible=False))
     gr.Button(visible=False).click(study, [files, *models, *numbers], [record, *outputs[3:]], api_name="study", **GPU)

@@ -84,21 +84,31 @@ def open_tab(page, name: str) -> None:
     page.click(f"button[role=tab]:has-text('{name}')")
 
 
-def layout_shift(page) -> float:
-    """Cumulative layout shift since the page was opened: the largest sum of shifts less than a second apart within five seconds.
-
-    Shifts that follow an input within half a second do not count (https://web.dev/articles/cls).
-    """
+def layout_shifts(page) -> list[tuple[float, float]]:
+    """Seconds and size of each layout shift since the page was opened, without those within half a second of an input."""
     return page.evaluate("""() => new Promise((done) => {
-        let largest = 0, sum = 0, first = -Infinity, last = -Infinity;
-        new PerformanceObserver((list) => list.getEntries().filter((one) => !one.hadRecentInput).forEach((one) => {
-            if (one.startTime - last >= 1000 || one.startTime - first >= 5000) [sum, first] = [0, one.startTime];
-            sum += one.value;
-            last = one.startTime;
-            largest = Math.max(largest, sum);
-        })).observe({ type: "layout-shift", buffered: true });
-        setTimeout(() => done(largest), 200);
+        const shifts = [], own = (list) => list.getEntries().filter((one) => !one.hadRecentInput);
+        new PerformanceObserver((list) => own(list).forEach((one) => shifts.push([one.startTime / 1000, one.value])))
+            .observe({ type: "layout-shift", buffered: true });
+        setTimeout(() => done(shifts), 200);
     })""")
+
+
+def layout_shift(page) -> float:
+    """The sum of all layout shifts since the page was opened."""
+    return sum(value for _, value in layout_shifts(page))
+
+
+def cumulative_layout_shift(page) -> float:
+    """The largest sum of shifts less than a second apart within five seconds (https://web.dev/articles/cls)."""
+    largest = total = 0.0
+    first = last = float("-inf")
+    for seconds, value in layout_shifts(page):
+        if seconds - last >= 1 or seconds - first >= 5:
+            total, first = 0.0, seconds
+        total, last = total + value, seconds
+        largest = max(largest, total)
+    return largest
 
 
 def longest_task(page) -> float:
