@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from brainmri.io.pixels import to_unit
 from brainmri.zoo.attributes import ATTRIBUTES, KINDS, split_logits
-from brainmri.zoo.nets import EffUNet
+from brainmri.zoo.nets import EffUNet, ResUNet
 from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.registry import resolve_device
 from train.arguments import apply_smoke, common_arguments, recipe_of
@@ -43,13 +43,14 @@ from train.folds import Split, split_cases
 from train.loop import CLIP, RunFiles, choose_precision, fit, seed_epoch, to_channels_last
 from train.losses import segmentation_loss
 from train.pretrained import imagenet_effunet
-from train.run import find_eligible, save_run, start_from
+from train.run import ATTRIBUTE_HEADS, find_eligible, save_run, start_from
 
 LOSS_WEIGHTS = {"tumour": 0.3, "kind": 0.15, "sequence": 0.1, "plane": 0.1, "turn": 0.1}
+AnyNet = EffUNet | ResUNet
 TRAIN_ONLY = ("open_ms",)  # three patients: too few to validate on
 
 
-def all_logits(net: EffUNet, image: Tensor) -> dict[str, Tensor]:
+def all_logits(net: AnyNet, image: Tensor) -> dict[str, Tensor]:
     """(B, 3, S, S) to logits: `mask` (B, 1, S, S), `tumour` (B, 2), and (B, classes) for each attribute."""
     mask, verdict, attributes = net(image)
     return {"mask": mask, "tumour": verdict} | split_logits(attributes, net.attributes)
@@ -59,7 +60,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common_arguments(parser)
     parser.add_argument("--wider", type=Path, required=True, help="folder with the index.csv of other heads")
-    parser.add_argument("--encoder", choices=["lite0", "lite2"], default="lite2")
+    parser.add_argument("--net", choices=["effunet", "resunet"], default="effunet", help="resunet is the paper's")
+    parser.add_argument("--encoder", choices=["lite0", "lite2"], default="lite2", help="of effunet")
     parser.add_argument("--all-patients", action="store_true", help="train on every patient; only groups of pictures validate")
     parser.set_defaults(size=192, batch=8, lr=1.2e-3, epochs=18, validate_every=6)
     options = parser.parse_args(arguments)
@@ -110,7 +112,7 @@ def validation_views(examples: list[Example], every: int = 6) -> list[tuple[str,
 
 @torch.inference_mode()
 def validation_metrics(
-    net: EffUNet, views: list[tuple[str, Example]], preprocess: Preprocess, device: torch.device, batch: int = 8
+    net: AnyNet, views: list[tuple[str, Example]], preprocess: Preprocess, device: torch.device, batch: int = 8
 ) -> dict[str, float]:
     """Metrics of slices without augmentation, on the network's grid.
 
@@ -153,23 +155,28 @@ def main(arguments: list[str] | None = None) -> None:
     preprocess = Preprocess(size=options.size)
     split, train, validation = load_examples(options)
     torch.manual_seed(options.seed)
-    net = EffUNet(options.encoder, attributes=ATTRIBUTES)
+    net = ResUNet(attributes=ATTRIBUTES) if options.net == "resunet" else EffUNet(options.encoder, attributes=ATTRIBUTES)
     if options.start:
-        start_from(net, options.start, split, new="attribute_heads.")
-    elif not options.smoke:
+        start_from(net, options.start, split, new=(ATTRIBUTE_HEADS, "verdict_head."))
+    elif isinstance(net, EffUNet) and not options.smoke:
         imagenet_effunet(net, options.encoder)
     train_net(net, options, train, validation_views(validation), preprocess, resolve_device(options.device))
+    attributes = {name: list(classes) for name, classes in ATTRIBUTES.items()}
+    if isinstance(net, EffUNet):
+        name, title = f"effunet-{options.encoder}-any", f"U-Net on EfficientNet-{options.encoder}"
+        constructor = {"encoder": options.encoder, "attributes": attributes}
+    else:
+        name, title, constructor = "resunet-any", "The paper's ResUNet", {"attributes": attributes}
     entry = save_run(
-        options, net, command=["train.generalist", *arguments], name=f"effunet-{options.encoder}-any",
-        summary=f"U-Net on EfficientNet-{options.encoder} for any head: mask, verdict, sequence, plane, kind of tumour",
-        arguments={"encoder": options.encoder, "attributes": {name: list(classes) for name, classes in ATTRIBUTES.items()}},
+        options, net, command=["train.generalist", *arguments], name=name,
+        summary=f"{title} for any head: mask, verdict, sequence, plane, kind of tumour", arguments=constructor,
         preprocess=preprocess, split=split, flips=True,
     )  # fmt: skip
     print(f"{entry.name}: {entry.parameters:,} parameters in {entry.folder}")
 
 
 def train_net(
-    net: EffUNet, options: argparse.Namespace, train: list[Example], views: list[tuple[str, Example]], preprocess: Preprocess,
+    net: AnyNet, options: argparse.Namespace, train: list[Example], views: list[tuple[str, Example]], preprocess: Preprocess,
     device: torch.device,
 ) -> None:  # fmt: skip
     """Train in place with AdamW on a one-cycle schedule; the validation views select nothing and may be empty."""
@@ -189,13 +196,13 @@ def train_net(
                 metrics[f"{name} loss"] = part.item()
         return value, metrics
 
-    encoder = list(net.unet.encoder.parameters())
-    encoder_ids = {id(p) for p in encoder}
-    rest = [p for p in net.parameters() if id(p) not in encoder_ids]
-    groups = [{"params": encoder, "lr": options.lr / 3}, {"params": rest, "lr": options.lr}]
+    pretrained = list(net.unet.encoder.parameters()) if isinstance(net, EffUNet) else []
+    pretrained_ids = {id(p) for p in pretrained}
+    rest = [p for p in net.parameters() if id(p) not in pretrained_ids]
+    groups = [{"params": part, "lr": lr} for part, lr in ((pretrained, options.lr / 3), (rest, options.lr)) if part]
     optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=device.type in ("cpu", "cuda"))
     steps = options.epochs * -(-options.samples // options.batch)
-    scheduler = OneCycleLR(optimiser, max_lr=[options.lr / 3, options.lr], total_steps=steps, pct_start=max(0.2, 2 / steps))
+    scheduler = OneCycleLR(optimiser, max_lr=[group["lr"] for group in groups], total_steps=steps, pct_start=max(0.2, 2 / steps))
     dataset, sampler = UploadDataset(train, preprocess), SourceSampler(train, options.samples, options.seed)
     if device.type == "cpu":
         speed_up_depthwise(net)

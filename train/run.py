@@ -104,13 +104,13 @@ def load_unleaked(source: Path, split: Split, device: torch.device) -> LoadedMod
     return load(entry.name, weights=entry.folder, device=str(device))
 
 
-def start_from(net: nn.Module, source: Path, split: Split, new: str | None = None) -> None:
+def start_from(net: nn.Module, source: Path, split: Split, new: tuple[str, ...] = ()) -> None:
     """Copy the weights of a finished run or zoo entry of the same architecture, unless they leak (`load_unleaked`).
 
     Of an ensemble, the first network is taken. Heads for attributes that `net` lacks are left out.
 
     Args:
-        new: prefix of parameters that the start may lack; they keep their values.
+        new: prefixes of parameters that the start may lack; they keep their values.
 
     Raises:
         ValueError: for another architecture.
@@ -119,7 +119,7 @@ def start_from(net: nn.Module, source: Path, split: Split, new: str | None = Non
     module = model.net.members[0] if isinstance(model.net, EffUNetEnsemble) else model.net
     own = net.state_dict()
     start = {name: value for name, value in module.state_dict().items() if name in own or not name.startswith(ATTRIBUTE_HEADS)}
-    kept = {name: value for name, value in own.items() if new and name.startswith(new)}
+    kept = {name: value for name, value in own.items() if name.startswith(new)}
     weights = kept | start
     if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in own.items()}:
         raise ValueError(

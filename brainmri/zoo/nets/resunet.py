@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -71,11 +74,13 @@ class ResUNet(PretrainedNet):
 
     Args:
         in_channels: sequences in the input; 3 in the paper (pre-contrast T1, FLAIR, post-contrast T1).
+        attributes: the attributes to recognise (`brainmri.zoo.attributes`), each with its classes. With any, the network gets a
+            linear head for each on the pooled bottleneck, and one for the verdict; the paper's has none.
     """
 
     tasks = ("segmentation",)
 
-    def __init__(self, in_channels: int = 3) -> None:
+    def __init__(self, in_channels: int = 3, attributes: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.stem = nn.Sequential(
@@ -86,6 +91,11 @@ class ResUNet(PretrainedNet):
         self.bottleneck = ResBlock(128, 256)
         self.decoder = nn.ModuleList([UpBlock(256 + 128, 128), UpBlock(128 + 64, 64), UpBlock(64 + 32, 32), UpBlock(32 + 16, 16)])
         self.head = nn.Conv2d(16, 1, 1)
+        self.attributes = attributes
+        if attributes:
+            self.tasks = ("segmentation", "classification")
+            self.verdict_head = nn.Linear(256, 2)
+            self.attribute_heads = nn.ModuleDict({name: nn.Linear(256, len(classes)) for name, classes in attributes.items()})
         self.apply(he_normal)
 
     @property
@@ -101,8 +111,21 @@ class ResUNet(PretrainedNet):
         return features
 
     def forward_head(self, features: list[Tensor]) -> Output:
-        """The image and the encoder maps to mask logits (B, 1, H, W)."""
-        _, *skips, x = features
+        """The image and the encoder maps to mask logits (B, 1, H, W); with attributes, also verdict logits (B, 2) and theirs."""
+        _, *skips, bottleneck = features
+        x = bottleneck
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
             x = block(x, skip)
-        return Output(mask=self.head(x))
+        mask = self.head(x)
+        if not self.attributes:
+            return Output(mask=mask)
+        pooled = F.dropout(bottleneck.mean(dim=(2, 3)), 0.2, self.training)  # (B, 256)
+        attributes = torch.cat([head(pooled) for head in self.attribute_heads.values()], dim=1)
+        return Output(mask=mask, verdict=self.verdict_head(pooled), attributes=attributes)
+
+    def cam_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 3, H, W) to verdict logits (B, 2), and the bottleneck, [(B, 256, H/16, W/16)]; only with attributes."""
+        if not self.attributes:
+            return super().cam_features(image)
+        bottleneck = self.forward_features(image)[-1]
+        return self.verdict_head(bottleneck.mean(dim=(2, 3))), [bottleneck]
