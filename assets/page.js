@@ -81,8 +81,8 @@
       set(button, "aria-pressed", button.matches(".thumbnail-small") ? String(button.matches(".selected")) : undefined);
     });
     // Gradio gives the button around a picture no name
-    all("#comparison-picture .image-container > button").forEach((button) => {
-      set(button, "aria-label", words(document.querySelector("#comparison-picture [data-testid=block-label]")) || "Picture");
+    all("#comparison-pictures .preview > button").forEach((button) => {
+      set(button, "aria-label", words(document.querySelector("#comparison-pictures [data-testid=block-label]")) || "Picture");
     });
     // Gradio words and labels every upload the same, and a file's link only by its size
     all("button.upload-container:not(.icon-mode)").forEach((button) => {

@@ -61,6 +61,19 @@ def outline(maps: np.ndarray, rules: Rules, mode: str) -> tuple[np.ndarray, np.n
     return maps, without_islands(masks) if mode == "study" else masks
 
 
+def without_specks(masks: np.ndarray, grid_share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Empty the masks (S, H, W) that have fewer than `MIN_AREA` pixels on the network's grid.
+
+    Args:
+        grid_share: (S,), as in `Prediction`.
+
+    Returns:
+        The masks, and for each the fewest pixels that are not taken for empty, (S,) int.
+    """
+    min_areas = np.ceil(MIN_AREA / grid_share).astype(int)
+    return masks & (masks.sum(axis=(1, 2)) >= min_areas)[:, None, None], min_areas
+
+
 def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str | None = None) -> SliceDecisions:
     """Decide every slice of a prediction. Out-of-distribution slices are for review.
 
@@ -81,9 +94,8 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
     evaluated = rules.was_evaluated_on(sequence)
     rules = rules.for_sequence(sequence)
     maps, masks = outline(predicted.maps, rules, mode)
+    masks, min_areas = without_specks(masks, predicted.grid_share)
     probabilities = rules.probability(predicted.logits, predicted.evidence, mode)
-    min_areas = np.ceil(MIN_AREA / predicted.grid_share).astype(int)
-    masks = masks & (masks.sum(axis=(1, 2)) >= min_areas)[:, None, None]  # what counts as empty is empty
     areas = masks.sum(axis=(1, 2)) * predicted.grid_share
     checks: list[OodResult | None] = [*predicted.ood] if predicted.ood else [None] * len(masks)
     verdicts = [

@@ -15,6 +15,7 @@ SIDE = 720  # pixels of the picture, the longer side
 LINE, DASH = 3, 14  # pixels; width of the outlines, and the length after which coinciding ones change colour
 MARGIN = 0.3  # around the outlined regions, as a share of their longer side
 MIN_CROP = 96  # pixels of the slice
+MAX_SLICES = 12  # pictures of a study
 
 
 def outline_colour(number: int) -> str:
@@ -22,7 +23,23 @@ def outline_colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def outlines_picture(pixels: np.ndarray, masks: Mapping[int, np.ndarray]) -> Image.Image:
+def outlined_slices(masks: list[np.ndarray]) -> tuple[list[int], int]:
+    """At most `MAX_SLICES` slices to show of masks (S, H, W), spread over those with an outline; without any, the middle one.
+
+    Returns:
+        Their indices in order, and which of them has the largest outline.
+    """
+    areas = np.any(masks, axis=0).sum(axis=(1, 2))
+    outlined = np.flatnonzero(areas)
+    if not len(outlined):
+        return [len(areas) // 2], 0
+    shown = outlined[np.linspace(0, len(outlined) - 1, min(MAX_SLICES, len(outlined))).round().astype(int)]
+    return shown.tolist(), int(areas[shown].argmax())
+
+
+def outlines_picture(
+    pixels: np.ndarray, masks: Mapping[int, np.ndarray], box: tuple[int, int, int, int] | None = None
+) -> Image.Image:
     """FLAIR in grey, cropped to the outlined regions, with the outlines of all masks.
 
     All outlines have the same width. Where outlines coincide, they are dashed, so that every colour stays visible.
@@ -30,10 +47,11 @@ def outlines_picture(pixels: np.ndarray, masks: Mapping[int, np.ndarray]) -> Ima
     Args:
         pixels: (H, W, 3) in [0, 1].
         masks: (H, W) bool by the model's place in the comparison.
+        box: top, left, height and width to crop to; None for those of `crop_box`.
     """
     from skimage.measure import find_contours
 
-    top, left, height, width = crop_box(list(masks.values()), pixels.shape[:2])
+    top, left, height, width = box or crop_box(list(masks.values()), pixels.shape[:2])
     scale = 2 * SIDE / max(height, width)  # drawn at twice the size, so that the lines become smooth
     cropped = flair_picture(pixels[top : top + height, left : left + width])
     half = round(width * scale / 2), round(height * scale / 2)

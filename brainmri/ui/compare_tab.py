@@ -1,8 +1,7 @@
-"""The Compare tab and the endpoint `/compare`: one slice, several models, the outlines of all in one picture."""
+"""The Compare tab and the endpoint `/compare`: one slice or study, several models, the outlines of all in one picture."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from html import escape
 
 import gradio as gr
@@ -10,17 +9,15 @@ import gradio as gr
 from brainmri.analysis.compare import ModelResult, disagreement, overlap
 from brainmri.analysis.findings import percent
 from brainmri.io.scan import Scan
-from brainmri.report.comparison import outline_colour, outlines_picture
+from brainmri.report.comparison import crop_box, outline_colour, outlined_slices, outlines_picture
 from brainmri.report.render import heat_picture, overlay_picture
-from brainmri.report.viewer import first_slice
 from brainmri.ui.answer import empty_state, refusal
 from brainmri.ui.blocks import INTERNAL_ERROR
 from brainmri.ui.common import ASSETS, GPU, PRIVATE, REPLACE_SCRIPT, errors_as_messages, model_choices, model_heading
-from brainmri.ui.decoding import list_inputs, read_slice, read_study
-from brainmri.ui.inference import analyse_study, available_models, compare_models
+from brainmri.ui.decoding import list_inputs, read_input, read_slice
+from brainmri.ui.inference import available_models, compare_models
 from brainmri.ui.inputs import SLICE
 from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
-from brainmri.zoo.registry import DEFAULT
 
 EXAMPLE = ASSETS / "examples" / "small-lesion.png"
 EMPTY = empty_state("Drop a slice or a study, or pick the example, to compare models.")
@@ -28,24 +25,22 @@ FAILED = "Could not compare the models"
 
 
 def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
-    """Compare several models on one brain MRI slice. Research demo, not for diagnosis.
+    """Compare several models on one brain MRI slice or study. Research demo, not for diagnosis.
 
     Args:
-        image: slice as PNG, JPEG or TIFF; red = pre-contrast T1, green = FLAIR, blue = post-contrast T1; greyscale = one sequence
+        image: slice as PNG, JPEG or TIFF, red = pre-contrast T1, green = FLAIR, blue = post-contrast T1, greyscale = one sequence; or a volume or a zip of a study
         models: names of the models; default: all available models
 
     Returns:
-        record: probability of tumour, outlined area and seconds for each model; mean Dice between the masks
-        pictures: an overlay for each mask, and a map of where the masks disagree
-    """
+        record: for each model, probability of tumour (of a study the highest, with its slice), outlined area or volume, and seconds; mean Dice between the masks
+        pictures: of a slice, an overlay for each mask and a map of where the masks disagree; of a study, the outlines of all models in up to 12 slices
+    """  # noqa: E501  each argument is one line in the API view
     if not image:
-        raise gr.Error("Please upload a slice.", print_exception=False)
+        raise gr.Error("Please upload a slice or a study.", print_exception=False)
     with errors_as_messages(FAILED):
-        record_upload_size([image])
-        scan = read_slice(image)
-        record_scan_size(scan)
+        scan, _ = read_one([image])
         results = compare_models(scan, models or list(available_models))
-        return _record(results), _pictures(results, scan.pixels)
+        return _record(results), _pictures(results, scan) if scan.pixels.ndim == 3 else outlines(results, scan)[0]
 
 
 def _record(results: list[ModelResult]) -> dict:
@@ -56,44 +51,61 @@ def _record(results: list[ModelResult]) -> dict:
     }
 
 
-def _pictures(results: list[ModelResult], pixels) -> list[tuple]:
+def _pictures(results: list[ModelResult], scan: Scan) -> list[tuple]:
     pictures = [
-        (overlay_picture(pixels, result.mask), f"{result.name}: {int(result.mask.sum()):,} pixels")
+        (overlay_picture(scan.pixels, result.mask), f"{result.name}: {int(result.mask.sum()):,} pixels")
         for result in results
         if result.mask is not None
     ]
     where = disagreement(results)
-    return pictures if where is None else [*pictures, (heat_picture(pixels, where), "Where the masks disagree")]
+    return pictures if where is None else [*pictures, (heat_picture(scan.pixels, where), "Where the masks disagree")]
 
 
-def read_one_slice(files: list[str]) -> tuple[Scan, str]:
-    """The slice to compare on, and its name: of a study, the one in which the default model outlines most."""
+def outlines(results: list[ModelResult], scan: Scan) -> tuple[list[tuple], int]:
+    """The outlines of all models on the slice or, cropped alike, on slices of the study.
+
+    Returns:
+        Pictures with captions, none without masks; the index of the one with the largest outline.
+    """
+    masks = {place: result.mask for place, result in enumerate(results) if result.mask is not None}
+    if not masks:
+        return [], 0
+    if scan.pixels.ndim == 3:
+        return [(outlines_picture(scan.pixels, masks), None)], 0
+    shown, front = outlined_slices(list(masks.values()))
+    box = crop_box([plane for mask in masks.values() for plane in mask], scan.pixels.shape[1:3])
+    pictures = [
+        outlines_picture(scan.pixels[number], {place: mask[number] for place, mask in masks.items()}, box) for number in shown
+    ]
+    captions = [f"Slice {number + 1} of {len(scan.pixels)}" for number in shown]
+    return list(zip(pictures, captions, strict=True)), front
+
+
+def read_one(files: list[str]) -> tuple[Scan, str]:
+    """The first input of an upload, and its name."""
     record_upload_size(files)
     chosen = list_inputs(files)[0]
-    if chosen.kind == SLICE:
-        return read_slice(chosen.files[0]), chosen.label
-    scan = read_study(chosen.files, None, chosen.study)
-    number = first_slice(analyse_study(scan, DEFAULT, DEFAULT, None))
-    return replace(scan, pixels=scan.pixels[number], geometry=None), f"{chosen.label}, slice {number + 1}"
+    scan = read_slice(chosen.files[0]) if chosen.kind == SLICE else read_input(chosen)
+    record_scan_size(scan)
+    return scan, chosen.label
 
 
 def analyse(files: list[str] | None, models: list[str]) -> tuple:
-    """Compare the selected models for the page; return a table and a picture, or the reason of a refusal."""
+    """Compare the selected models for the page; return a table and pictures, or the reason of a refusal."""
     try:
         if not files:
             raise gr.Error("Please drop a file or pick the example first.", title="Nothing to compare")
         if not models:
             raise gr.Error("Please select at least one model.", title="Nothing to compare")
         with errors_as_messages(FAILED):
-            scan, name = read_one_slice(files)
-            record_scan_size(scan)
+            scan, name = read_one(files)
             results = compare_models(scan, models)
     except gr.Error as error:
         record_refusal()
-        return refusal(error.title, error.message), gr.Image(visible=False)
-    masks = {number: result.mask for number, result in enumerate(results) if result.mask is not None}
-    picture = outlines_picture(scan.pixels, masks)
-    return table_html(_record(results), name), gr.Image(picture, visible=bool(masks), label=f"Outlines on {name}")
+        return refusal(error.title, error.message), gr.Gallery(visible=False)
+    pictures, front = outlines(results, scan)
+    gallery = gr.Gallery(pictures, visible=bool(pictures), selected_index=front, label=f"Outlines on {name}")
+    return table_html(_record(results), name), gallery
 
 
 def table_html(record: dict, name: str) -> str:
@@ -101,15 +113,19 @@ def table_html(record: dict, name: str) -> str:
 
     def row(number: int, model: dict) -> str:
         probability = "-" if model["probability"] is None else percent(model["probability"])
-        area, swatch = "-", ""
-        if model["area_px"] is not None:
-            area = f"{model['area_px']:,} pixels"
-            swatch = f"<i class='swatch' style='background:{outline_colour(number)}'></i>"
-        cells = "".join(f"<td>{cell}</td>" for cell in (probability, area, f"{1000 * model['seconds']:.0f} ms"))
+        if "likeliest_slice" in model:
+            probability += f" (slice {model['likeliest_slice']})"
+        size = outlined_size(model)
+        swatch = "" if size == "-" else f"<i class='swatch' style='background:{outline_colour(number)}'></i>"
+        seconds = model["seconds"]
+        duration = f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+        cells = "".join(f"<td>{cell}</td>" for cell in (probability, size, duration))
         heading = model_heading(model["name"], available_models[model["name"]])
         return f"<tr><th scope='row'>{swatch}{heading}</th>{cells}</tr>"
 
-    heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Model", "Probability of tumour", "Outlined area", "Time"))
+    study = any("likeliest_slice" in model or "voxels" in model for model in record["models"])
+    titles = ("Highest probability of tumour", "Outlined volume") if study else ("Probability of tumour", "Outlined area")
+    heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Model", *titles, "Time"))
     dice = record["mean_dice_between_masks"]
     agreement = "" if dice is None else f" The masks overlap with a mean Dice of {dice:.2f}."
     specialists = {one["name"]: available_models[one["name"]].specialist for one in record["models"]}
@@ -124,9 +140,19 @@ def table_html(record: dict, name: str) -> str:
     return f"<div class='model'><p><b>{escape(name)}</b>.{agreement}{replaced}</p>{scrolls}</div>"
 
 
+def outlined_size(model: dict) -> str:
+    """The area or volume that a model outlined, from its record; "-" for a model without masks."""
+    if "volume_ml" in model:
+        return f"{model['volume_ml']:.1f} mL"
+    for key, unit in (("area_px", "pixels"), ("voxels", "voxels")):
+        if model.get(key) is not None:
+            return f"{model[key]:,} {unit}"
+    return "-"
+
+
 def fail() -> tuple:
     """The outputs after an error of the server, which was logged."""
-    return refusal("Something went wrong", INTERNAL_ERROR), gr.Image(visible=False)
+    return refusal("Something went wrong", INTERNAL_ERROR), gr.Gallery(visible=False)
 
 
 def compare_tab() -> None:
@@ -147,11 +173,12 @@ def compare_tab() -> None:
             table = gr.HTML(
                 EMPTY, js_on_load=REPLACE_SCRIPT, elem_id="comparison-table", elem_classes="verdict-box", padding=False
             )  # fmt: skip
-            picture = gr.Image(
-                visible=False, interactive=False, format="png", buttons=["download", "fullscreen"], elem_id="comparison-picture"
-            )
+            pictures = gr.Gallery(
+                visible=False, interactive=False, format="webp", preview=True, object_fit="contain", height=560,
+                buttons=["download", "fullscreen"], elem_id="comparison-pictures",
+            )  # fmt: skip
 
-    outputs = [table, picture]
+    outputs = [table, pictures]
     run = {
         "fn": analyse, "inputs": [files, models], "outputs": outputs, "api_visibility": "private",
         "show_progress_on": table, **GPU,
@@ -161,6 +188,6 @@ def compare_tab() -> None:
     for analysis in (button.click(**run), dropped.success(**run), chosen.success(**run)):
         analysis.failure(fail, None, outputs, **PRIVATE)
 
-    image, endpoint = gr.File(label="Slice", type="filepath", visible=False), gr.Button(visible=False)
-    record, pictures = gr.JSON(visible=False), gr.Gallery(format="png", visible=False)
-    endpoint.click(compare, [image, models], [record, pictures], api_name="compare", **GPU)
+    image, endpoint = gr.File(label="Slice or study", type="filepath", visible=False), gr.Button(visible=False)
+    record, gallery = gr.JSON(visible=False), gr.Gallery(format="png", visible=False)
+    endpoint.click(compare, [image, models], [record, gallery], api_name="compare", **GPU)

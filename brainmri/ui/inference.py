@@ -124,10 +124,10 @@ def analyse_and_explain_slice(
     return pipe(scan, sequence), *pipe.explain(scan, sequence)
 
 
-@on_gpu(lambda scan, names: gpu_seconds(len(names)))
+@on_gpu(lambda scan, names: gpu_seconds(len(names) * (len(scan.pixels) if scan.pixels.ndim == 4 else 1)))
 def compare_models(scan: Scan, names: list[str]) -> list[ModelResult]:
-    """Run several models on a slice."""
-    return compare({name: get_model(name) for name in names}, scan.pixels)
+    """Run several models on a slice or a study."""
+    return compare({name: get_model(name) for name in names}, scan)
 
 
 @counted

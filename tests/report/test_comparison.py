@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import ImageColor
 
-from brainmri.report.comparison import LINE, SIDE, crop_box, dashes, outline_colour, outlines_picture
+from brainmri.report.comparison import LINE, MAX_SLICES, SIDE, crop_box, dashes, outline_colour, outlined_slices, outlines_picture
 
 
 def square(top: int, left: int, side: int) -> np.ndarray:
@@ -55,3 +55,15 @@ def test_the_dashes_of_coinciding_lines_cover_the_line_in_turns():
         assert all(parts)
         lengths = [np.hypot(*np.diff(part, axis=0).T).sum() for own in parts for part in own]
         assert abs(sum(lengths) - 340 * size) < 28
+
+
+def test_slices_of_a_study_are_spread_over_its_outlines():
+    masks = np.zeros((2, 40, 8, 8), bool)
+    masks[0, 5:20, 2:4, 2:4] = True
+    masks[1, 15:35, 2:4, 2:4] = True
+    masks[1, 21, 1:6, 1:6] = True
+    shown, front = outlined_slices(list(masks))
+    assert (shown[0], shown[-1], len(shown)) == (5, 34, MAX_SLICES)
+    assert sorted(shown) == shown
+    assert shown[front] == 21 or 21 not in shown
+    assert outlined_slices([np.zeros((9, 8, 8), bool)]) == ([4], 0)

@@ -24,7 +24,7 @@ def fill(page, tab: str) -> None:
         answer(page, three.name)
     elif tab == "Compare":
         page.click("#compare-example")
-        page.wait_for_selector("#comparison-picture img")
+        page.wait_for_selector("#comparison-pictures img")
     else:
         page.wait_for_selector("#overview >> text=/ ms/")
         page.click("#selfcheck")

@@ -353,20 +353,25 @@ def test_models_are_compared_side_by_side(visit):
     assert f"replaces {DEFAULT} for slices like those it was trained on" in page.inner_text("#comparison-table")
     swatches = page.locator("#comparison-table .swatch").evaluate_all("all => all.map(one => one.style.background)")
     assert len({*swatches}) == len(brainmri.list_models("segmentation"))
-    page.wait_for_function("document.querySelector('#comparison-picture img')?.naturalWidth >= 700")
+    page.wait_for_function("document.querySelector('#comparison-pictures img')?.naturalWidth >= 700")
 
     for name in {entry.name for entry in brainmri.list_models()} - {DEFAULT, "resnet50-lgg"}:
         page.get_by_role("checkbox", name=name).uncheck()
     page.set_input_files("#compare-drop input[type=file]", STUDY)
-    page.wait_for_selector("#comparison-table >> text=study-flair.nii.gz, slice 8")
-    assert set(comparison(page)) == {DEFAULT, "resnet50-lgg"}
+    page.wait_for_selector("#comparison-table >> text=study-flair.nii.gz")
+    cells_by_model = comparison(page)
+    assert set(cells_by_model) == {DEFAULT, "resnet50-lgg"}
+    assert re.fullmatch(r"(over |under )?\d+% \(slice \d+\)", cells_by_model[DEFAULT][0])
+    assert re.fullmatch(r"\d+\.\d mL", cells_by_model[DEFAULT][1])
     assert "Dice" not in page.inner_text("#comparison-table")
+    page.wait_for_selector("#comparison-pictures >> text=Slice 8 of")
+    assert page.locator("#comparison-pictures .thumbnail-item").count() > 3
 
     for name in (DEFAULT, "resnet50-lgg"):
         page.get_by_role("checkbox", name=name).uncheck()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.wait_for_selector("#comparison-table .refused >> text=Please select at least one model")
-    assert not page.is_visible("#comparison-picture")
+    assert not page.is_visible("#comparison-pictures")
 
 
 def test_a_model_is_chosen_from_the_table(visit):
