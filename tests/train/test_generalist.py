@@ -104,10 +104,14 @@ def test_an_epoch_repeats_and_the_next_one_differs(wider):
 
 
 @pytest.mark.slow
-def test_from_folders_to_a_model_the_pipeline_loads(wider, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("net", "name"),
+    [(["--encoder", "lite0"], "effunet-lite0-any"), (["--net", "resunet", "--start", "resunet-lgg"], "resunet-any")],
+)
+def test_from_folders_to_a_model_the_pipeline_loads(net, name, wider, tmp_path, capsys):
     out = tmp_path / "run"
-    generalist.main(["--wider", str(wider), "--out", str(out), "--encoder", "lite0", "--smoke"])
-    assert "effunet-lite0-any" in capsys.readouterr().out
+    generalist.main(["--wider", str(wider), "--out", str(out), *net, "--smoke"])
+    assert name in capsys.readouterr().out
     with (out / "history.csv").open() as handle:
         last = list(csv.DictReader(handle))[-1]
     assert {"validation plane accuracy", "train mask loss"} <= set(last)

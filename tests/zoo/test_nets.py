@@ -116,6 +116,7 @@ def test_effunet_gives_mask_and_verdict_from_one_pass():
         ("EffUNet", {"attributes": {"plane": ["axial", "coronal"], "turn": ["0", "180"]}}),
         ("EffUNetEnsemble", {"members": 2}),
         ("ResUNet", {}),
+        ("ResUNet", {"attributes": {"plane": ["axial", "coronal"], "turn": ["0", "180"]}}),
         ("ResNet50Classifier", {"image_size": 64, "pool": 2}),
     ],
 )
