@@ -165,12 +165,17 @@ def check_pixels(pixels: np.ndarray) -> tuple[bool, str | None]:
     points = points[:: max(1, len(points) // PIXEL_SAMPLE)].T.astype(np.float64)
     if (np.maximum.reduce(points) > DARK).mean() < 0.01:
         return True, None
-    bright = points[points > DARK]  # of all channels
-    if (np.abs(bright - np.median(bright)) < MASK_TOLERANCE).mean() > MASK_SHARE:
+    if equal_share(points) > MASK_SHARE:
         return True, MASK
     if is_noise(pixels):
         return True, NOISE
     return (True, COLOURED) if is_colour_mapped(points) else (False, None)
+
+
+def equal_share(points: np.ndarray) -> float:
+    """The share in [0, 1] of bright values (of any shape, in [0, 1]) that are equal to their median within `MASK_TOLERANCE`."""
+    bright = points[points > DARK]
+    return float((np.abs(bright - np.median(bright)) < MASK_TOLERANCE).mean())
 
 
 def is_noise(pixels: np.ndarray) -> bool:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import brainmri
+from brainmri.io.pixels import to_unit
 from brainmri.zoo.metrics import AUC, THREE_SEQUENCES, VOLUMETRIC_DICE, label
+from brainmri.zoo.ood import DARK, MASK, MASK_SHARE, check_pixels, equal_share
 from brainmri.zoo.registry import DEFAULT
 from train.datasets.lgg import HELD_OUT, LGG, find_slices
 from train.evaluation.evaluate import evaluate, main
@@ -29,6 +31,18 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def cases():
     return find_slices(DATA)
+
+
+def test_outlines_are_told_from_slices(cases):
+    """Slices stay well below the share of equal values from which on an image is taken for a mask."""
+    slices = [one for patient in cases.values() for one in patient][::8]
+    images = [to_unit(one.read_image()) for one in slices]
+    shares = [equal_share(image) for image in images if (image > DARK).mean() > 0.03]
+    assert len(shares) > 300
+    assert max(shares) < 0.92 < MASK_SHARE
+    for mask in (one.read_mask() for one in slices):
+        if mask.mean() > 0.01:
+            assert check_pixels(np.repeat(mask[..., None], 3, axis=2).astype(np.float32)) == (True, MASK)
 
 
 @pytest.fixture(scope="module")
