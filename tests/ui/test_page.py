@@ -144,6 +144,17 @@ def test_models_are_compared(client):
     assert record["mean_dice_between_masks"] is None
 
 
+def test_models_are_compared_on_a_study(client):
+    record, pictures = client.predict(handle_file(STUDY), ["effunet-lgg", "resunet-lgg"], api_name="/compare")
+    with_verdict, without = record["models"]
+    assert with_verdict["probability"] > 0.5
+    assert 1 <= with_verdict["likeliest_slice"] <= 16
+    assert without["probability"] is None
+    assert without["volume_ml"] == pytest.approx(with_verdict["volume_ml"], rel=0.2)
+    assert record["mean_dice_between_masks"] > 0.8
+    assert all(picture["caption"].endswith("of 16") for picture in pictures)
+
+
 # --- studies --------------------------------------------------------------------------------------------------------------
 
 
