@@ -95,5 +95,6 @@ class Specialist:
 
     def _disagreement(self, own: float, general: float) -> str:
         return (
-            f"Two models disagree: {percent(own)} for tumour by {self.model.entry.name}, {percent(general)} by {self.generalist}."
+            f"Two models disagree: {self.model.entry.name} gives a probability of tumour of {percent(own)}, "
+            f"{self.generalist} of {percent(general)}."
         )

@@ -182,7 +182,9 @@ def _stack_on_slots(frames: list[Frame], slots: np.ndarray, step: np.ndarray | N
         )
     if distance * shape[0] < SHORT:
         count = f"{len(frames)} slice{'s' * (len(frames) != 1)}"
-        warnings.append(f"got only {count} over {distance * shape[0]:.0f} mm, a part of a head; the result holds for this part")
+        length = f"{distance * shape[0]:.0f} mm"
+        verb = "was" if len(frames) == 1 else "were"
+        warnings.append(f"only {count} ({length}) {verb} provided. The result covers only this part of the head")
     return Stack(frames=frames, shape=shape, geometry=geometry, warnings=warnings)
 
 

@@ -105,7 +105,8 @@ def _decode(tiff: tifffile.TiffFile, name: str, most: int) -> Tiff:
         else:
             pixels = colours if colours.shape[-1] == 3 else colours[..., 0]
         if not straight and first.extrasamples[:1] != (_PREMULTIPLIED,):
-            warnings = ("the last sample of each pixel is marked as neither colour nor transparency and is ignored",)
+            last = "fourth" if first.samplesperpixel == 4 else "second"
+            warnings = (f"the {last} channel is neither colour nor transparency and is ignored",)
     orientation = _orientation(first)
     return Tiff(pixels=turn_upright(pixels, orientation, (1, 2)), orientation=orientation, warnings=warnings)
 

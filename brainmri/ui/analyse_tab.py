@@ -21,7 +21,7 @@ from brainmri.report.render import montage_picture
 from brainmri.report.viewer import slice_viewer, study_viewer
 from brainmri.ui.answer import empty_state, preview, refusal, refused_input, slice_answer, study_answer
 from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
-from brainmri.ui.blocks import INTERNAL_ERROR
+from brainmri.ui.blocks import ERROR_LOGGED
 from brainmri.ui.cache import KEEP_MINUTES
 from brainmri.ui.common import GPU, PRIVATE, REPLACE_SCRIPT, VIEWER_SCRIPT, errors_as_messages, model_choices
 from brainmri.ui.decoding import list_inputs, read_input, read_slice
@@ -386,4 +386,4 @@ class AnalyseTab:
 
     def fail(self) -> dict:
         """The updates after an error of the server, which was logged."""
-        return self.clear() | {self.box: refusal("Something went wrong", INTERNAL_ERROR)}
+        return self.clear() | {self.box: refusal("Analysis failed", ERROR_LOGGED)}

@@ -61,7 +61,7 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
     scale = Markup("")
     if likely:
         probability, number = max(likely)
-        where = f"in slice {number} of {len(study.findings)}, the highest"
+        where = f"in slice {number} of {len(study.findings)}"
         scale = probability_scale(probability, study.provenance["review_band"], where)
     return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen | deciding_model(study.provenance))
 
@@ -126,19 +126,20 @@ def probability_scale(probability: float, review: list[float], where: str = "") 
     Args:
         probability: in [0, 1].
         review: [low, high], the review band; without a band both are equal.
-        where: which slice it is of; empty for a single slice.
+        where: the slice of a study that it is the highest of; empty for a single slice.
     """
     low, high = review
     middle = min(max(50 * (low + high), 30), 70)  # percent; leaves room for the labels at both ends
+    chance = Markup("Highest probability: <b>{}</b>, {}" if where else "<b>{}</b> probability of tumour")
     band = Markup('<span style="left:{:.0f}%">review: {:.0f} to {:.0f}%</span>').format(middle, 100 * low, 100 * high)
     return Markup("""
-  <p class="probability"><b>{chance}</b> probability of tumour{where}</p>
+  <p class="probability">{chance}</p>
   <div class="scale" aria-hidden="true">
     <i class="clear" style="width:{low:.2f}%"></i><i class="review" style="width:{width:.2f}%"></i><i class="tumour"></i>
     <b style="left:{needle:.2f}%"></b>
   </div>
   <p class="zones"><span>no tumour</span>{band}<span>tumour</span></p>""").format(
-        chance=percent(probability), where=f" {where}" if where else "", low=100 * low, width=100 * (high - low),
+        chance=chance.format(percent(probability), where), low=100 * low, width=100 * (high - low),
         needle=100 * probability, band=band if high > low else "",
     )  # fmt: skip
 

@@ -24,7 +24,8 @@ from brainmri.ui.fetch import FetchRefused
 from brainmri.ui.logs import REFUSED, error_chain, start_request
 from brainmri.ui.values import check_values
 
-INTERNAL_ERROR = "Something went wrong on our side. The error was logged. Please try again or use another input."
+ERROR_LOGGED = "The error was logged. Please try again."
+INTERNAL_ERROR = f"Analysis failed. {ERROR_LOGGED}"
 DISK_FULL = "The server's disk is full. Please try again later."
 UPLOAD_EXPIRED = "The upload has expired. Please upload it again."
 NO_FUNCTION = "Expected a call of an endpoint that /gradio_api/info lists, got another number of a function."

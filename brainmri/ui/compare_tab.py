@@ -14,7 +14,7 @@ from brainmri.report.comparison import outline_colour, outlines_picture
 from brainmri.report.render import heat_picture, overlay_picture
 from brainmri.report.viewer import first_slice
 from brainmri.ui.answer import empty_state, refusal
-from brainmri.ui.blocks import INTERNAL_ERROR
+from brainmri.ui.blocks import ERROR_LOGGED
 from brainmri.ui.common import ASSETS, GPU, PRIVATE, REPLACE_SCRIPT, errors_as_messages, model_choices, model_heading
 from brainmri.ui.decoding import list_inputs, read_slice, read_study
 from brainmri.ui.inference import analyse_study, available_models, compare_models
@@ -126,7 +126,7 @@ def table_html(record: dict, name: str) -> str:
 
 def fail() -> tuple:
     """The outputs after an error of the server, which was logged."""
-    return refusal("Something went wrong", INTERNAL_ERROR), gr.Image(visible=False)
+    return refusal("Analysis failed", ERROR_LOGGED), gr.Image(visible=False)
 
 
 def compare_tab() -> None:

@@ -81,7 +81,7 @@ def test_nothing_is_measured_and_recognised_in_what_is_no_brain(slice_result):
 def test_a_study_is_answered_at_a_glance():
     scan, study = results(slices=10, side=64)
     shown = words(study_answer(scan, study, ["a note of writing"]))
-    assert re.search(r"\d+% probability of tumour in slice \d+ of 10, the highest", shown)
+    assert re.search(r"Highest probability: (over |under )?\d+% ?, in slice \d+ of 10", shown)
     assert f"Size {study.volume_mm3 / 1000:.1f} mL, largest diameter {max(study.diameters):.0f} mm" in shown
     assert f"Side {study.lesions[0].side}" in shown
     assert "Sequence pre-contrast T1, FLAIR, post-contrast T1 Plane axial" in shown

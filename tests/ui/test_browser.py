@@ -389,7 +389,7 @@ def test_the_models_tab_shows_metrics_and_verifies_a_model(visit):
     page = visit(1440, 900)
     open_tab(page, "Models")
     assert DEFAULT in page.inner_text("#model h2")
-    choice = page.get_by_label("Details of", exact=True)
+    choice = page.get_by_label("Model details", exact=True)
     choice.click()
     page.click("ul[role=listbox] >> text=resnet50-lgg")
     page.wait_for_selector("#model h2:has-text(\"The paper's classifier\"):has-text('resnet50-lgg')")

@@ -141,7 +141,7 @@ def test_the_threshold_redraws_outline_area_volume_and_downloads(open_report, st
         assert page.evaluate(CHANGED, MARKS) > 0.0005
     bars = page.locator(".study-chart .area").evaluate_all("bars => bars.map(bar => Number(bar.getAttribute('height')) > 0)")
     assert bars == mask.any(axis=(1, 2)).tolist()
-    assert "rest on the model's mask (threshold 0.55)" in shown(page)
+    assert "zip still use the model's mask (threshold 0.55)" in shown(page)
 
     page.locator(".viewer-threshold").focus()
     page.keyboard.press("ArrowLeft")
