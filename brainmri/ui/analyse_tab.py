@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gradio as gr
 from gradio.events import Dependency
 from markupsafe import Markup
@@ -35,7 +33,7 @@ from brainmri.ui.inference import (
     explain_slice,
 )
 from brainmri.ui.input_list import decode, detected, encode, field_value, of_study, selected
-from brainmri.ui.inputs import SLICE, Input
+from brainmri.ui.inputs import SLICE, Input, files_label
 from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
 from brainmri.ui.results import ABSENT, CHANNELS, assignment, keep_result, kept_result, pack_slice, pack_study
 from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
@@ -211,7 +209,7 @@ class AnalyseTab:
                 record_upload_size(uploaded)
                 found = list_inputs(uploaded)
         except gr.Error as error:
-            name = Path(uploaded[0]).name if uploaded else ""
+            name = files_label(uploaded) if uploaded else ""
             unmarked = {self.gallery: gr.Gallery(selected_index=None), self.several: hide, self.selection: hide}
             # the items keep their choices: the browser still sends the value of a radio that is set to None
             return self.refuse(error, name) | unmarked | {self.files: None}

@@ -24,7 +24,6 @@ SEQUENCE_LABELS = {name: name for name in SEQUENCES} | {T1: "pre-contrast T1", T
 LABELS = SEQUENCE_LABELS | {"pituitary": "pituitary tumour"}
 ASSUMED_FLAIR = "FLAIR (assumed for a greyscale image)"
 NOT_RECOGNISED = "not recognised"
-ACCEPTED_FORMATS = " Accepted: "  # what follows the reason of a refusal
 CHANGE_SEQUENCE = Markup('<button type="button" class="change-sequence" aria-label="Change the sequence">change</button>')
 THUMBNAIL = 112  # pixels; longer side
 
@@ -73,10 +72,8 @@ def refusal(title: str, message: str) -> Markup:
         title: what failed.
         message: the reason, as HTML; what it quotes from an upload is escaped.
     """
-    reason, accepted, formats = message.partition(ACCEPTED_FORMATS)
-    box = '<section class="verdict refused"><h2><span aria-hidden="true">✕</span> {}</h2><p>{}</p>{}</section>'
-    more = Markup('<p class="accepted">{}</p>').format(Markup(accepted.lstrip() + formats)) if accepted else ""
-    return Markup(box).format(title, Markup(reason), more)
+    box = '<section class="verdict refused"><h2><span aria-hidden="true">✕</span> {}</h2><p>{}</p></section>'
+    return Markup(box).format(title, Markup(message))
 
 
 def refused_input(label: str) -> Markup:

@@ -90,7 +90,7 @@ def test_colours_of_print_and_lab_are_converted():
     assert np.abs(lab[..., 0] - lab[..., 2]).max() < 0.01
     with pytest.raises(UnreadableImage, match="save it as grey or RGB"):
         read_bytes(tiff(np.zeros((64, 48, 4), np.uint16), photometric="separated"), "x")
-    with pytest.raises(UnreadableImage, match=r"4 samples of uint8 per pixel \(MINISBLACK\)"):
+    with pytest.raises(UnreadableImage, match=r"4 channels of uint8 \(MINISBLACK\)"):
         read_bytes(tiff(np.zeros((64, 48, 4), np.uint8), photometric="minisblack", planarconfig="contig"), "x")
 
 
@@ -162,18 +162,21 @@ def test_16_bit_slices_of_a_study_share_one_scale(tmp_path):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (imagecodecs.jpegls_encode(GREY), "a damaged JPEG, or one that is lossless or has more than 8 bits; save it as PNG"),
-        (imagecodecs.ljpeg_encode(GREY.astype(np.uint16)), "lossless or has more than 8 bits; save it as PNG"),
-        (imagecodecs.jpegxl_encode(GREY), "a JPEG XL image; save it as PNG"),
-        (saved(Image.fromarray(GREY), "PPM"), "a PNM image; save it as PNG"),
-        (saved(Image.fromarray(GREY), "GIF"), "a GIF image; save it as PNG"),
-        (bytes(128) + b"DICM" + bytes(99), "a DICOM file; read it as a study"),
-        (b"\xef\xbb\xbf\n<HTML><body>", "a web page; the download failed"),
+        (
+            imagecodecs.jpegls_encode(GREY),
+            "a damaged JPEG, or one that is lossless or has more than 8 bits. Please save it as PNG",
+        ),
+        (imagecodecs.ljpeg_encode(GREY.astype(np.uint16)), "lossless or has more than 8 bits. Please save it as PNG"),
+        (imagecodecs.jpegxl_encode(GREY), "a JPEG XL image. Please save it as PNG"),
+        (saved(Image.fromarray(GREY), "PPM"), "a PNM image. Please save it as PNG"),
+        (saved(Image.fromarray(GREY), "GIF"), "a GIF image. Please save it as PNG"),
+        (bytes(128) + b"DICM" + bytes(99), "a DICOM file. Please upload it as a study"),
+        (b"\xef\xbb\xbf\n<HTML><body>", "a web page. Please download"),
         (b"<?xml version='1.0'?>\n<svg></svg>", "an SVG drawing"),
     ],
 )
 def test_picture_of_another_format_is_named_with_the_way_out(data, reason):
-    with pytest.raises(UnreadableImage, match=f"slice: got {reason}" if reason.startswith("a") else reason):
+    with pytest.raises(UnreadableImage, match=f"slice is {reason}" if reason.startswith("a") else reason):
         read_bytes(data, "slice")
 
 
