@@ -79,6 +79,7 @@ class OpenDicom:
 def _read(studies: list[DicomStudy], assign: Mapping[int, int | None] | None, number: int | None) -> Scan:
     all_series = [(index, series) for index, study in enumerate(studies) for series in study.series]
     all_labels = [_label(studies, index, series) for index, series in all_series]
+    by_default = assign is None and number is None
     if assign is not None:
         choice = check_assignment(assign, all_labels, NAME)
         chosen = {channel: all_series[index][1] for channel, index in choice.indices.items()}
@@ -109,9 +110,12 @@ def _read(studies: list[DicomStudy], assign: Mapping[int, int | None] | None, nu
             volume = resample(volume, other.stack.geometry, geometry)
         volumes[channel] = volume
     read = dict.fromkeys(frame.file for channel in sorted(chosen) for frame in chosen[channel].stack.frames)
-    if assign is None and (unused := len(all_series) - len(chosen)):
-        others = f"; the files hold {len(studies)} studies" if len(studies) > 1 else ""
-        warnings.append(f"{unused} other series {'is' if unused == 1 else 'are'} not used{others}")
+    if assign is None and (unused := len(studies[number].series) - len(chosen)):
+        warnings.append(f"{unused} other series {'is' if unused == 1 else 'are'} not used")
+    if by_default and len(studies) > 1:
+        warnings.append(
+            f"the files hold {len(studies)} studies; only study {number + 1} can be read without a choice of sequences"
+        )
     return compose(
         volumes,
         geometry,
