@@ -183,7 +183,11 @@ def test_several_inputs_become_a_list_to_flip_through_and_a_table(visit, tmp_pat
         rows = {row["input"]: row for row in csv.DictReader(handle)}
     assert [rows[name]["verdict"] for name in (EXAMPLE.name, "healthy-high.png")] == ["tumour", "no tumour"]
     assert int(rows[EXAMPLE.name]["area_px"]) > 1000
-    assert page.inner_text("#rows").count("%") == 2  # none for the photograph
+    size = rows[EXAMPLE.name]["size"]
+    assert re.fullmatch(r"[\d,]+ pixels, \d+% of the head in this slice", size)
+    assert size in page.inner_text("#rows")
+    assert rows["healthy-high.png"]["size"] == ""
+    assert page.inner_text("#rows").count("%") == 3  # none for the photograph
     assert rows["astronaut.png"]["probability"] == ""
     (tmp_path / "broken.zip").write_bytes(b"PK\3\4 broken")
     upload(page, tmp_path / "broken.zip")
