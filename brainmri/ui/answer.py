@@ -16,6 +16,7 @@ from brainmri.analysis.lesions import MIDLINE_TOLERANCE, midline
 from brainmri.analysis.pipeline import READ_AS_FLAIR
 from brainmri.analysis.recognition import Recognised, Recognition, differ_in_channels
 from brainmri.io.scan import Scan
+from brainmri.report.html import deciding_models
 from brainmri.report.render import slice_picture
 from brainmri.report.templates import STATES
 from brainmri.zoo.attributes import FLAIR, SEQUENCES, T1, T1C, THREE_SEQUENCES
@@ -25,6 +26,8 @@ LABELS = SEQUENCE_LABELS | {"pituitary": "pituitary tumour"}
 ASSUMED_FLAIR = "FLAIR (assumed for a greyscale image)"
 NOT_RECOGNISED = "not recognised"
 CHANGE_SEQUENCE = Markup('<button type="button" class="change-sequence" aria-label="Change the sequence">change</button>')
+OF_MASK = ("Lesions", "Size", "Side")  # facts of the model's mask, which are not printed where another mask is shown
+MODEL_MASK = Markup(' class="model-mask"')
 THUMBNAIL = 112  # pixels; longer side
 
 
@@ -42,8 +45,7 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
     if recognition and not (recognition.sequence and recognition.sequence.name == THREE_SEQUENCES):
         seen["Sequence"] = Markup("{} {}").format(seen["Sequence"], CHANGE_SEQUENCE)
     scale = probability_scale(finding.probability, finding.provenance["review_band"])
-    model = deciding_model(finding.provenance)
-    return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts | seen | model)
+    return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts | seen | model_fact(finding.provenance))
 
 
 def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]) -> Markup:
@@ -62,7 +64,7 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         probability, number = max(likely)
         where = f"in slice {number} of {len(study.findings)}"
         scale = probability_scale(probability, study.provenance["review_band"], where)
-    return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen | deciding_model(study.provenance))
+    return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen | model_fact(study.provenance))
 
 
 def refusal(title: str, message: str) -> Markup:
@@ -107,7 +109,9 @@ def answer_html(
     """The box. Text is escaped; facts that are None are left out."""
     state, symbol, label = STATES[verdict]
     rows = Markup("").join(
-        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name, value) for name, value in facts.items() if value
+        Markup("<div{}><dt>{}</dt><dd>{}</dd></div>").format(MODEL_MASK if name in OF_MASK else "", name, value)
+        for name, value in facts.items()
+        if value
     )
     notes = Markup("").join(Markup('<p class="warning"><b>Note:</b> {}.</p>').format(warning) for warning in warnings)
     return Markup("""<section class="verdict {}">
@@ -158,10 +162,9 @@ def recognised_facts(recognition: Recognition, verdict: str) -> dict[str, str | 
     }
 
 
-def deciding_model(provenance: dict) -> dict[str, str]:
+def model_fact(provenance: dict) -> dict[str, str]:
     """The model that decided, where a specialist may have decided in place of the chosen one."""
-    specialist = provenance.get("specialist")
-    return {"Model": (specialist if specialist["decided"] else provenance["segmenter"])["name"]} if specialist else {}
+    return {"Model": deciding_models(provenance)} if provenance.get("specialist") else {}
 
 
 def assumed_sequence(scan: Scan, warnings: Sequence[str]) -> str:

@@ -259,7 +259,9 @@ def test_a_report_without_lesions(pipe):
     empty = Scan(pixels=np.full((3, 64, 64, 3), 0.2, np.float32), name="empty", sha256="")
     study = pipe.study(empty)
     assert (study.lesions, study.volume_mm3) == ((), None)
-    assert "Nothing is outlined." in report_html(empty, study, "empty", montage_picture(empty.pixels, study))
+    report = report_html(empty, study, "empty", montage_picture(empty.pixels, study))
+    assert "Nothing is outlined." in report
+    assert re.search(r"<p>Model: [A-Z].* \(\S+-\S+\).*</p>", report)
 
 
 def test_a_study_with_an_outline_is_not_called_free_of_tumour():

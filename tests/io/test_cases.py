@@ -400,9 +400,7 @@ def test_damaged_qform_is_dropped_if_there_is_an_sform(tmp_path):
 
 
 def test_unused_series_of_another_patient_are_not_counted(tmp_path):
-    two = dicom(
-        images(), images(description="AX T2", series=4), other_patient("AX FLAIR", 2), other_patient("AX T2", 3)
-    )
+    two = dicom(images(), images(description="AX T2", series=4), other_patient("AX FLAIR", 2), other_patient("AX T2", 3))
     path = two(tmp_path)
     for number in (0, 1):
         unused = [warning for warning in read_study(path, study=number).warnings if "not used" in warning or "hold" in warning]

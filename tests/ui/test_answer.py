@@ -45,9 +45,17 @@ def test_a_slice_is_answered_at_a_glance(slice_result):
     shown = words(slice_answer(scan, finding))
     assert shown.startswith("▲ Tumour 97% probability of tumour no tumour review: 10 to 90% tumour")
     assert "Size 100 pixels, 3% of the head in this slice" in shown
+    assert '<div class="model-mask"><dt>Size</dt>' in slice_answer(scan, finding)  # not printed beside another mask's area
     assert "Side left half of the image (usually the patient's right)" in shown
     assert "Sequence FLAIR (assumed for a greyscale image)" in shown
     assert "Note: <b>note</b>." in shown  # escaped in the HTML
+
+
+def test_the_deciding_model_is_shown_by_the_name_people_know(slice_result):
+    roles = {role: {"name": "effunet-any"} for role in ("segmenter", "classifier")}
+    for decided, name in ((True, "Small and fast (effunet-lite2-lgg)"), (False, "Any sequence and plane (effunet-any)")):
+        provenance = PROVENANCE | roles | {"specialist": {"name": "effunet-lite2-lgg", "decided": decided}}
+        assert f"Model {name}" in words(slice_answer(*slice_result(provenance=provenance)))
 
 
 def test_flair_is_shown_only_where_the_model_takes_the_slice_for_it(slice_result):
