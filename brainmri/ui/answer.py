@@ -58,13 +58,17 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         seen |= read_sequences(scan, study.warnings)
     if study.geometry and study.geometry.oriented:
         seen["Plane"] = study.geometry.plane
-    likely = [(f.probability, number) for number, f in enumerate(study.findings, 1) if not f.out_of_distribution]
     scale = Markup("")
-    if likely:
-        probability, number = max(likely)
-        where = f"in slice {number} of {len(study.findings)}"
-        scale = probability_scale(probability, study.provenance["review_band"], where)
+    if (number := likeliest_slice(study)) is not None:
+        where = f"in slice {number + 1} of {len(study.findings)}"
+        scale = probability_scale(study.findings[number].probability, study.provenance["review_band"], where)
     return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen | model_fact(study.provenance))
+
+
+def likeliest_slice(study: Study) -> int | None:
+    """Index of the slice with the highest probability among those that look like brain MRI slices; None without one."""
+    likely = [(f.probability, number) for number, f in enumerate(study.findings) if not f.out_of_distribution]
+    return max(likely)[1] if likely else None
 
 
 def refusal(title: str, message: str) -> Markup:

@@ -285,6 +285,8 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     page.locator("#viewer .viewer-number").focus()
     page.keyboard.press("Home")
     assert page.inner_text(CAPTION).startswith("Slice 1 of 16: no tumour")
+    page.wait_for_selector(r"#explanation >> text=/^Slice \d+ of 16 has the highest probability\. The strongest evidence/")
+    page.wait_for_function("document.querySelectorAll('#evidence img').length === 2")
     page.locator(".study-chart .hit[data-slice='8']").click()
     assert page.inner_text(CAPTION).startswith("Slice 8 of 16: tumour")
     with page.expect_download() as waiting:
@@ -408,5 +410,5 @@ def test_the_models_tab_shows_metrics_and_verifies_a_model(visit):
     use.wait_for(state="visible")
     assert "model-index" not in card.inner_text()  # part of the front matter
     page.click("#selfcheck")
-    page.wait_for_selector("#selfcheck-answer >> text=resnet50-lgg on")
+    page.wait_for_selector("#selfcheck-answer >> text=(resnet50-lgg) on")
     assert "matches its stored outputs within" in page.inner_text("#selfcheck-answer")
