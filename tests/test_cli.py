@@ -206,7 +206,7 @@ def test_models_lists_the_zoo(capsys):
 @pytest.mark.slow
 def test_check_verifies_an_entry(capsys):
     assert main(["check", "resunet-lgg", "--device", "cpu"]) == 0
-    assert "resunet-lgg on cpu" in capsys.readouterr().out
+    assert "The paper's network (resunet-lgg) on cpu" in capsys.readouterr().out
 
 
 def test_missing_gradio_is_an_error_that_says_how_to_install_it():

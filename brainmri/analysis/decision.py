@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, count, percent, ranges
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, chance, slice_numbers
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.lesions import without_islands
 from brainmri.zoo.attributes import THREE_SEQUENCES
@@ -103,7 +103,7 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
         if check and check.reason
         else decide_slice(float(p), float(area), rules.band(mode))
         if evaluated
-        else (REVIEW, f"{not_evaluated(sequence)} ({percent(p)} for tumour).")
+        else (REVIEW, f"{not_evaluated(sequence)} ({chance(p, REVIEW)}).")
         for check, p, area in zip(checks, probabilities, areas, strict=True)
     ]
     return SliceDecisions(maps=maps, masks=masks, min_areas=min_areas, probabilities=probabilities, verdicts=verdicts, ood=checks)
@@ -129,17 +129,18 @@ def decide_slice(probability: float, area_on_grid: float, review: tuple[float, f
         The verdict and its reason.
     """
     low, high = review
-    chance = f"{percent(probability)} for tumour"
     found = area_on_grid >= MIN_AREA
     if low <= probability <= high and low < high:
-        return REVIEW, f"The classifier is undecided ({chance})."
-    if (probability > high) != found:
+        return REVIEW, f"The classifier is undecided ({chance(probability, REVIEW)})."
+    if probability > high:
+        classified = f"The classifier found a tumour ({chance(probability, TUMOUR)})"
         if found:
-            return REVIEW, f"The segmenter outlined a region, but the classifier sees no tumour ({chance}); they disagree."
-        return REVIEW, f"The classifier sees a tumour ({chance}), but the segmenter outlined none; they disagree."
+            return TUMOUR, f"{classified} and the segmenter outlined it."
+        return REVIEW, f"{classified}, but the segmenter outlined nothing."
+    classified = f"the classifier found no tumour ({chance(probability, NO_TUMOUR)})"
     if found:
-        return TUMOUR, f"The classifier sees a tumour ({chance}) and the segmenter outlined it."
-    return NO_TUMOUR, f"The classifier sees no tumour ({chance}) and the segmenter outlined none."
+        return REVIEW, f"The segmenter outlined a region, but {classified}."
+    return NO_TUMOUR, f"{classified.capitalize()} and the segmenter outlined nothing."
 
 
 def decide_study(
@@ -164,20 +165,41 @@ def decide_study(
         The verdict, its reason, and the indices of the slices that it rests on.
     """
     if 2 * len(out_of_distribution) > (len(verdicts) if analysed is None else analysed):
-        which = f"{len(out_of_distribution)} of {count(len(verdicts), 'slice')}: {ranges(out_of_distribution)}"
-        return REVIEW, f"Most slices do not look like those that the model was trained on ({which}).", tuple(out_of_distribution)
+        return REVIEW, _mostly_unknown(out_of_distribution, len(verdicts)), tuple(out_of_distribution)
     tumour = [number for number, verdict in enumerate(verdicts) if verdict == TUMOUR and number not in out_of_distribution]
     undecided = [number for number, verdict in enumerate(verdicts) if verdict == REVIEW and number not in out_of_distribution]
-    if any(number + 1 in tumour for number in tumour) or len(verdicts) == len(tumour) == 1:
-        return TUMOUR, f"{count(len(tumour), 'slice')} of {len(verdicts)} show a tumour: {ranges(tumour)}.", tuple(tumour)
-    neighbouring = any(number + 1 in undecided for number in undecided) or len(verdicts) == len(undecided) == 1
+    if len(verdicts) == 1:
+        return _decide_only_slice(verdicts[0], bool(outlined))
+    if any(number + 1 in tumour for number in tumour):
+        return TUMOUR, f"{slice_numbers(tumour).capitalize()} of {len(verdicts)} show a tumour.", tuple(tumour)
+    neighbouring = any(number + 1 in undecided for number in undecided)
     if not tumour and outlined:
-        reason = f"No slice clearly shows a tumour, but the segmenter outlined a region: {ranges(outlined)}."
+        reason = f"No slice clearly shows a tumour, but the segmenter outlined a region in {slice_numbers(outlined)}."
         return REVIEW, reason, tuple(sorted({*undecided, *outlined}))
     if not tumour and not neighbouring:
-        isolated = f" Undecided, but isolated: {ranges(undecided)}." if undecided else ""
-        return NO_TUMOUR, f"None of {count(len(verdicts), 'slice')} shows a tumour.{isolated}", ()
+        verb = "is" if len(undecided) == 1 else "are"
+        isolated = f" {slice_numbers(undecided).capitalize()} {verb} undecided, but isolated." if undecided else ""
+        return NO_TUMOUR, f"None of the {len(verdicts)} slices shows a tumour.{isolated}", ()
     if tumour:
-        reason = f"Only isolated slices show a tumour: {ranges(tumour)}."
-        return REVIEW, reason, tuple(sorted(tumour + undecided))
-    return REVIEW, f"No slice clearly shows a tumour; undecided: {ranges(undecided)}.", tuple(undecided)
+        which = "one isolated slice shows" if len(tumour) == 1 else "isolated slices show"
+        return REVIEW, f"Only {which} a tumour: {slice_numbers(tumour)}.", tuple(sorted(tumour + undecided))
+    return REVIEW, f"No slice clearly shows a tumour; {slice_numbers(undecided)} are undecided.", tuple(undecided)
+
+
+def _mostly_unknown(out_of_distribution: Sequence[int], slices: int) -> str:
+    """Why a study is for review whose slices are mostly out of distribution."""
+    if slices == 1:
+        return "The only slice does not look like those that the model was trained on."
+    which = f"{len(out_of_distribution)} of {slices}"
+    numbers = slice_numbers(out_of_distribution)
+    return f"Most slices ({which}) do not look like those that the model was trained on: {numbers}."
+
+
+def _decide_only_slice(verdict: str, outlined: bool) -> tuple[str, str, tuple[int, ...]]:
+    """The verdict on a study of one slice, its reason, and the index of that slice where the verdict rests on it."""
+    if verdict == TUMOUR:
+        return TUMOUR, "The only slice shows a tumour.", (0,)
+    if verdict == NO_TUMOUR and not outlined:
+        return NO_TUMOUR, "The only slice shows no tumour.", ()
+    region = ", but the segmenter outlined a region" if outlined else ""
+    return REVIEW, f"The only slice does not clearly show a tumour{region}.", (0,)

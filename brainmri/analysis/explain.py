@@ -13,6 +13,7 @@ from brainmri.analysis.findings import NO_TUMOUR, TUMOUR
 from brainmri.zoo.registry import LoadedModel
 
 FOREGROUND = 0.15  # of the bright pixels' grey value, above which a pixel belongs to the head
+CLEAR = 'No evidence map is shown for a clear "no tumour" result.'
 CLOSING = 3  # pixels; half the width of gaps in the head's edge that are closed, and of specks that are removed
 
 
@@ -45,7 +46,7 @@ def explain(
     """
     if verdict == NO_TUMOUR:  # relative to its maximum, even noise would look like evidence
         nothing = np.zeros(mask.shape, np.float32)
-        return Explanation(saliency=nothing, agrees=None, sentence="A clear result without tumour has no evidence map.")
+        return Explanation(saliency=nothing, agrees=None, sentence=CLEAR)
     saliency, cell = class_activation(classifier, pixels)
     saliency = np.where(head_mask(pixels), np.float32(probability) * saliency, np.float32(0))
     if not saliency.any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,6 +172,16 @@ def percent(probability: float) -> str:
 def count(number: int, noun: str) -> str:
     """A number and its noun: "1 slice", "2 slices"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def chance(probability: float, verdict: str) -> str:
+    """A probability beside a verdict: "probability over 99%" with "tumour", else "probability of tumour under 1%"."""
+    return f"probability{'' if verdict == TUMOUR else ' of tumour'} {percent(probability)}"
+
+
+def slice_numbers(numbers: Collection[int]) -> str:
+    """Indices of slices as words that count from 1: [0, 1, 2, 6] gives "slices 1 to 3, 7"."""
+    return f"slice{'' if len(numbers) == 1 else 's'} {ranges(numbers)}"
 
 
 def ranges(numbers: Iterable[int]) -> str:

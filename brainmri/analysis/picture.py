@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from brainmri.analysis.decision import SliceDecisions
-from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, count, ranges
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, slice_numbers
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.frame import Panel, find_panels
 from brainmri.analysis.recognition import Recognition, find_turn, known_sequence, recognise, sequence_of
@@ -129,11 +129,12 @@ def _join(parts: list[PictureDecision], panels: tuple[Panel, ...], shape: tuple[
     """Join the decisions on the slices of a sheet: tumour where any slice shows one, else review where any is for review."""
     verdicts = [part.decisions.verdicts[0][0] for part in parts]
     by_verdict = {verdict: [number for number, one in enumerate(verdicts) if one == verdict] for verdict in (TUMOUR, REVIEW)}
-    sheet = f"This is a sheet of {count(len(panels), 'slice')}"
+    sheet = f"The picture is a sheet of {len(panels)} slices"
     if shown := by_verdict[TUMOUR]:
-        verdict, reason = TUMOUR, f"{sheet}; {len(shown)} of them with tumour: {ranges(shown)}."
+        verdict, reason = TUMOUR, f"{sheet}; {slice_numbers(shown)} show{'s' * (len(shown) == 1)} a tumour."
     elif undecided := by_verdict[REVIEW]:
-        verdict, reason = REVIEW, f"{sheet}; none clearly shows a tumour, for review: {ranges(undecided)}."
+        needed = f"{slice_numbers(undecided)} need{'s' * (len(undecided) == 1)} review"
+        verdict, reason = REVIEW, f"{sheet}; none clearly shows a tumour, but {needed}."
     else:
         verdict, reason = NO_TUMOUR, f"{sheet}; none of them shows a tumour."
     strange = [part.decisions.ood[0] for part in parts]

@@ -17,6 +17,7 @@ from brainmri.zoo.backends import QUANTISED, TORCH
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.records import SelfCheckOutputs
 from brainmri.zoo.registry import LoadedModel, load_on_cpu, split_roles
+from brainmri.zoo.titles import shown_name
 
 SLICE = Path(__file__).parents[1] / "templates" / "selfcheck.png"
 TOLERANCE = 0.02  # of a probability; rounding differs between devices and torch versions, wrong weights differ by much more
@@ -115,7 +116,7 @@ class SelfCheckResult:
     @property
     def sentence(self) -> str:
         """The result in one sentence, without a full stop."""
-        name = f"{self.name} on {self.device} with {self.runtime}"
+        name = f"{shown_name(self.name)} on {self.device} with {self.runtime}"
         if self._drifts:
             return (
                 f"{name} differs by up to {self.drift:.3f} from float32 on the CPU, more than {DRIFT_TOLERANCE}; "

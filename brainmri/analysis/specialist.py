@@ -16,6 +16,7 @@ from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, percent
 from brainmri.analysis.forward import Prediction, RanOn, predict_slices
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.registry import LoadedModel
+from brainmri.zoo.titles import shown_name
 
 LEAST_SHARE = 0.4  # of a study's slices that are like the training data: over 0.5 in LGG studies, up to 0.1 in others
 LEAST_KNOWN = 0.5  # of the slices that the specialist's own out-of-distribution check lets pass
@@ -95,5 +96,6 @@ class Specialist:
 
     def _disagreement(self, own: float, general: float) -> str:
         return (
-            f"Two models disagree: {percent(own)} for tumour by {self.model.entry.name}, {percent(general)} by {self.generalist}."
+            f"Two models disagree: {shown_name(self.model.entry.name)} gives a probability of tumour of {percent(own)}, "
+            f"{shown_name(self.generalist)} of {percent(general)}."
         )

@@ -120,12 +120,17 @@ def process(
         source = open_study(path, ignore=_results_in(path, out))
         count = source.count()
     except Exception as error:
-        return [failed_row(name, _problem(error), kind)]
+        return [failed_row(name, _problem(error, path.name), kind)]
+
+    def process_study(number: int | None, name: str) -> dict:
+        try:
+            return _process_study(pipe, source, number, out, name, sequence, progress)
+        except Exception as error:
+            return failed_row(name, _problem(error, path.name))
+
     if count == 1:
-        return [_process_study(pipe, source, None, out, name, sequence, progress)]
-    return [
-        _process_study(pipe, source, number, out, f"{name}/study-{number + 1}", sequence, progress) for number in range(count)
-    ]
+        return [process_study(None, name)]
+    return [process_study(number, f"{name}/study-{number + 1}") for number in range(count)]
 
 
 def _process_slice(pipe: Pipeline, path: Path, out: Path, name: str, sequence: str | None) -> dict:
@@ -150,15 +155,12 @@ def _process_study(
     sequence: str | None,
     progress: Progress | None,
 ) -> dict:
-    try:
-        scan, record_path = source.read(study=number), out / name / RECORD
-        record, status = _read_record(record_path), "done before"
-        if record is None or not _same_analysis(record["provenance"], pipe.provenance(scan, sequence=sequence)):
-            write_study(scan, pipe.study(scan, progress, sequence), out / name)
-            record, status = json.loads(record_path.read_text(encoding="utf-8")), "done"
-        return _row(name, "study", status, record)
-    except Exception as error:
-        return failed_row(name, _problem(error))
+    scan, record_path = source.read(study=number), out / name / RECORD
+    record, status = _read_record(record_path), "done before"
+    if record is None or not _same_analysis(record["provenance"], pipe.provenance(scan, sequence=sequence)):
+        write_study(scan, pipe.study(scan, progress, sequence), out / name)
+        record, status = json.loads(record_path.read_text(encoding="utf-8")), "done"
+    return _row(name, "study", status, record)
 
 
 def _row(name: str, kind: str, status: str, record: dict) -> dict:
@@ -171,12 +173,14 @@ def _row(name: str, kind: str, status: str, record: dict) -> dict:
     }
 
 
-def _problem(error: Exception) -> str:
-    """Why an input failed; one bad input must not end the run, but a full disk does."""
+def _problem(error: Exception, name: str) -> str:
+    """Why the input of this name failed; one bad input must not end the run, but a full disk does."""
     if isinstance(error, OutputError) and error.errno in NO_SPACE:
         raise error
     if isinstance(error, OSError):
         return describe_os_error(error)
+    if isinstance(error, UnreadableImage):
+        return error.beside(name)  # the table and the printed line begin with the name
     if isinstance(error, ValueError):
         return str(error)
     log.error("input failed unexpectedly", exc_info=error)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from brainmri.io.dicom_grouping import DicomStudy, Series, find_studies
-from brainmri.io.dicom_headers import NAME, errors_as_refusals, is_dicom
+from brainmri.io.dicom_headers import errors_as_refusals, is_dicom
 from brainmri.io.dicom_pixels import decode
 from brainmri.io.files import StudyFile, digest
-from brainmri.io.limits import UnreadableImage, refuse_study
+from brainmri.io.limits import NAME, UnreadableImage, refuse
 from brainmri.io.pixels import FLAIR
 from brainmri.io.resample import describe_difference, explain_misfit, refuse_other_grid, resample, same_grid
 from brainmri.io.scan import Scan
@@ -79,17 +79,18 @@ class OpenDicom:
 def _read(studies: list[DicomStudy], assign: Mapping[int, int | None] | None, number: int | None) -> Scan:
     all_series = [(index, series) for index, study in enumerate(studies) for series in study.series]
     all_labels = [_label(studies, index, series) for index, series in all_series]
+    by_default = assign is None and number is None
     if assign is not None:
         choice = check_assignment(assign, all_labels, NAME)
         chosen = {channel: all_series[index][1] for channel, index in choice.indices.items()}
         numbers = {all_series[index][0] for index in choice.indices.values()}
         if len(numbers) > 1:
-            raise refuse_study(NAME, "the assigned series belong to different studies or patients; assign series of one")
+            raise refuse(NAME, "the assigned series belong to different studies or patients. Please assign series of one")
         number, labels = numbers.pop(), choice.labels(all_labels)
     else:
         number, choice, problem = _default(studies) if number is None else (number, _choose(studies[number].series), None)
         if problem or choice.problem:
-            raise refuse_study(NAME, problem or choice.problem or "")
+            raise refuse(NAME, problem or choice.problem or "")
         series = studies[number].series
         chosen = {channel: series[index] for channel, index in choice.indices.items()}
         labels = choice.labels([_label(studies, number, one) for one in series])
@@ -109,9 +110,12 @@ def _read(studies: list[DicomStudy], assign: Mapping[int, int | None] | None, nu
             volume = resample(volume, other.stack.geometry, geometry)
         volumes[channel] = volume
     read = dict.fromkeys(frame.file for channel in sorted(chosen) for frame in chosen[channel].stack.frames)
-    if assign is None and (unused := len(all_series) - len(chosen)):
-        others = f"; the files hold {len(studies)} studies" if len(studies) > 1 else ""
-        warnings.append(f"{unused} other series {'is' if unused == 1 else 'are'} not used{others}")
+    if assign is None and (unused := len(studies[number].series) - len(chosen)):
+        warnings.append(f"{unused} other series {'is' if unused == 1 else 'are'} not used")
+    if by_default and len(studies) > 1:
+        warnings.append(
+            f"the files hold {len(studies)} studies; only study {number + 1} can be read without a choice of sequences"
+        )
     return compose(
         volumes,
         geometry,
@@ -136,7 +140,7 @@ def _default(studies: list[DicomStudy]) -> tuple[int, Choice, str | None]:
     if len(readable) == 1:
         return readable[0], choices[readable[0]], None
     listed = "; ".join(_label(studies, n, series) for n, study in enumerate(studies[:6]) for series in study.series[:4])
-    problem = f"got {len(studies)} studies, of different examinations or patients ({listed}); {HOW_TO_CHOOSE_STUDY}"
+    problem = f"got {len(studies)} studies, of different examinations or patients ({listed}). {HOW_TO_CHOOSE_STUDY}"
     return -1, Choice(indices={}), problem
 
 
@@ -153,7 +157,7 @@ def _choose(series: list[Series]) -> Choice:
     else:
         listed = "; ".join(f"{one}{f' ({one.sequence})' if one.sequence else ''}" for one in series[:12])
         listed += "; and more" if len(series) > 12 else ""
-        problem = f"none of {len(series)} series is a FLAIR ({listed}); upload one series alone, or {HOW_TO_CHOOSE}"
+        problem = f"none of {len(series)} series is a FLAIR ({listed}). Please upload one series alone, or {HOW_TO_CHOOSE}"
     for channel in sorted(set(SEQUENCES) - {FLAIR}):
         candidates = named[channel]
         if not flairs:

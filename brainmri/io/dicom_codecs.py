@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainmri.io.limits import refuse_study
+from brainmri.io.limits import refuse
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -54,7 +54,7 @@ def check_frame_sizes(dataset: Dataset, name: str) -> None:
     dataset.pixel_array_options(decoding_plugin=PLUGIN)
     for frame in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
         if frame_size(frame) != (dataset.Rows, dataset.Columns, 1):
-            raise refuse_study(name, "the compressed pixels of a DICOM file have another size than its header says")
+            raise refuse(name, "a DICOM file has compressed pixels of another size than its header says. Please export it again")
 
 
 def is_available(uid: str) -> bool:

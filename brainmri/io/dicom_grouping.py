@@ -17,7 +17,6 @@ import numpy as np
 from brainmri.io.dicom_headers import (
     DIRECTORY,
     MR_CLASSES,
-    NAME,
     frame_count,
     frame_geometry,
     functional_group,
@@ -29,7 +28,7 @@ from brainmri.io.dicom_headers import (
 )
 from brainmri.io.dicom_stacks import Frame, Stack, build_stack, project_positions, split_runs
 from brainmri.io.files import StudyFile
-from brainmri.io.limits import MAX_STUDY_BYTES, refuse_study
+from brainmri.io.limits import MAX_STUDY_BYTES, NAME, describe_size, refuse
 from brainmri.io.pixels import MAX_SIDE
 from brainmri.io.sequence_names import identify
 
@@ -98,7 +97,7 @@ class Series:
         """Its slices in order, checked; raises UnreadableImage."""
         size = sum(file.size for file in {frame.file for frame in self.frames})
         if not 1 <= len(self.frames) <= MAX_SIDE or size > MAX_STUDY_BYTES:
-            raise refuse_study(NAME, f"got a series of {len(self.frames)} slices and {size / 2**20:.0f} MiB")
+            raise refuse(NAME, f"a series of {len(self.frames)} slices is too large: {describe_size(size)}")
         stack = build_stack(self.frames)
         if self.fragments > 1:
             stack.warnings.append(f"{self.fragments} series are parts of one stack and were joined")
@@ -145,7 +144,7 @@ def find_studies(files: list[StudyFile]) -> list[DicomStudy]:
             continue
         total += frame_count(header)
         if total > MAX_FRAMES:
-            raise refuse_study(NAME, f"got more than {MAX_FRAMES} MR images")
+            raise refuse(NAME, f"got more than {MAX_FRAMES} MR images. Please upload one study")
         study = frames.setdefault((str(header.get("StudyInstanceUID") or ""), header.PatientID), [])
         for index in range(frame_count(header)):
             position, orientation, spacing = frame_geometry(header, index)
@@ -195,18 +194,18 @@ def _problem(header: Dataset) -> str | None:
 def _refuse_files(count: int, ignored: Counter[str], modalities: set[str]) -> Exception:
     """The error for files among which there is no study, to be raised."""
     if ignored["mosaics"]:
-        return refuse_study(
+        return refuse(
             NAME,
-            "got a mosaic, in which the scanner tiled the slices of a volume; convert it to NIfTI with dcm2niix, or export the "
-            "slices one by one",
+            "got a mosaic, in which the scanner tiled the slices of a volume. Please convert it to NIfTI with dcm2niix, or "
+            "export the slices one by one",
         )
     if ignored["longer than a volume"]:
-        return refuse_study(NAME, f"expected 1 to {MAX_SIDE} slices in a file, got a time series or a damaged file")
+        return refuse(NAME, "got a time series or a damaged file, expected one volume. Please export one")
     if ignored[""] == count:
-        return refuse_study(NAME, "got a DICOMDIR, which is only an index; upload the folder with the images it lists")
+        return refuse(NAME, "got a DICOMDIR, which is only an index. Please upload the folder with the images it lists")
     named = ", ".join(sorted(modalities & _MODALITIES))
-    named = f"; their modality is {named}, and the networks expect MR" if named else ""
-    return refuse_study(NAME, f"expected greyscale MR images, got none among {count} DICOM files{named}")
+    named = f" ({named})" if named else ""
+    return refuse(NAME, f"expected greyscale MR images, got none among {count} DICOM files{named}. Please upload an MR series")
 
 
 def _find_series(frames: list[Frame]) -> list[Series]:

@@ -18,13 +18,12 @@ import numpy as np
 from brainmri.io.dicom_log import quiet
 from brainmri.io.extras import explain_missing
 from brainmri.io.files import StudyFile
-from brainmri.io.limits import UnreadableImage, refuse_study
+from brainmri.io.limits import NAME, UnreadableImage, refuse
 from brainmri.io.sequence_names import Physics
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-NAME = "study"  # instead of a file's or folder's name, which may name the patient
 DEFLATED = "1.2.840.10008.1.2.1.99"  # the only transfer syntax that is decompressed before its header can be checked
 MR_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.4",
@@ -84,7 +83,7 @@ def errors_as_refusals() -> Iterator[None]:
     except UnreadableImage:
         raise
     except Exception as error:  # damaged files raise exceptions of many types
-        raise refuse_study(NAME, f"got a damaged or unsupported DICOM file ({type(error).__name__})") from None
+        raise refuse(NAME, f"got a damaged or unsupported DICOM file ({type(error).__name__}). Please export it again") from None
 
 
 def read_header(file: StudyFile) -> Dataset:
@@ -111,14 +110,14 @@ def read_elements(handle: IO[bytes], elements: Sequence[str | int], stop_before_
         from pydicom.tag import Tag
         from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
     except ImportError:
-        raise refuse_study(NAME, explain_missing("reading DICOM", "pydicom", "dicom")) from None
+        raise refuse(NAME, explain_missing("reading DICOM", "pydicom", "dicom")) from None
 
     handle.seek(128)
     bare = handle.read(4) != b"DICM"
     handle.seek(0 if bare else 132)
     meta = read_dataset(cast(BinaryIO, handle), False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     if str(meta.get("TransferSyntaxUID")) == DEFLATED:
-        raise refuse_study(NAME, "got a deflated DICOM file; save it uncompressed, or as a zip")
+        raise refuse(NAME, "got a deflated DICOM file. Please save it uncompressed, or as a zip")
     handle.seek(0)
     dataset = dcmread(handle, stop_before_pixels=stop_before_pixels, specific_tags=[Tag(one) for one in elements], force=bare)
     if "TransferSyntaxUID" not in dataset.file_meta:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brainmri.io import dicom_codecs
-from brainmri.io.dicom_headers import ELEMENTS, NAME, functional_group, number_of, read_elements
+from brainmri.io.dicom_headers import ELEMENTS, functional_group, number_of, read_elements
 from brainmri.io.dicom_stacks import Frame, Stack
-from brainmri.io.limits import refuse_study
+from brainmri.io.limits import NAME, refuse
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -57,7 +57,7 @@ def read_rescaling(frame: Frame) -> tuple[float, float]:
 def _stored_values(dataset: Dataset) -> np.ndarray:
     """The decoded pixels, without the bits beyond Bits Stored, which may hold overlays or noise, and with their sign."""
     if "PixelData" not in dataset:
-        raise refuse_study(NAME, "expected images of integer pixels, got a file without them, such as a map of floats")
+        raise refuse(NAME, "expected images of integer pixels, got a file without them. Please upload another series")
     jpeg_family = dicom_codecs.is_jpeg_family(dataset.file_meta.TransferSyntaxUID)
     if not jpeg_family:
         dataset.pixel_array_options(correct_unused_bits=False)  # pydicom ignores High Bit

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainmri.io.dicom_headers import NAME, functional_group, image_types, number_of
+from brainmri.io.dicom_headers import functional_group, image_types, number_of
 from brainmri.io.files import StudyFile
-from brainmri.io.limits import check_extent, refuse_study
+from brainmri.io.limits import NAME, check_extent, refuse
 from brainmri.io.scan import Geometry, Instance
 
 if TYPE_CHECKING:
@@ -124,17 +124,17 @@ def build_stack(frames: list[Frame]) -> Stack:
         return _stack_on_slots(frames, np.zeros(1, int), _step_from_header(frames[0]))
     gaps = np.diff(along)
     if gaps.min() < 0.01:
-        raise refuse_study(
-            NAME, "the series has several slices at the same position (echoes, phases or copies); export one of them"
+        raise refuse(
+            NAME, "the series has several slices at the same position (echoes, phases or copies). Please export one of them"
         )
     spacing = estimate_spacing(along)
     slots = np.concatenate([[0], np.cumsum(np.maximum(1, np.rint(gaps / spacing)).astype(int))])
     regular = np.abs(gaps / spacing - np.diff(slots)).max() <= OFF_GRID and np.diff(slots).max() <= MAX_GAP
     drift = along - np.polyval(np.polyfit(slots, along, 1), slots)
     if not regular or np.abs(drift).max() > 1.5 * OFF_GRID * spacing:
-        raise refuse_study(
+        raise refuse(
             NAME,
-            f"the gaps between slices are irregular, {gaps.min():.2f} to {gaps.max():.2f} mm; export one stack of equal gaps",
+            f"the slices have unequal gaps, {gaps.min():.2f} to {gaps.max():.2f} mm. Please export one stack of equal gaps",
         )
     return _stack_on_slots(frames, slots, None)
 
@@ -177,12 +177,14 @@ def _stack_on_slots(frames: list[Frame], slots: np.ndarray, step: np.ndarray | N
     if missing:
         largest = distance * float(np.diff(slots).max())
         warnings.append(
-            f"the gaps between slices are unequal, {distance:.2f} to {largest:.2f} mm: {len(missing)} of {shape[0]} slices are "
-            "missing and count as without lesion; upload the missing slices"
+            f"the slices have unequal gaps, {distance:.2f} to {largest:.2f} mm: {len(missing)} of {shape[0]} slices are "
+            "missing and count as without lesion. Please upload the missing slices"
         )
     if distance * shape[0] < SHORT:
         count = f"{len(frames)} slice{'s' * (len(frames) != 1)}"
-        warnings.append(f"got only {count} over {distance * shape[0]:.0f} mm, a part of a head; the result holds for this part")
+        length = f"{distance * shape[0]:.0f} mm"
+        verb = "was" if len(frames) == 1 else "were"
+        warnings.append(f"only {count} ({length}) {verb} provided. The result covers only this part of the head")
     return Stack(frames=frames, shape=shape, geometry=geometry, warnings=warnings)
 
 
@@ -205,5 +207,5 @@ def _find_aligned(positions: np.ndarray, slots: np.ndarray, tolerance: float) ->
 def _sort_by_number(frames: list[Frame]) -> list[Frame]:
     numbers = [(int(frame.header.get("InstanceNumber") or 0), frame.index) for frame in frames]
     if len(set(numbers)) < len(numbers):
-        raise refuse_study(NAME, "the slices of the series have neither positions nor numbers to sort them by")
+        raise refuse(NAME, "the slices of the series have neither positions nor numbers. Please export them again")
     return [frame for _, frame in sorted(zip(numbers, frames, strict=True), key=lambda pair: pair[0])]

@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from brainmri.io.limits import MAX_STUDY_BYTES, UnreadableImage, check_ratio, refuse_study
+from brainmri.io.limits import MAX_STUDY_BYTES, NAME, UnreadableImage, check_ratio, describe_size, refuse
 
 MAX_FILES = 8192  # in a folder or a zip; a long examination has a few thousand
-ZIP = "the zip"  # instead of its name, which may name a patient
 DRIVE = re.compile("[A-Za-z]:")
 DIRECTORY_ENTRY = re.compile(b"PK\1\2")
 
@@ -119,10 +118,10 @@ def folder_files(folder: Path, ignore: Collection[Path] = ()) -> list[StudyFile]
         if path.is_file() and not _hidden(PurePosixPath(path.relative_to(folder).as_posix())):
             files.append(StudyFile(path=path))
             if len(files) > MAX_FILES:
-                raise refuse_study("the folder", f"got more than {MAX_FILES} files")
+                raise refuse(NAME, f"got more than {MAX_FILES} files. Please choose one study")
     if broken:  # a study without them would be incomplete
         found = "a link to a missing file" if broken == 1 else f"{broken} links to missing files"
-        raise refuse_study("the folder", f"got {found}; fetch what is missing, as with datalad get, or remove the links")
+        raise refuse(NAME, f"got {found}. Please fetch what is missing, as with datalad get, or remove the links")
     return sorted(files, key=lambda file: file.name)
 
 
@@ -134,16 +133,16 @@ def listed_files(paths: Sequence[Path]) -> list[StudyFile]:
         UnreadableImage: for no files, for more than `MAX_FILES`, or for a folder or a zip among them.
     """
     if not 1 <= len(paths) <= MAX_FILES:
-        raise refuse_study("the files", f"got {len(paths)} files, expected 1 to {MAX_FILES}")
+        raise refuse(NAME, f"got {len(paths)} files, expected 1 to {MAX_FILES}. Please choose one study")
     for path in paths:
         if path.is_dir():
-            raise refuse_study("the files", "got a folder among several files; upload it alone, or the files in it")
+            raise refuse(NAME, "got a folder among several files. Please upload it alone, or the files in it")
         if not path.is_file():
             raise FileNotFoundError(f"{path} is neither a file nor a folder")
         if is_zip(path):
-            raise refuse_study("the files", "got a zip among several files; upload it alone, or the files in it")
+            raise refuse(NAME, "got a zip among several files. Please upload it alone, or the files in it")
         if path.stat().st_size > MAX_STUDY_BYTES:
-            raise refuse_study("the files", f"got a file of {path.stat().st_size / 2**20:.0f} MiB")
+            raise refuse(NAME, describe_size(path.stat().st_size))
     return [StudyFile(path=path, listed=True) for path in paths]
 
 
@@ -158,7 +157,7 @@ def zip_files(path: Path) -> list[StudyFile]:
             # counted before the directory is parsed, which takes half a kilobyte of memory an entry
             entries = sum(1 for _ in zip(DIRECTORY_ENTRY.finditer(content), range(MAX_FILES + 1), strict=False))
         if entries > MAX_FILES:
-            raise refuse_study(ZIP, f"got more than {MAX_FILES} files")
+            raise refuse(NAME, f"got more than {MAX_FILES} files. Please pack one study")
         with zipfile.ZipFile(path) as archive:
             members = sorted((info for info in archive.infolist() if not info.is_dir()), key=lambda info: info.filename)
             _check_members(members, path.stat().st_size)
@@ -167,7 +166,7 @@ def zip_files(path: Path) -> list[StudyFile]:
     except UnreadableImage:
         raise
     except Exception:  # damaged zips raise exceptions of many types; some name a member
-        raise refuse_study(ZIP, "got a damaged zip; copy or download it again") from None
+        raise refuse(NAME, "is damaged. Please copy or download it again") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo], packed: int) -> None:
@@ -175,19 +174,19 @@ def _check_members(members: list[zipfile.ZipInfo], packed: int) -> None:
     for info in members:
         name = PurePosixPath(_member_path(info.filename))
         if name.is_absolute() or ".." in name.parts or DRIVE.match(info.filename):
-            raise refuse_study(ZIP, "got a zip with paths that lead out of it")
+            raise refuse(NAME, "got a zip with paths that lead out of it. Please pack the files again")
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise refuse_study(ZIP, "got a zip with links in it")
+            raise refuse(NAME, "got a zip with links in it. Please pack the files themselves")
         if info.flag_bits & 0x1:
-            raise refuse_study(ZIP, "got an encrypted zip; save it without a password")
+            raise refuse(NAME, "is encrypted. Please save it without a password")
         if name.suffix.lower() == ".zip":
-            raise refuse_study(ZIP, "got a zip within a zip; unpack it first")
+            raise refuse(NAME, "got a zip within a zip. Please unpack it first")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise refuse_study(ZIP, "got a zip with an unusual compression; save it with the usual one (deflate)")
+            raise refuse(NAME, "got a zip with an unusual compression. Please save it with the usual one (deflate)")
     unpacked = sum(info.file_size for info in members)
     if unpacked > MAX_STUDY_BYTES:
-        raise refuse_study(ZIP, f"got a zip of {unpacked / 2**20:.0f} MiB unpacked")
-    check_ratio(ZIP, packed, unpacked)
+        raise refuse(NAME, describe_size(unpacked, " unpacked", MAX_STUDY_BYTES))
+    check_ratio(NAME, packed, unpacked)
 
 
 def _read_members(path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> list[StudyFile]:
@@ -197,6 +196,6 @@ def _read_members(path: Path, archive: zipfile.ZipFile, members: list[zipfile.Zi
             data = handle.read(left + 1)  # the directory's sizes may lie
         left -= len(data)
         if left < 0:
-            raise refuse_study(ZIP, f"got a zip of more than {MAX_STUDY_BYTES // 2**20} MiB unpacked")
+            raise refuse(NAME, f"got more than {MAX_STUDY_BYTES // 2**20} MiB unpacked. Please pack fewer files")
         files.append(StudyFile(path=path, member=info.filename, data=data))
     return files

@@ -12,9 +12,9 @@ from PIL import Image, UnidentifiedImageError
 
 from brainmri.io.files import StudyFile
 from brainmri.io.foreign import describe_foreign
-from brainmri.io.limits import MAX_BYTES, MAX_SLICES, UnreadableImage, check_extent, refuse_image, refuse_study
+from brainmri.io.limits import MAX_BYTES, MAX_SLICES, UnreadableImage, check_extent, describe_size, refuse
 from brainmri.io.orientation import TAG, orientation_warnings, turn_upright
-from brainmri.io.pixels import FLAIR, to_unit
+from brainmri.io.pixels import FLAIR, MAX_SIDE, to_unit
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import HOW_TO_CHOOSE_STUDY, ONE_SEQUENCE, SEQUENCES, Candidate
 from brainmri.io.slice_grouping import NUMBERED, split_slices
@@ -23,6 +23,7 @@ from brainmri.io.tiff import MAGIC as TIFF_MAGIC
 from brainmri.io.tiff import check_sides, decode_tiff
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+NOT_AN_IMAGE = "not an image. Please upload a PNG, JPEG, TIFF, WebP or BMP slice"
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # named, so that Pillow's other decoders are never reached by an upload
 
 
@@ -40,7 +41,7 @@ def unit_pixels(pixels: np.ndarray, name: str, value_range: tuple[float, float] 
     try:
         return to_unit(pixels, value_range)
     except ValueError as error:
-        raise refuse_image(name, str(error)) from error
+        raise refuse(name, str(error)) from error
 
 
 def channel_warnings(unit: np.ndarray) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ def image_pixels(image: Image.Image, name: str) -> np.ndarray:
         alpha = image.mode in ("PA", "LA", "La", "RGBa") or "transparency" in image.info
         image = image.convert("RGBA" if alpha else "L" if image.mode == "1" else "RGB")
     if image.mode not in ("L", "RGB", "RGBA", "I", "F") and not image.mode.startswith("I;16"):
-        raise refuse_image(name, f"got an image of mode {image.mode}")
+        raise refuse(name, f"got an image of mode {image.mode}. Please save it as grey or RGB")
     return np.asarray(image)
 
 
@@ -83,7 +84,7 @@ def _decode_image(data: bytes, name: str) -> tuple[np.ndarray, int]:
         check_sides(*image.size, name)
         frames = getattr(image, "n_frames", 1)
         if frames != 1 and image.format != "MPO":  # the further pictures of an MPO are previews or another view
-            raise refuse_image(name, f"got an animation of {frames} frames; save one of them as PNG")
+            raise refuse(name, f"got an animation of {frames} frames. Please save one of them as PNG")
         # before the orientation, which a PNG may have after its pixels
         pixels = _decode_deep_png(data) if _is_deep_png(data) else image_pixels(image, name)
         orientation = image_orientation(image)
@@ -91,12 +92,12 @@ def _decode_image(data: bytes, name: str) -> tuple[np.ndarray, int]:
     except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:
-        raise refuse_image(name, "got an image with more pixels than can be decoded safely") from error
+        raise refuse(name, f"got an image with too many pixels. Please save it with at most {MAX_SIDE} a side") from error
     except UnidentifiedImageError as error:
         foreign = describe_foreign(data[:1024])
-        raise refuse_image(name, f"got {foreign}" if foreign else "this is not an image in an accepted format") from error
+        raise refuse(name, f"is {foreign or NOT_AN_IMAGE}") from error
     except Exception as error:  # damaged images raise exceptions of many types
-        raise refuse_image(name, f"got a damaged image ({error})") from error
+        raise refuse(name, f"is a damaged image ({error}). Please export it again") from error
 
 
 def _is_deep_png(data: bytes) -> bool:
@@ -129,9 +130,9 @@ def _scan(decoded: _Decoded, name: str, value_range: tuple[float, float] | None 
 
 def _decode(data: bytes, name: str) -> _Decoded:
     if not data:
-        raise refuse_image(name, "got an empty file")
+        raise refuse(name, f"is {describe_foreign(data)}")
     if len(data) > MAX_BYTES:
-        raise refuse_image(name, f"got a file of {len(data) / 2**20:.0f} MiB")
+        raise refuse(name, describe_size(len(data), most=MAX_BYTES))
     warnings: tuple[str, ...] = ()
     if data[:4] in TIFF_MAGIC:
         tiff = decode_tiff(data, name)
@@ -148,16 +149,14 @@ def read_slice_file(file: StudyFile) -> Scan:
 
 def _decode_file(file: StudyFile) -> _Decoded:
     if file.size > MAX_BYTES:
-        raise refuse_image(file.name.name, f"got a file of {file.size / 2**20:.0f} MiB")
+        raise refuse(file.name.name, describe_size(file.size, most=MAX_BYTES))
     return _decode(file.read(), file.name.name)
 
 
 def refuse_assignment(assign: Mapping[int, int | None] | None, name: str) -> None:
     """Refuse to assign sequences to images, whose channels are their colours."""
     if assign is not None:
-        raise UnreadableImage(
-            f"{name}: got sequences assigned to slices, whose colours are their sequences; assign NIfTI volumes or DICOM series"
-        )
+        raise refuse(name, "got sequences assigned to slices, whose colours are their sequences. Please leave them out")
 
 
 def read_array(source: np.ndarray) -> Scan:
@@ -178,7 +177,7 @@ def read_images(files: list[StudyFile], name: str) -> Scan:
     if len(files) == 1:
         return read_stack(files[0], name)
     if len(files) > MAX_SLICES:
-        raise refuse_study(name, f"got {len(files)} slices")
+        raise refuse(name, f"got {len(files)} slices, expected at most {MAX_SLICES}. Please upload fewer")
     numbered = sort_by_number(files, name)
     slices = []
     for file in numbered.values():
@@ -189,7 +188,7 @@ def read_images(files: list[StudyFile], name: str) -> Scan:
     shapes = {one.pixels.shape[:2] for one in slices}
     if len(shapes) > 1:
         sizes = ", ".join(f"{w} x {h}" for h, w in sorted(shapes))
-        raise UnreadableImage(f"{name}: got slices of different sizes ({sizes}); export all slices in one size")
+        raise refuse(name, f"got slices of different sizes ({sizes}). Please export all slices in one size")
     # one scale for all 16-bit and float slices, so that they stay comparable
     deep = [one.pixels[..., :3] if one.pixels.ndim == 3 else one.pixels for one in slices if one.pixels.dtype != np.uint8]
     shared = (min(float(one.min()) for one in deep), max(float(one.max()) for one in deep)) if deep else None
@@ -204,7 +203,7 @@ def read_images(files: list[StudyFile], name: str) -> Scan:
         warnings += ("the files have different orientation tags; the mask file is upright",)
     first, last = min(numbered), max(numbered)
     if absent := last - first + 1 - len(numbered):
-        warnings += (f"{absent} of the slices' numbers from {first} to {last} are missing; upload the missing slices",)
+        warnings += (f"{absent} of the slices' numbers from {first} to {last} are missing. Please upload the missing slices",)
     return Scan(pixels=pixels, name=name, sha256=digest, warnings=warnings, orientation=orientation)
 
 
@@ -236,13 +235,14 @@ def sort_by_number(files: list[StudyFile], name: str) -> dict[int, StudyFile]:
     for file in files:
         match = NUMBERED.fullmatch(file.name.stem)
         if not match:
-            raise UnreadableImage(
-                f"{name}: {file.name.name} has no slice number; name a study's slices <case>_<number>, counted along the head, "
-                "or give single slices one by one, as files and not in a zip or folder"
+            raise refuse(
+                name,
+                f"{file.name.name} has no slice number. Please name slices <case>_<number>, counted along the head, "
+                "or give single slices one by one, as files and not in a zip or folder",
             )
         numbered[int(match["number"])] = file
     if len(numbered) < len(files):
-        raise UnreadableImage(f"{name}: two slices have the same number; upload one study a folder")
+        raise refuse(name, "two slices have the same number. Please upload one study a folder")
     return dict(sorted(numbered.items()))
 
 
@@ -269,8 +269,8 @@ class _OpenImages:
         refuse_assignment(assign, self.name)
         if study is None and len(self.studies) > 1:
             listed = ", ".join("/".join(files[0].name.parts[-2:]) for files in self.studies[:6])
-            raise refuse_study(
-                self.name, f"got {len(self.studies)} studies, of different folders or cases ({listed}); {HOW_TO_CHOOSE_STUDY}"
+            raise refuse(
+                self.name, f"got {len(self.studies)} studies, of different folders or cases ({listed}). {HOW_TO_CHOOSE_STUDY}"
             )
         scan = read_images(self.studies[study or 0], self.name)
         if not self.left_out:

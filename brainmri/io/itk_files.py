@@ -13,7 +13,7 @@ import numpy as np
 
 from brainmri.io.extras import install_command
 from brainmri.io.files import StudyFile
-from brainmri.io.limits import MAX_STUDY_BYTES, check_extent, check_ratio, refuse_study
+from brainmri.io.limits import MAX_STUDY_BYTES, check_extent, check_ratio, describe_size, refuse
 from brainmri.io.scan import Geometry
 
 NRRD, META = "NRRD", "MetaImage"
@@ -51,8 +51,8 @@ def read_itk_head(file: StudyFile, kind: str, name: str) -> tuple[np.dtype, tupl
         shape = tuple(int(side) for side in reader.GetSize())
         if len(shape) != 3 or (components := reader.GetNumberOfComponents()) != 1:
             found = f"shape {shape}" if len(shape) != 3 else f"{components} values per voxel"
-            raise refuse_study(
-                name, f"expected a volume of three axes with one value per voxel, got {kind} of {found}; save one sequence a file"
+            raise refuse(
+                name, f"expected a volume with three axes and one value per voxel, got {found}. Please save one sequence a file"
             )
         dtype = np.dtype(sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], reader.GetPixelID())).dtype)
         directions = np.array(reader.GetDirection(), np.float64).reshape(3, 3)
@@ -67,7 +67,7 @@ def read_itk_head(file: StudyFile, kind: str, name: str) -> tuple[np.dtype, tupl
     check_extent(name, *geometry.scan_shape)
     size = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if size > MAX_STUDY_BYTES:
-        raise refuse_study(name, f"got a volume of {size / 2**20:.0f} MiB")
+        raise refuse(name, describe_size(size))
     check_ratio(name, file.size, size)
     return dtype, shape, geometry, (*[NO_ORIENTATION] * (not oriented), *[NO_SIZE] * (not sized))
 
@@ -83,8 +83,8 @@ def _simple_itk(name: str, kind: str) -> Any:
     try:
         import SimpleITK
     except ImportError:
-        raise refuse_study(
-            name, f"got a {kind} volume; install SimpleITK ({install_command('itk')}), or convert it to NIfTI with 3D Slicer"
+        raise refuse(
+            name, f"got a {kind} volume. Please convert it to NIfTI, or install SimpleITK ({install_command('itk')})"
         ) from None
     return SimpleITK
 
@@ -94,17 +94,17 @@ def _header_text(file: StudyFile, kind: str, name: str) -> bytes:
     with file.open() as handle:
         start = handle.read(_HEADER_BYTES)
     if itk_format(start) != kind:
-        raise refuse_study(name, f"got a compressed {kind} file; unpack it, or save it with compression inside the file")
+        raise refuse(name, f"got a compressed {kind} file. Please unpack it, or save it with compression inside the file")
     if kind == NRRD:
         text = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
         if re.search(rb"^encoding: *bz", text, re.MULTILINE | re.IGNORECASE):
-            raise refuse_study(name, "got an NRRD file packed by bzip2; save it with gzip or without compression")
+            raise refuse(name, "got an NRRD file packed by bzip2. Please save it with gzip or without compression")
         detached = re.search(rb"^data ?file:", text, re.MULTILINE | re.IGNORECASE) is not None
     else:
         found = re.search(rb"ElementDataFile\s*=\s*([^\r\n]*)", start)
         text, detached = start[: found.end()] if found else start, found is None or found[1].strip() != b"LOCAL"
     if detached:
-        raise refuse_study(name, f"got a {kind} header whose voxels are in another file; save it as one {_SUFFIX[kind]} file")
+        raise refuse(name, f"got a {kind} header whose voxels are in another file. Please save it as one {_SUFFIX[kind]} file")
     return text
 
 

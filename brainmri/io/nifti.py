@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from brainmri.io.files import StudyFile, digest
-from brainmri.io.limits import UnreadableImage, refuse_study
+from brainmri.io.limits import UnreadableImage, refuse
 from brainmri.io.pixels import FLAIR
 from brainmri.io.resample import describe_difference, explain_misfit, refuse_other_grid, resample, same_grid
 from brainmri.io.scan import Scan
@@ -71,7 +71,7 @@ def _read(volumes: list[_Volume], images: list[StudyFile], name: str, assign: Ma
     labels = [volume.label for volume in volumes]
     choice = _choose(volumes, images) if assign is None else check_assignment(assign, labels, name)
     if choice.problem:
-        raise refuse_study(name, choice.problem)
+        raise refuse(name, choice.problem)
     chosen = {channel: volumes[index] for channel, index in choice.indices.items()}
     head = chosen[FLAIR].head
     warnings = [*choice.warnings, *head.warnings]
@@ -111,7 +111,7 @@ def _volumes(files: list[StudyFile], name: str) -> tuple[list[_Volume], list[Stu
         headers = [header for file in files if (header := _find_beside(file, ".hdr", ".HDR", ".hdr.gz"))]
     images = [file for file in headers if not is_mask(file.name.name)] or headers
     if not images:
-        raise refuse_study(name, "got the voxels of a pair without their header; upload the .hdr and the .img file together")
+        raise refuse(name, "got the voxels of a pair without their header. Please upload the .hdr and the .img file together")
     apart = len({file.name.parent for file in images if not file.listed}) > 1
     volumes, refusals = [], []
     for file in images:
@@ -165,10 +165,10 @@ def _choose(volumes: list[_Volume], images: list[StudyFile]) -> Choice:
     if others := len(images) - len(matched):
         warnings.append(f"{others} NIfTI files are ignored: their names match none of the three sequences")
     if doubled := [c for c, found in named.items() if len({volumes[index].file for index in found}) > 1]:
-        problem = f"two NIfTI files are named as {SEQUENCES[doubled[0]]}; upload one of them, or {HOW_TO_CHOOSE}"
+        problem = f"two NIfTI files are named as {SEQUENCES[doubled[0]]}. Please upload one of them, or {HOW_TO_CHOOSE}"
     elif FLAIR not in named:
         names = "flair, t1 or pre, t1ce or post"
-        problem = f"none of {len(images)} NIfTI files is named as FLAIR ({names}); upload one of them, or {HOW_TO_CHOOSE}"
+        problem = f"none of {len(images)} NIfTI files is named as FLAIR ({names}). Please upload one of them, or {HOW_TO_CHOOSE}"
     indices = {channel: found[0] for channel, found in named.items() if len(found) == 1}
     flair = named.get(FLAIR, [])
     if not doubled and len(flair) > 1:  # all three along its fourth axis
@@ -193,7 +193,7 @@ def _choose_from_one(volumes: list[_Volume]) -> Choice:
     if sequence is not None and channel_of(sequence) is None:
         return Choice(
             indices={},
-            problem=f"the file is named as {describe(sequence)}, not as pre-contrast T1, FLAIR and T1+contrast; {HOW_TO_CHOOSE}",
+            problem=f"is named as {describe(sequence)}, not as T1, FLAIR and post-contrast T1. Please {HOW_TO_CHOOSE}",
         )
     note = f"the file is named as {sequence}, but its three volumes are read as pre-contrast T1, FLAIR and post-contrast T1"
     return Choice(indices={channel: channel for channel in SEQUENCES}, warnings=(note,) if sequence else ())
@@ -251,9 +251,9 @@ class _OpenNifti:
         """
         if assign is None and study is None and len(self.studies) > 1:
             listed = ", ".join("/".join(files[0].name.parts[-2:]) for files in self.studies[:6])
-            raise refuse_study(
+            raise refuse(
                 self.name,
-                f"got {len(self.studies)} studies, of different patients or visits ({listed}); {HOW_TO_CHOOSE_STUDY}",
+                f"got {len(self.studies)} studies, of different patients or visits ({listed}). {HOW_TO_CHOOSE_STUDY}",
             )
         if assign is None:
             return _read(*_volumes(self.studies[study or 0], self.name), self.name, None)
@@ -261,7 +261,7 @@ class _OpenNifti:
         choice = check_assignment(assign, [volume.label for _, volume in volumes], self.name)
         numbers = {volumes[index][0] for index in choice.indices.values()}
         if len(numbers) > 1:
-            raise refuse_study(self.name, "the assigned volumes belong to different patients or visits; assign those of one")
+            raise refuse(self.name, "the assigned volumes belong to different patients or visits. Please assign those of one")
         first = [number for number, _ in volumes].index(number := numbers.pop())
         found, images = _volumes(self.studies[number], self.name)
         return _read(found, images, self.name, {channel: index - first for channel, index in choice.indices.items()})

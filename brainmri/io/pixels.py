@@ -36,7 +36,7 @@ def to_unit(image: np.ndarray, value_range: tuple[float, float] | None = None) -
     if image.dtype.kind not in "buif":
         raise ValueError(f"expected 8-bit, 16-bit or float pixels, got {image.dtype}")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise ValueError("the image has NaN or infinite pixels; replace them, or export the slice again")
+        raise ValueError("the image has NaN or infinite pixels. Please replace them, or export the slice again")
     alpha = None
     channels = image.shape[2]
     if channels == 4:

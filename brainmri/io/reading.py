@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from brainmri.io.dicom import DicomReader
-from brainmri.io.dicom_headers import NAME, is_dicom
+from brainmri.io.dicom_headers import is_dicom
 from brainmri.io.files import StudyFile, folder_files, is_zip, listed_files, zip_files
 from brainmri.io.foreign import describe_foreign
 from brainmri.io.images import (
@@ -30,7 +30,7 @@ from brainmri.io.images import (
     refuse_assignment,
     unit_pixels,
 )
-from brainmri.io.limits import ACCEPTED, MAX_STUDY_BYTES, UnreadableImage, refuse_image, refuse_study
+from brainmri.io.limits import FORMATS, MAX_STUDY_BYTES, NAME, UnreadableImage, describe_size, refuse
 from brainmri.io.nifti import NiftiReader, is_nifti
 from brainmri.io.orientation import orientation_warnings, turn_upright
 from brainmri.io.readers import OpenStudy, Reader
@@ -58,7 +58,7 @@ def read_slice(source: str | Path | Image.Image | np.ndarray) -> Scan:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
-            raise UnreadableImage(f"{path.name}: expected one slice, got a folder; read it as a study. Accepted: {ACCEPTED}.")
+            raise refuse(path.name, "expected one slice, got a folder. Please read it as a study")
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not a file")
         file = StudyFile(path=path)
@@ -66,7 +66,7 @@ def read_slice(source: str | Path | Image.Image | np.ndarray) -> Scan:
             is_image = has_image_magic(handle.read(16))
         found = None if is_image else "a DICOM file" if is_dicom(file) else "a volume" if is_nifti(file) else None
         if found:
-            raise refuse_image(path.name, f"expected one slice as a picture, got {found}; read it as a study")
+            raise refuse(path.name, f"expected one slice as a picture, got {found}. Please read it as a study")
         return read_slice_file(file)
     if isinstance(source, Image.Image):
         pixels, name, orientation = image_pixels(source, "image"), "image", image_orientation(source)
@@ -150,10 +150,10 @@ def open_study(source: str | Path | Sequence[str | Path], ignore: Collection[Pat
         return _choose_reader(folder_files(path, ignore), path.name)
     if not path.is_file():
         if path.is_symlink():
-            raise FileNotFoundError(f"{path} is a link to a missing file; fetch it, as with datalad get")
+            raise FileNotFoundError(f"{path} is a link to a missing file. Please fetch it, as with datalad get")
         raise FileNotFoundError(f"{path} is neither a file nor a folder")
     if path.stat().st_size > MAX_STUDY_BYTES:
-        raise refuse_study("the file", f"got {path.stat().st_size / 2**20:.0f} MiB")
+        raise refuse(NAME, describe_size(path.stat().st_size))
     if path.name.upper() == DICOM_INDEX:
         return _choose_reader(folder_files(path.parent, ignore), NAME)
     if is_zip(path):
@@ -225,16 +225,25 @@ def _choose_reader(files: list[StudyFile], name: str, archive: StudyFile | None 
         if number is not None:
             by_reader.setdefault(number, []).append(file)
     if not by_reader:
-        foreign, others = None, f"{len(files)} other file{'s' * (len(files) > 1)}" if files else "no files"
-        for file in files[:100]:
-            with file.open() as handle:
-                foreign = foreign or describe_foreign(handle.read(512))
-        raise refuse_study(NAME, f"expected slices or a volume, got {foreign or others}")
+        raise refuse(NAME, _describe_files(files, alone=[file.path.name for file in files] == [name] and not archive))
     volumes = sorted(number for number in by_reader if not READERS[number].preview)
     if len(volumes) > 1:
         formats = " and ".join(READERS[number].format for number in volumes)
-        raise refuse_study(NAME, f"got {formats} files together; upload one study of one format")
+        raise refuse(NAME, f"got {formats} files together. Please upload one study of one format")
     chosen = volumes[0] if volumes else min(by_reader)
     found = by_reader[chosen]
     left_out = sum(len(by_reader[number]) for number in by_reader if number != chosen)
     return StudySource(study=READERS[chosen].open(found, name), archive=archive, pictures_left_out=left_out)
+
+
+def _describe_files(files: list[StudyFile], alone: bool) -> str:
+    """The problem of files that no reader takes; `alone` where one was given by itself, not in a folder or a zip."""
+    foreign = None
+    for file in files[:100]:
+        with file.open() as handle:
+            foreign = foreign or describe_foreign(handle.read(512))
+    if foreign:
+        return f"is {foreign}" if alone else f"expected MRI files, got a file that is {foreign}"
+    if alone:
+        return f"is not an MRI file. Please upload {FORMATS}"
+    return f"expected MRI files, got {f'{len(files)} of another kind' if files else 'no files'}. Please upload {FORMATS}"

@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from brainmri.io.limits import UnreadableImage
+from brainmri.io.limits import UnreadableImage, refuse
 from brainmri.io.scan import Geometry
 from brainmri.io.sequences import SEQUENCES
 
@@ -25,7 +25,7 @@ def same_grid(one: Geometry, other: Geometry) -> bool:
 
 def refuse_other_grid(name: str, channel: int, label: str, problem: str) -> UnreadableImage:
     """The error for an assigned sequence that cannot be resampled to the FLAIR's grid, to be raised."""
-    return UnreadableImage(f"{name}: {label}, assigned to the {SEQUENCES[channel]}, {problem}; assign another T1, or none")
+    return refuse(name, f"{label}, assigned to the {SEQUENCES[channel]}, {problem}. Please assign another T1, or none")
 
 
 def rotation_between(one: Geometry, other: Geometry) -> float:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from brainmri.io.limits import UnreadableImage
+from brainmri.io.limits import refuse
 from brainmri.io.pixels import FLAIR
 from brainmri.io.sequence_names import FLAIR_T2, POST_T1, PRE_T1, describe, identify
 
 PRE, POST = 0, 2
 SEQUENCES = {PRE: PRE_T1, FLAIR: FLAIR_T2, POST: POST_T1}
 ONE_SEQUENCE = "only one sequence was provided; it is used for all three channels"
-HOW_TO_CHOOSE_STUDY = (
-    "upload one of them, choose one in the list on the page, or give its index, counted from 0, as study=… in code or over HTTP"
-)
+HOW_TO_CHOOSE_STUDY = "Please upload one of them, choose one in the list on the page, or give its index from 0 as study=… in code"
 HOW_TO_CHOOSE = "choose the sequences in the fields on the page, or in code with read_study(…, assign=…)"
 
 
@@ -99,16 +97,16 @@ def check_assignment(assign: Mapping[int, int | None], labels: Sequence[str], na
     """
     if unknown := [channel for channel in assign if channel not in SEQUENCES]:
         known = ", ".join(f"{channel} ({words})" for channel, words in SEQUENCES.items())
-        raise UnreadableImage(f"{name}: channel {unknown[0]!r} was assigned; the channels are {known}")
+        raise refuse(name, f"channel {unknown[0]!r} was assigned. Please use {known}")
     indices = {channel: index for channel, index in sorted(assign.items()) if index is not None}
     for channel, index in indices.items():
         if not isinstance(index, int) or not 0 <= index < len(labels):
-            raise UnreadableImage(
-                f"{name}: {index!r} was assigned to the {SEQUENCES[channel]}; choose 0 to {len(labels) - 1}, or None"
+            raise refuse(
+                name, f"{index!r} was assigned to the {SEQUENCES[channel]}. Please choose 0 to {len(labels) - 1}, or None"
             )
     if FLAIR not in indices:
-        raise UnreadableImage(f"{name}: nothing was assigned to the FLAIR, which the networks need; choose the one that is FLAIR")
+        raise refuse(name, "nothing was assigned to the FLAIR, which the networks need. Please choose the one that is FLAIR")
     chosen = list(indices.values())
     if doubled := [SEQUENCES[channel] for channel, index in indices.items() if chosen.count(index) > 1]:
-        raise UnreadableImage(f"{name}: the same was assigned to the {' and the '.join(doubled)}; each needs its own, or none")
+        raise refuse(name, f"the same was assigned to the {' and the '.join(doubled)}. Please assign another one, or none")
     return Choice(indices=indices)

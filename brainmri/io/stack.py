@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from brainmri.io.limits import refuse_study
+from brainmri.io.limits import refuse
 from brainmri.io.pixels import FLAIR
 from brainmri.io.scan import Geometry, Scan
 from brainmri.io.sequences import ONE_SEQUENCE, POST, PRE, SEQUENCES
@@ -68,9 +68,9 @@ def compose(
             pixels[..., channel] = pixels[..., FLAIR]
             continue
         if not np.isfinite(volume).all():
-            raise refuse_study(name, "got NaN or infinite voxels; replace them, or export the volume again")
+            raise refuse(name, "got NaN or infinite voxels. Please replace them, or export the volume again")
         if channel == FLAIR and volume.min() == volume.max():
-            raise refuse_study(name, "all voxels of the FLAIR have the same value; export the volume again")
+            raise refuse(name, "all voxels of the FLAIR have the same value. Please export the volume again")
         pixels[..., channel] = scale_to_unit(geometry.to_scan(volume) if geometry else volume)
     return Scan(
         pixels=pixels,

@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from brainmri.io.limits import MAX_SLICES, UnreadableImage, check_extent, refuse_image, refuse_study
+from brainmri.io.limits import MAX_SLICES, RESIZE, UnreadableImage, check_extent, refuse
 from brainmri.io.orientation import TAG, turn_upright
 from brainmri.io.pixels import MAX_SIDE, MIN_SIDE
 
@@ -42,7 +42,7 @@ class Tiff:
 
 def check_sides(width: int, height: int, name: str) -> None:
     if not (MIN_SIDE <= min(width, height) and max(width, height) <= MAX_SIDE):
-        raise refuse_image(name, f"got an image of {width} x {height} pixels")
+        raise refuse(name, f"got an image of {width} x {height} pixels, expected {MIN_SIDE} to {MAX_SIDE} a side. {RESIZE}")
 
 
 def holds_one_page(file: BinaryIO) -> bool:
@@ -68,25 +68,25 @@ def decode_tiff(data: bytes, name: str, most: int = 1) -> Tiff:
     except UnreadableImage:
         raise
     except Exception as error:  # damaged files raise exceptions of many types
-        raise refuse_image(name, f"got a damaged or unsupported TIFF ({type(error).__name__})") from error
+        raise refuse(name, f"is a damaged or unsupported TIFF ({type(error).__name__}). Please export it again") from error
 
 
 def _decode(tiff: tifffile.TiffFile, name: str, most: int) -> Tiff:
     pages = _full_pages(tiff)
     first = pages[0]
     if first.size != first.imagewidth * first.imagelength * first.samplesperpixel:
-        raise refuse_image(name, f"got a TIFF with pages of {first.imagedepth} planes, expected one slice per page")
+        raise refuse(name, f"got a TIFF with pages of {first.imagedepth} planes. Please save one slice per page")
     axes = _leading_axes(tiff, len(pages), name)
     channels = dict(axes).get("C", 1)
     slices = math.prod(length for _, length in axes) // channels
     if slices > most == 1:
-        raise refuse_image(name, f"expected one slice, got a TIFF of {slices} pages; read it as a study")
+        raise refuse(name, f"expected one slice, got a TIFF of {slices} pages. Please read it as a study")
     if slices == 1:
         check_sides(first.imagewidth, first.imagelength, name)
     else:
         check_extent(name, slices, first.imagelength, first.imagewidth)
     if len({(page.shape, page.dtype, page.photometric, _orientation(page)) for page in pages}) > 1:
-        raise refuse_study(name, "got a TIFF whose pages differ in size or type")
+        raise refuse(name, "got a TIFF whose pages differ in size or type. Please save them alike")
     for page in pages:
         _check_page(page, name)
     if slices * channels > len(pages):  # ImageJ may keep a whole stack behind one page
@@ -105,7 +105,8 @@ def _decode(tiff: tifffile.TiffFile, name: str, most: int) -> Tiff:
         else:
             pixels = colours if colours.shape[-1] == 3 else colours[..., 0]
         if not straight and first.extrasamples[:1] != (_PREMULTIPLIED,):
-            warnings = ("the last sample of each pixel is marked as neither colour nor transparency and is ignored",)
+            last = "fourth" if first.samplesperpixel == 4 else "second"
+            warnings = (f"the {last} channel is neither colour nor transparency and is ignored",)
     orientation = _orientation(first)
     return Tiff(pixels=turn_upright(pixels, orientation, (1, 2)), orientation=orientation, warnings=warnings)
 
@@ -141,10 +142,10 @@ def _leading_axes(tiff: tifffile.TiffFile, pages: int, name: str) -> list[tuple[
     coloured = "S" in series.axes
     if len(slices) > 1 or channels not in (1, 3) or (coloured and channels > 1) or len(axes) != len(dict(axes)):
         found = ", ".join(f"{length} along {axis}" for axis, length in axes)
-        raise refuse_study(
+        raise refuse(
             name,
             f"got a TIFF of several axes ({found}), expected one axis of slices and at most three channels (pre-contrast T1, "
-            "FLAIR, post-contrast T1); save one channel and one time point",
+            "FLAIR, post-contrast T1). Please save one channel and one time point",
         )
     return axes
 
@@ -153,16 +154,16 @@ def _check_page(page: tifffile.TiffPage, name: str) -> None:
     """Refuse a page for its header, before its pixels are decoded."""
     photometric = getattr(page.photometric, "name", str(page.photometric))
     if page.samplesperpixel not in _SAMPLES.get(photometric, ()) or page.dtype is None or page.dtype.itemsize > 8:
-        raise refuse_image(
+        raise refuse(
             name,
-            f"got a TIFF with {page.samplesperpixel} samples of {page.dtype} per pixel ({photometric}); save it as grey or RGB",
+            f"got a TIFF with {page.samplesperpixel} channels of {page.dtype} ({photometric}). Please save it as grey or RGB",
         )
     if photometric in ("SEPARATED", "CIELAB", "ICCLAB") and page.dtype != np.uint8:
-        raise refuse_image(name, f"got a TIFF with colours of {page.dtype} ({photometric}); save it as grey or RGB")
+        raise refuse(name, f"got a TIFF with colours of {page.dtype} ({photometric}). Please save it as grey or RGB")
     if photometric == "YCBCR" and page.compression not in (6, 7):  # tifffile converts colours of JPEG only
-        raise refuse_image(name, "got a TIFF with colours as YCBCR without JPEG; save it as grey or RGB")
+        raise refuse(name, "got a TIFF with colours as YCBCR without JPEG. Please save it as grey or RGB")
     if math.prod(page.chunks) > 4 * MAX_SIDE**2:  # as large as a page may be; a tile larger than its page is decoded whole
-        raise refuse_image(name, f"got a TIFF in tiles of {page.tilewidth} x {page.tilelength} pixels")
+        raise refuse(name, f"got a TIFF in tiles of {page.tilewidth} x {page.tilelength} pixels. Please save it without tiles")
 
 
 def _page_pixels(page: tifffile.TiffPage) -> np.ndarray:

@@ -17,9 +17,20 @@ import numpy as np
 from brainmri.io.files import StudyFile
 from brainmri.io.foreign import describe_foreign
 from brainmri.io.itk_files import NO_ORIENTATION, NO_SIZE, itk_format, load_itk_voxels, read_itk_head
-from brainmri.io.limits import MAX_RATIO, MAX_STUDY_BYTES, RATIO_COUNTS, UnreadableImage, check_extent, check_ratio, refuse_study
+from brainmri.io.limits import (
+    FORMATS,
+    MAX_RATIO,
+    MAX_STUDY_BYTES,
+    RATIO_COUNTS,
+    UnreadableImage,
+    check_extent,
+    check_ratio,
+    describe_size,
+    refuse,
+)
 from brainmri.io.scan import Geometry, NiftiSpace, is_possible
 
+NOT_A_VOLUME = f"another file. Please upload {FORMATS}"
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 HEADER_BYTES = 540  # of the longest header, NIfTI-2
 PADDING = 2**16  # bytes of zeros behind a gzip file that are tolerated
@@ -68,7 +79,7 @@ def open_unpacked(file: StudyFile, name: str) -> Iterator[IO[bytes]]:
             raw.seek(0)
             if start[:2] == GZIP:
                 if file.size > PADDING and not any(_end(raw, PADDING)):  # gzip skips zeros byte by byte
-                    raise refuse_study(name, "got a gzip file that ends in more than 64 KiB of zeros; it is damaged")
+                    raise refuse(name, "got a gzip file that ends in more than 64 KiB of zeros. Please copy or download it again")
                 yield cast(IO[bytes], gzip.GzipFile(fileobj=raw))
             elif start == ZSTD:
                 yield io.BytesIO(_unpack_zstd(raw.read(), file.size))
@@ -77,7 +88,7 @@ def open_unpacked(file: StudyFile, name: str) -> Iterator[IO[bytes]]:
     except UnreadableImage:
         raise
     except Exception as error:  # damaged files raise exceptions of many types
-        raise refuse_study(name, f"got a damaged volume file ({type(error).__name__})") from error
+        raise refuse(name, f"got a damaged volume file ({type(error).__name__}). Please export it again") from error
 
 
 def _end(stream: IO[bytes], size: int) -> bytes:
@@ -131,9 +142,9 @@ def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> Vo
         start = stream.read(HEADER_BYTES)
         kind = _format_of(start, file.name.name.lower())
         if kind is None:
-            raise refuse_study(name, f"the file has the name of a volume file but is {describe_foreign(start) or 'not one'}")
+            raise refuse(name, f"expected a volume, as the file's name says, got {describe_foreign(start) or NOT_A_VOLUME}")
         if kind in ("NIfTI pair", "Analyze") and voxels is None:
-            raise refuse_study(name, "got the header of a pair without its voxels; upload the .hdr and the .img file together")
+            raise refuse(name, "got the header of a pair without its voxels. Please upload the .hdr and the .img file together")
         if kind == itk_format(start):
             dtype, shape, geometry, warnings = read_itk_head(file, kind, name)
             return VolumeHead(
@@ -149,17 +160,15 @@ def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> Vo
         header = _parse(kind, start)
         dtype, shape = header.get_data_dtype(), tuple(int(side) for side in header.get_data_shape())
         if dtype.kind not in "iuf" or dtype.itemsize > 8:
-            found = "colours; save grey values" if dtype.fields else f"voxels of type {dtype}"
-            raise refuse_study(name, f"expected integer or float voxels, got {found}")
+            found = "colours. Please save grey values" if dtype.fields else f"voxels of type {dtype}. Please save other ones"
+            raise refuse(name, f"expected integer or float voxels, got {found}")
         shape = (
             *shape[:3],
             *[1] * (3 - len(shape)),
             *(side for side in shape[3:] if side not in (0, 1)),
         )  # a slice, or a single time point
         if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
-            raise refuse_study(
-                name, f"expected one volume, or three along the fourth axis, got a file of shape {shape}; save one of its volumes"
-            )
+            raise refuse(name, f"expected one volume, or three along the fourth axis, got shape {shape}. Please save one volume")
         geometry, warnings = (
             _mgh_geometry(start, header, shape[:3]) if kind == "MGH" else _geometry(kind, header, shape[:3], name)
         )
@@ -177,7 +186,7 @@ def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> Vo
             warnings=warnings,
         )
         if head.end > MAX_STUDY_BYTES:
-            raise refuse_study(name, f"got a volume of {head.end / 2**20:.0f} MiB")
+            raise refuse(name, describe_size(head.end))
     with open_unpacked(head.file, name) as stream:
         if isinstance(stream, gzip.GzipFile):
             check_ratio(name, head.file.size, head.end)
@@ -227,7 +236,7 @@ def _geometry(kind: str, header: Any, shape: tuple[int, int, int], name: str) ->
     sides = np.abs(np.asarray(header["pixdim"][1:4], np.float64))
     sized = bool((np.isfinite(sides) & (sides > 0)).all())
     if not any(space.codes) and (header["sform_code"] > 0 or header["qform_code"] > 0):
-        raise refuse_study(name, "got a header whose sform and qform are damaged; export the volume again")
+        raise refuse(name, "got a header whose sform and qform are damaged. Please export the volume again")
     affine, warnings = space.sform if space.sform is not None else space.qform, []
     if affine is None:
         # NIfTI's method 1: indices count towards the right, anterior and superior
@@ -283,7 +292,7 @@ def load_voxels(head: VolumeHead, name: str) -> np.ndarray:
     with open_unpacked(head.file, name) as stream:
         data = stream.read(head.end)  # no more than the header announces, however much is packed
         if len(data) < head.end:
-            raise refuse_study(name, "the volume file ends too early")
+            raise refuse(name, "the volume file ends too early. Please copy or download it again")
         stream.read(1)  # a packed file that ends here has its checksum compared
         slope, inter = head.scaling
         spec = (head.shape, head.dtype, head.offset, 1.0 if slope is None else slope, inter or 0.0)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainmri.io.dicom_headers import NAME, frame_geometry, functional_group, read_elements
+from brainmri.io.dicom_headers import frame_geometry, functional_group, read_elements
 from brainmri.io.dicom_log import quiet
 from brainmri.io.files import reopen
-from brainmri.io.limits import UnreadableImage
+from brainmri.io.limits import NAME, UnreadableImage, refuse
 from brainmri.io.orientation import TAG, turn_as_stored
 from brainmri.io.scan import Geometry, Instance
 
@@ -206,9 +206,10 @@ def segmentation_template(geometry: Geometry, algorithm_version: str) -> Segment
 
 
 def _refuse(problem: str) -> UnreadableImage:
-    return UnreadableImage(
-        f"{NAME}: {problem}. A DICOM segmentation can be written for single-frame images of a series, or a multi-frame image, "
-        "with a frame of reference."
+    return refuse(
+        NAME,
+        f"{problem}. A DICOM segmentation can be written for single-frame images of a series, or a multi-frame image, with a "
+        "frame of reference",
     )
 
 

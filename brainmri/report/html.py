@@ -10,6 +10,7 @@ from brainmri.io.scan import Scan
 from brainmri.report.chart import chart_svg
 from brainmri.report.templates import STATES, template
 from brainmri.report.viewer import picture_uri, study_viewer, viewer_script, viewer_style
+from brainmri.zoo.titles import shown_name
 
 
 def report_html(scan: Scan, study: Study, title: str, montage: Image.Image) -> str:
@@ -25,7 +26,7 @@ def report_html(scan: Scan, study: Study, title: str, montage: Image.Image) -> s
     return template("report.html").render(
         title=title, state=state, symbol=symbol, label=label, summary=summary(study), record=study.record(),
         viewer=study_viewer(scan, study, chart_svg(study), references=False), lesions=lesions_html(study),
-        montage=montage_html(montage), css=viewer_style(), js=viewer_script(),
+        models=deciding_models(study.provenance), montage=montage_html(montage), css=viewer_style(), js=viewer_script(),
     )  # fmt: skip
 
 
@@ -38,6 +39,15 @@ def summary(study: Study) -> str:
     diameter = f"{max(study.diameters):.0f} {'mm' if study.measured else 'pixels'}"
     unknown = "" if study.measured else " Voxel size unknown, so no volume in mL."
     return f"Outlined: {count(len(study.lesions), 'lesion')}, {size} in total, largest diameter {diameter}.{unknown}"
+
+
+def deciding_models(provenance: dict) -> str:
+    """The models that decided, by the names people know: the specialist, or the chosen segmenter and classifier."""
+    specialist = provenance.get("specialist")
+    if specialist and specialist["decided"]:
+        return shown_name(specialist["name"])
+    segmenter, classifier = (provenance[role]["name"] for role in ("segmenter", "classifier"))
+    return shown_name(segmenter) if segmenter == classifier else f"{shown_name(segmenter)}, verdict by {shown_name(classifier)}"
 
 
 def lesions_html(study: Study) -> Markup:

@@ -60,7 +60,7 @@ def figure_table(variants: Mapping[str, dict]) -> str:
     columns = [variant for variant in VARIANTS if variant in variants]
     metrics = [metric for metric, figure in variants[THREE_SEQUENCES].items() if is_figure(figure)]
     rows = [[label(metric), *(format_figure(variants[variant].get(metric)) for variant in columns)] for metric in metrics]
-    return markdown_table(["figure", *(VARIANTS[variant] for variant in columns)], rows)
+    return markdown_table(["Metric", *(VARIANTS[variant] for variant in columns)], rows)
 
 
 def scope_table(measured: Mapping[str, dict[str, float]]) -> str:
@@ -188,4 +188,4 @@ def _study_table(variants: Mapping[str, dict]) -> str:
         ["volumetric Dice slice by slice, mean over patients", *(format_figure(f[VOLUMETRIC_DICE]) for f in by_slice.values())]
     ]
     rows += [[label(metric), *(format_figure(figures.get(metric)) for figures in studies)] for metric in metrics]
-    return markdown_table(["figure", *(VARIANTS[name] for name in by_slice)], rows)
+    return markdown_table(["Metric", *(VARIANTS[name] for name in by_slice)], rows)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from brainmri._version import __version__
-from brainmri.analysis.findings import Finding, Study, percent
+from brainmri.analysis.findings import Finding, Study, chance
 from brainmri.analysis.lesions import MIN_ISLAND_SHARE
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.orientation import TAG
@@ -79,7 +79,7 @@ def slice_viewer(scan: Scan, finding: Finding) -> Markup:
     label = STATES[finding.verdict][2]
     data = _data(scan, scan.pixels[None], (finding,), finding.probability_map[None], None, finding.record())
     data |= {
-        "captions": [f"{label}, {_chance(finding)}"],
+        "captions": [f"{label} ({_chance(finding)})"],
         "nifti": None,
         "segmentation": None,
         "orientation": orientation_data(scan.orientation),
@@ -115,13 +115,13 @@ def first_slice(study: Study) -> int:
 
 def slice_caption(number: int, finding: Finding, study: Study) -> str:
     """A slice's number, verdict and probability in one line; the viewer adds the outlined area."""
-    return f"Slice {number} of {len(study.findings)}: {STATES[finding.verdict][2].lower()}, {_chance(finding)}"
+    return f"Slice {number} of {len(study.findings)}: {STATES[finding.verdict][2].lower()} ({_chance(finding)})"
 
 
 def _chance(finding: Finding) -> str:
     if finding.out_of_distribution:  # a probability of tumour in what is no brain would mislead
-        return "does not look like a brain MR slice"
-    return f"{percent(finding.probability)} for tumour"
+        return "does not look like a brain MRI slice"
+    return chance(finding.probability, finding.verdict)
 
 
 def views(geometry: Geometry | None) -> list[View]:

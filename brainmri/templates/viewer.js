@@ -35,7 +35,8 @@ async function mountViewer(root) {
     find(".viewer-number")?.setAttribute("aria-valuetext", words);
     const size = data.voxel_mm3 ? `${format((total * data.voxel_mm3) / 1000, 1)} mL` : slices > 1 ? `${format(total)} voxels` : areaWords(total);
     find(".viewer-total").textContent = total ? `Outlined: ${size}${slices > 1 ? " in total" : ""}.` : "Outlined: nothing.";
-    const notes = [state.mask.edited && "The mask was edited by hand.", changed() && `Verdict${slices > 1 ? ", report" : ""} and zip rest on the model's mask (threshold ${data.threshold}).`];
+    const threshold = state.mask.threshold !== data.threshold && `The threshold was changed to ${state.mask.threshold}.`;
+    const notes = [threshold, state.mask.edited && "The mask was edited by hand.", changed() && `The verdict${slices > 1 ? ", report" : ""} and zip still use the model's mask (threshold ${data.threshold}).`];
     find(".viewer-note").textContent = notes.filter(Boolean).join(" ");
     find(".viewer-note").hidden = !changed();
     find(".viewer-reset").disabled = !changed();

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gradio as gr
 from gradio.events import Dependency
 from markupsafe import Markup
@@ -19,9 +17,9 @@ from brainmri.report.chart import chart_svg
 from brainmri.report.html import lesions_html, montage_html
 from brainmri.report.render import montage_picture
 from brainmri.report.viewer import slice_viewer, study_viewer
-from brainmri.ui.answer import empty_state, preview, refusal, refused_input, slice_answer, study_answer
+from brainmri.ui.answer import empty_state, likeliest_slice, preview, refusal, refused_input, slice_answer, study_answer
 from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
-from brainmri.ui.blocks import INTERNAL_ERROR
+from brainmri.ui.blocks import ERROR_LOGGED
 from brainmri.ui.cache import KEEP_MINUTES
 from brainmri.ui.common import GPU, PRIVATE, REPLACE_SCRIPT, VIEWER_SCRIPT, errors_as_messages, model_choices
 from brainmri.ui.decoding import list_inputs, read_input, read_slice
@@ -34,10 +32,10 @@ from brainmri.ui.inference import (
     available_models,
     explain_slice,
 )
-from brainmri.ui.input_list import decode, detected, encode, field_value, of_study, selected
-from brainmri.ui.inputs import SLICE, Input
+from brainmri.ui.input_list import decode, detected, encode, field_value, of_study, own_assignment, selected
+from brainmri.ui.inputs import SLICE, Input, files_label
 from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
-from brainmri.ui.results import ABSENT, CHANNELS, assignment, keep_result, kept_result, pack_slice, pack_study
+from brainmri.ui.results import ABSENT, CHANNELS, keep_result, kept_result, pack_slice, pack_study
 from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
 from brainmri.zoo.registry import DEFAULT
 
@@ -145,6 +143,7 @@ class AnalyseTab:
             printed.click(None, self.report, None, js=PRINT_SCRIPT, **PRIVATE)
             self.link = gr.HTML(elem_id="link", padding=False)
             self.token = gr.Textbox(visible=False)  # of the page's address
+            self.likeliest = gr.Number(precision=0, visible=False)  # index of the slice of a study that is explained
             with gr.Accordion("Why: evidence and stability", open=True, elem_id="why") as self.why:
                 self.explanation = gr.Markdown(first.explanation if first else None, elem_id="explanation", min_height=72)
                 self.evidence = gr.Gallery(
@@ -158,7 +157,7 @@ class AnalyseTab:
         settings = [self.files, self.items, self.segmenter, self.classifier, self.sequence]
         outputs = [
             self.box, self.current, self.results, self.viewer, self.packed, self.report, self.why, self.explanation,
-            self.evidence, self.record, self.link,
+            self.evidence, self.record, self.link, self.likeliest,
         ]  # fmt: skip
         fields, batch = [self.selection, *self.channels, self.sequence], [self.several, self.items, self.table, self.rows]
         hidden = {"show_progress": "hidden", "trigger_mode": "multiple", **PRIVATE}
@@ -193,7 +192,7 @@ class AnalyseTab:
         analysis.failure(self.fail, None, self.run["outputs"], **PRIVATE)
         if not ZERO_GPU:
             analysis.success(
-                self.explain, self.run["inputs"][: -len(CHANNELS)], [self.explanation, self.evidence], api_visibility="private",
+                self.explain, [*self.run["inputs"], self.likeliest], [self.explanation, self.evidence], api_visibility="private",
                 show_progress_on=self.explanation, **GPU,
             )  # fmt: skip
 
@@ -211,7 +210,7 @@ class AnalyseTab:
                 record_upload_size(uploaded)
                 found = list_inputs(uploaded)
         except gr.Error as error:
-            name = Path(uploaded[0]).name if uploaded else ""
+            name = files_label(uploaded) if uploaded else ""
             unmarked = {self.gallery: gr.Gallery(selected_index=None), self.several: hide, self.selection: hide}
             # the items keep their choices: the browser still sends the value of a radio that is set to None
             return self.refuse(error, name) | unmarked | {self.files: None}
@@ -268,14 +267,10 @@ class AnalyseTab:
                         return self.show_slice(scan, finding) | self.show_explanation(scan, explanation, stability)
                     return self.show_slice(scan, analyse_slice(scan, segmenter, classifier, None, sequence or None))
                 given = selected((flair, pre, post), item, chosen)
-                unknown = given[0] == ABSENT
-                if unknown and chosen.candidates and chosen.study is None:
+                if given[0] == ABSENT and chosen.candidates and chosen.study is None:
                     return self.clear() | {self.box: SELECT_FLAIR}
                 progress((0, None), desc="Reading")
-                # an assignment overrules what names and headers say, so it must be the visitor's own
-                own = not unknown and chosen.candidates and given != detected(chosen.candidates, chosen.study)
-                assign = assignment(given) if own else None
-                scan = read_input(chosen, assign)
+                scan = read_input(chosen, own_assignment(given, chosen))
                 record_scan_size(scan)
 
                 def slices(done: int, total: int) -> None:
@@ -287,22 +282,34 @@ class AnalyseTab:
         except gr.Error as error:
             return self.refuse(error, label)
 
-    def explain(self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str) -> dict:
-        """Explain the verdict on a slice and test the outline's stability. This is slower, so it runs after the verdict."""
+    def explain(
+        self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str, flair: str | None,
+        pre: str | None, post: str | None, likeliest: int | None,
+    ) -> dict:  # fmt: skip
+        """Explain the verdict on a slice, of a study the likeliest, and test the outline's stability.
+
+        This is slower, so it runs after the verdict.
+        """
         if not files or not item:
             return gr.skip()
         try:
             with errors_as_messages(FAILED):
-                chosen = decode(item, files)
-                if chosen.kind != SLICE:
-                    return gr.skip()
-                scan = read_slice(chosen.files[0])
+                chosen, where = decode(item, files), ""
+                if chosen.kind == SLICE:
+                    scan = read_slice(chosen.files[0])
+                else:
+                    scan = read_input(chosen, own_assignment(selected((flair, pre, post), item, chosen), chosen))
+                    slices = len(scan.pixels)
+                    if likeliest is None or not 0 <= likeliest < slices:
+                        return gr.skip()
+                    scan = Scan(pixels=scan.pixels[likeliest], name=scan.name, sha256=scan.sha256)
+                    where = f"Slice {likeliest + 1} of {slices} has the highest probability. "
                 record_scan_size(scan)
                 explanation, stability = explain_slice(scan, segmenter, classifier, None, sequence or None)
         except gr.Error:
             record_refusal()  # the answer already shows the reason
             return gr.skip()
-        return self.show_explanation(scan, explanation, stability)
+        return self.show_explanation(scan, explanation, stability, where)
 
     def analyse_all(
         self, files: list[str] | None, segmenter: str, classifier: str, sequence: str, progress=gr.Progress()
@@ -331,22 +338,22 @@ class AnalyseTab:
         }  # fmt: skip
         return self.show(shown | {"token": keep_result(shown)})
 
-    def show_explanation(self, scan: Scan, explanation: Explanation, stability: Stability) -> dict:
-        """The updates that explain the result for a slice."""
+    def show_explanation(self, scan: Scan, explanation: Explanation, stability: Stability, where: str = "") -> dict:
+        """The updates that explain the result for a slice; `where` says which one of a study it is."""
         sentence, pictures = explained(scan, explanation, stability)
-        return {self.explanation: sentence, self.evidence: gr.Gallery(pictures, visible=bool(pictures), elem_classes=[])}
+        return {self.explanation: where + sentence, self.evidence: gr.Gallery(pictures, visible=bool(pictures), elem_classes=[])}
 
     def show_study(self, scan: Scan, study: Study, label: str) -> dict:
         """The updates that show the result for a study."""
-        packed, report, record = pack_study(scan, study)
+        likeliest, (packed, report, record) = likeliest_slice(study), pack_study(scan, study)
         overlays = Markup("<details><summary>Overlays</summary>{}</details>")
         viewer = study_viewer(scan, study, chart_svg(study)) + (lesions_html(study) if study.lesions else "")
         shown = {
             "box": study_answer(scan, study, record["warnings"]), "current": preview(scan, label),
             "viewer": viewer + overlays.format(montage_html(montage_picture(scan.pixels, study))),
-            "packed": packed, "report": report, "record": record, "why": False,
+            "packed": packed, "report": report, "record": record, "why": likeliest is not None and not ZERO_GPU,
         }  # fmt: skip
-        return self.show(shown | {"token": keep_result(shown)})
+        return self.show(shown | {"token": keep_result(shown)}) | {self.likeliest: likeliest}
 
     def show(self, shown: dict) -> dict:
         """The updates that show a result, new or kept."""
@@ -386,4 +393,4 @@ class AnalyseTab:
 
     def fail(self) -> dict:
         """The updates after an error of the server, which was logged."""
-        return self.clear() | {self.box: refusal("Something went wrong", INTERNAL_ERROR)}
+        return self.clear() | {self.box: refusal("Analysis failed", ERROR_LOGGED)}

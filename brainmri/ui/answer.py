@@ -16,6 +16,7 @@ from brainmri.analysis.lesions import MIDLINE_TOLERANCE, midline
 from brainmri.analysis.pipeline import READ_AS_FLAIR
 from brainmri.analysis.recognition import Recognised, Recognition, differ_in_channels
 from brainmri.io.scan import Scan
+from brainmri.report.html import deciding_models
 from brainmri.report.render import slice_picture
 from brainmri.report.templates import STATES
 from brainmri.zoo.attributes import FLAIR, SEQUENCES, T1, T1C, THREE_SEQUENCES
@@ -24,8 +25,9 @@ SEQUENCE_LABELS = {name: name for name in SEQUENCES} | {T1: "pre-contrast T1", T
 LABELS = SEQUENCE_LABELS | {"pituitary": "pituitary tumour"}
 ASSUMED_FLAIR = "FLAIR (assumed for a greyscale image)"
 NOT_RECOGNISED = "not recognised"
-ACCEPTED_FORMATS = " Accepted: "  # what follows the reason of a refusal
 CHANGE_SEQUENCE = Markup('<button type="button" class="change-sequence" aria-label="Change the sequence">change</button>')
+OF_MASK = ("Lesions", "Size", "Side")  # facts of the model's mask, which are not printed where another mask is shown
+MODEL_MASK = Markup(' class="model-mask"')
 THUMBNAIL = 112  # pixels; longer side
 
 
@@ -43,8 +45,7 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
     if recognition and not (recognition.sequence and recognition.sequence.name == THREE_SEQUENCES):
         seen["Sequence"] = Markup("{} {}").format(seen["Sequence"], CHANGE_SEQUENCE)
     scale = probability_scale(finding.probability, finding.provenance["review_band"])
-    model = deciding_model(finding.provenance)
-    return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts | seen | model)
+    return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts | seen | model_fact(finding.provenance))
 
 
 def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]) -> Markup:
@@ -57,13 +58,17 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         seen |= read_sequences(scan, study.warnings)
     if study.geometry and study.geometry.oriented:
         seen["Plane"] = study.geometry.plane
-    likely = [(f.probability, number) for number, f in enumerate(study.findings, 1) if not f.out_of_distribution]
     scale = Markup("")
-    if likely:
-        probability, number = max(likely)
-        where = f"in slice {number} of {len(study.findings)}, the highest"
-        scale = probability_scale(probability, study.provenance["review_band"], where)
-    return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen | deciding_model(study.provenance))
+    if (number := likeliest_slice(study)) is not None:
+        where = f"in slice {number + 1} of {len(study.findings)}"
+        scale = probability_scale(study.findings[number].probability, study.provenance["review_band"], where)
+    return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen | model_fact(study.provenance))
+
+
+def likeliest_slice(study: Study) -> int | None:
+    """Index of the slice with the highest probability among those that look like brain MRI slices; None without one."""
+    likely = [(f.probability, number) for number, f in enumerate(study.findings) if not f.out_of_distribution]
+    return max(likely)[1] if likely else None
 
 
 def refusal(title: str, message: str) -> Markup:
@@ -73,10 +78,8 @@ def refusal(title: str, message: str) -> Markup:
         title: what failed.
         message: the reason, as HTML; what it quotes from an upload is escaped.
     """
-    reason, accepted, formats = message.partition(ACCEPTED_FORMATS)
-    box = '<section class="verdict refused"><h2><span aria-hidden="true">✕</span> {}</h2><p>{}</p>{}</section>'
-    more = Markup('<p class="accepted">{}</p>').format(Markup(accepted.lstrip() + formats)) if accepted else ""
-    return Markup(box).format(title, Markup(reason), more)
+    box = '<section class="verdict refused"><h2><span aria-hidden="true">✕</span> {}</h2><p>{}</p></section>'
+    return Markup(box).format(title, Markup(message))
 
 
 def refused_input(label: str) -> Markup:
@@ -110,7 +113,9 @@ def answer_html(
     """The box. Text is escaped; facts that are None are left out."""
     state, symbol, label = STATES[verdict]
     rows = Markup("").join(
-        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name, value) for name, value in facts.items() if value
+        Markup("<div{}><dt>{}</dt><dd>{}</dd></div>").format(MODEL_MASK if name in OF_MASK else "", name, value)
+        for name, value in facts.items()
+        if value
     )
     notes = Markup("").join(Markup('<p class="warning"><b>Note:</b> {}.</p>').format(warning) for warning in warnings)
     return Markup("""<section class="verdict {}">
@@ -126,19 +131,20 @@ def probability_scale(probability: float, review: list[float], where: str = "") 
     Args:
         probability: in [0, 1].
         review: [low, high], the review band; without a band both are equal.
-        where: which slice it is of; empty for a single slice.
+        where: the slice of a study that it is the highest of; empty for a single slice.
     """
     low, high = review
     middle = min(max(50 * (low + high), 30), 70)  # percent; leaves room for the labels at both ends
+    chance = Markup("Highest probability: <b>{}</b>, {}" if where else "<b>{}</b> probability of tumour")
     band = Markup('<span style="left:{:.0f}%">review: {:.0f} to {:.0f}%</span>').format(middle, 100 * low, 100 * high)
     return Markup("""
-  <p class="probability"><b>{chance}</b> probability of tumour{where}</p>
+  <p class="probability">{chance}</p>
   <div class="scale" aria-hidden="true">
     <i class="clear" style="width:{low:.2f}%"></i><i class="review" style="width:{width:.2f}%"></i><i class="tumour"></i>
     <b style="left:{needle:.2f}%"></b>
   </div>
   <p class="zones"><span>no tumour</span>{band}<span>tumour</span></p>""").format(
-        chance=percent(probability), where=f" {where}" if where else "", low=100 * low, width=100 * (high - low),
+        chance=chance.format(percent(probability), where), low=100 * low, width=100 * (high - low),
         needle=100 * probability, band=band if high > low else "",
     )  # fmt: skip
 
@@ -160,10 +166,9 @@ def recognised_facts(recognition: Recognition, verdict: str) -> dict[str, str | 
     }
 
 
-def deciding_model(provenance: dict) -> dict[str, str]:
+def model_fact(provenance: dict) -> dict[str, str]:
     """The model that decided, where a specialist may have decided in place of the chosen one."""
-    specialist = provenance.get("specialist")
-    return {"Model": (specialist if specialist["decided"] else provenance["segmenter"])["name"]} if specialist else {}
+    return {"Model": deciding_models(provenance)} if provenance.get("specialist") else {}
 
 
 def assumed_sequence(scan: Scan, warnings: Sequence[str]) -> str:

@@ -9,35 +9,43 @@ from markupsafe import Markup
 from brainmri.analysis.findings import percent
 from brainmri.io.limits import UnreadableImage
 from brainmri.report.templates import STATES
+from brainmri.ui.answer import slice_size, study_size
 from brainmri.ui.common import make_output_folder
 from brainmri.ui.decoding import read_input, read_slice
 from brainmri.ui.inference import analyse_slice, analyse_study
 from brainmri.ui.inputs import SLICE, Input
 
 RECORDED = ("verdict", "reason", "probability", "area_px", "lesion_count", "lesion_volume_ml", "largest_diameter_mm")
-COLUMNS = ("input", "kind", *RECORDED, "warnings", "problem")
+COLUMNS = ("input", "kind", "size", *RECORDED, "warnings", "problem")
 
 
 def analyse_input(one: Input, segmenter: str, classifier: str, sequence: str | None) -> dict:
     """A row of the table: the main fields of the record, or the problem of an input that cannot be read.
 
-    The probability of a study is the highest of its slices that look like brain MR slices; other slices have none.
+    The probability of a study is the highest of its slices that look like brain MRI slices; other slices have none. The size is
+    that of the verdict's box, None if nothing is outlined.
     """
     row = dict.fromkeys(COLUMNS) | {"input": one.label, "kind": one.kind}
     try:
         if one.kind == SLICE:
-            finding = analyse_slice(read_slice(one.files[0]), segmenter, classifier, None, sequence)
+            scan = read_slice(one.files[0])
+            finding = analyse_slice(scan, segmenter, classifier, None, sequence)
             record = finding.record()
             if finding.out_of_distribution:
                 record["probability"] = None
+            elif finding.area_px:
+                record["size"] = slice_size(scan.pixels, finding)
         else:
             scan = read_input(one)
-            record = analyse_study(scan, segmenter, classifier, None).record()
+            study = analyse_study(scan, segmenter, classifier, None)
+            record = study.record()
+            if study.lesions:
+                record["size"] = study_size(scan.pixels, study)
             likely = [each["probability"] for each in record["per_slice"] if not each["out_of_distribution"]]
             record["probability"] = max(likely, default=None)
     except UnreadableImage as error:
         return row | {"problem": str(error)}
-    return row | {name: record.get(name) for name in RECORDED} | {"warnings": "; ".join(record["warnings"])}
+    return row | {name: record.get(name) for name in ("size", *RECORDED)} | {"warnings": "; ".join(record["warnings"])}
 
 
 def write_csv(rows: list[dict]) -> str:
@@ -51,16 +59,17 @@ def write_csv(rows: list[dict]) -> str:
 
 
 def rows_html(rows: list[dict]) -> Markup:
-    """The rows with verdict, probability and problem."""
+    """The rows with verdict or problem, probability and size."""
     cells = Markup("").join(
-        Markup("<tr><th scope='row'>{}</th><td>{}</td><td>{}</td></tr>").format(
+        Markup("<tr><th scope='row'>{}</th><td>{}</td><td>{}</td><td>{}</td></tr>").format(
             row["input"],
             STATES[row["verdict"]][2] if row["verdict"] else row["problem"],
             "" if row["probability"] is None else percent(row["probability"]),
+            row["size"] or "",
         )
         for row in rows
     )
-    head = Markup("").join(Markup("<th scope='col'>{}</th>").format(name) for name in ("Input", "Verdict", "Probability"))
+    head = Markup("").join(Markup("<th scope='col'>{}</th>").format(name) for name in ("Input", "Verdict", "Probability", "Size"))
     table = "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>"
     scrolls = f"<div class='model'><div class='table' role='group' aria-label='All results' tabindex='0'>{table}</div></div>"
     return Markup(scrolls).format(head, cells)

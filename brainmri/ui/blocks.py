@@ -22,9 +22,11 @@ from brainmri.io.files import MAX_FILES
 from brainmri.io.limits import MAX_STUDY_BYTES
 from brainmri.ui.fetch import FetchRefused
 from brainmri.ui.logs import REFUSED, error_chain, start_request
+from brainmri.ui.upload_names import with_own_names
 from brainmri.ui.values import check_values
 
-INTERNAL_ERROR = "Something went wrong on our side. The error was logged. Please try again or use another input."
+ERROR_LOGGED = "The error was logged. Please try again."
+INTERNAL_ERROR = f"Analysis failed. {ERROR_LOGGED}"
 DISK_FULL = "The server's disk is full. Please try again later."
 UPLOAD_EXPIRED = "The upload has expired. Please upload it again."
 NO_FUNCTION = "Expected a call of an endpoint that /gradio_api/info lists, got another number of a function."
@@ -102,7 +104,7 @@ class Page(gr.Blocks):
             if block_fn.api_visibility == "public":
                 check_values(block_fn, inputs)
             check_files(inputs)
-            return await gradio_preprocess(block_fn, inputs, *arguments, **options)
+            return with_own_names(await gradio_preprocess(block_fn, inputs, *arguments, **options), inputs)
 
         try:
             return await run_off_loop(preprocess)

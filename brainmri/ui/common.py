@@ -18,22 +18,13 @@ from brainmri.ui.blocks import UPLOAD_EXPIRED
 from brainmri.ui.inference import available_models, models_loading
 from brainmri.zoo.entry import ModelEntry
 from brainmri.zoo.registry import DEFAULT
+from brainmri.zoo.titles import TITLES
 
 _INSTALLED = Path(__file__).parent / "assets"
 ASSETS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "assets"  # of the wheel, or of the source tree
 GPU = {"concurrency_limit": 1, "concurrency_id": "gpu"}
 PRIVATE = {"api_visibility": "private", "queue": False}
 ANALYSE = "analyse"  # id of the Analyse tab
-# what people know the zoo's models by
-TITLES = {
-    "effunet-any": "Any sequence and plane",
-    "effunet-pair-lgg": "Best on gliomas",
-    "effunet-lite2-lgg": "Small and fast",
-    "effunet-lgg": "Small, first version",
-    "resunet-lgg": "The paper's network",
-    "resunet-paper": "The paper's protocol",
-    "resnet50-lgg": "The paper's classifier",
-}
 # of a gr.HTML component whose new value replaces the old one; Gradio moves the old elements instead, which shifts the layout
 REPLACE_SCRIPT = 'watch("value", () => { element.innerHTML = props.value ?? ""; });'
 # of a gr.HTML component whose value has a viewer

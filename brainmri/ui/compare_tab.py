@@ -12,7 +12,7 @@ from brainmri.io.scan import Scan
 from brainmri.report.comparison import crop_box, outline_colour, outlined_slices, outlines_picture
 from brainmri.report.render import heat_picture, overlay_picture
 from brainmri.ui.answer import empty_state, refusal
-from brainmri.ui.blocks import INTERNAL_ERROR
+from brainmri.ui.blocks import ERROR_LOGGED
 from brainmri.ui.common import ASSETS, GPU, PRIVATE, REPLACE_SCRIPT, errors_as_messages, model_choices, model_heading
 from brainmri.ui.decoding import list_inputs, read_input, read_slice
 from brainmri.ui.inference import available_models, compare_models
@@ -152,7 +152,7 @@ def outlined_size(model: dict) -> str:
 
 def fail() -> tuple:
     """The outputs after an error of the server, which was logged."""
-    return refusal("Something went wrong", INTERNAL_ERROR), gr.Gallery(visible=False)
+    return refusal("Analysis failed", ERROR_LOGGED), gr.Gallery(visible=False)
 
 
 def compare_tab() -> None:

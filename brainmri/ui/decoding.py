@@ -17,17 +17,18 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from brainmri.io.limits import ACCEPTED, ACCEPTED_STUDIES, UnreadableImage
+from brainmri.io.limits import UnreadableImage
 from brainmri.io.reading import warn_of_pictures
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import Candidate
-from brainmri.ui.inputs import Input
+from brainmri.ui.inputs import Input, files_label
 from brainmri.ui.worker import scan_from_record
 
 ROOT = Path(__file__).parents[2]
 SLICE_SECONDS, STUDY_SECONDS, START_SECONDS = 20, 60, 120
 MEMORY = 4 * 2**30  # bytes of address space per worker; the largest accepted NIfTI files need 3 GiB
 WORKERS = 2
+TRY_SMALLER = "Please export the images again, or upload fewer"
 REQUESTS = 200  # a worker is replaced after this many, in case it leaks
 
 
@@ -122,12 +123,11 @@ class DecoderPool:
         for _ in range(workers):
             self.idle.put(Worker(memory))
 
-    def request(self, name: str, accepted: str, seconds: float, **request) -> tuple[dict, np.ndarray | None]:
+    def request(self, name: str, seconds: float, **request) -> tuple[dict, np.ndarray | None]:
         """Call `worker.handle` in a worker and raise the error it reports.
 
         Args:
             name: of the input, for messages.
-            accepted: the accepted formats, for messages.
             seconds: time limit.
 
         Raises:
@@ -140,7 +140,7 @@ class DecoderPool:
                 worker = self._replace(worker)
             record, pixels = worker.request(seconds, **request)
         except WorkerDied as error:
-            raise UnreadableImage(f"{name}: {error}. Accepted: {accepted}.") from error
+            raise UnreadableImage(f"{error}. {TRY_SMALLER}", name) from error
         finally:
             with contextlib.suppress(OSError):  # the next request tries again to start it
                 worker = worker if worker.usable else self._replace(worker)
@@ -148,10 +148,10 @@ class DecoderPool:
         if "missing" in record:
             raise FileNotFoundError(record["missing"])
         if "refused" in record:
-            raise UnreadableImage(record["refused"])
+            raise UnreadableImage(record["refused"], record["name"]).named(name)
         if "exhausted" in record:
             took = f"reading took more than {worker.memory / 2**30:g} GiB of memory"
-            raise UnreadableImage(f"{name}: {took}. Accepted: {accepted}.")
+            raise UnreadableImage(f"{took}. {TRY_SMALLER}", name)
         if "failed" in record:
             raise RuntimeError(f"a reader failed:\n{record['failed']}")
         return record, pixels
@@ -175,7 +175,7 @@ def decoder_pool() -> DecoderPool:
 
 def read_slice(path: str) -> Scan:
     """Call `brainmri.io.reading.read_slice` in a worker."""
-    record, pixels = decoder_pool().request(Path(path).name, ACCEPTED, SLICE_SECONDS, call="read_slice", source=path)
+    record, pixels = decoder_pool().request(Path(path).name, SLICE_SECONDS, call="read_slice", source=path)
     return scan_from_record(record["scan"], cast(np.ndarray, pixels))
 
 
@@ -207,4 +207,4 @@ def list_inputs(paths: Sequence[str]) -> list[Input]:
 
 
 def _request_study(**request) -> tuple[dict, np.ndarray | None]:
-    return decoder_pool().request("study", ACCEPTED_STUDIES, STUDY_SECONDS, **request)
+    return decoder_pool().request(files_label(request["source"] or ["study"]), STUDY_SECONDS, **request)

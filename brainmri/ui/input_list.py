@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from brainmri.io.sequences import Candidate
 from brainmri.ui.inputs import Input
-from brainmri.ui.results import ABSENT, CHANNELS
+from brainmri.ui.results import ABSENT, CHANNELS, assignment
 
 
 def encode(one: Input, files: Sequence[str]) -> str:
@@ -53,3 +53,9 @@ def selected(values: Sequence[str | None], item: str, chosen: Input) -> tuple[in
     return tuple(
         own.get(value or "", number) for value, number in zip(values, detected(chosen.candidates, chosen.study), strict=True)
     )
+
+
+def own_assignment(given: tuple[int, ...], chosen: Input) -> dict[int, int | None] | None:
+    """The visitor's own choice of sequences, which overrules names and headers; None where it is the detected one."""
+    own = given[0] != ABSENT and chosen.candidates and given != detected(chosen.candidates, chosen.study)
+    return assignment(given) if own else None

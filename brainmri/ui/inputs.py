@@ -10,6 +10,7 @@ from pathlib import Path
 from brainmri.io.dicom_headers import is_dicom
 from brainmri.io.files import StudyFile, is_zip
 from brainmri.io.images import SUFFIXES, has_image_magic
+from brainmri.io.limits import UnreadableImage
 from brainmri.io.nifti import is_nifti
 from brainmri.io.reading import holds_one_slice, open_study
 from brainmri.io.sequences import Candidate, sequence_of
@@ -68,6 +69,12 @@ def list_inputs(paths: Sequence[str]) -> list[Input]:
     return inputs or _studies(files)
 
 
+def files_label(files: Sequence[str | Path]) -> str:
+    """What files are called together: the name of the first, and how many more there are."""
+    first = Path(files[0]).name
+    return first if len(files) == 1 else f"{first} and {len(files) - 1} more"
+
+
 def _is_image(file: Path) -> bool:
     with file.open("rb") as handle:
         return file.suffix.lower() in SUFFIXES or has_image_magic(handle.read(16))
@@ -93,10 +100,12 @@ def _by_patient(volumes: list[Path]) -> list[list[Path]]:
 
 def _studies(files: list[Path]) -> list[Input]:
     """The studies in files that belong together."""
-    paths = tuple(map(str, files))
-    source = open_study(paths)
-    candidates = source.candidates
-    label = files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
+    paths, label = tuple(map(str, files)), files_label(files)
+    try:
+        source = open_study(paths)
+        candidates = source.candidates
+    except UnreadableImage as error:
+        raise error.named(label) from None
     if source.count() == 1:
         return [Input(kind=STUDY, label=label, files=paths, candidates=candidates)]
     return [Input(kind=STUDY, label=f"Study {n + 1}", files=paths, study=n, candidates=candidates) for n in range(source.count())]

@@ -38,7 +38,8 @@ FRONT_MATTER = re.compile(r"\A---\r?\n.*?\r?\n---\r?\n", re.DOTALL)
 OVERVIEW_NOTE = """Dice: mean over patients. AUC: of the verdict, by slice. Both for three sequences, in whole studies where
 measured, on patients not used for training; protocol and intervals are below. Time: for one slice on the machine that runs
 this page."""
-COLUMNS = ("For", "Input", "Dice", "AUC", "Size", "Time", "Licence", "Use it")  # of the table of all models, after the name
+# of the table of all models, after the name; the last one has the buttons
+COLUMNS = ("For", "Input", "Dice", "AUC", "Size", "Time", "Licence", "")
 USE_SCRIPT = """element.addEventListener("click", (event) => {
   const model = event.target.closest("button")?.dataset.model;
   if (model) trigger("click", { model });
@@ -145,7 +146,7 @@ def overview_html(seconds: Mapping[str, float] | None = None) -> str:
         seconds: for one slice on this machine, by model; None where it was not measured.
     """
     rows = "".join(_overview_row(name, entry, (seconds or {}).get(name)) for name, entry in best_first())
-    head = "".join(f"<th scope='col'>{one}</th>" for one in ("Model", *COLUMNS))
+    head = "".join(f"<th scope='col'>{one}</th>" if one else "<td></td>" for one in ("Model", *COLUMNS))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     scrolls = f"<div class='table' role='group' aria-label='Models' tabindex='0'>{table}</div>"
     return f"<div class='model'>{scrolls}<p>{OVERVIEW_NOTE}</p></div>"
@@ -203,7 +204,7 @@ def models_tab(tab: gr.Tab, tabs: gr.Tabs, analyse: AnalyseTab) -> None:
     overview = gr.HTML(overview_html(), js_on_load=USE_SCRIPT, elem_id="overview", elem_classes="verdict-box", padding=False)
     with gr.Row(equal_height=False, elem_classes="panes"):
         with gr.Column(scale=4, min_width=320):
-            chosen = gr.Dropdown(model_choices(), value=DEFAULT, label="Details of")
+            chosen = gr.Dropdown(model_choices(), value=DEFAULT, label="Model details")
         with gr.Column(scale=6, min_width=320):
             button = gr.Button("Verify on this machine", size="md", elem_id="selfcheck")
             gr.Markdown("Runs the model on a bundled synthetic slice and compares the output with the one stored at release.")

@@ -46,17 +46,17 @@ INTRO = f"""<header>{(ASSETS / "logo.svg").read_text(encoding="utf-8")}<h1>Brain
 DISCLAIMER = "<p><b>Research demo, not a medical device.</b> Not for diagnosis.</p>"
 ABOUT = f"""
 **Limits.** The default model was trained on lower-grade gliomas in adults (TCGA-LGG; FLAIR, T1 and post-contrast T1), on gliomas,
-meningiomas and pituitary tumours on post-contrast T1, and on heads without a tumour. It knows no tumours on T2 and PD: such
-slices are flagged for review where it recognises the sequence. The models named *-lgg* were trained on axial FLAIR of lower-grade
-gliomas only. Results are unreliable for other tumours, children and post-operative scans. A *no tumour* result does not rule out
-a tumour.
+meningiomas and pituitary tumours on post-contrast T1, and on heads without a tumour. It was not trained on tumours in T2 or PD:
+such slices are flagged for review where it recognises the sequence. The models named *-lgg* were trained on axial FLAIR of
+lower-grade gliomas only. Results are unreliable for other tumours, children and post-operative scans. A *no tumour* result does
+not rule out a tumour.
 
 **Input.** Slice: {ACCEPTED}. In a colour image, red is pre-contrast T1, green FLAIR and blue post-contrast T1. The default model
 recognises the sequence of a greyscale image; the others treat it as FLAIR. Study: {escape(ACCEPTED_STUDIES)}.
 
 **Probability.** Calibrated on patients not used for training (see the Models tab). The verdict is *please review* when the
-probability lies in the review band (hatched on the scale) or when verdict and mask disagree. A study is positive when two
-neighbouring slices are. An image that does not look like a brain MRI slice (for the *-lgg* models: an upright axial one) is
+probability lies in the review band (hatched on the scale) or when verdict and mask disagree. A study counts as *tumour* when two
+neighbouring slices do. An image that does not look like a brain MRI slice (for the *-lgg* models: an upright axial one) is
 flagged for review, and is left out of a study's verdict.
 
 **Measurements.** Volumes and diameters are computed from the mask, in mL and mm only if the files give the voxel size. Left and

@@ -92,9 +92,15 @@ def handle(call: str, source: Any, assign: list | None = None, study: int | None
     except FileNotFoundError as error:
         return {"missing": str(error)}, None
     except (UnreadableImage, MemoryError) as error:
-        return {"exhausted": True} if _is_out_of_memory(error) else {"refused": str(error)}, None
+        return {"exhausted": True} if _is_out_of_memory(error) else _refused(error), None
     except Exception:
         return {"failed": traceback.format_exc()}, None
+
+
+def _refused(error: BaseException) -> dict:
+    """A refusal as a record: the problem, and the name of a file where the reader gives it."""
+    assert isinstance(error, UnreadableImage)
+    return {"refused": error.problem, "name": error.name}
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:

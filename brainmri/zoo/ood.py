@@ -1,4 +1,4 @@
-"""Out-of-distribution detection: is this a brain MR slice at all, of the kind that the entry was trained on?
+"""Out-of-distribution detection: is this a brain MRI slice at all, of the kind that the entry was trained on?
 
 Two checks use features of the entry's own encoder and are stored in `ood.safetensors`. The first is the Mahalanobis distance to
 the nearest class of training slices (Lee et al. 2018). The second is a logistic regression that tells training slices from other
@@ -25,15 +25,15 @@ from brainmri.zoo.records import FeatureSpec, OodConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-NOT_MR = "This does not look like a brain MR slice, the only input the networks are trained on."
-NOT_A_SLICE = "This does not look like an axial brain MR slice"
+NOT_MR = "This does not look like a brain MRI slice, the only input the networks are trained on."
+NOT_A_SLICE = "This does not look like an axial brain MRI slice"
 FAR = f"{NOT_A_SLICE}, the only input the networks are trained on."
 ROTATED = f"{NOT_A_SLICE} with the nose up: it seems to be rotated or in another plane."
-COLOURED = f"{NOT_A_SLICE}: it has the colours of a colour map; expected three sequences as channels, or grey."
-EMPTY = f"{NOT_A_SLICE}: all pixels are equal."
-NOISE = f"{NOT_A_SLICE}: neighbouring pixels have nothing in common, as in noise."
-MASK = f"{NOT_A_SLICE}: apart from black, all pixels have one value, as in a mask."
-WARNING = "for such an image neither the probability nor the mask is meaningful"
+COLOURED = f"{NOT_A_SLICE}. The image is coloured like a heat map; expected grey, or three sequences as red, green and blue."
+EMPTY = f"{NOT_A_SLICE}. All pixels are equal."
+NOISE = f"{NOT_A_SLICE}. The image looks like noise."
+MASK = f"{NOT_A_SLICE}. The image looks like a mask: all pixels that are not black are equal."
+WARNING = "neither the probability nor the mask of such an image is meaningful"
 
 DARK = 0.06  # an image shows no head if less than 1% of its pixels are brighter than this in any sequence
 # share of the colours' variance that one number leaves unexplained: near 0 in a colour map, over 0.005 in slices

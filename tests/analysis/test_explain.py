@@ -62,7 +62,7 @@ def test_evidence_is_weighed_by_the_probability_and_hidden_without_a_tumour(pipe
     assert not certain.saliency[:10].any()  # above the head
     clear = explain(pipe.classifier, scan.pixels, mask, 0.01, "no tumour")
     assert not clear.saliency.any()
-    assert clear.sentence == "A clear result without tumour has no evidence map."
+    assert clear.sentence == 'No evidence map is shown for a clear "no tumour" result.'
 
 
 def test_the_head_includes_dark_brain_and_excludes_the_background():

@@ -7,26 +7,29 @@ from brainmri.analysis.decision import MIN_AREA, decide_slice
 from brainmri.analysis.findings import Finding
 
 BAND = (0.3, 0.7)
+FOUND = "The classifier found a tumour (probability 95%) and the segmenter outlined it."
+UNSEEN = "the classifier found no tumour (probability of tumour 5%)"
+CLEAR = f"T{UNSEEN[1:]} and the segmenter outlined nothing."
 
 
 @pytest.mark.parametrize(
-    ("probability", "area", "verdict"),
+    ("probability", "area", "verdict", "reason"),
     [
-        (0.95, 500, "tumour"),
-        (0.05, 0, "no tumour"),
-        (0.05, MIN_AREA - 1, "no tumour"),  # a smaller mask counts as empty
-        (0.05, MIN_AREA, "review"),  # only the mask shows a tumour
-        (0.95, 0, "review"),  # only the classifier sees one
-        (0.3, 0, "review"),  # both edges belong to the band
-        (0.5, 500, "review"),
-        (0.7, 500, "review"),
-        (0.71, 500, "tumour"),
+        (0.95, 500, "tumour", FOUND),
+        (0.05, 0, "no tumour", CLEAR),
+        (0.05, MIN_AREA - 1, "no tumour", CLEAR),  # a smaller mask counts as empty
+        # only the mask shows a tumour
+        (0.05, MIN_AREA, "review", f"The segmenter outlined a region, but {UNSEEN}."),
+        # only the classifier found one
+        (0.95, 0, "review", "The classifier found a tumour (probability 95%), but the segmenter outlined nothing."),
+        (0.3, 0, "review", "The classifier is undecided (probability of tumour 30%)."),  # both edges belong to the band
+        (0.5, 500, "review", "The classifier is undecided (probability of tumour 50%)."),
+        (0.7, 500, "review", "The classifier is undecided (probability of tumour 70%)."),
+        (0.999, 500, "tumour", FOUND.replace("95%", "over 99%")),
     ],
 )
-def test_verdicts(probability, area, verdict):
-    decided, reason = decide_slice(probability, area, BAND)
-    assert decided == verdict
-    assert reason.endswith(".")
+def test_verdicts(probability, area, verdict, reason):
+    assert decide_slice(probability, area, BAND) == (verdict, reason)
 
 
 def test_without_a_review_band_the_threshold_is_one_half():

@@ -151,7 +151,7 @@ def test_the_likeliest_slice_of_a_sheet_is_explained():
 def test_a_sheet_is_decided_by_its_slices():
     sheet = np.concatenate([np.concatenate([head(spot=number == 2) for number in row], 1) for row in ((0, 1), (2, 3))])
     found = decide_picture(sheet, bright_spot_rule, decide)
-    assert found.decisions.verdicts[0] == ("tumour", "This is a sheet of 4 slices; 1 of them with tumour: 3.")
+    assert found.decisions.verdicts[0] == ("tumour", "The picture is a sheet of 4 slices; slice 3 shows a tumour.")
     assert found.decisions.masks.shape == (1, 128, 128)
     assert found.decisions.masks[0].sum() == 64
     assert found.recognition is None

@@ -39,23 +39,30 @@ def box() -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "verdict", "carried_by"),
+    ("verdicts", "verdict", "carried_by", "reason"),
     [
-        ([N, T, T, N], T, (1, 2)),
-        ([T, R, N, T, T], T, (0, 3, 4)),
-        ([N, T, N, T, N], R, (1, 3)),  # isolated slices are not enough
-        ([N, T, R, N], R, (1, 2)),
-        ([N, R, N, R], N, ()),  # isolated undecided slices do not count
-        ([N, R, R, N], R, (1, 2)),
-        ([N, N, N], N, ()),
-        ([T], T, (0,)),  # a single slice has no neighbour
-        ([R], R, (0,)),
+        ([N, T, T, N], T, (1, 2), "Slices 2 to 3 of 4 show a tumour."),
+        ([T, R, N, T, T], T, (0, 3, 4), "Slices 1, 4 to 5 of 5 show a tumour."),
+        # isolated slices are not enough
+        ([N, T, N, T, N], R, (1, 3), "Only isolated slices show a tumour: slices 2, 4."),
+        ([N, T, R, N], R, (1, 2), "Only one isolated slice shows a tumour: slice 2."),
+        # isolated undecided slices do not count
+        ([N, R, N, R], N, (), "None of the 4 slices shows a tumour. Slices 2, 4 are undecided, but isolated."),
+        ([N, R, N], N, (), "None of the 3 slices shows a tumour. Slice 2 is undecided, but isolated."),
+        ([N, R, R, N], R, (1, 2), "No slice clearly shows a tumour; slices 2 to 3 are undecided."),
+        ([N, N, N], N, (), "None of the 3 slices shows a tumour."),
+        ([T], T, (0,), "The only slice shows a tumour."),  # a single slice has no neighbour
+        ([R], R, (0,), "The only slice does not clearly show a tumour."),
+        ([N], N, (), "The only slice shows no tumour."),
     ],
 )
-def test_a_study_is_decided_by_neighbouring_slices(verdicts, verdict, carried_by):
-    decided, reason, slices = decide_study(verdicts)
-    assert (decided, slices) == (verdict, carried_by)
-    assert reason.endswith(".")
+def test_a_study_is_decided_by_neighbouring_slices(verdicts, verdict, carried_by, reason):
+    assert decide_study(verdicts) == (verdict, reason, carried_by)
+
+
+def test_a_study_of_one_strange_slice_says_so():
+    _, reason, _ = decide_study([R], out_of_distribution=[0])
+    assert reason == "The only slice does not look like those that the model was trained on."
 
 
 def test_ranges_count_from_one():
@@ -252,10 +259,14 @@ def test_a_report_without_lesions(pipe):
     empty = Scan(pixels=np.full((3, 64, 64, 3), 0.2, np.float32), name="empty", sha256="")
     study = pipe.study(empty)
     assert (study.lesions, study.volume_mm3) == ((), None)
-    assert "Nothing is outlined." in report_html(empty, study, "empty", montage_picture(empty.pixels, study))
+    report = report_html(empty, study, "empty", montage_picture(empty.pixels, study))
+    assert "Nothing is outlined." in report
+    assert re.search(r"<p>Model: [A-Z].* \(\S+-\S+\).*</p>", report)
 
 
 def test_a_study_with_an_outline_is_not_called_free_of_tumour():
     verdict, reason, slices = decide_study(["no tumour", "review", "no tumour"], outlined=[1])
     assert (verdict, slices) == ("review", (1,))
-    assert reason == "No slice clearly shows a tumour, but the segmenter outlined a region: 2."
+    assert reason == "No slice clearly shows a tumour, but the segmenter outlined a region in slice 2."
+    only = (R, "The only slice does not clearly show a tumour, but the segmenter outlined a region.", (0,))
+    assert decide_study(["no tumour"], outlined=[0]) == decide_study(["review"], outlined=[0]) == only

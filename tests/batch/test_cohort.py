@@ -27,7 +27,7 @@ def test_two_patients_in_a_zip_give_two_rows(tmp_path, capsys):
     assert main(["predict", str(zip_of(folder)), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
     printed = capsys.readouterr()
     assert "upload.zip (study-1): " in printed.out
-    assert "upload.zip (study-2): study: none of 2 series is a FLAIR" in printed.err
+    assert "upload.zip (study-2): none of 2 series is a FLAIR" in printed.err
     table = pandas.read_csv(tmp_path / "out" / "studies.csv")
     assert table["input"].tolist() == ["upload/study-1", "upload/study-2"]
     assert table["status"].tolist() == ["done", "failed"]

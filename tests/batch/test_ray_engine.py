@@ -165,7 +165,7 @@ def test_bad_study_is_a_failed_row_with_its_reason(interrupted_run):
     assert interrupted_run.exit_code == 1
     bad = pandas.read_parquet(interrupted_run.out / "studies.parquet").set_index("input").loc["bad"]
     assert (bad["status"], bad["kind"]) == ("failed", "study")
-    assert "expected slices or a volume" in bad["problem"]
+    assert "MRI file" in bad["problem"]
 
 
 def test_both_engines_write_the_same_files(interrupted_run, local):
@@ -195,7 +195,7 @@ def test_input_that_kills_its_workers_fails_after_three_attempts(cohort, tmp_pat
     job = {"path": str(Path(cohort[0]) / "bad"), "name": "bad"}
     (attempts / "bad").write_text("node 1\n" * (ATTEMPTS - 1))
     (row,) = actor(job)
-    assert "expected slices or a volume" in row["problem"]
+    assert "MRI file" in row["problem"]
     assert not list(attempts.iterdir())
     (attempts / "bad").write_text("node 1\n" * ATTEMPTS)
     (row,) = actor(job)

@@ -87,14 +87,14 @@ CASES = {
     ),
     "another patient's T1": Case(
         make=dicom(images(), other_patient("AX T1", 2), other_patient("AX T1 POST", 3)),
-        says=("2 other series are not used; the files hold 2 studies", "only FLAIR"),
+        says=("the files hold 2 studies; only study 1 can be read without a choice of sequences", "only FLAIR"),
         sequences=(None, "AX FLAIR", None),
     ),
     "another patient's T1 in the same study": Case(
         make=dicom(
             images(), images(description="AX T1", series=2, PatientID="Q"), images(description="T1 POST", series=3, PatientID="Q")
         ),
-        says=("2 other series are not used; the files hold 2 studies",),
+        says=("the files hold 2 studies; only study 1 can be read without a choice of sequences",),
         sequences=(None, "AX FLAIR", None),
     ),
     "a T1 in another frame of reference": Case(
@@ -397,3 +397,11 @@ def test_damaged_qform_is_dropped_if_there_is_an_sform(tmp_path):
     assert read(path).geometry.nifti.codes == (2, 0)
     path.write_bytes(nifti_bytes(patch={252: struct.pack("<2h", -1, 1)}))
     assert read(path).geometry.nifti.codes == (1, 0)
+
+
+def test_unused_series_of_another_patient_are_not_counted(tmp_path):
+    two = dicom(images(), images(description="AX T2", series=4), other_patient("AX FLAIR", 2), other_patient("AX T2", 3))
+    path = two(tmp_path)
+    for number in (0, 1):
+        unused = [warning for warning in read_study(path, study=number).warnings if "not used" in warning or "hold" in warning]
+        assert unused == ["1 other series is not used"], number

@@ -192,7 +192,7 @@ def test_unequal_gaps_give_a_warning(tmp_path):
     series = images()
     del series[5]
     scan = read(save(tmp_path / "one", series))
-    assert "unequal, 5.00 to 10.00 mm: 1 of 12 slices are missing" in scan.warnings[0]
+    assert "unequal gaps, 5.00 to 10.00 mm: 1 of 12 slices are missing" in scan.warnings[0]
     assert scan.pixels.shape[0] == 11
 
 
@@ -214,13 +214,12 @@ def damaged(change):
         (lambda: damaged(lambda d: setattr(d, "ImageOrientationPatient", [0] * 6))[2:3], "damaged"),
         (lambda: images(PhotometricInterpretation="PALETTE COLOR"), "expected greyscale MR images"),
         (lambda: [header(Modality="SR")], "got none among 1 DICOM files"),
-        (lambda: damaged(lambda d: setattr(d, "NumberOfFrames", 10**9))[2:3], "expected 1 to 4096 slices in a file"),
+        (lambda: damaged(lambda d: setattr(d, "NumberOfFrames", 10**9))[2:3], "got a time series or a damaged file"),
     ],
 )
 def test_bad_series_are_refused(tmp_path, series, reason):
     message = refusal(save(tmp_path / "Planted", series()))
     assert reason in message
-    assert message.startswith("study: ")
 
 
 def test_oversized_images_are_refused_before_decoding(tmp_path):
@@ -232,7 +231,7 @@ def test_oversized_images_are_refused_before_decoding(tmp_path):
 
 @pytest.mark.parametrize("name", ["CT_small.dcm", "rtplan.dcm", "test-SR.dcm", "MR_truncated.dcm", "SC_rgb_rle.dcm"])
 def test_pydicom_sample_files_of_other_kinds_are_refused(name):
-    assert "study: " in refusal(get_testdata_file(name, download=False))
+    assert "Please" in refusal(get_testdata_file(name, download=False))
 
 
 def test_deflated_file_is_refused_before_decompression(tmp_path, monkeypatch):
@@ -248,7 +247,7 @@ def test_truncated_dicom_file_is_refused(tmp_path):
     whole = path.read_bytes()
     for end in (132, 140, 200, 400, 900):
         path.write_bytes(whole[:end])
-        assert "study: " in refusal(path)
+        assert "Please" in refusal(path)
 
 
 ODD = {

@@ -45,22 +45,24 @@ def test_mixed_formats_and_several_folders_are_refused(tmp_path):
     nifti(one / "flair.nii")
     assert "got DICOM and NIfTI files together" in refusal(one)
     several = zip_of_bytes(tmp_path, {"a/case_1.png": png(1), "b/case_2.png": png(2)})
-    assert "got 2 studies, of different folders or cases (a/case_1.png, b/case_2.png); upload one of them" in refusal(several)
+    assert "got 2 studies, of different folders or cases (a/case_1.png, b/case_2.png). Please upload one of them" in refusal(
+        several
+    )
     (tmp_path / "letter.txt").write_text("Dear doctor,")
-    assert "expected slices or a volume" in refusal(tmp_path / "letter.txt")
+    assert "MRI file" in refusal(tmp_path / "letter.txt")
 
 
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        ({}, "expected slices or a volume"),
+        ({}, "MRI file"),
         ({"../case_1.png": png(1)}, "lead out of it"),
         ({"a/../../case_1.png": png(1)}, "lead out of it"),
         ({"/etc/case_1.png": png(1)}, "lead out of it"),
         ({"C:/case_1.png": png(1)}, "lead out of it"),
         ({"..\\case_1.png": png(1)}, "lead out of it"),
         ({"Planted.zip": inner_zip(), "case_1.png": png(1)}, "a zip within a zip"),
-        ({"Planted.dat": inner_zip()}, "expected slices or a volume"),
+        ({"Planted.dat": inner_zip()}, "is a zip"),
         ({f"{n}": b"" for n in range(8193)}, "more than 8192 files"),
     ],
 )
@@ -83,7 +85,7 @@ def test_zip_with_wrong_sizes_in_its_directory_is_not_unpacked_further(tmp_path,
     sizes = []
     real = zipfile.ZipExtFile.read
     monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda self, n=-1: sizes.append(n) or real(self, n))
-    assert "damaged zip" in refusal(path)
+    assert "is damaged. Please copy or download it again" in refusal(path)
     assert sizes == [2**30 + 1]
 
 
@@ -108,10 +110,10 @@ def test_encrypted_linked_unusually_compressed_and_damaged_zips_are_refused(tmp_
     path = zip_of_bytes(tmp_path, {"case_1.png": png(1)}, compression=zipfile.ZIP_LZMA)
     assert "unusual compression" in refusal(path)
     path.write_bytes(b"PK\3\4" + bytes(100))
-    assert "damaged zip" in refusal(path)
+    assert "is damaged. Please copy or download it again" in refusal(path)
     whole = zip_of_bytes(tmp_path, {"case_1.png": png(1)}).read_bytes()
     path.write_bytes(whole.replace(b"IDAT", b"JDAT"))
-    assert "damaged zip" in refusal(path)
+    assert "is damaged. Please copy or download it again" in refusal(path)
 
 
 def test_zip_with_times_in_its_names_is_read(tmp_path):
@@ -121,8 +123,8 @@ def test_zip_with_times_in_its_names_is_read(tmp_path):
 def test_link_to_a_missing_file_is_refused(tmp_path):
     nifti(tmp_path / "t1.nii")
     (tmp_path / "flair.nii").symlink_to(tmp_path / "annex" / "object")
-    assert "got a link to a missing file; fetch what is missing" in refusal(tmp_path)
-    with pytest.raises(FileNotFoundError, match="is a link to a missing file; fetch it"):
+    assert "got a link to a missing file. Please fetch what is missing" in refusal(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"is a link to a missing file\. Please fetch it"):
         read_study(tmp_path / "flair.nii")
 
 
@@ -130,7 +132,7 @@ def test_too_many_files_and_too_many_bytes_are_refused(tmp_path, monkeypatch):
     large = tmp_path / "flair.nii"
     with large.open("wb") as handle:
         handle.truncate(2**30 + 1)  # sparse: nothing is written
-    assert "got 1024 MiB" in refusal(large)
+    assert "got 1,024 MiB, expected at most" in refusal(large)
     monkeypatch.setattr(brainmri.io.files, "MAX_FILES", 2)
     for number in range(3):
         (tmp_path / f"case_{number}.png").write_bytes(png(1))

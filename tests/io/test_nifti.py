@@ -146,9 +146,9 @@ def dims(*sides: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "is an empty file"),
-        (b"Dear doctor," * 99, "is not one"),
-        (nifti_bytes()[:300], "is not one"),
+        (b"", "an empty file"),
+        (b"Dear doctor," * 99, "got another file"),
+        (nifti_bytes()[:300], "got another file"),
         (nifti_bytes()[:-2], "ends too early"),
         (nifti_bytes(patch={344: b"ni1\0"}), "header of a pair"),
         (nifti_bytes(patch={40: dims(600, 40, 40)}), "ends too early"),
@@ -176,7 +176,7 @@ def test_bad_nifti_is_refused(tmp_path, data, reason, packed):
     path.write_bytes(gzip.compress(data) if packed else data)
     message = refusal(path)
     assert reason in message
-    assert "Accepted: " in message
+    assert message.startswith(path.name)
 
 
 def test_gzip_is_not_decompressed_beyond_the_size_in_the_header(tmp_path, monkeypatch):

@@ -63,8 +63,8 @@ def test_two_formats_together_are_refused(volume):
 
 def test_an_unregistered_format_is_refused(tmp_path):
     np.save(tmp_path / "head.npy", np.zeros((5, 40, 48), np.uint8))
-    with pytest.raises(UnreadableImage, match="expected slices or a volume, got a NumPy array; pass it to read_study"):
+    with pytest.raises(UnreadableImage, match=r"the file is a NumPy array\. Please pass it to read_study"):
         read_study(tmp_path / "head.npy")
     (tmp_path / "notes.txt").write_text("Dear doctor,")
-    with pytest.raises(UnreadableImage, match="expected slices or a volume, got 1 other file"):
+    with pytest.raises(UnreadableImage, match="the file is not an MRI file"):
         read_study(tmp_path / "notes.txt")

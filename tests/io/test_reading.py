@@ -1,5 +1,6 @@
 """Image files and arrays are read, or refused with a message for the page."""
 
+import re
 import struct
 import zlib
 
@@ -8,7 +9,6 @@ import pytest
 from PIL import Image
 
 from brainmri.io.images import read_bytes
-from brainmri.io.limits import ACCEPTED
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import UnreadableImage, read_slice, read_study
 from brainmri.io.sequences import ONE_SEQUENCE
@@ -118,13 +118,13 @@ def test_tiff_with_unlimited_rows_per_strip_is_read():
         (tiff(np.zeros((16, 32, 32), np.uint8), volumetric=True, tile=(16, 32, 32)), "pages of 16 planes"),
         (b"", "an empty file"),
         (b"Dear doctor,", "not an image"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "got an SVG drawing"),
-        (saved(Image.fromarray(RGB), "GIF"), "got a GIF image; save it as PNG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is an SVG drawing"),
+        (saved(Image.fromarray(RGB), "GIF"), "is a GIF image. Please save it as PNG"),
         (saved(Image.fromarray(RGB), "PNG")[:300], "damaged image"),
         (saved(Image.fromarray(RGB), "JPEG")[:900], "damaged image"),
         (tiff(RGB)[:200], "TIFF"),
         (b"II*\0" + b"\xff" * 64, "TIFF"),
-        (png_header(60_000, 60_000), "more pixels"),
+        (png_header(60_000, 60_000), "too many pixels"),
         (png_header(5000, 40), "5000 x 40"),
         (png_header(8, 8), "8 x 8"),
         (saved(Image.fromarray(GREY[:20]), "PNG"), "48 x 20"),
@@ -133,11 +133,11 @@ def test_tiff_with_unlimited_rows_per_strip_is_read():
         (saved(Image.fromarray(GREY), "PNG", save_all=True, append_images=[Image.fromarray(GREY.T.copy())]), "animation of 2"),
     ],
 )
-def test_refusals_name_the_reason_and_the_supported_formats(data, reason):
+def test_refusals_name_the_file_the_reason_and_the_way_out(data, reason):
     with pytest.raises(UnreadableImage, match=reason) as caught:
         read_bytes(data, "upload.png")
     assert "upload.png" in str(caught.value)
-    assert ACCEPTED in str(caught.value)
+    assert re.search(r"\. Please .*\.$", str(caught.value))
 
 
 def test_too_large_file_is_refused_before_it_is_read(tmp_path):
@@ -157,7 +157,7 @@ def test_missing_file_folder_and_other_types_are_refused(tmp_path):
         read_slice({})
     (dicom, *_) = save(tmp_path / "series", images()).iterdir()
     for path, found in ((nifti(tmp_path / "head.nii.gz"), "a volume"), (dicom, "a DICOM file")):
-        with pytest.raises(UnreadableImage, match=f"expected one slice as a picture, got {found}; read it as a study"):
+        with pytest.raises(UnreadableImage, match=f"expected one slice as a picture, got {found}. Please read it as a study"):
             read_slice(path)
 
 
@@ -176,7 +176,7 @@ def test_study_array_has_one_intensity_scale():
 
 
 def test_bad_studies_are_refused(tmp_path):
-    with pytest.raises(UnreadableImage, match="expected slices"):
+    with pytest.raises(UnreadableImage, match="expected MRI files"):
         read_study(tmp_path)
     Image.fromarray(GREY).save(tmp_path / "case_1.png")
     Image.fromarray(RGB[:40]).save(tmp_path / "case_2.png")

@@ -37,14 +37,14 @@ def two_subjects(folder: Path) -> Path:
     ("make", "reason"),
     [
         (dicom(images(), other_patient("AX FLAIR", 2)), "got 2 studies, of different examinations or patients"),
-        (dicom(changed(mosaic)), "got a mosaic, in which the scanner tiled the slices of a volume; convert it"),
+        (dicom(changed(mosaic)), "got a mosaic, in which the scanner tiled the slices of a volume. Please convert it"),
         (dicom(tiled("SIEMENS MR HEADER", 0x19, 0x0A, "US", 36)), "got a mosaic, in which the scanner tiled"),
         (dicom(tiled("Image Private Header", 0x65, 0x50, "DS", "24")), "got a mosaic, in which the scanner tiled"),
         (
             dicom(lambda: [*images(), *images()[3:5]]),
-            "several slices at the same position (echoes, phases or copies); export one",
+            "several slices at the same position (echoes, phases or copies). Please export one",
         ),
-        (dicom(directory()), "got a DICOMDIR, which is only an index; upload the folder"),
+        (dicom(directory()), "got a DICOMDIR, which is only an index. Please upload the folder"),
         (two_subjects, "got 2 studies, of different patients or visits ("),
         (volume("sub-01_dwi.nii", lambda: nibabel.Nifti1Image(np.stack([PHANTOM] * 3, 3), RAS).to_bytes()), "named as diffusion"),
         (volume("flair.hdr", lambda: nibabel.Nifti1Pair(PHANTOM, RAS).header.binaryblock), "upload the .hdr and the .img file"),
@@ -53,19 +53,25 @@ def two_subjects(folder: Path) -> Path:
             "NRRD header whose voxels are in another file",
         ),
         (volume("flair.mhd", b"NDims = 3\nElementDataFile = flair.raw\n"), "MetaImage header whose voxels are in another file"),
-        (volume("flair.nrrd", nrrd("encoding: bzip2")), "got an NRRD file packed by bzip2; save it with gzip"),
-        (volume("flair.nrrd.gz", lambda: gzip.compress(nrrd("spacings: 2 2 5"))), "got a compressed NRRD file; unpack it"),
+        (volume("flair.nrrd", nrrd("encoding: bzip2")), "got an NRRD file packed by bzip2. Please save it with gzip"),
+        (volume("flair.nrrd.gz", lambda: gzip.compress(nrrd("spacings: 2 2 5"))), "got a compressed NRRD file. Please unpack it"),
         (volume("flair.nii", nifti_bytes(patch={280: struct.pack("<12f", *[0] * 12)})), "whose sform and qform are damaged"),
         (volume("flair.nii.gz", lambda: gzip.compress(nifti_bytes()) + bytes(2**17)), "ends in more than 64 KiB of zeros"),
-        (volume("flair.nii.gz", b""), "the file has the name of a volume file but is an empty file"),
-        (volume("flair.nii.gz", b"<!DOCTYPE html><html>"), "is a web page; the download failed"),
-        (volume("flair.nii", b"version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer; fetch the file itself"),
-        (volume("flair.nii", lambda: colours().to_bytes()), "expected integer or float voxels, got colours; save grey values"),
-        (volume("study.zip", b"PK\5\6" + bytes(18)), "expected slices or a volume, got no files"),
+        (volume("flair.nii.gz", b""), "flair.nii.gz: expected a volume, as the file's name says, got an empty file. Please copy"),
+        (volume("flair.nii.gz", b"<!DOCTYPE html><html>"), "got a web page. Please download"),
+        (
+            volume("flair.nii", b"version https://git-lfs.github.com/spec/v1\n"),
+            "got a Git LFS pointer. Please fetch the file itself",
+        ),
+        (
+            volume("flair.nii", lambda: colours().to_bytes()),
+            "expected integer or float voxels, got colours. Please save grey values",
+        ),
+        (volume("study.zip", b"PK\5\6" + bytes(18)), "expected MRI files, got no files. Please upload a PNG"),
         (dicom(changed(float_pixels)), "expected images of integer pixels, got a file without them"),
-        (volume("head.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99)), "a 7z archive; unpack it"),
+        (volume("head.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99)), "a 7z archive. Please unpack it"),
         (volume("head.mnc", b"\x89HDF" + bytes(99)), "convert MINC to NIfTI with mnc2nii"),
-        (volume("photo.heic", b"\0\0\0\x18ftypheic" + bytes(99)), "a HEIC photo; save it as JPEG or PNG"),
+        (volume("photo.heic", b"\0\0\0\x18ftypheic" + bytes(99)), "a HEIC photo. Please save it as JPEG or PNG"),
     ],
 )
 def test_case_is_refused_with_the_way_out(tmp_path, make, reason):
@@ -74,4 +80,4 @@ def test_case_is_refused_with_the_way_out(tmp_path, make, reason):
 
 def test_files_named_but_not_dicom_are_not_sniffed(tmp_path):
     (tmp_path / "notes").write_bytes(b"\x08\x00\xff\xffnot DICOM at all, of course")
-    assert "expected slices or a volume" in refusal(tmp_path)
+    assert "expected MRI files, got 1 of another kind. Please upload a PNG" in refusal(tmp_path)

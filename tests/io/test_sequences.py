@@ -124,7 +124,7 @@ def test_slices_stacks_and_arrays_have_no_sequences(tmp_path):
     for source in (tmp_path / "case", tmp_path / "stack.tif", np.zeros((2, 32, 32), np.uint8)):
         assert list_sequences(source) == ()
         assert read(source).sequences == (None, None, None)
-        assert "assign NIfTI volumes or DICOM series" in refused(source, {FLAIR: 0})
+        assert "Please leave them out" in refused(source, {FLAIR: 0})
 
 
 def test_single_volume_is_listed_as_flair(tmp_path):
@@ -229,10 +229,10 @@ def test_assignment_can_skip_a_damaged_flair_series(tmp_path):
         ({}, "nothing was assigned to the FLAIR"),
         ({FLAIR: None, PRE: 0}, "nothing was assigned to the FLAIR"),
         ({FLAIR: 1, PRE: 1}, "the same was assigned to the pre-contrast T1 and the FLAIR"),
-        ({FLAIR: 3}, "3 was assigned to the FLAIR; choose 0 to 2"),
+        ({FLAIR: 3}, "3 was assigned to the FLAIR. Please choose 0 to 2"),
         ({FLAIR: 1, POST: -1}, "-1 was assigned to the post-contrast T1"),
         ({FLAIR: "flair"}, "'flair' was assigned to the FLAIR"),
-        ({FLAIR: 1, 3: 0}, "channel 3 was assigned; the channels are 0 (pre-contrast T1), 1 (FLAIR), 2 (post-contrast T1)"),
+        ({FLAIR: 1, 3: 0}, "channel 3 was assigned. Please use 0 (pre-contrast T1), 1 (FLAIR), 2 (post-contrast T1)"),
     ],
 )
 @pytest.mark.parametrize("make", [three_files, three_series])
@@ -320,7 +320,7 @@ def test_invalid_lists_of_files_are_refused(tmp_path):
     folder = three_files(tmp_path / "Planted")
     flair, zipped = folder / "flair.nii.gz", zip_of(folder)
     assert "got 0 files" in refusal([])
-    assert "got a zip among several files; upload it alone" in refusal([flair, zipped])
+    assert "got a zip among several files. Please upload it alone" in refusal([flair, zipped])
     assert "got a folder among several files" in refusal([folder, flair])
     dicom = save(tmp_path / "study", images()[:1])
     assert "got DICOM and NIfTI files together" in refusal([flair, *dicom.iterdir()])
@@ -329,4 +329,4 @@ def test_invalid_lists_of_files_are_refused(tmp_path):
     large = tmp_path / "case_1.tif"
     with large.open("wb") as handle:
         handle.truncate(2**30 + 1)  # sparse: nothing is written
-    assert "got a file of 1024 MiB" in refusal([large, flair])
+    assert "got 1,024 MiB, expected at most" in refusal([large, flair])

@@ -65,7 +65,7 @@ def test_picture_without_number_among_others_is_refused(tmp_path):
         write(tmp_path, name, 1)
     for source in (tmp_path, zip_of(tmp_path)):
         reason = refusal(source)
-        assert "cover.png has no slice number; name a study's slices <case>_<number>" in reason
+        assert "cover.png has no slice number. Please name slices <case>_<number>" in reason
         assert "or give single slices one by one, as files and not in a zip or folder" in reason
 
 

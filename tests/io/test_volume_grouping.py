@@ -59,7 +59,7 @@ def test_one_sequence_twice_in_one_folder_is_a_choice(tmp_path):
     for name in ("flair", "flair_2", "t1"):
         nifti(tmp_path / f"{name}.nii")
     assert count_studies(tmp_path) == 1
-    assert "two NIfTI files are named as FLAIR; upload one of them" in refusal(tmp_path)
+    assert "two NIfTI files are named as FLAIR. Please upload one of them" in refusal(tmp_path)
 
 
 def test_visit_is_distinguished_by_the_file_before_its_folder(tmp_path):

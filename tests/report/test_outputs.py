@@ -260,7 +260,7 @@ def test_a_folder_of_studies_is_processed_and_resumed(cohort, tmp_path, capsys):
         assert table["status"].tolist() == ["done before", "done", "failed"]
         assert table["verdict"].tolist()[:2] == ["tumour", "tumour"]
         assert table["lesion_volume_ml"][1] == pytest.approx(47, abs=5)
-        assert "expected slices or a volume" in table["problem"][2]
+        assert "MRI file" in table["problem"][2]
     assert main([*command, "--segmenter", "resunet-lgg"]) == 1  # with other networks, everything is analysed again
     assert first.stat().st_mtime_ns != stamp
 

@@ -84,4 +84,4 @@ def test_a_study_of_60_slices_stays_small_and_its_data_is_complete():
     assert data["voxel_mm3"] == pytest.approx(3)
     header = nibabel.Nifti1Header.from_fileobj(io.BytesIO(base64.b64decode(data["nifti"]["header"])))
     assert header.get_data_shape() == (128, 128, 60)
-    assert data["captions"][0] == "Slice 1 of 60: no tumour, under 1% for tumour"
+    assert data["captions"][0] == "Slice 1 of 60: no tumour (probability of tumour under 1%)"

@@ -1,6 +1,7 @@
 """Small input files for reader tests, and checks that apply to every study that is read or refused."""
 
 import io
+import re
 import traceback
 import zipfile
 from dataclasses import replace
@@ -29,13 +30,14 @@ def read(source):
 
 
 def refusal(source) -> str:
-    """The message with which a study is refused; neither it nor its traceback may identify the patient."""
+    """The message with which a study is refused, which says what to do; neither it nor its traceback may identify the patient."""
     with pytest.raises(UnreadableImage) as caught:
         read_study(source)
     text = "".join(traceback.format_exception(caught.value, chain=True))
     raised = text[text.rindex("brainmri.io.limits.UnreadableImage") :]
     assert not [word for word in PLANTED if word in raised]
     assert caught.value.__cause__ is None or not [word for word in PLANTED if word in str(caught.value.__cause__)]
+    assert re.search(r"\. Please .*\.$", str(caught.value)), caught.value
     return str(caught.value)
 
 

@@ -8,7 +8,10 @@ from brainmri.analysis.lesions import diameters, find_lesions, find_parts, witho
 from brainmri.io.scan import Geometry, Scan
 
 THRESHOLD, SMALLEST = 0.55, 12  # the model's threshold; a slice's mask of fewer pixels is empty
-PROVENANCE = {"input": {"sha256": "0" * 64}, "mask_threshold": THRESHOLD, "review_band": [0.4, 0.6]}
+PROVENANCE = {
+    "input": {"sha256": "0" * 64}, "mask_threshold": THRESHOLD, "review_band": [0.4, 0.6],
+    "segmenter": {"name": "effunet-lgg"}, "classifier": {"name": "resnet50-lgg"},
+}  # fmt: skip
 
 
 def ball(shape: tuple[int, int, int], centre: tuple[float, float, float], radius: float, softness: float = 4.0) -> np.ndarray:

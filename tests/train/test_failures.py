@@ -249,4 +249,4 @@ def test_the_tables_show_every_variant(measured):
     for variant in measured:
         shown = next(line for line in lines if line.startswith(f"| {VARIANTS[variant]} | 2 | 12 |"))
         assert f"{measured[variant][VOLUMETRIC_DICE]['value']:.3f} [" in shown
-    assert "| figure | three sequences | FLAIR only |" in lines
+    assert "| Metric | three sequences | FLAIR only |" in lines

@@ -1,5 +1,6 @@
 """Figures and calibration by kind of input, and the release of a network for any head."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +92,12 @@ def test_from_a_run_to_an_entry_for_any_head(wider, tmp_path, monkeypatch):
     ])  # fmt: skip
     config = read_config(entries / "mine")
     assert UNKNOWN in config["sequences"]
+    assert re.fullmatch(
+        r"validation on \d+ patients and \d+ groups of pictures, with the weights of a separate training run that did not use "
+        r"them: it saw ([\d,]+) training slices, the released weights \1\. Mask threshold, calibration and review bands were "
+        r"fitted on the other patients and groups, and predictions were averaged over each slice and its mirror image",
+        config["metrics"]["protocol"],
+    )
     page = (entries / "mine" / METRICS_PAGE).read_text(encoding="utf-8")
     assert "by dataset, sequence and plane" in page
     few = {kind: PACKAGES[kind] for kind in ("handwritten digits", "noise", "blank")}

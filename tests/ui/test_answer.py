@@ -45,9 +45,17 @@ def test_a_slice_is_answered_at_a_glance(slice_result):
     shown = words(slice_answer(scan, finding))
     assert shown.startswith("▲ Tumour 97% probability of tumour no tumour review: 10 to 90% tumour")
     assert "Size 100 pixels, 3% of the head in this slice" in shown
+    assert '<div class="model-mask"><dt>Size</dt>' in slice_answer(scan, finding)  # not printed beside another mask's area
     assert "Side left half of the image (usually the patient's right)" in shown
     assert "Sequence FLAIR (assumed for a greyscale image)" in shown
     assert "Note: <b>note</b>." in shown  # escaped in the HTML
+
+
+def test_the_deciding_model_is_shown_by_the_name_people_know(slice_result):
+    roles = {role: {"name": "effunet-any"} for role in ("segmenter", "classifier")}
+    for decided, name in ((True, "Small and fast (effunet-lite2-lgg)"), (False, "Any sequence and plane (effunet-any)")):
+        provenance = PROVENANCE | roles | {"specialist": {"name": "effunet-lite2-lgg", "decided": decided}}
+        assert f"Model {name}" in words(slice_answer(*slice_result(provenance=provenance)))
 
 
 def test_flair_is_shown_only_where_the_model_takes_the_slice_for_it(slice_result):
@@ -81,7 +89,7 @@ def test_nothing_is_measured_and_recognised_in_what_is_no_brain(slice_result):
 def test_a_study_is_answered_at_a_glance():
     scan, study = results(slices=10, side=64)
     shown = words(study_answer(scan, study, ["a note of writing"]))
-    assert re.search(r"\d+% probability of tumour in slice \d+ of 10, the highest", shown)
+    assert re.search(r"Highest probability: (over |under )?\d+% ?, in slice \d+ of 10", shown)
     assert f"Size {study.volume_mm3 / 1000:.1f} mL, largest diameter {max(study.diameters):.0f} mm" in shown
     assert f"Side {study.lesions[0].side}" in shown
     assert "Sequence pre-contrast T1, FLAIR, post-contrast T1 Plane axial" in shown
@@ -100,7 +108,6 @@ def test_a_refusal_is_escaped_once():
     shown = refusal("Could not analyse <this>", "&lt;b&gt;.png: damaged")
     assert "Could not analyse &lt;this&gt;" in shown
     assert "<p>&lt;b&gt;.png: damaged</p>" in shown
-    assert '<p>Damaged.</p><p class="accepted">Accepted: PNG.</p>' in refusal("Failed", "Damaged. Accepted: PNG.")
 
 
 def test_the_share_of_the_head_ignores_the_background():

@@ -288,7 +288,7 @@ def test_log_describes_requests_without_identifying_anyone(logged, tmp_path):
     assert client.predict([handle_file(path) for path in study], api_name="/study")[0]["slices"] == len(series)
     planted = tmp_path / "Planted^Patient 4711.png"
     planted.write_text("Planted text")
-    with pytest.raises(AppError, match="this is not an image"):
+    with pytest.raises(AppError, match="is not an image"):
         client.predict(handle_file(planted), api_name="/predict")
     planted.write_bytes(EXAMPLE.read_bytes())
     with pytest.raises(AppError, match="segmenter: expected one of"):

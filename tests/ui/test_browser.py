@@ -183,13 +183,17 @@ def test_several_inputs_become_a_list_to_flip_through_and_a_table(visit, tmp_pat
         rows = {row["input"]: row for row in csv.DictReader(handle)}
     assert [rows[name]["verdict"] for name in (EXAMPLE.name, "healthy-high.png")] == ["tumour", "no tumour"]
     assert int(rows[EXAMPLE.name]["area_px"]) > 1000
-    assert page.inner_text("#rows").count("%") == 2  # none for the photograph
+    size = rows[EXAMPLE.name]["size"]
+    assert re.fullmatch(r"[\d,]+ pixels, \d+% of the head in this slice", size)
+    assert size in page.inner_text("#rows")
+    assert rows["healthy-high.png"]["size"] == ""
+    assert page.inner_text("#rows").count("%") == 3  # none for the photograph
     assert rows["astronaut.png"]["probability"] == ""
     (tmp_path / "broken.zip").write_bytes(b"PK\3\4 broken")
     upload(page, tmp_path / "broken.zip")
-    page.wait_for_selector(f"{REFUSED} >> text=got a damaged zip")
+    page.wait_for_selector(f"{REFUSED} >> text=broken.zip is damaged")
     page.wait_for_timeout(1000)  # the choice from the list must not replace the reason
-    assert "got a damaged zip" in page.inner_text(REFUSED)
+    assert "broken.zip is damaged. Please copy or download it again." in page.inner_text(REFUSED)
     upload(page, EXAMPLE)
     answer(page, EXAMPLE.name)
     page.wait_for_selector("#several", state="hidden")
@@ -199,10 +203,12 @@ def test_refusals_stand_in_the_box_and_stay(visit, tmp_path):
     page = visit(1440, 900)
     (tmp_path / "notes.png").write_text("not a picture", encoding="utf-8")
     (tmp_path / "broken.zip").write_bytes(b"PK\3\4 broken")
+    (tmp_path / "notes (1) <b>&.txt").write_text("Dear doctor,", encoding="utf-8")
     (tmp_path / "cut.nii.gz").write_bytes(STUDY.read_bytes()[:100_000])
     for name, reason in (
-        ("notes.png", "notes.png: this is not an image in an accepted format"),
-        ("broken.zip", "got a damaged zip"),
+        ("notes.png", "notes.png is not an image. Please upload a PNG, JPEG, TIFF, WebP or BMP slice."),
+        ("broken.zip", "broken.zip is damaged. Please copy or download it again."),
+        ("notes (1) <b>&.txt", "notes (1) <b>&.txt is not an MRI file. Please upload a PNG,"),
         ("cut.nii.gz", "cut.nii.gz: got a damaged volume file"),
     ):
         upload(page, tmp_path / name)
@@ -214,7 +220,7 @@ def test_refusals_stand_in_the_box_and_stay(visit, tmp_path):
     page.wait_for_timeout(1000)
     assert page.is_visible(REFUSED)
     upload(page, tmp_path / "broken.zip")
-    page.wait_for_selector(f"{REFUSED} >> text=got a damaged zip")
+    page.wait_for_selector(f"{REFUSED} >> text=broken.zip is damaged")
     page.click("button:has-text('Analyse'):visible >> nth=-1")
     page.wait_for_selector(f"{REFUSED} >> text=Please drop a file or pick an example first")
     upload(page, EXAMPLE)
@@ -279,6 +285,8 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     page.locator("#viewer .viewer-number").focus()
     page.keyboard.press("Home")
     assert page.inner_text(CAPTION).startswith("Slice 1 of 16: no tumour")
+    page.wait_for_selector(r"#explanation >> text=/^Slice \d+ of 16 has the highest probability\. The strongest evidence/")
+    page.wait_for_function("document.querySelectorAll('#evidence img').length === 2")
     page.locator(".study-chart .hit[data-slice='8']").click()
     assert page.inner_text(CAPTION).startswith("Slice 8 of 16: tumour")
     with page.expect_download() as waiting:
@@ -394,7 +402,7 @@ def test_the_models_tab_shows_metrics_and_verifies_a_model(visit):
     page = visit(1440, 900)
     open_tab(page, "Models")
     assert DEFAULT in page.inner_text("#model h2")
-    choice = page.get_by_label("Details of", exact=True)
+    choice = page.get_by_label("Model details", exact=True)
     choice.click()
     page.click("ul[role=listbox] >> text=resnet50-lgg")
     page.wait_for_selector("#model h2:has-text(\"The paper's classifier\"):has-text('resnet50-lgg')")
@@ -407,5 +415,5 @@ def test_the_models_tab_shows_metrics_and_verifies_a_model(visit):
     use.wait_for(state="visible")
     assert "model-index" not in card.inner_text()  # part of the front matter
     page.click("#selfcheck")
-    page.wait_for_selector("#selfcheck-answer >> text=resnet50-lgg on")
+    page.wait_for_selector("#selfcheck-answer >> text=(resnet50-lgg) on")
     assert "matches its stored outputs within" in page.inner_text("#selfcheck-answer")

@@ -114,12 +114,12 @@ def test_slice_is_equal_with_and_without_a_worker(worker_readers):
 def test_refusals_are_equal_with_and_without_a_worker(worker_readers, tmp_path):
     (tmp_path / "notes.png").write_text("Dear doctor,")
     for read in (reading.read_slice, worker_readers.read_slice):
-        with pytest.raises(UnreadableImage, match=r"notes\.png: this is not an image"):
+        with pytest.raises(UnreadableImage, match=r"^notes\.png is not an image\. Please upload a PNG"):
             read(str(tmp_path / "notes.png"))
         with pytest.raises(FileNotFoundError, match="nothing is not a file"):
             read(str(tmp_path / "nothing"))
     (tmp_path / "notes.png").rename(tmp_path / "notes.dat")
-    with pytest.raises(UnreadableImage, match="expected slices or a volume"):
+    with pytest.raises(UnreadableImage, match=r"^notes\.dat is not an MRI file\. Please upload a PNG"):
         worker_readers.read_study([str(tmp_path / "notes.dat")])
 
 
@@ -129,9 +129,11 @@ def test_timeout_is_reported_and_the_next_upload_is_decoded(worker_readers, pool
         os.kill(pid, signal.SIGSTOP)
     monkeypatch.setattr(decoding, "SLICE_SECONDS", 0.5)
     monkeypatch.setattr(decoding, "STUDY_SECONDS", 0.25)
-    with pytest.raises(UnreadableImage, match=r"large-lesion\.png: reading took more than 0\.5 seconds\. Accepted: PNG, JPEG"):
+    with pytest.raises(
+        UnreadableImage, match=r"large-lesion\.png: reading took more than 0\.5 seconds\. Please export the images again"
+    ):
         worker_readers.read_slice(SLICE)
-    with pytest.raises(UnreadableImage, match=r"study: reading took more than 0\.25 seconds\. Accepted: slices named"):
+    with pytest.raises(UnreadableImage, match=r"large-lesion\.png: reading took more than 0\.25 seconds\. Please export"):
         worker_readers.read_study([SLICE])
     monkeypatch.undo()
     monkeypatch.setattr(decoding, "decoder_pool", lambda: pool)
@@ -175,7 +177,7 @@ def test_too_much_memory_is_reported_and_the_next_upload_is_decoded(tmp_path, mo
     volume[100] = 9
     path = tmp_path / "flair.nii"
     path.write_bytes(nibabel.Nifti1Image(volume, np.eye(4)).to_bytes())
-    with pytest.raises(UnreadableImage, match=r"study: reading took more than 0\.5 GiB of memory.*Accepted: slices named"):
+    with pytest.raises(UnreadableImage, match=r": reading took more than 0\.5 GiB of memory\. Please export"):
         decoding.read_study([str(path)])
     assert decoding.read_slice(SLICE).pixels.ndim == 3
     small.close()
@@ -230,7 +232,7 @@ def test_hanging_upload_gives_a_message_and_can_be_sent_again(page_url, tmp_path
     monkeypatch.setattr(decoding, "SLICE_SECONDS", 1)
     for pid in workers(decoding.decoder_pool()):
         os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(AppError, match=r"large-lesion\.png: reading took more than 1 seconds.*Accepted: PNG, JPEG"):
+    with pytest.raises(AppError, match=r"large-lesion\.png: reading took more than 1 seconds\. Please export the images again"):
         client.predict(handle_file(SLICE), api_name="/predict")
     for pid in workers(decoding.decoder_pool()):
         os.kill(pid, signal.SIGCONT)

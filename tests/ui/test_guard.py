@@ -100,12 +100,13 @@ def test_upload_of_text_instead_of_a_file_is_a_client_error(web):
 def test_refusals_in_json_have_no_html_entities(web):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("notes.txt", "nothing")
+        for name in ("a.png", "b.png"):
+            archive.writestr(name, "nothing")
     file = {"path": upload(web, "notes.zip", packed.getvalue()), "meta": {"_type": "gradio.FileData"}}
     answer = web.post("run/study", json={"data": [[file], "effunet-lgg", "effunet-lgg", None, None, None, None, None]})
     assert answer.status_code == 422
-    assert "expected slices or a volume" in answer.json()["error"]
-    assert "slices named <case>_<number>" in answer.json()["error"]
+    assert answer.json()["error"].startswith("notes.zip: ")
+    assert "Please name slices <case>_<number>" in answer.json()["error"]
     assert "<case>_<number>" in json.loads(call(web, file["path"], "study").rpartition("data: ")[2])["error"]
 
 
@@ -251,8 +252,8 @@ def test_uploads_are_never_served_as_web_pages(web, name, data):
 def test_html_and_svg_are_refused_as_slices_and_as_studies(web, name, data):
     path = upload(web, name, data)
     slice_, study = call(web, path), call(web, path, "study")
-    assert any(reason in slice_ for reason in ("not an image", "an SVG drawing", "got a PDF", "got a web page"))
-    assert any(reason in study for reason in ("expected slices or a volume", "not an image", "got a PDF", "got a web page"))
+    assert any(reason in slice_ for reason in ("not an image", "an SVG drawing", "is a PDF", "is a web page"))
+    assert any(reason in study for reason in ("MRI file", "not an image", "is a PDF", "is a web page", "an SVG drawing"))
 
 
 # --- file names -----------------------------------------------------------------------------------------------------------
@@ -305,4 +306,4 @@ def test_polyglot_is_read_as_the_image_it_starts_with(web, name):
 
 def test_image_hidden_in_a_document_is_refused(web):
     hidden = b"%PDF-1.4\n" + EXAMPLE.read_bytes()
-    assert "got a PDF" in call(web, upload(web, "x.png", hidden))
+    assert "is a PDF" in call(web, upload(web, "x.png", hidden))

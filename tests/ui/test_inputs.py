@@ -97,7 +97,7 @@ def test_folders_of_slices_in_a_zip_are_several_studies(tmp_path):
 )
 def test_other_files_are_refused_with_a_reason(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UnreadableImage, match="Accepted:"):
+    with pytest.raises(UnreadableImage, match="Please"):
         list_inputs([str(tmp_path / name)])
 
 

@@ -186,7 +186,8 @@ def test_numbers_of_the_diagrams_are_shown_in_a_table(with_bins):
 
 def test_self_check_result_is_a_sentence(entry, monkeypatch):
     set_available_models([])
-    computed = rf"<p class='passed'>.* {DEFAULT} on \w+ with \w+ matches its stored outputs within [\d.e-]+\.</p>"
+    name = rf"Any sequence and plane \({DEFAULT}\)"
+    computed = rf"<p class='passed'>.* {name} on \w+ with \w+ matches its stored outputs within [\d.e-]+\.</p>"
     assert re.fullmatch(computed, run_selfcheck(DEFAULT))
     stored = json.loads((EMBEDDED / DEFAULT / CONFIG).read_text(encoding="utf-8"))["selfcheck"]
     changed = entry(selfcheck=stored | {"probability": stored["probability"] - 0.5})

@@ -85,7 +85,7 @@ def test_only_offered_models_can_be_loaded(name, client, page_url):
 def test_a_text_file_named_png_is_refused_in_plain_words(client, tmp_path):
     path = tmp_path / "notes.png"
     path.write_text("not a picture", encoding="utf-8")
-    with pytest.raises(AppError, match=r"notes\.png: this is not an image.*Accepted: PNG, JPEG, TIFF, WebP and BMP"):
+    with pytest.raises(AppError, match=r"^notes\.png is not an image\. Please upload a PNG, JPEG, TIFF, WebP or BMP slice\.$"):
         client.predict(handle_file(path), api_name="/predict")
 
 
@@ -99,7 +99,7 @@ def test_a_stack_of_pages_is_refused_in_plain_words(client, tmp_path):
 def test_slices_are_recognised_by_their_bytes(client, tmp_path):
     path = tmp_path / "slice.gif"
     Image.new("L", (64, 64)).save(path)
-    with pytest.raises(AppError, match=r"slice\.gif: got a GIF image; save it as PNG"):
+    with pytest.raises(AppError, match=r"slice\.gif is a GIF image\. Please save it as PNG"):
         client.predict(handle_file(path), api_name="/predict")
     path.write_bytes((EXAMPLES / "large-lesion.png").read_bytes())
     assert client.predict(handle_file(path), api_name="/predict")[0]["verdict"] == "tumour"
@@ -192,5 +192,5 @@ def test_a_refused_study_says_why(client, tmp_path):
         client.predict([handle_file(tmp_path / "cut.nii.gz")], api_name="/study")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
         archive.writestr("notes.txt", "nothing")
-    with pytest.raises(AppError, match="expected slices or a volume"):
+    with pytest.raises(AppError, match="MRI file"):
         client.predict([handle_file(tmp_path / "empty.zip")], api_name="/study")

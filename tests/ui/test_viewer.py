@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import highdicom
 import nibabel
@@ -141,7 +142,8 @@ def test_the_threshold_redraws_outline_area_volume_and_downloads(open_report, st
         assert page.evaluate(CHANGED, MARKS) > 0.0005
     bars = page.locator(".study-chart .area").evaluate_all("bars => bars.map(bar => Number(bar.getAttribute('height')) > 0)")
     assert bars == mask.any(axis=(1, 2)).tolist()
-    assert "rest on the model's mask (threshold 0.55)" in shown(page)
+    assert "The threshold was changed to 0.95." in shown(page)
+    assert "zip still use the model's mask (threshold 0.55)" in shown(page)
 
     page.locator(".viewer-threshold").focus()
     page.keyboard.press("ArrowLeft")
@@ -349,6 +351,12 @@ def test_the_report_prints_results_without_controls(open_report):
     assert page.locator(":is(.viewer-image, .viewer-caption, .study-chart, .montage):visible").count() == 4
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    model_mask, volumes = page.locator(".model-mask:visible"), re.compile(r"[\d.]+ mL")
+    assert model_mask.count() == 3  # summary, lesions and the table of slices
+    page.evaluate(SET_THRESHOLD, 0.3)  # then only the volume of the mask that is shown is printed
+    assert model_mask.count() == 0
+    assert volumes.findall(page.inner_text("main")) == volumes.findall(page.inner_text(".viewer-total"))
+    assert "The threshold was changed to 0.3." in shown(page)
 
 
 def test_the_viewer_on_a_phone_and_for_everyone(open_report, axe):

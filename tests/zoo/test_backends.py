@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_entries_are_verified_in_torch_and_on_their_fastest_backend(monkeypatch,
     assert all(" matches its stored outputs within " in sentence for sentence in sentences)
     fastest = {name: brainmri.load(name, device="cpu", runtime=AUTO).backend.kind for name in ENTRIES}
     expected = [(name, kind) for name, chosen in fastest.items() for kind in dict.fromkeys((TORCH, chosen))]
-    assert [(words[0], words[words.index("with") + 1]) for words in map(str.split, sentences)] == expected
+    assert re.findall(r"\(([\w-]+)\) on \w+ with (\w+)", "\n".join(sentences)) == expected
 
 
 BY_TORCH_COMPILE = """

@@ -69,7 +69,7 @@ def test_images_of_other_things_are_for_review(pipe, kind):
     for picture in islice(PACKAGES[kind](), 3):
         finding = pipe(picture)
         assert finding.verdict == "review"
-        assert finding.reason.startswith("This does not look like an axial brain MR slice")
+        assert finding.reason.startswith("This does not look like an axial brain MRI slice")
         assert ood.WARNING in finding.warnings
         assert finding.mask.shape == picture.shape[:2]  # it is computed all the same
 
@@ -144,7 +144,7 @@ def test_a_study_lists_out_of_distribution_slices(pipe):
     assert [finding.out_of_distribution for finding in mixed.findings] == [True] * 2 + [False] * 6
     assert any("do not look like slices that the model was trained on: 1 to 2;" in warning for warning in mixed.warnings)
     assert foreign.verdict == "review"
-    assert foreign.reason == "Most slices do not look like those that the model was trained on (6 of 8 slices: 1 to 6)."
+    assert foreign.reason == "Most slices (6 of 8) do not look like those that the model was trained on: slices 1 to 6."
     assert [row["out_of_distribution"] for row in foreign.table()] == [True] * 6 + [False] * 2
 
 

@@ -84,7 +84,7 @@ def write_table(folder: Path, runs: dict[str, dict], excluded: str) -> str:
         for row in rows
     ]  # fmt: skip
     columns = ["ours, same protocol", "our network, same protocol", "ours, split by patient", "shipped, by patient"]
-    lines = [markdown_table(["figure", "paper", *columns], cells), "", NOTES, ""]
+    lines = [markdown_table(["Metric", "paper", *columns], cells), "", NOTES, ""]
     for network, run in runs.items():
         lines.append(
             f"- {network}: the weights of epoch {run['epoch']} of {run['epochs']}; {run['neighbour_in_training']} of the "

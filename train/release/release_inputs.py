@@ -122,15 +122,15 @@ def release(run: Path, validated: Path, data: Path, wider: Path, into: Path, nam
 
 
 def describe_protocol(released: ModelEntry, validated: ModelEntry, patients: int, groups: int) -> str:
-    """How the figures were measured, in one sentence."""
+    """How the figures were measured, in two sentences without the last full stop."""
     drawn = [sum(stage.samples for stage in entry.training.stages) for entry in (validated, released)]
     encoders = [entry.arguments.get("encoder", "lite0") for entry in (validated, released)]
-    other = f" with the encoder {encoders[0]} instead of {encoders[1]}" if encoders[0] != encoders[1] else ""
+    other = f"had the encoder {encoders[0]} instead of {encoders[1]} and " if encoders[0] != encoders[1] else ""
     return (
-        f"validation on {patients} patients and {groups - patients} groups of pictures that were not used to train the measured "
-        f"weights, which are from a run of their own{other}: {drawn[0]:,} training slices instead of the {drawn[1]:,} of the "
-        "released weights; mask threshold, calibration and review bands fitted on the others of them; predictions averaged over "
-        "the slice and its mirror image"
+        f"validation on {patients} patients and {groups - patients} groups of pictures, with the weights of a separate training "
+        f"run that did not use them: it {other}saw {drawn[0]:,} training slices, the released weights {drawn[1]:,}. "
+        "Mask threshold, calibration and review bands were fitted on the other patients and groups, and predictions were "
+        "averaged over each slice and its mirror image"
     )
 
 
