@@ -1,13 +1,56 @@
 // What Gradio's components lack: folders and pasted pictures as uploads, and labels for screen readers and keyboards.
 () => {
   // --- uploads: the drop zone of the visible tab takes files, folders and pictures from the clipboard, wherever they are dropped
+  const FIELD = "input[type=file]", LOST_MS = 3000;
+  const held = new Map(); // the last files that came while their zone was uploading others, which hides its field
   function upload(files) {
     const zone = [...document.querySelectorAll(".drop-zone")].find((one) => one.checkVisibility());
-    const field = zone?.querySelector("input[type=file]"), transfer = new DataTransfer();
-    files.filter((file) => !file.name.startsWith(".")).forEach((file) => transfer.items.add(file));
-    if (!field || !transfer.files.length) return;
+    const taken = files.filter((file) => !file.name.startsWith("."));
+    if (!zone || !taken.length) return;
+    if (zone.querySelector(FIELD)) return send(zone, taken);
+    held.set(zone, taken);
+    if (zone.id === "drop") announce(uploads.give());
+  }
+  function send(zone, files) {
+    const field = zone.querySelector(FIELD), transfer = new DataTransfer();
+    files.forEach((file) => transfer.items.add(file));
     field.files = transfer.files;
     field.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+  function sendHeld() {
+    for (const [zone, files] of held) {
+      if (!zone.querySelector(FIELD)) continue;
+      held.delete(zone);
+      send(zone, files);
+    }
+  }
+
+  // --- the last input wins: uploads and examples are counted, and the server shows nothing of an earlier one
+  const uploads = {
+    given: 0, awaited: 0, sent: null,
+    expected: () => uploads.awaited,
+    give: () => (uploads.awaited = uploads.given += 1),
+    // what has arrived, with its number; undefined if something newer was given since it was sent
+    received(files) {
+      const { sent } = uploads;
+      uploads.sent = null;
+      return sent === uploads.given ? [files, sent] : undefined;
+    },
+  };
+  window.brainmri = uploads;
+  function announce(number) {
+    uploads.awaited = number;
+    document.querySelector("#given").click();
+  }
+  document.addEventListener("change", (event) => {
+    if (event.target.matches(`#drop ${FIELD}`) && event.target.files.length) announce((uploads.sent = uploads.give()));
+  }, true);
+  // An upload that failed leaves the drop zone empty, and nothing arrives.
+  let failing = null;
+  function watchUpload() {
+    const over = uploads.sent !== null && document.querySelector(`#drop ${FIELD}`);
+    if (!over) { clearTimeout(failing); failing = null; }
+    else failing ??= setTimeout(() => { uploads.sent = failing = null; announce(0); }, LOST_MS);
   }
   const wait = (call) => new Promise(call);
   async function filesOf(entry) {
@@ -71,6 +114,8 @@
   function fix() {
     if (!document.querySelector("main[data-ready]")) reveal();
     if (apiWanted) openApi();
+    sendHeld();
+    watchUpload();
     all(announced).forEach((box) => set(box, "role", "status"));
     // Gradio labels thumbnails "Thumbnail 1 of 6"
     all("button.thumbnail-item").forEach((button) => {

@@ -36,6 +36,7 @@ from brainmri.ui.inference import (
 )
 from brainmri.ui.input_list import decode, detected, encode, field_value, of_study, selected
 from brainmri.ui.inputs import SLICE, Input
+from brainmri.ui.latest import Latest
 from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
 from brainmri.ui.results import ABSENT, CHANNELS, assignment, keep_result, kept_result, pack_slice, pack_study
 from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
@@ -50,6 +51,10 @@ EXAMPLES_LABEL = "Or try an example. All are **synthetic**, not from patients."
 EXPIRED = f"Results are deleted after {KEEP_MINUTES} minutes. Please analyse the file again."
 PENDING = "pending"  # hides the pictures of an earlier slice and keeps their place, so that nothing below moves twice
 LINK = Markup('<p><a href="?result={}">Link to this result</a> (kept for {} minutes)</p>')
+# page.js counts the uploads
+EXPECT_UPLOAD = "() => [window.brainmri.expected(), null]"
+GIVE_EXAMPLE = "() => [window.brainmri.give(), null]"
+RECEIVE_UPLOAD = "(dropped, files, upload) => [...(window.brainmri.received(dropped) ?? [files, upload]), null]"
 READ_TOKEN = "() => [new URLSearchParams(location.search).get('result')]"
 # prints the report, or the page where there is none
 PRINT_SCRIPT = """async (report) => {
@@ -96,6 +101,8 @@ class AnalyseTab:
         self.files = gr.File(
             paths or None, file_count="multiple", type="filepath", interactive=False, visible="hidden", elem_id="files"
         )
+        self.latest, self.upload = gr.State(Latest()), gr.Number(0, precision=0, visible=False)
+        self.given = gr.Button(visible="hidden", elem_id="given")  # page.js presses it when files are dropped
         self.current = gr.HTML(
             preview(self.first.scan, self.shown_examples[0].label) if self.first else "", elem_id="current", padding=False
         )
@@ -155,20 +162,22 @@ class AnalyseTab:
                 self.record = gr.JSON(first.finding.record() if first else None, label="Record", show_label=False)
 
     def _connect(self) -> None:
-        settings = [self.files, self.items, self.segmenter, self.classifier, self.sequence]
+        settings = [self.files, self.items, self.latest, self.segmenter, self.classifier, self.sequence]
         outputs = [
             self.box, self.current, self.results, self.viewer, self.packed, self.report, self.why, self.explanation,
             self.evidence, self.record, self.link,
         ]  # fmt: skip
         fields, batch = [self.selection, *self.channels, self.sequence], [self.several, self.items, self.table, self.rows]
         hidden = {"show_progress": "hidden", "trigger_mode": "multiple", **PRIVATE}
-        dropped = self.drop.upload(None, self.drop, [self.files, self.drop], js="(files) => [files, null]", **hidden)
-        picked = self.gallery.select(self.pick, None, self.files, **hidden)
+        upload = [self.files, self.upload]
+        self.given.click(self.expect, [self.upload, self.latest], None, js=EXPECT_UPLOAD, **hidden)
+        dropped = self.drop.upload(None, [self.drop, *upload], [*upload, self.drop], js=RECEIVE_UPLOAD, **hidden)
+        picked = self.gallery.select(self.pick, [self.upload, self.latest], upload, js=GIVE_EXAMPLE, **hidden)
         received = [
-            event.success(self.receive, self.files, [self.files, *batch, *fields, self.gallery, *outputs], **hidden)
+            event.success(self.receive, [*upload, self.latest], [self.files, *batch, *fields, self.gallery, *outputs], **hidden)
             for event in (dropped, picked)
         ]
-        chosen = self.items.input(self.choose, [self.files, self.items], fields, **hidden)
+        chosen = self.items.input(self.choose, [self.files, self.items, self.latest], fields, **hidden)
         self.all.click(
             self.analyse_all, [self.files, self.segmenter, self.classifier, self.sequence], [self.table, self.rows],
             api_visibility="private", show_progress_on=self.rows, **GPU,
@@ -199,11 +208,16 @@ class AnalyseTab:
 
     # --- handlers ---------------------------------------------------------------------------------------------------------
 
-    def pick(self, event: gr.SelectData) -> list[str]:
-        """The file of the selected example."""
-        return [str(self.shown_examples[event.index].file)]
+    def expect(self, upload: int, latest: Latest) -> None:
+        """Show nothing of earlier inputs any more, since files of this upload are on their way."""
+        latest.give(upload)
 
-    def receive(self, files: list[str] | None) -> dict:
+    def pick(self, event: gr.SelectData, upload: int, latest: Latest) -> tuple[list[str], int]:
+        """The file of the selected example."""
+        latest.give(upload)
+        return [str(self.shown_examples[event.index].file)], upload
+
+    def receive(self, files: list[str] | None, upload: int, latest: Latest) -> dict:
         """Recognise what was uploaded: list the inputs, select the first, and mark the example if it is one."""
         uploaded, hide = files or [], gr.Column(visible=False)
         try:
@@ -214,7 +228,10 @@ class AnalyseTab:
             name = Path(uploaded[0]).name if uploaded else ""
             unmarked = {self.gallery: gr.Gallery(selected_index=None), self.several: hide, self.selection: hide}
             # the items keep their choices: the browser still sends the value of a radio that is set to None
-            return self.refuse(error, name) | unmarked | {self.files: None}
+            refused = self.refuse(error, name) | unmarked | {self.files: None}
+            return refused if upload == latest.upload else gr.skip()
+        if upload != latest.upload:
+            return gr.skip()
         choices = [(one.label, encode(one, uploaded)) for one in found]
         names = [example.file.name for example in self.shown_examples]
         marked = names.index(found[0].label) if len(found) == 1 and found[0].label in names else None
@@ -224,14 +241,15 @@ class AnalyseTab:
             self.table: gr.DownloadButton(visible=False),
             self.rows: "",
             self.gallery: gr.Gallery(selected_index=marked),
-            **self.choose(uploaded, choices[0][1]),
+            **self.choose(uploaded, choices[0][1], latest),
         }
 
-    def choose(self, files: list[str], item: str) -> dict:
+    def choose(self, files: list[str], item: str, latest: Latest) -> dict:
         """Fill the sequence fields with the volumes or series of an input; show them if there is a choice.
 
         The sequence that was chosen for an earlier slice does not hold for this one.
         """
+        latest.choose(files, item)
         chosen = decode(item, files)
         candidates, study = chosen.candidates, chosen.study
         choices = [(candidate.label, field_value(number, item)) for number, candidate in of_study(candidates, study)]
@@ -247,12 +265,20 @@ class AnalyseTab:
         return gr.skip() if files else self.refuse(gr.Error(NOTHING, title="Nothing to analyse"))
 
     def analyse(
-        self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str, flair: str | None,
-        pre: str | None, post: str | None, progress=gr.Progress(),
+        self, files: list[str] | None, item: str | None, latest: Latest, segmenter: str, classifier: str, sequence: str,
+        flair: str | None, pre: str | None, post: str | None, progress=gr.Progress(),
     ) -> dict:  # fmt: skip
-        """Analyse the selected input and show the result; nothing happens without files."""
-        if not files or not item:
+        """Analyse the selected input and show the result; nothing happens without files, or if a newer input is given."""
+        if not files or not item or latest.replaced(files, item):
             return gr.skip()
+        shown = self.answer(files, item, segmenter, classifier, sequence, (flair, pre, post), progress)
+        return gr.skip() if latest.replaced(files, item) else shown
+
+    def answer(
+        self, files: list[str], item: str, segmenter: str, classifier: str, sequence: str, fields: tuple[str | None, ...],
+        progress: gr.Progress,
+    ) -> dict:  # fmt: skip
+        """The updates that show the result for an input, or the reason why there is none."""
         label = ""
         try:
             with errors_as_messages(FAILED):
@@ -267,7 +293,7 @@ class AnalyseTab:
                         finding, explanation, stability = analyse_and_explain_slice(scan, *choices)
                         return self.show_slice(scan, finding) | self.show_explanation(scan, explanation, stability)
                     return self.show_slice(scan, analyse_slice(scan, segmenter, classifier, None, sequence or None))
-                given = selected((flair, pre, post), item, chosen)
+                given = selected(fields, item, chosen)
                 unknown = given[0] == ABSENT
                 if unknown and chosen.candidates and chosen.study is None:
                     return self.clear() | {self.box: SELECT_FLAIR}
@@ -287,9 +313,11 @@ class AnalyseTab:
         except gr.Error as error:
             return self.refuse(error, label)
 
-    def explain(self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str) -> dict:
+    def explain(
+        self, files: list[str] | None, item: str | None, latest: Latest, segmenter: str, classifier: str, sequence: str
+    ) -> dict:
         """Explain the verdict on a slice and test the outline's stability. This is slower, so it runs after the verdict."""
-        if not files or not item:
+        if not files or not item or latest.replaced(files, item):
             return gr.skip()
         try:
             with errors_as_messages(FAILED):
@@ -302,7 +330,7 @@ class AnalyseTab:
         except gr.Error:
             record_refusal()  # the answer already shows the reason
             return gr.skip()
-        return self.show_explanation(scan, explanation, stability)
+        return gr.skip() if latest.replaced(files, item) else self.show_explanation(scan, explanation, stability)
 
     def analyse_all(
         self, files: list[str] | None, segmenter: str, classifier: str, sequence: str, progress=gr.Progress()

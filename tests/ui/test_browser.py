@@ -26,6 +26,7 @@ from tests.support.browsing import (
     answer,
     answer_seconds,
     cumulative_layout_shift,
+    drag,
     layout_shift,
     longest_task,
     open_tab,
@@ -72,18 +73,6 @@ def test_the_first_screen_shows_a_finished_example_and_nothing_moves(browser, pa
         assert page.locator("#disclaimer p").bounding_box()["y"] >= 0  # it stays in sight
 
 
-def test_files_dropped_during_an_analysis_are_analysed_next(visit):
-    """Neither the waiting analysis nor the fields of an earlier study's sequences get in the way."""
-    page = visit(1440, 900)
-    upload(page, EXAMPLE.parent / "study-three.zip")
-    page.wait_for_selector("#verdict >> text=/Reading|Analysing|queue/")
-    upload(page, EXAMPLE.parent / "frontal-lesion.png", EXAMPLE.parent / "healthy-high.png")
-    page.wait_for_selector("#current >> text=frontal-lesion.png")
-    page.wait_for_timeout(2000)  # nothing else may follow
-    assert "Tumour" in answer(page, "frontal-lesion.png")
-    assert not page.is_visible(REFUSED)
-
-
 def test_the_header_of_a_lone_series_overrules_what_the_network_recognises(visit, tmp_path):
     page = visit(1440, 900)
     folder = save(tmp_path / "study", images(description="AX T2 FSE"), "image")
@@ -101,14 +90,6 @@ def test_a_waiting_visitor_sees_the_queue_position(visit, page_url):
     upload(page, EXAMPLE)
     page.wait_for_selector(r"#verdict >> text=/queue: \d+\/\d+/")
     answer(page, EXAMPLE.name)
-
-
-def drag(page, path: Path) -> None:
-    """Drop a file or a folder of this machine on the page, as a file manager does."""
-    session = page.context.new_cdp_session(page)
-    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
-        session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 600, "data": data})
 
 
 PASTE = """([name, base64]) => {
