@@ -1,8 +1,8 @@
 // What Gradio's components lack: folders and pasted pictures as uploads, and labels for screen readers and keyboards.
 () => {
   // --- uploads: the drop zone of the visible tab takes files, folders and pictures from the clipboard, wherever they are dropped
-  const FIELD = "input[type=file]", LOST_MS = 3000;
-  const held = new Map(); // the last files that came while their zone was uploading others, which hides its field
+  const FIELD = "input[type=file]", REST_MS = 200, LOST_MS = 3000;
+  const held = new Map(); // the last files given to a zone that was uploading others, which hides its field
   function upload(files) {
     const zone = [...document.querySelectorAll(".drop-zone")].find((one) => one.checkVisibility());
     const taken = files.filter((file) => !file.name.startsWith("."));
@@ -17,9 +17,14 @@
     field.files = transfer.files;
     field.dispatchEvent(new Event("change", { bubbles: true }));
   }
+  let resting = null;
+  function sendHeldLater() { // when the page rests: Gradio shows the field for a moment before it takes in what has arrived
+    clearTimeout(resting);
+    if (held.size) resting = setTimeout(sendHeld, REST_MS);
+  }
   function sendHeld() {
     for (const [zone, files] of held) {
-      if (!zone.querySelector(FIELD)) continue;
+      if (!zone.querySelector(FIELD) || (zone.id === "drop" && uploads.sent !== null)) continue;
       held.delete(zone);
       send(zone, files);
     }
@@ -50,7 +55,7 @@
   function watchUpload() {
     const over = uploads.sent !== null && document.querySelector(`#drop ${FIELD}`);
     if (!over) { clearTimeout(failing); failing = null; }
-    else failing ??= setTimeout(() => { uploads.sent = failing = null; announce(0); }, LOST_MS);
+    else failing ??= setTimeout(() => { uploads.sent = failing = null; announce(0); sendHeld(); }, LOST_MS);
   }
   const wait = (call) => new Promise(call);
   async function filesOf(entry) {
@@ -114,7 +119,7 @@
   function fix() {
     if (!document.querySelector("main[data-ready]")) reveal();
     if (apiWanted) openApi();
-    sendHeld();
+    sendHeldLater();
     watchUpload();
     all(announced).forEach((box) => set(box, "role", "status"));
     // Gradio labels thumbnails "Thumbnail 1 of 6"
