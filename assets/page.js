@@ -46,6 +46,7 @@
   function announce(number) {
     uploads.awaited = number;
     document.querySelector("#given").click();
+    markReplaced();
   }
   document.addEventListener("change", (event) => {
     if (event.target.matches(`#drop ${FIELD}`) && event.target.files.length) announce((uploads.sent = uploads.give()));
@@ -73,6 +74,24 @@
     upload((await Promise.all(entries.map(filesOf))).flat());
   }, true);
   document.addEventListener("paste", (event) => upload([...event.clipboardData.files]));
+
+  // --- an earlier result is dimmed and cannot be used from the moment that something newer is given until that is answered
+  const REPLACING = "The earlier result is being replaced.";
+  function markReplaced() {
+    const box = document.querySelector("#verdict"), results = document.querySelector("#results");
+    const tracker = box?.querySelector("[data-testid=status-tracker]:not(.hide)"); // Gradio's, while an analysis waits or runs
+    const answered = Number(box?.querySelector("[data-upload]")?.dataset.upload ?? 0);
+    const replacing = Boolean(tracker) || (uploads.awaited > 0 && uploads.awaited !== answered);
+    let message = box?.querySelector(".replacing-message");
+    if (box && !message) {
+      message = Object.assign(document.createElement("p"), { className: "replacing-message" });
+      message.setAttribute("role", "status");
+      box.append(message);
+    }
+    if (message && message.textContent !== (replacing ? REPLACING : "")) message.textContent = replacing ? REPLACING : "";
+    document.querySelector("#panes")?.classList.toggle("replacing", replacing);
+    if (results) results.inert = replacing;
+  }
 
   // --- the address of the API documentation, which Gradio reads without loading the documentation
   const viewsApi = () => new URLSearchParams(location.search).get("view") === "api";
@@ -120,6 +139,7 @@
     if (!document.querySelector("main[data-ready]")) reveal();
     if (apiWanted) openApi();
     sendHeldLater();
+    markReplaced();
     watchUpload();
     all(announced).forEach((box) => set(box, "role", "status"));
     // Gradio labels thumbnails "Thumbnail 1 of 6"

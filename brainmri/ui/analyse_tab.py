@@ -19,7 +19,7 @@ from brainmri.report.chart import chart_svg
 from brainmri.report.html import lesions_html, montage_html
 from brainmri.report.render import montage_picture
 from brainmri.report.viewer import slice_viewer, study_viewer
-from brainmri.ui.answer import empty_state, preview, refusal, refused_input, slice_answer, study_answer
+from brainmri.ui.answer import empty_state, of_upload, preview, refusal, refused_input, slice_answer, study_answer
 from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
 from brainmri.ui.blocks import INTERNAL_ERROR
 from brainmri.ui.cache import KEEP_MINUTES
@@ -182,7 +182,7 @@ class AnalyseTab:
             self.analyse_all, [self.files, self.segmenter, self.classifier, self.sequence], [self.table, self.rows],
             api_visibility="private", show_progress_on=self.rows, **GPU,
         )  # fmt: skip
-        pressed = self.button.click(self.require_files, self.files, outputs, **hidden)
+        pressed = self.button.click(self.require_files, [self.files, self.latest], outputs, **hidden)
         self.run = {
             "fn": self.analyse, "inputs": [*settings, *self.channels], "outputs": outputs, "api_visibility": "private",
             "show_progress_on": self.box, **GPU,
@@ -192,6 +192,8 @@ class AnalyseTab:
         self._follow(pressed.success(**self.run))  # a double click is one analysis
         for event in (*received, chosen):
             self.analyse_after(event)
+        for event in (picked, *received):
+            event.failure(self.fail, self.latest, outputs, **PRIVATE)
 
     def analyse_after(self, event: Dependency) -> None:
         """Analyse the selected input when an event has succeeded, also if it comes while an earlier one is analysed."""
@@ -199,7 +201,7 @@ class AnalyseTab:
 
     def _follow(self, analysis: Dependency) -> None:
         """Show the failure of an analysis, and explain its result."""
-        analysis.failure(self.fail, None, self.run["outputs"], **PRIVATE)
+        analysis.failure(self.fail, self.latest, self.run["outputs"], **PRIVATE)
         if not ZERO_GPU:
             analysis.success(
                 self.explain, self.run["inputs"][: -len(CHANNELS)], [self.explanation, self.evidence], api_visibility="private",
@@ -228,7 +230,7 @@ class AnalyseTab:
             name = Path(uploaded[0]).name if uploaded else ""
             unmarked = {self.gallery: gr.Gallery(selected_index=None), self.several: hide, self.selection: hide}
             # the items keep their choices: the browser still sends the value of a radio that is set to None
-            refused = self.refuse(error, name) | unmarked | {self.files: None}
+            refused = self.numbered(self.refuse(error, name), latest) | unmarked | {self.files: None}
             return refused if upload == latest.upload else gr.skip()
         if upload != latest.upload:
             return gr.skip()
@@ -260,9 +262,9 @@ class AnalyseTab:
         }
         return {self.selection: gr.Column(visible=len(choices) > 1), self.sequence: "", **updates}
 
-    def require_files(self, files: list[str] | None) -> dict:
+    def require_files(self, files: list[str] | None, latest: Latest) -> dict:
         """Say so if there is nothing to analyse."""
-        return gr.skip() if files else self.refuse(gr.Error(NOTHING, title="Nothing to analyse"))
+        return gr.skip() if files else self.numbered(self.refuse(gr.Error(NOTHING, title="Nothing to analyse")), latest)
 
     def analyse(
         self, files: list[str] | None, item: str | None, latest: Latest, segmenter: str, classifier: str, sequence: str,
@@ -272,7 +274,7 @@ class AnalyseTab:
         if not files or not item or latest.replaced(files, item):
             return gr.skip()
         shown = self.answer(files, item, segmenter, classifier, sequence, (flair, pre, post), progress)
-        return gr.skip() if latest.replaced(files, item) else shown
+        return gr.skip() if latest.replaced(files, item) else self.numbered(shown, latest)
 
     def answer(
         self, files: list[str], item: str, segmenter: str, classifier: str, sequence: str, fields: tuple[str | None, ...],
@@ -309,6 +311,7 @@ class AnalyseTab:
 
                 # on ZeroGPU the analysis runs in another process and cannot report progress
                 found = analyse_study(scan, segmenter, classifier, None, None if ZERO_GPU else slices)
+                progress((0, None), desc="Writing files")
                 return self.show_study(scan, found, chosen.label)
         except gr.Error as error:
             return self.refuse(error, label)
@@ -412,6 +415,10 @@ class AnalyseTab:
         record_refusal()
         return self.clear() | {self.box: refusal(error.title, error.message), self.current: refused_input(label)}
 
-    def fail(self) -> dict:
+    def fail(self, latest: Latest) -> dict:
         """The updates after an error of the server, which was logged."""
-        return self.clear() | {self.box: refusal("Something went wrong", INTERNAL_ERROR)}
+        return self.numbered(self.clear() | {self.box: refusal("Something went wrong", INTERNAL_ERROR)}, latest)
+
+    def numbered(self, updates: dict, latest: Latest) -> dict:
+        """Updates whose box has the number of the upload that it answers, which ends the wait for it in page.js."""
+        return updates | {self.box: of_upload(latest.upload, updates[self.box])}

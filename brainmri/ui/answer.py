@@ -99,6 +99,11 @@ def preview(scan: Scan, label: str) -> Markup:
     return Markup(row).format(source, *picture.size, label, size)
 
 
+def of_upload(upload: int, box: Markup) -> Markup:
+    """A box with the number of the upload that it answers."""
+    return Markup('<div data-upload="{}">{}</div>').format(upload, box)
+
+
 def empty_state(words: str) -> Markup:
     """The placeholder shown before there is a result; `words` are HTML."""
     return Markup(f'<div class="verdict empty">{words}</div>')

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.browsing import CHROMIUM, EXAMPLE, REFUSED, answer, drag, upload
+from tests.support.browsing import CHROMIUM, EXAMPLE, REFUSED, VERDICT, answer, drag, layout_shift, upload
 
 pytestmark = [
     pytest.mark.browser,
@@ -47,3 +47,29 @@ def test_the_last_of_several_drops_during_an_upload_is_analysed(visit):
     assert answer(page, "healthy-high.png").endswith("No tumour")
     page.wait_for_selector("#explanation >> text=/outlin/")
     assert page.evaluate("window.names") == ["healthy-high.png"]
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_an_earlier_result_is_dimmed_and_cannot_be_used_while_it_is_replaced(visit, width):
+    page, uploads = visit(width, 900), []
+    answer(page, "Large lesion")
+    results, download = page.locator("#results"), page.locator("#downloads >> text=All files")
+    before = [page.locator(name).bounding_box() for name in ("#verdict", "#viewer", "#downloads")]
+    shift = layout_shift(page)
+    page.route("**/gradio_api/upload?*", lambda route: uploads.append(route))
+    upload(page, EXAMPLE.parent / "study-three.zip")
+    for state in ("uploading", "analysing"):
+        page.wait_for_selector("#verdict [role=status] >> text=The earlier result is being replaced")
+        assert not page.is_visible(VERDICT), state
+        assert results.evaluate("results => results.inert && Number(getComputedStyle(results).opacity)") < 0.5, state
+        assert [page.locator(name).bounding_box() for name in ("#verdict", "#viewer", "#downloads")] == before, state
+        if state == "uploading":
+            uploads[0].continue_()
+            page.wait_for_selector("#verdict >> text=/Analysing|Writing/")
+    assert layout_shift(page) - shift < 0.01
+    answer(page, "study-three.zip")
+    page.wait_for_function("!document.querySelector('#results').inert")
+    assert page.is_visible(VERDICT)
+    assert page.inner_text("#verdict .replacing-message") == ""
+    with page.expect_download():
+        download.click()
