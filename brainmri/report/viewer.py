@@ -101,7 +101,7 @@ def study_viewer(scan: Scan, study: Study, chart: Markup, references: bool = Tru
         "captions": [slice_caption(number, finding, study) for number, finding in enumerate(study.findings, 1)],
         "nifti": nifti_data(study.mask, study.geometry),
         "segmentation": segmentation_data(study.geometry) if references and study.geometry and study.geometry.instances else None,
-        "first": first_slice(study),
+        "first": study.most_probable,
     }
     if study.lesions:
         data["projection"] = projection_data(scan.pixels[..., FLAIR], study.geometry, data["proportions"])
@@ -109,7 +109,7 @@ def study_viewer(scan: Scan, study: Study, chart: Markup, references: bool = Tru
 
 
 def first_slice(study: Study) -> int:
-    """Index of the slice to show first: the one with the largest outlined area or, without any, the highest probability."""
+    """Index of the slice to compare models on: of the largest outlined area or, without any, the highest probability."""
     return max(range(len(study.findings)), key=lambda n: (study.findings[n].area_px, study.findings[n].probability))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from brainmri.analysis.explain import head_mask
-from brainmri.analysis.findings import TUMOUR, Finding, Study, count, percent
+from brainmri.analysis.findings import TUMOUR, Finding, Study, count, percent, ranges
 from brainmri.analysis.forward import with_head
 from brainmri.analysis.lesions import MIDLINE_TOLERANCE, midline
 from brainmri.analysis.pipeline import READ_AS_FLAIR
@@ -57,13 +57,23 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         seen |= read_sequences(scan, study.warnings)
     if study.geometry and study.geometry.oriented:
         seen["Plane"] = study.geometry.plane
-    likely = [(f.probability, number) for number, f in enumerate(study.findings, 1) if not f.out_of_distribution]
-    scale = Markup("")
-    if likely:
-        probability, number = max(likely)
-        where = f"in slice {number} of {len(study.findings)}, the highest"
-        scale = probability_scale(probability, study.provenance["review_band"], where)
-    return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen | deciding_model(study.provenance))
+    scale, highest = Markup(""), study.findings[study.most_probable]
+    if not highest.out_of_distribution:
+        where = f"in slice {study.most_probable + 1} of {len(study.findings)}, the highest"
+        scale = probability_scale(highest.probability, study.provenance["review_band"], where)
+    return answer_html(
+        study.verdict, [study.reason, outlined_slices(study)], warnings, scale, facts | seen | deciding_model(study.provenance)
+    )
+
+
+def outlined_slices(study: Study) -> str:
+    """The slices of the outline, and which of them are no tumour slices; empty if the reason of the verdict names the same ones."""
+    outlined = np.flatnonzero(study.mask.any(axis=(1, 2))).tolist()
+    if not outlined or study.reason.endswith(f": {ranges(outlined)}."):
+        return ""
+    others = [number for number in outlined if study.findings[number].verdict != TUMOUR] if study.verdict == TUMOUR else []
+    alone = f"; alone, slice{'s' * (len(others) > 1)} {ranges(others)} would not be called tumour" if others else ""
+    return f"The outline covers slice{'s' * (len(outlined) > 1)} {ranges(outlined)}{alone}."
 
 
 def refusal(title: str, message: str) -> Markup:
@@ -122,7 +132,7 @@ def answer_html(
   <h2><span aria-hidden="true">{}</span> {}</h2>{}
   <dl class="facts">{}</dl>
   <p>{}</p>{}
-</section>""").format(state, symbol, label, scale, rows, " ".join(sentences), notes)
+</section>""").format(state, symbol, label, scale, rows, " ".join(filter(None, sentences)), notes)
 
 
 def probability_scale(probability: float, review: list[float], where: str = "") -> Markup:

@@ -226,7 +226,7 @@ def test_a_phone_does_what_a_desktop_does(visit):
     page.get_by_role("radio", name=STUDY.name).tap()
     assert "Tumour" in answer(page, STUDY.name)
     page.tap("#viewer .viewer-next")
-    assert page.inner_text(CAPTION).startswith("Slice 9 of 16")
+    assert page.inner_text(CAPTION).startswith("Slice 10 of 16")
     outlined = page.inner_text("#viewer .viewer-total")
     page.fill("#viewer .viewer-threshold-number", "0.3")
     page.wait_for_function("before => document.querySelector('#viewer .viewer-total').innerText !== before", arg=outlined)
@@ -277,7 +277,7 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     kept = page.context.new_page()
     kept.goto(page.evaluate("document.querySelector('#link a').href"))
     assert "Tumour" in answer(kept, STUDY.name)
-    assert kept.inner_text(CAPTION).startswith("Slice 8 of 16")
+    assert kept.inner_text(CAPTION).startswith("Slice 9 of 16")
     kept.goto(page.url + "?result=" + 22 * "x")
     kept.wait_for_selector(f"{REFUSED} >> text=This result has expired")
 
