@@ -205,6 +205,15 @@ def test_refusals_stand_in_the_box_and_stay(visit, tmp_path):
 def test_a_phone_shows_the_answer_without_scrolling(visit):
     page = visit(390, 844)
     answer(page, "Large lesion")
+    cards, edge = page.locator("#examples button"), 390 - 16 - 3.5 * 16  # where the fade begins
+    half = cards.nth(4).bounding_box()
+    assert half["x"] < 390 - 32 < half["x"] + half["width"]  # there are more
+    assert "gradient" in page.evaluate("getComputedStyle(document.querySelector('#examples .grid-container')).maskImage")
+    cards.nth(7).scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#examples .grid-container').scrollTo(999, 0)")
+    last = cards.nth(7).bounding_box()
+    assert last["x"] + last["width"] <= edge + 1
+    page.evaluate("document.querySelector('#examples .grid-container').scrollTo(0, 0)")
     page.click("#examples button >> nth=2")
     answer(page, "flair-only.png")
     assert page.evaluate("[scrollY, document.documentElement.scrollWidth]") == [0, 390]
