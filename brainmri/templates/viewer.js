@@ -94,7 +94,11 @@ async function mountViewer(root) {
   }
 
   on(".viewer-threshold, .viewer-threshold-number", "input", (event) => setThreshold(Number(event.target.value)));
-  on(".viewer-threshold-number", "blur", showThreshold);
+  on(".viewer-threshold-number", "change", (event) => { // on Enter, and when the focus leaves
+    const { value, min, max } = event.target;
+    if (value) setThreshold(Math.min(Math.max(Number(value), min), max));
+    event.target.value = state.mask.threshold;
+  });
   on(".viewer-reset", "click", () => {
     state.mask.reset(data.threshold);
     showThreshold();

@@ -67,7 +67,7 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
 
 
 def outlined_slices(study: Study) -> str:
-    """The slices of the outline, and which of them are no tumour slices; empty if the reason of the verdict names the same ones."""
+    """The slices of the outline, and which of them are no tumour slices; empty if the verdict's reason names the same ones."""
     outlined = np.flatnonzero(study.mask.any(axis=(1, 2))).tolist()
     if not outlined or study.reason.endswith(f": {ranges(outlined)}."):
         return ""

@@ -146,6 +146,10 @@ def test_the_threshold_redraws_outline_area_volume_and_downloads(open_report, st
     page.locator(".viewer-threshold").focus()
     page.keyboard.press("ArrowLeft")
     assert page.input_value(".viewer-threshold-number") == "0.94"
+    for typed, nearest in (("7", "0.95"), ("0.01", "0.05"), ("", "0.05")):
+        page.fill(".viewer-threshold-number", typed)
+        page.press(".viewer-threshold-number", "Enter")
+        assert [page.input_value(f".viewer-threshold{end}") for end in ("", "-number")] == [nearest, nearest]
     page.fill(".viewer-threshold-number", "0.3")
     mask = expected_mask(found.probability_map, 0.3)
     assert np.array_equal(stored_mask(download(page, "mask", tmp_path), found), mask)
@@ -333,9 +337,18 @@ def test_full_screen_shows_picture_and_controls_side_by_side(open_report):
         assert panes["y"] + panes["height"] <= 900
         assert panes["x"] + panes["width"] <= controls["x"]
         assert controls["x"] + controls["width"] <= 1440
+        note = page.locator(".viewer-disclaimer").bounding_box()
+        assert (note["x"], note["y"], note["width"]) == (0, 0, 1440)
     page.click(".viewer-planes")
     page.click(".viewer-fullscreen")
     page.wait_for_selector(".viewer:fullscreen", state="detached")
+    assert not page.is_visible(".viewer-disclaimer")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.click(".viewer-fullscreen")
+    page.wait_for_selector(".viewer:fullscreen")
+    page.evaluate("document.querySelector('.viewer').scrollTo(0, 600)")
+    assert page.locator(".viewer-disclaimer").bounding_box()["y"] == 0
+    assert page.evaluate("document.querySelector('.viewer').scrollTop") > 100
 
 
 def test_the_report_prints_results_without_controls(open_report):
