@@ -118,6 +118,11 @@ class Study:
         return float(self.mask.sum() * self.geometry.voxel_volume)
 
     @property
+    def out_of_distribution(self) -> bool:
+        """Whether most slices do not look like those that the model was trained on; the verdict is then "review"."""
+        return 2 * sum(finding.out_of_distribution for finding in self.findings) > len(self.findings)
+
+    @property
     def most_probable(self) -> int:
         """Index of the slice with the highest probability, without those out of distribution; of the middle one if all are."""
         inside = [number for number, finding in enumerate(self.findings) if not finding.out_of_distribution]

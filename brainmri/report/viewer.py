@@ -83,6 +83,7 @@ def slice_viewer(scan: Scan, finding: Finding) -> Markup:
         "nifti": None,
         "segmentation": None,
         "orientation": orientation_data(scan.orientation),
+        "plain": finding.out_of_distribution,
     }
     return _render(data, "Slice viewer", scan.geometry)
 
@@ -102,8 +103,9 @@ def study_viewer(scan: Scan, study: Study, chart: Markup, references: bool = Tru
         "nifti": nifti_data(study.mask, study.geometry),
         "segmentation": segmentation_data(study.geometry) if references and study.geometry and study.geometry.instances else None,
         "first": study.most_probable,
+        "plain": study.out_of_distribution,
     }
-    if study.lesions:
+    if study.lesions and not data["plain"]:
         data["projection"] = projection_data(scan.pixels[..., FLAIR], study.geometry, data["proportions"])
     return _render(data, "Slices of the study", study.geometry, chart)
 
@@ -181,7 +183,10 @@ def levels(maps: np.ndarray, threshold: float) -> tuple[np.ndarray, list[float]]
 def _data(
     scan: Scan, pixels: np.ndarray, findings: tuple[Finding, ...], maps: np.ndarray, geometry: Geometry | None, record: dict
 ) -> dict:
-    """What the script needs to know, without what differs between slices and studies."""
+    """What the script needs to know, without what differs between slices and studies.
+
+    With `plain`, the viewer shows the pictures alone: in what is no brain, no mask and no probability is meaningful.
+    """
     slices, height, width = maps.shape
     measured = geometry if geometry is not None and geometry.plausible else None
     # where the slice thickness is unknown: a head is about as high as it is wide
@@ -219,7 +224,7 @@ def _render(data: dict, label: str, geometry: Geometry | None, chart: Markup | N
     data = data | {"panes": [{"axes": view.axes, "flips": view.flips} for view in shown]}
     sequences = data.pop("sequences")
     return Markup(template("viewer.html").render(
-        data=data, label=label, panes=panes, chart=chart, slices=slices, first=data["first"] + 1,
+        data=data, label=label, panes=panes, chart=None if data["plain"] else chart, slices=slices, first=data["first"] + 1,
         previous=back, next=on, counted=counted, sequences=sequences,
     ))  # fmt: skip
 

@@ -4,7 +4,7 @@ async function mountViewer(root) {
   const on = (selector, event, listener) => all(selector).forEach((one) => one.addEventListener(event, listener));
   const data = JSON.parse(find(".viewer-data").content.textContent), [slices, height, width] = data.shape;
   const state = {
-    data, view: "overlay", style: "both", opacity: 0.35, brightness: 1, contrast: 1, swipe: 1, zoom: 1, planes: false,
+    data, view: data.plain ? "original" : "overlay", style: "both", opacity: 0.35, brightness: 1, contrast: 1, swipe: 1, zoom: 1, planes: false,
     tool: "browse", brush: 6, sequence: data.sequence, position: [data.first, Math.floor(height / 2), Math.floor(width / 2)],
   };
   state.mask = new ViewerMask(data, await gunzip(bytesOf(data.levels)));
@@ -29,7 +29,8 @@ async function mountViewer(root) {
 
   function describe() {
     const slice = state.position[0], area = state.mask.areas[slice], total = state.mask.total;
-    const words = `${data.captions[slice]}, ${area ? `${areaWords(area)} outlined` : "nothing outlined"}`;
+    const outlined = area ? `${areaWords(area)} outlined` : "nothing outlined";
+    const words = data.plain ? data.captions[slice] : `${data.captions[slice]}, ${outlined}`;
     find(".viewer-caption").textContent = words;
     panes[0].element.setAttribute("aria-label", words);
     find(".viewer-number")?.setAttribute("aria-valuetext", words);
@@ -112,6 +113,7 @@ async function mountViewer(root) {
   }
 
   function setView(view) {
+    if (data.plain) return;
     state.view = view;
     press(".viewer-views button", find(`[data-view="${view}"]`));
     find(".viewer-legend").hidden = view !== "heat";

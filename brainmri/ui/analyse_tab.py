@@ -23,7 +23,7 @@ from brainmri.ui.answer import empty_state, of_upload, preview, refusal, refused
 from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
 from brainmri.ui.blocks import INTERNAL_ERROR
 from brainmri.ui.cache import KEEP_MINUTES
-from brainmri.ui.common import GPU, PRIVATE, REPLACE_SCRIPT, VIEWER_SCRIPT, errors_as_messages, model_choices
+from brainmri.ui.common import GPU, PRINT_SCRIPT, PRIVATE, REPLACE_SCRIPT, VIEWER_SCRIPT, errors_as_messages, model_choices
 from brainmri.ui.decoding import list_inputs, read_input, read_slice
 from brainmri.ui.examples import examples, explained, first_result
 from brainmri.ui.inference import (
@@ -56,20 +56,6 @@ EXPECT_UPLOAD = "() => [window.brainmri.expected(), null]"
 GIVE_EXAMPLE = "() => [window.brainmri.give(), null]"
 RECEIVE_UPLOAD = "(dropped, files, upload) => [...(window.brainmri.received(dropped) ?? [files, upload]), null]"
 READ_TOKEN = "() => [new URLSearchParams(location.search).get('result')]"
-# prints the report, or the page where there is none
-PRINT_SCRIPT = """async (report) => {
-  if (!report?.url) return window.print();
-  const frame = document.createElement("iframe"), html = await (await fetch(report.url)).text();
-  Object.assign(frame.style, { position: "fixed", left: "-3000px", width: "1000px", height: "1400px" });
-  frame.title = "Report";
-  frame.srcdoc = html;
-  document.querySelector("iframe[title=Report]")?.remove();
-  document.body.append(frame);
-  await new Promise((done) => { frame.onload = done; });
-  const drawn = () => frame.contentDocument.querySelector(".viewer-caption")?.textContent;
-  for (let tries = 0; tries < 50 && !drawn(); tries++) await new Promise((done) => setTimeout(done, 100));
-  frame.contentWindow.print();
-}"""
 
 
 class AnalyseTab:
@@ -356,9 +342,10 @@ class AnalyseTab:
     def show_slice(self, scan: Scan, finding: Finding) -> dict:
         """The updates that show the result for a slice."""
         packed, record = pack_slice(scan, finding)
+        strange = finding.out_of_distribution  # then there is no mask to take away
         shown = {
             "box": slice_answer(scan, finding), "current": preview(scan, scan.name), "viewer": slice_viewer(scan, finding),
-            "packed": packed, "report": None, "record": record, "why": not finding.out_of_distribution,
+            "packed": None if strange else packed, "report": None, "record": record, "why": not strange,
         }  # fmt: skip
         return self.show(shown | {"token": keep_result(shown)})
 
@@ -370,12 +357,15 @@ class AnalyseTab:
     def show_study(self, scan: Scan, study: Study, label: str) -> dict:
         """The updates that show the result for a study."""
         packed, report, record = pack_study(scan, study)
-        overlays = Markup("<details><summary>Overlays</summary>{}</details>")
-        viewer = study_viewer(scan, study, chart_svg(study)) + (lesions_html(study) if study.lesions else "")
+        strange, viewer = study.out_of_distribution, study_viewer(scan, study, chart_svg(study))
+        if not strange:
+            overlays = Markup("<details><summary>Overlays</summary>{}</details>")
+            viewer += lesions_html(study) if study.lesions else ""
+            viewer += overlays.format(montage_html(montage_picture(scan.pixels, study)))
         shown = {
             "box": study_answer(scan, study, record["warnings"]), "current": preview(scan, label),
-            "viewer": viewer + overlays.format(montage_html(montage_picture(scan.pixels, study))),
-            "packed": packed, "report": report, "record": record, "why": False,
+            "viewer": viewer, "packed": None if strange else packed, "report": None if strange else report, "record": record,
+            "why": False,
         }  # fmt: skip
         return self.show(shown | {"token": keep_result(shown)})
 
@@ -386,7 +376,7 @@ class AnalyseTab:
             self.current: shown["current"],
             self.results: gr.Column(visible=True),
             self.viewer: shown["viewer"],
-            self.packed: shown["packed"],
+            self.packed: gr.DownloadButton(value=shown["packed"], visible=shown["packed"] is not None),
             self.report: gr.DownloadButton(value=shown["report"], visible=shown["report"] is not None),
             self.why: gr.Accordion(visible=shown["why"]),
             self.explanation: "",

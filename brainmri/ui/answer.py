@@ -49,6 +49,8 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
 
 def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]) -> Markup:
     """The box for a study; `warnings` are its own and those of writing its files."""
+    if study.out_of_distribution:
+        return answer_html(study.verdict, [study.reason], warnings, Markup(""), {})
     facts = {}
     if study.lesions:
         facts = {"Lesions": str(len(study.lesions)), "Size": study_size(scan.pixels, study), "Side": patient_side(study)}
