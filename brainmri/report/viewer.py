@@ -158,6 +158,7 @@ def projection_data(flair: np.ndarray, geometry: Geometry | None, lengths: list[
         "frames": [picture_uri(picture) for picture in pictures],
         "axes": axes,
         "flips": flips,
+        "side": pictures[0].width,
         "margin": PROJECTION_MARGIN,
     }
 
