@@ -1,13 +1,62 @@
 // What Gradio's components lack: folders and pasted pictures as uploads, and labels for screen readers and keyboards.
 () => {
   // --- uploads: the drop zone of the visible tab takes files, folders and pictures from the clipboard, wherever they are dropped
+  const FIELD = "input[type=file]", REST_MS = 200, LOST_MS = 3000;
+  const held = new Map(); // the last files given to a zone that was uploading others, which hides its field
   function upload(files) {
     const zone = [...document.querySelectorAll(".drop-zone")].find((one) => one.checkVisibility());
-    const field = zone?.querySelector("input[type=file]"), transfer = new DataTransfer();
-    files.filter((file) => !file.name.startsWith(".")).forEach((file) => transfer.items.add(file));
-    if (!field || !transfer.files.length) return;
+    const taken = files.filter((file) => !file.name.startsWith("."));
+    if (!zone || !taken.length) return;
+    if (zone.querySelector(FIELD)) return send(zone, taken);
+    held.set(zone, taken);
+    if (zone.id === "drop") announce(uploads.give());
+  }
+  function send(zone, files) {
+    const field = zone.querySelector(FIELD), transfer = new DataTransfer();
+    files.forEach((file) => transfer.items.add(file));
     field.files = transfer.files;
     field.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+  let resting = null;
+  function sendHeldLater() { // when the page rests: Gradio shows the field for a moment before it takes in what has arrived
+    clearTimeout(resting);
+    if (held.size) resting = setTimeout(sendHeld, REST_MS);
+  }
+  function sendHeld() {
+    for (const [zone, files] of held) {
+      if (!zone.querySelector(FIELD) || (zone.id === "drop" && uploads.sent !== null)) continue;
+      held.delete(zone);
+      send(zone, files);
+    }
+  }
+
+  // --- the last input wins: uploads and examples are counted, and the server shows nothing of an earlier one
+  const uploads = {
+    given: 0, awaited: 0, sent: null,
+    expected: () => uploads.awaited,
+    give: () => (uploads.awaited = uploads.given += 1),
+    // what has arrived, with its number; undefined if something newer was given since it was sent
+    received(files) {
+      const { sent } = uploads;
+      uploads.sent = null;
+      return sent === uploads.given ? [files, sent] : undefined;
+    },
+  };
+  window.brainmri = uploads;
+  function announce(number) {
+    uploads.awaited = number;
+    document.querySelector("#given").click();
+    markReplaced();
+  }
+  document.addEventListener("change", (event) => {
+    if (event.target.matches(`#drop ${FIELD}`) && event.target.files.length) announce((uploads.sent = uploads.give()));
+  }, true);
+  // An upload that failed leaves the drop zone empty, and nothing arrives.
+  let failing = null;
+  function watchUpload() {
+    const over = uploads.sent !== null && document.querySelector(`#drop ${FIELD}`);
+    if (!over) { clearTimeout(failing); failing = null; }
+    else failing ??= setTimeout(() => { uploads.sent = failing = null; announce(0); sendHeld(); }, LOST_MS);
   }
   const wait = (call) => new Promise(call);
   async function filesOf(entry) {
@@ -25,6 +74,24 @@
     upload((await Promise.all(entries.map(filesOf))).flat());
   }, true);
   document.addEventListener("paste", (event) => upload([...event.clipboardData.files]));
+
+  // --- an earlier result is dimmed and cannot be used from the moment that something newer is given until that is answered
+  const REPLACING = "The earlier result is being replaced.";
+  function markReplaced() {
+    const box = document.querySelector("#verdict"), results = document.querySelector("#results");
+    const tracker = box?.querySelector("[data-testid=status-tracker]:not(.hide)"); // Gradio's, while an analysis waits or runs
+    const answered = Number(box?.querySelector("[data-upload]")?.dataset.upload ?? 0);
+    const replacing = Boolean(tracker) || (uploads.awaited > 0 && uploads.awaited !== answered);
+    let message = box?.querySelector(".replacing-message");
+    if (box && !message) {
+      message = Object.assign(document.createElement("p"), { className: "replacing-message" });
+      message.setAttribute("role", "status");
+      box.append(message);
+    }
+    if (message && message.textContent !== (replacing ? REPLACING : "")) message.textContent = replacing ? REPLACING : "";
+    document.querySelector("#panes")?.classList.toggle("replacing", replacing);
+    if (results) results.inert = replacing;
+  }
 
   // --- the address of the API documentation, which Gradio reads without loading the documentation
   const viewsApi = () => new URLSearchParams(location.search).get("view") === "api";
@@ -71,6 +138,9 @@
   function fix() {
     if (!document.querySelector("main[data-ready]")) reveal();
     if (apiWanted) openApi();
+    sendHeldLater();
+    markReplaced();
+    watchUpload();
     all(announced).forEach((box) => set(box, "role", "status"));
     // Gradio labels thumbnails "Thumbnail 1 of 6"
     all("button.thumbnail-item").forEach((button) => {

@@ -117,6 +117,17 @@ class Study:
             return None
         return float(self.mask.sum() * self.geometry.voxel_volume)
 
+    @property
+    def out_of_distribution(self) -> bool:
+        """Whether most slices do not look like those that the model was trained on; the verdict is then "review"."""
+        return 2 * sum(finding.out_of_distribution for finding in self.findings) > len(self.findings)
+
+    @property
+    def most_probable(self) -> int:
+        """Index of the slice with the highest probability, without those out of distribution; of the middle one if all are."""
+        inside = [number for number, finding in enumerate(self.findings) if not finding.out_of_distribution]
+        return max(inside, key=lambda number: self.findings[number].probability, default=len(self.findings) // 2)
+
     def record(self) -> dict:
         """The study for JSON, without the arrays; slices are counted from 1."""
         volume, length = self.volume_mm3, "mm" if self.measured else "px"

@@ -53,7 +53,7 @@ def deciding_models(provenance: dict) -> str:
 def lesions_html(study: Study) -> Markup:
     """A table of the lesions."""
     size = "Volume" if study.measured else "Voxels"
-    head = ("Lesion", size, "Largest diameter", "Slices", "Centre (slice, row, column)", "Side")
+    head = ("Lesion", size, "Largest diameter", "Outlined slices", "Centre (slice, row, column)", "Side")
     rows = []
     for number, lesion in enumerate(study.lesions, 1):
         rows.append((

@@ -83,6 +83,7 @@ def slice_viewer(scan: Scan, finding: Finding) -> Markup:
         "nifti": None,
         "segmentation": None,
         "orientation": orientation_data(scan.orientation),
+        "plain": finding.out_of_distribution,
     }
     return _render(data, "Slice viewer", scan.geometry)
 
@@ -101,15 +102,16 @@ def study_viewer(scan: Scan, study: Study, chart: Markup, references: bool = Tru
         "captions": [slice_caption(number, finding, study) for number, finding in enumerate(study.findings, 1)],
         "nifti": nifti_data(study.mask, study.geometry),
         "segmentation": segmentation_data(study.geometry) if references and study.geometry and study.geometry.instances else None,
-        "first": first_slice(study),
+        "first": study.most_probable,
+        "plain": study.out_of_distribution,
     }
-    if study.lesions:
+    if study.lesions and not data["plain"]:
         data["projection"] = projection_data(scan.pixels[..., FLAIR], study.geometry, data["proportions"])
     return _render(data, "Slices of the study", study.geometry, chart)
 
 
 def first_slice(study: Study) -> int:
-    """Index of the slice to show first: the one with the largest outlined area or, without any, the highest probability."""
+    """Index of the slice to compare models on: of the largest outlined area or, without any, the highest probability."""
     return max(range(len(study.findings)), key=lambda n: (study.findings[n].area_px, study.findings[n].probability))
 
 
@@ -156,6 +158,7 @@ def projection_data(flair: np.ndarray, geometry: Geometry | None, lengths: list[
         "frames": [picture_uri(picture) for picture in pictures],
         "axes": axes,
         "flips": flips,
+        "side": pictures[0].width,
         "margin": PROJECTION_MARGIN,
     }
 
@@ -181,7 +184,10 @@ def levels(maps: np.ndarray, threshold: float) -> tuple[np.ndarray, list[float]]
 def _data(
     scan: Scan, pixels: np.ndarray, findings: tuple[Finding, ...], maps: np.ndarray, geometry: Geometry | None, record: dict
 ) -> dict:
-    """What the script needs to know, without what differs between slices and studies."""
+    """What the script needs to know, without what differs between slices and studies.
+
+    With `plain`, the viewer shows the pictures alone: in what is no brain, no mask and no probability is meaningful.
+    """
     slices, height, width = maps.shape
     measured = geometry if geometry is not None and geometry.plausible else None
     # where the slice thickness is unknown: a head is about as high as it is wide
@@ -219,7 +225,7 @@ def _render(data: dict, label: str, geometry: Geometry | None, chart: Markup | N
     data = data | {"panes": [{"axes": view.axes, "flips": view.flips} for view in shown]}
     sequences = data.pop("sequences")
     return Markup(template("viewer.html").render(
-        data=data, label=label, panes=panes, chart=chart, slices=slices, first=data["first"] + 1,
+        data=data, label=label, panes=panes, chart=None if data["plain"] else chart, slices=slices, first=data["first"] + 1,
         previous=back, next=on, counted=counted, sequences=sequences,
     ))  # fmt: skip
 

@@ -4,7 +4,7 @@ async function mountViewer(root) {
   const on = (selector, event, listener) => all(selector).forEach((one) => one.addEventListener(event, listener));
   const data = JSON.parse(find(".viewer-data").content.textContent), [slices, height, width] = data.shape;
   const state = {
-    data, view: "overlay", style: "both", opacity: 0.35, brightness: 1, contrast: 1, swipe: 1, zoom: 1, planes: false,
+    data, view: data.plain ? "original" : "overlay", style: "both", opacity: 0.35, brightness: 1, contrast: 1, swipe: 1, zoom: 1, planes: false,
     tool: "browse", brush: 6, sequence: data.sequence, position: [data.first, Math.floor(height / 2), Math.floor(width / 2)],
   };
   state.mask = new ViewerMask(data, await gunzip(bytesOf(data.levels)));
@@ -29,7 +29,8 @@ async function mountViewer(root) {
 
   function describe() {
     const slice = state.position[0], area = state.mask.areas[slice], total = state.mask.total;
-    const words = `${data.captions[slice]}, ${area ? `${areaWords(area)} outlined` : "nothing outlined"}`;
+    const outlined = area ? `${areaWords(area)} outlined` : "nothing outlined";
+    const words = data.plain ? data.captions[slice] : `${data.captions[slice]}, ${outlined}`;
     find(".viewer-caption").textContent = words;
     panes[0].element.setAttribute("aria-label", words);
     find(".viewer-number")?.setAttribute("aria-valuetext", words);
@@ -95,7 +96,11 @@ async function mountViewer(root) {
   }
 
   on(".viewer-threshold, .viewer-threshold-number", "input", (event) => setThreshold(Number(event.target.value)));
-  on(".viewer-threshold-number", "blur", showThreshold);
+  on(".viewer-threshold-number", "change", (event) => { // on Enter, and when the focus leaves
+    const { value, min, max } = event.target;
+    if (value) setThreshold(Math.min(Math.max(Number(value), min), max));
+    event.target.value = state.mask.threshold;
+  });
   on(".viewer-reset", "click", () => {
     state.mask.reset(data.threshold);
     showThreshold();
@@ -109,6 +114,7 @@ async function mountViewer(root) {
   }
 
   function setView(view) {
+    if (data.plain) return;
     state.view = view;
     press(".viewer-views button", find(`[data-view="${view}"]`));
     find(".viewer-legend").hidden = view !== "heat";

@@ -4,11 +4,14 @@ class ViewerProjection {
   // a picture of the head is decoded
   constructor(canvas, data, state, loaded) {
     Object.assign(this, { canvas, data, state, heads: [], angle: 0 });
+    // of the square pictures, the rows with the head and the margin
+    const { side, margin, axes } = data, { shape, proportions } = state.data, lengths = shape.map((count, axis) => count * proportions[axis]);
+    const tall = lengths[axes[0]] / Math.max(...lengths);
+    Object.assign(canvas, { width: side, height: Math.round(side * (1 - (1 - tall) / margin)) });
     data.frames.forEach((source, n) => {
       const image = Object.assign(new Image(), { src: source });
       image.decode().then(() => {
         this.heads[n] = image;
-        canvas.width = canvas.height = image.width;
         loaded();
       });
     });
@@ -19,8 +22,8 @@ class ViewerProjection {
     const shown = [this.angle, state.view === "original", state.mask.version].join();
     if (!head || shown === this.drawn) return;
     this.drawn = shown;
-    const context = this.canvas.getContext("2d"), { width } = this.canvas;
-    context.setTransform(behind ? -1 : 1, 0, 0, 1, behind ? width : 0, 0); // the view from behind is the mirror image
+    const context = this.canvas.getContext("2d"), { width, height } = this.canvas;
+    context.setTransform(behind ? -1 : 1, 0, 0, 1, behind ? width : 0, (height - width) / 2); // the view from behind is the mirror image
     context.drawImage(head, 0, 0);
     if (state.view === "original") return;
     const thickness = this.thickness((this.angle % views) * (Math.PI / views)), thickest = thickness.reduce((a, b) => Math.max(a, b), 0);

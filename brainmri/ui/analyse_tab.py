@@ -17,11 +17,11 @@ from brainmri.report.chart import chart_svg
 from brainmri.report.html import lesions_html, montage_html
 from brainmri.report.render import montage_picture
 from brainmri.report.viewer import slice_viewer, study_viewer
-from brainmri.ui.answer import empty_state, likeliest_slice, preview, refusal, refused_input, slice_answer, study_answer
+from brainmri.ui.answer import empty_state, of_upload, preview, refusal, refused_input, slice_answer, study_answer
 from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
 from brainmri.ui.blocks import ERROR_LOGGED
 from brainmri.ui.cache import KEEP_MINUTES
-from brainmri.ui.common import GPU, PRIVATE, REPLACE_SCRIPT, VIEWER_SCRIPT, errors_as_messages, model_choices
+from brainmri.ui.common import GPU, PRINT_SCRIPT, PRIVATE, REPLACE_SCRIPT, VIEWER_SCRIPT, errors_as_messages, model_choices
 from brainmri.ui.decoding import list_inputs, read_input, read_slice
 from brainmri.ui.examples import examples, explained, first_result
 from brainmri.ui.inference import (
@@ -34,6 +34,7 @@ from brainmri.ui.inference import (
 )
 from brainmri.ui.input_list import decode, detected, encode, field_value, of_study, own_assignment, selected
 from brainmri.ui.inputs import SLICE, Input, files_label
+from brainmri.ui.latest import Latest
 from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
 from brainmri.ui.results import ABSENT, CHANNELS, keep_result, kept_result, pack_slice, pack_study
 from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
@@ -48,21 +49,11 @@ EXAMPLES_LABEL = "Or try an example. All are **synthetic**, not from patients."
 EXPIRED = f"Results are deleted after {KEEP_MINUTES} minutes. Please analyse the file again."
 PENDING = "pending"  # hides the pictures of an earlier slice and keeps their place, so that nothing below moves twice
 LINK = Markup('<p><a href="?result={}">Link to this result</a> (kept for {} minutes)</p>')
+# page.js counts the uploads
+EXPECT_UPLOAD = "() => [window.brainmri.expected(), null]"
+GIVE_EXAMPLE = "() => [window.brainmri.give(), null]"
+RECEIVE_UPLOAD = "(dropped, files, upload) => [...(window.brainmri.received(dropped) ?? [files, upload]), null]"
 READ_TOKEN = "() => [new URLSearchParams(location.search).get('result')]"
-# prints the report, or the page where there is none
-PRINT_SCRIPT = """async (report) => {
-  if (!report?.url) return window.print();
-  const frame = document.createElement("iframe"), html = await (await fetch(report.url)).text();
-  Object.assign(frame.style, { position: "fixed", left: "-3000px", width: "1000px", height: "1400px" });
-  frame.title = "Report";
-  frame.srcdoc = html;
-  document.querySelector("iframe[title=Report]")?.remove();
-  document.body.append(frame);
-  await new Promise((done) => { frame.onload = done; });
-  const drawn = () => frame.contentDocument.querySelector(".viewer-caption")?.textContent;
-  for (let tries = 0; tries < 50 && !drawn(); tries++) await new Promise((done) => setTimeout(done, 100));
-  frame.contentWindow.print();
-}"""
 
 
 class AnalyseTab:
@@ -94,6 +85,8 @@ class AnalyseTab:
         self.files = gr.File(
             paths or None, file_count="multiple", type="filepath", interactive=False, visible="hidden", elem_id="files"
         )
+        self.latest, self.upload = gr.State(Latest()), gr.Number(0, precision=0, visible=False)
+        self.given = gr.Button(visible="hidden", elem_id="given")  # page.js presses it when files are dropped
         self.current = gr.HTML(
             preview(self.first.scan, self.shown_examples[0].label) if self.first else "", elem_id="current", padding=False
         )
@@ -154,25 +147,27 @@ class AnalyseTab:
                 self.record = gr.JSON(first.finding.record() if first else None, label="Record", show_label=False)
 
     def _connect(self) -> None:
-        settings = [self.files, self.items, self.segmenter, self.classifier, self.sequence]
+        settings = [self.files, self.items, self.latest, self.segmenter, self.classifier, self.sequence]
         outputs = [
             self.box, self.current, self.results, self.viewer, self.packed, self.report, self.why, self.explanation,
             self.evidence, self.record, self.link, self.likeliest,
         ]  # fmt: skip
         fields, batch = [self.selection, *self.channels, self.sequence], [self.several, self.items, self.table, self.rows]
         hidden = {"show_progress": "hidden", "trigger_mode": "multiple", **PRIVATE}
-        dropped = self.drop.upload(None, self.drop, [self.files, self.drop], js="(files) => [files, null]", **hidden)
-        picked = self.gallery.select(self.pick, None, self.files, **hidden)
+        upload = [self.files, self.upload]
+        self.given.click(self.expect, [self.upload, self.latest], None, js=EXPECT_UPLOAD, **hidden)
+        dropped = self.drop.upload(None, [self.drop, *upload], [*upload, self.drop], js=RECEIVE_UPLOAD, **hidden)
+        picked = self.gallery.select(self.pick, [self.upload, self.latest], upload, js=GIVE_EXAMPLE, **hidden)
         received = [
-            event.success(self.receive, self.files, [self.files, *batch, *fields, self.gallery, *outputs], **hidden)
+            event.success(self.receive, [*upload, self.latest], [self.files, *batch, *fields, self.gallery, *outputs], **hidden)
             for event in (dropped, picked)
         ]
-        chosen = self.items.input(self.choose, [self.files, self.items], fields, **hidden)
+        chosen = self.items.input(self.choose, [self.files, self.items, self.latest], fields, **hidden)
         self.all.click(
             self.analyse_all, [self.files, self.segmenter, self.classifier, self.sequence], [self.table, self.rows],
             api_visibility="private", show_progress_on=self.rows, **GPU,
         )  # fmt: skip
-        pressed = self.button.click(self.require_files, self.files, outputs, **hidden)
+        pressed = self.button.click(self.require_files, [self.files, self.latest], outputs, **hidden)
         self.run = {
             "fn": self.analyse, "inputs": [*settings, *self.channels], "outputs": outputs, "api_visibility": "private",
             "show_progress_on": self.box, **GPU,
@@ -182,6 +177,8 @@ class AnalyseTab:
         self._follow(pressed.success(**self.run))  # a double click is one analysis
         for event in (*received, chosen):
             self.analyse_after(event)
+        for event in (picked, *received):
+            event.failure(self.fail, self.latest, outputs, **PRIVATE)
 
     def analyse_after(self, event: Dependency) -> None:
         """Analyse the selected input when an event has succeeded, also if it comes while an earlier one is analysed."""
@@ -189,7 +186,7 @@ class AnalyseTab:
 
     def _follow(self, analysis: Dependency) -> None:
         """Show the failure of an analysis, and explain its result."""
-        analysis.failure(self.fail, None, self.run["outputs"], **PRIVATE)
+        analysis.failure(self.fail, self.latest, self.run["outputs"], **PRIVATE)
         if not ZERO_GPU:
             analysis.success(
                 self.explain, [*self.run["inputs"], self.likeliest], [self.explanation, self.evidence], api_visibility="private",
@@ -198,11 +195,16 @@ class AnalyseTab:
 
     # --- handlers ---------------------------------------------------------------------------------------------------------
 
-    def pick(self, event: gr.SelectData) -> list[str]:
-        """The file of the selected example."""
-        return [str(self.shown_examples[event.index].file)]
+    def expect(self, upload: int, latest: Latest) -> None:
+        """Show nothing of earlier inputs any more, since files of this upload are on their way."""
+        latest.give(upload)
 
-    def receive(self, files: list[str] | None) -> dict:
+    def pick(self, event: gr.SelectData, upload: int, latest: Latest) -> tuple[list[str], int]:
+        """The file of the selected example."""
+        latest.give(upload)
+        return [str(self.shown_examples[event.index].file)], upload
+
+    def receive(self, files: list[str] | None, upload: int, latest: Latest) -> dict:
         """Recognise what was uploaded: list the inputs, select the first, and mark the example if it is one."""
         uploaded, hide = files or [], gr.Column(visible=False)
         try:
@@ -213,7 +215,10 @@ class AnalyseTab:
             name = files_label(uploaded) if uploaded else ""
             unmarked = {self.gallery: gr.Gallery(selected_index=None), self.several: hide, self.selection: hide}
             # the items keep their choices: the browser still sends the value of a radio that is set to None
-            return self.refuse(error, name) | unmarked | {self.files: None}
+            refused = self.numbered(self.refuse(error, name), latest) | unmarked | {self.files: None}
+            return refused if upload == latest.upload else gr.skip()
+        if upload != latest.upload:
+            return gr.skip()
         choices = [(one.label, encode(one, uploaded)) for one in found]
         names = [example.file.name for example in self.shown_examples]
         marked = names.index(found[0].label) if len(found) == 1 and found[0].label in names else None
@@ -223,14 +228,15 @@ class AnalyseTab:
             self.table: gr.DownloadButton(visible=False),
             self.rows: "",
             self.gallery: gr.Gallery(selected_index=marked),
-            **self.choose(uploaded, choices[0][1]),
+            **self.choose(uploaded, choices[0][1], latest),
         }
 
-    def choose(self, files: list[str], item: str) -> dict:
+    def choose(self, files: list[str], item: str, latest: Latest) -> dict:
         """Fill the sequence fields with the volumes or series of an input; show them if there is a choice.
 
         The sequence that was chosen for an earlier slice does not hold for this one.
         """
+        latest.choose(files, item)
         chosen = decode(item, files)
         candidates, study = chosen.candidates, chosen.study
         choices = [(candidate.label, field_value(number, item)) for number, candidate in of_study(candidates, study)]
@@ -241,17 +247,25 @@ class AnalyseTab:
         }
         return {self.selection: gr.Column(visible=len(choices) > 1), self.sequence: "", **updates}
 
-    def require_files(self, files: list[str] | None) -> dict:
+    def require_files(self, files: list[str] | None, latest: Latest) -> dict:
         """Say so if there is nothing to analyse."""
-        return gr.skip() if files else self.refuse(gr.Error(NOTHING, title="Nothing to analyse"))
+        return gr.skip() if files else self.numbered(self.refuse(gr.Error(NOTHING, title="Nothing to analyse")), latest)
 
     def analyse(
-        self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str, flair: str | None,
-        pre: str | None, post: str | None, progress=gr.Progress(),
+        self, files: list[str] | None, item: str | None, latest: Latest, segmenter: str, classifier: str, sequence: str,
+        flair: str | None, pre: str | None, post: str | None, progress=gr.Progress(),
     ) -> dict:  # fmt: skip
-        """Analyse the selected input and show the result; nothing happens without files."""
-        if not files or not item:
+        """Analyse the selected input and show the result; nothing happens without files, or if a newer input is given."""
+        if not files or not item or latest.replaced(files, item):
             return gr.skip()
+        shown = self.answer(files, item, segmenter, classifier, sequence, (flair, pre, post), progress)
+        return gr.skip() if latest.replaced(files, item) else self.numbered(shown, latest)
+
+    def answer(
+        self, files: list[str], item: str, segmenter: str, classifier: str, sequence: str, fields: tuple[str | None, ...],
+        progress: gr.Progress,
+    ) -> dict:  # fmt: skip
+        """The updates that show the result for an input, or the reason why there is none."""
         label = ""
         try:
             with errors_as_messages(FAILED):
@@ -266,7 +280,7 @@ class AnalyseTab:
                         finding, explanation, stability = analyse_and_explain_slice(scan, *choices)
                         return self.show_slice(scan, finding) | self.show_explanation(scan, explanation, stability)
                     return self.show_slice(scan, analyse_slice(scan, segmenter, classifier, None, sequence or None))
-                given = selected((flair, pre, post), item, chosen)
+                given = selected(fields, item, chosen)
                 if given[0] == ABSENT and chosen.candidates and chosen.study is None:
                     return self.clear() | {self.box: SELECT_FLAIR}
                 progress((0, None), desc="Reading")
@@ -278,19 +292,20 @@ class AnalyseTab:
 
                 # on ZeroGPU the analysis runs in another process and cannot report progress
                 found = analyse_study(scan, segmenter, classifier, None, None if ZERO_GPU else slices)
+                progress((0, None), desc="Writing files")
                 return self.show_study(scan, found, chosen.label)
         except gr.Error as error:
             return self.refuse(error, label)
 
     def explain(
-        self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str, flair: str | None,
-        pre: str | None, post: str | None, likeliest: int | None,
+        self, files: list[str] | None, item: str | None, latest: Latest, segmenter: str, classifier: str, sequence: str,
+        flair: str | None, pre: str | None, post: str | None, likeliest: int | None,
     ) -> dict:  # fmt: skip
         """Explain the verdict on a slice, of a study the likeliest, and test the outline's stability.
 
         This is slower, so it runs after the verdict.
         """
-        if not files or not item:
+        if not files or not item or latest.replaced(files, item):
             return gr.skip()
         try:
             with errors_as_messages(FAILED):
@@ -309,7 +324,7 @@ class AnalyseTab:
         except gr.Error:
             record_refusal()  # the answer already shows the reason
             return gr.skip()
-        return self.show_explanation(scan, explanation, stability, where)
+        return gr.skip() if latest.replaced(files, item) else self.show_explanation(scan, explanation, stability, where)
 
     def analyse_all(
         self, files: list[str] | None, segmenter: str, classifier: str, sequence: str, progress=gr.Progress()
@@ -332,9 +347,10 @@ class AnalyseTab:
     def show_slice(self, scan: Scan, finding: Finding) -> dict:
         """The updates that show the result for a slice."""
         packed, record = pack_slice(scan, finding)
+        strange = finding.out_of_distribution  # then there is no mask to take away
         shown = {
             "box": slice_answer(scan, finding), "current": preview(scan, scan.name), "viewer": slice_viewer(scan, finding),
-            "packed": packed, "report": None, "record": record, "why": not finding.out_of_distribution,
+            "packed": None if strange else packed, "report": None, "record": record, "why": not strange,
         }  # fmt: skip
         return self.show(shown | {"token": keep_result(shown)})
 
@@ -345,15 +361,18 @@ class AnalyseTab:
 
     def show_study(self, scan: Scan, study: Study, label: str) -> dict:
         """The updates that show the result for a study."""
-        likeliest, (packed, report, record) = likeliest_slice(study), pack_study(scan, study)
-        overlays = Markup("<details><summary>Overlays</summary>{}</details>")
-        viewer = study_viewer(scan, study, chart_svg(study)) + (lesions_html(study) if study.lesions else "")
+        packed, report, record = pack_study(scan, study)
+        strange, viewer = study.out_of_distribution, study_viewer(scan, study, chart_svg(study))
+        if not strange:
+            overlays = Markup("<details><summary>Overlays</summary>{}</details>")
+            viewer += lesions_html(study) if study.lesions else ""
+            viewer += overlays.format(montage_html(montage_picture(scan.pixels, study)))
         shown = {
             "box": study_answer(scan, study, record["warnings"]), "current": preview(scan, label),
-            "viewer": viewer + overlays.format(montage_html(montage_picture(scan.pixels, study))),
-            "packed": packed, "report": report, "record": record, "why": likeliest is not None and not ZERO_GPU,
+            "viewer": viewer, "packed": None if strange else packed, "report": None if strange else report, "record": record,
+            "why": not strange and not ZERO_GPU,
         }  # fmt: skip
-        return self.show(shown | {"token": keep_result(shown)}) | {self.likeliest: likeliest}
+        return self.show(shown | {"token": keep_result(shown)}) | {self.likeliest: study.most_probable}
 
     def show(self, shown: dict) -> dict:
         """The updates that show a result, new or kept."""
@@ -362,7 +381,7 @@ class AnalyseTab:
             self.current: shown["current"],
             self.results: gr.Column(visible=True),
             self.viewer: shown["viewer"],
-            self.packed: shown["packed"],
+            self.packed: gr.DownloadButton(value=shown["packed"], visible=shown["packed"] is not None),
             self.report: gr.DownloadButton(value=shown["report"], visible=shown["report"] is not None),
             self.why: gr.Accordion(visible=shown["why"]),
             self.explanation: "",
@@ -391,6 +410,10 @@ class AnalyseTab:
         record_refusal()
         return self.clear() | {self.box: refusal(error.title, error.message), self.current: refused_input(label)}
 
-    def fail(self) -> dict:
+    def fail(self, latest: Latest) -> dict:
         """The updates after an error of the server, which was logged."""
-        return self.clear() | {self.box: refusal("Analysis failed", ERROR_LOGGED)}
+        return self.numbered(self.clear() | {self.box: refusal("Analysis failed", ERROR_LOGGED)}, latest)
+
+    def numbered(self, updates: dict, latest: Latest) -> dict:
+        """Updates whose box has the number of the upload that it answers, which ends the wait for it in page.js."""
+        return updates | {self.box: of_upload(latest.upload, updates[self.box])}

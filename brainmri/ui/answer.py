@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from brainmri.analysis.explain import head_mask
-from brainmri.analysis.findings import TUMOUR, Finding, Study, count, percent
+from brainmri.analysis.findings import TUMOUR, Finding, Study, count, percent, ranges
 from brainmri.analysis.forward import with_head
 from brainmri.analysis.lesions import MIDLINE_TOLERANCE, midline
 from brainmri.analysis.pipeline import READ_AS_FLAIR
@@ -50,6 +50,8 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
 
 def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]) -> Markup:
     """The box for a study; `warnings` are its own and those of writing its files."""
+    if study.out_of_distribution:
+        return answer_html(study.verdict, [study.reason], warnings, Markup(""), {})
     facts = {}
     if study.lesions:
         facts = {"Lesions": str(len(study.lesions)), "Size": study_size(scan.pixels, study), "Side": patient_side(study)}
@@ -58,17 +60,22 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         seen |= read_sequences(scan, study.warnings)
     if study.geometry and study.geometry.oriented:
         seen["Plane"] = study.geometry.plane
-    scale = Markup("")
-    if (number := likeliest_slice(study)) is not None:
-        where = f"in slice {number + 1} of {len(study.findings)}"
-        scale = probability_scale(study.findings[number].probability, study.provenance["review_band"], where)
-    return answer_html(study.verdict, [study.reason], warnings, scale, facts | seen | model_fact(study.provenance))
+    scale, highest = Markup(""), study.findings[study.most_probable]
+    if not highest.out_of_distribution:
+        where = f"in slice {study.most_probable + 1} of {len(study.findings)}"
+        scale = probability_scale(highest.probability, study.provenance["review_band"], where)
+    sentences = [study.reason, outlined_slices(study)]
+    return answer_html(study.verdict, sentences, warnings, scale, facts | seen | model_fact(study.provenance))
 
 
-def likeliest_slice(study: Study) -> int | None:
-    """Index of the slice with the highest probability among those that look like brain MRI slices; None without one."""
-    likely = [(f.probability, number) for number, f in enumerate(study.findings) if not f.out_of_distribution]
-    return max(likely)[1] if likely else None
+def outlined_slices(study: Study) -> str:
+    """The slices of the outline, and which of them are no tumour slices; empty if the verdict's reason names the same ones."""
+    outlined = np.flatnonzero(study.mask.any(axis=(1, 2))).tolist()
+    if not outlined or study.reason.endswith(f": {ranges(outlined)}."):
+        return ""
+    others = [number for number in outlined if study.findings[number].verdict != TUMOUR] if study.verdict == TUMOUR else []
+    alone = f"; alone, slice{'s' * (len(others) > 1)} {ranges(others)} would not be called tumour" if others else ""
+    return f"The outline covers slice{'s' * (len(outlined) > 1)} {ranges(outlined)}{alone}."
 
 
 def refusal(title: str, message: str) -> Markup:
@@ -102,6 +109,11 @@ def preview(scan: Scan, label: str) -> Markup:
     return Markup(row).format(source, *picture.size, label, size)
 
 
+def of_upload(upload: int, box: Markup) -> Markup:
+    """A box with the number of the upload that it answers."""
+    return Markup('<div data-upload="{}">{}</div>').format(upload, box)
+
+
 def empty_state(words: str) -> Markup:
     """The placeholder shown before there is a result; `words` are HTML."""
     return Markup(f'<div class="verdict empty">{words}</div>')
@@ -122,7 +134,7 @@ def answer_html(
   <h2><span aria-hidden="true">{}</span> {}</h2>{}
   <dl class="facts">{}</dl>
   <p>{}</p>{}
-</section>""").format(state, symbol, label, scale, rows, " ".join(sentences), notes)
+</section>""").format(state, symbol, label, scale, rows, " ".join(filter(None, sentences)), notes)
 
 
 def probability_scale(probability: float, review: list[float], where: str = "") -> Markup:

@@ -27,6 +27,20 @@ PRIVATE = {"api_visibility": "private", "queue": False}
 ANALYSE = "analyse"  # id of the Analyse tab
 # of a gr.HTML component whose new value replaces the old one; Gradio moves the old elements instead, which shifts the layout
 REPLACE_SCRIPT = 'watch("value", () => { element.innerHTML = props.value ?? ""; });'
+# prints the report, or the page where there is none
+PRINT_SCRIPT = """async (report) => {
+  if (!report?.url) return window.print();
+  const frame = document.createElement("iframe"), html = await (await fetch(report.url)).text();
+  Object.assign(frame.style, { position: "fixed", left: "-3000px", width: "1000px", height: "1400px" });
+  frame.title = "Report";
+  frame.srcdoc = html;
+  document.querySelector("iframe[title=Report]")?.remove();
+  document.body.append(frame);
+  await new Promise((done) => { frame.onload = done; });
+  const drawn = () => frame.contentDocument.querySelector(".viewer-caption")?.textContent;
+  for (let tries = 0; tries < 50 && !drawn(); tries++) await new Promise((done) => setTimeout(done, 100));
+  frame.contentWindow.print();
+}"""
 # of a gr.HTML component whose value has a viewer
 VIEWER_SCRIPT = f"""{viewer_script()}
 const mount = () => {{

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -14,6 +15,7 @@ from brainmri.io.scan import Geometry
 from brainmri.report.chart import chart_svg
 from brainmri.report.render import head_projections
 from brainmri.report.viewer import LOWEST_THRESHOLD, levels, projection_data, study_viewer, views
+from brainmri.zoo.ood import OodResult
 from tests.support.viewing import THRESHOLD, ball, results
 
 
@@ -70,6 +72,17 @@ def test_the_head_is_upright_in_projections_of_every_plane(lengths):
     turned = np.flip(flair.transpose(found["axes"]), tuple(np.flatnonzero(found["flips"]).tolist()))
     top, back, left = (np.flatnonzero(turned.any(axis=others)).mean() for others in ((1, 2), (0, 2), (0, 1)))
     assert (top > 50, back > 50, left) == (True, True, 23)
+
+
+def test_a_study_opens_at_its_most_probable_slice():
+    scan, study = results(slices=10, side=64)
+    strange = OodResult(distance=9.0, other_log_odds=9.0, reason="No brain.")
+    findings = [replace(finding, probability=0.1, verdict="no tumour") for finding in study.findings]
+    findings[6] = replace(findings[6], probability=0.3)
+    findings[8] = replace(findings[8], probability=0.9, ood=strange)
+    for changed, first in ((findings, 6), ([replace(finding, ood=strange) for finding in findings], 5)):
+        shown = replace(study, findings=tuple(changed))
+        assert data_of(study_viewer(scan, shown, chart_svg(shown)))["first"] == first
 
 
 def test_a_study_of_60_slices_stays_small_and_its_data_is_complete():

@@ -45,6 +45,14 @@ def upload(page, *paths: Path) -> None:
     page.set_input_files("#drop input[type=file]", paths)
 
 
+def drag(page, path: Path) -> None:
+    """Drop a file or a folder of this machine on the page, as a file manager does."""
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 600, "data": data})
+
+
 def answer(page, name: str) -> str:
     """The verdict on the input of this name, once it is shown."""
     page.wait_for_selector(f"#current >> text={name}")

@@ -28,9 +28,16 @@ def expected_mask(maps: np.ndarray, threshold: float) -> np.ndarray:
 
 
 SEQUENCES = ("T1", "FLAIR", "T1c")
+SLICES, SIDE = 60, 256
+SET_THRESHOLD = """async (threshold) => {
+    const slider = document.querySelector(".viewer-threshold");
+    slider.value = threshold;
+    slider.dispatchEvent(new Event("input"));
+    await new Promise(requestAnimationFrame);  // after the viewer's own, which draws
+}"""
 
 
-def results(slices: int = 60, side: int = 256) -> tuple[Scan, Study]:
+def results(slices: int = SLICES, side: int = SIDE) -> tuple[Scan, Study]:
     """A study of three sequences with one large lesion, an island that only low thresholds keep, and its result."""
     shape = (slices, side, side)
     y, x = np.mgrid[:side, :side] / side - 0.5

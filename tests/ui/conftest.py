@@ -5,7 +5,10 @@ import subprocess
 
 import pytest
 
+from brainmri.report.html import report_html
+from brainmri.report.render import montage_picture
 from tests.support.browsing import ARGUMENTS, CHROMIUM, visiting
+from tests.support.viewing import results
 
 AXE = "4.14.1"  # of axe-core
 
@@ -39,3 +42,37 @@ def axe(pytestconfig) -> str:
         if done.returncode:
             pytest.skip(f"npm could not install axe-core {AXE}: {done.stderr.strip()[-200:]}")
     return script.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def study():
+    return results()
+
+
+@pytest.fixture(scope="module")
+def report(study, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    scan, found = study
+    path.write_text(report_html(scan, found, scan.name, montage_picture(scan.pixels, found)), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture
+def open_report(browser, report):
+    """Open the report in a window of a size; afterwards check that nothing failed and nothing was fetched."""
+    contexts, problems = [], []
+
+    def open_page(width=1440, height=900, **options):
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
+        page.goto(report)
+        page.wait_for_function("document.querySelector('.viewer-caption').textContent")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []

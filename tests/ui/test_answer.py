@@ -1,6 +1,7 @@
 """The box with the answer, and the stored result of the first example."""
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import numpy as np
@@ -94,6 +95,19 @@ def test_a_study_is_answered_at_a_glance():
     assert f"Side {study.lesions[0].side}" in shown
     assert "Sequence pre-contrast T1, FLAIR, post-contrast T1 Plane axial" in shown
     assert "Note: a note of writing." in shown
+
+
+def test_a_study_tells_the_slices_of_the_outline_from_those_of_the_verdict():
+    scan, study = results(slices=10, side=64)
+    outlined = np.flatnonzero(study.mask.any(axis=(1, 2)))
+    first, last = outlined[0] + 1, outlined[-1] + 1
+    assert "The outline" not in words(study_answer(scan, study, []))  # the reason of the verdict names the same slices
+    findings = [*study.findings]
+    findings[last - 1] = replace(findings[last - 1], verdict="review")
+    reason = f"Slices with a tumour: {first} to {last - 1}."
+    narrower = replace(study, findings=tuple(findings), reason=reason)
+    expected = f"{reason} The outline covers slices {first} to {last}; alone, slice {last} would not be called tumour."
+    assert expected in words(study_answer(scan, narrower, []))
 
 
 def test_the_scale_is_drawn_from_the_review_band():

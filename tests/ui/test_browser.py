@@ -26,6 +26,7 @@ from tests.support.browsing import (
     answer,
     answer_seconds,
     cumulative_layout_shift,
+    drag,
     layout_shift,
     longest_task,
     open_tab,
@@ -72,18 +73,6 @@ def test_the_first_screen_shows_a_finished_example_and_nothing_moves(browser, pa
         assert page.locator("#disclaimer p").bounding_box()["y"] >= 0  # it stays in sight
 
 
-def test_files_dropped_during_an_analysis_are_analysed_next(visit):
-    """Neither the waiting analysis nor the fields of an earlier study's sequences get in the way."""
-    page = visit(1440, 900)
-    upload(page, EXAMPLE.parent / "study-three.zip")
-    page.wait_for_selector("#verdict >> text=/Reading|Analysing|queue/")
-    upload(page, EXAMPLE.parent / "frontal-lesion.png", EXAMPLE.parent / "healthy-high.png")
-    page.wait_for_selector("#current >> text=frontal-lesion.png")
-    page.wait_for_timeout(2000)  # nothing else may follow
-    assert "Tumour" in answer(page, "frontal-lesion.png")
-    assert not page.is_visible(REFUSED)
-
-
 def test_the_header_of_a_lone_series_overrules_what_the_network_recognises(visit, tmp_path):
     page = visit(1440, 900)
     folder = save(tmp_path / "study", images(description="AX T2 FSE"), "image")
@@ -101,14 +90,6 @@ def test_a_waiting_visitor_sees_the_queue_position(visit, page_url):
     upload(page, EXAMPLE)
     page.wait_for_selector(r"#verdict >> text=/queue: \d+\/\d+/")
     answer(page, EXAMPLE.name)
-
-
-def drag(page, path: Path) -> None:
-    """Drop a file or a folder of this machine on the page, as a file manager does."""
-    session = page.context.new_cdp_session(page)
-    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
-        session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 600, "data": data})
 
 
 PASTE = """([name, base64]) => {
@@ -230,6 +211,15 @@ def test_refusals_stand_in_the_box_and_stay(visit, tmp_path):
 def test_a_phone_shows_the_answer_without_scrolling(visit):
     page = visit(390, 844)
     answer(page, "Large lesion")
+    cards, edge = page.locator("#examples button"), 390 - 16 - 3.5 * 16  # where the fade begins
+    half = cards.nth(4).bounding_box()
+    assert half["x"] < 390 - 32 < half["x"] + half["width"]  # there are more
+    assert "gradient" in page.evaluate("getComputedStyle(document.querySelector('#examples .grid-container')).maskImage")
+    cards.nth(7).scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#examples .grid-container').scrollTo(999, 0)")
+    last = cards.nth(7).bounding_box()
+    assert last["x"] + last["width"] <= edge + 1
+    page.evaluate("document.querySelector('#examples .grid-container').scrollTo(0, 0)")
     page.click("#examples button >> nth=2")
     answer(page, "flair-only.png")
     assert page.evaluate("[scrollY, document.documentElement.scrollWidth]") == [0, 390]
@@ -251,7 +241,7 @@ def test_a_phone_does_what_a_desktop_does(visit):
     page.get_by_role("radio", name=STUDY.name).tap()
     assert "Tumour" in answer(page, STUDY.name)
     page.tap("#viewer .viewer-next")
-    assert page.inner_text(CAPTION).startswith("Slice 9 of 16")
+    assert page.inner_text(CAPTION).startswith("Slice 10 of 16")
     outlined = page.inner_text("#viewer .viewer-total")
     page.fill("#viewer .viewer-threshold-number", "0.3")
     page.wait_for_function("before => document.querySelector('#viewer .viewer-total').innerText !== before", arg=outlined)
@@ -304,7 +294,7 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     kept = page.context.new_page()
     kept.goto(page.evaluate("document.querySelector('#link a').href"))
     assert "Tumour" in answer(kept, STUDY.name)
-    assert kept.inner_text(CAPTION).startswith("Slice 8 of 16")
+    assert kept.inner_text(CAPTION).startswith("Slice 9 of 16")
     kept.goto(page.url + "?result=" + 22 * "x")
     kept.wait_for_selector(f"{REFUSED} >> text=This result has expired")
 

@@ -13,24 +13,15 @@ from PIL import Image
 from brainmri.io.orientation import TAG
 from brainmri.io.reading import read_study
 from brainmri.io.writers import write_png
-from brainmri.report.html import report_html
-from brainmri.report.render import montage_picture
 from brainmri.report.viewer import nifti_data, orientation_data, segmentation_data
 from tests.support.browsing import CHROMIUM, computed_seconds
 from tests.support.phantom import images, save
-from tests.support.viewing import THRESHOLD, expected_mask, results
+from tests.support.viewing import SET_THRESHOLD, SIDE, SLICES, THRESHOLD, expected_mask
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt install chromium)"),
 ]
-SLICES, SIDE = 60, 256
-SET_THRESHOLD = """async (threshold) => {
-    const slider = document.querySelector(".viewer-threshold");
-    slider.value = threshold;
-    slider.dispatchEvent(new Event("input"));
-    await new Promise(requestAnimationFrame);  // after the viewer's own, which draws
-}"""
 # a picture's pixels that differ from those before, as a share; the first call remembers
 CHANGED = """(name) => {
     const { width, height } = document.querySelector(name);
@@ -40,40 +31,6 @@ CHANGED = """(name) => {
     return now.reduce((sum, value, n) => sum + (value !== before[n]), 0) / now.length;
 }"""
 IMAGE, MARKS = ".viewer-pane .viewer-image", ".viewer-pane .viewer-marks"
-
-
-@pytest.fixture(scope="module")
-def study():
-    return results(SLICES, SIDE)
-
-
-@pytest.fixture(scope="module")
-def report(study, tmp_path_factory):
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    scan, found = study
-    path.write_text(report_html(scan, found, scan.name, montage_picture(scan.pixels, found)), encoding="utf-8")
-    return path.as_uri()
-
-
-@pytest.fixture
-def open_report(browser, report):
-    """Open the report in a window of a size; afterwards check that nothing failed and nothing was fetched."""
-    contexts, problems = [], []
-
-    def open_page(width=1440, height=900, **options):
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
-        page.goto(report)
-        page.wait_for_function("document.querySelector('.viewer-caption').textContent")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
 
 
 def shown(page) -> str:
@@ -148,6 +105,10 @@ def test_the_threshold_redraws_outline_area_volume_and_downloads(open_report, st
     page.locator(".viewer-threshold").focus()
     page.keyboard.press("ArrowLeft")
     assert page.input_value(".viewer-threshold-number") == "0.94"
+    for typed, nearest in (("7", "0.95"), ("0.01", "0.05"), ("", "0.05")):
+        page.fill(".viewer-threshold-number", typed)
+        page.press(".viewer-threshold-number", "Enter")
+        assert [page.input_value(f".viewer-threshold{end}") for end in ("", "-number")] == [nearest, nearest]
     page.fill(".viewer-threshold-number", "0.3")
     mask = expected_mask(found.probability_map, 0.3)
     assert np.array_equal(stored_mask(download(page, "mask", tmp_path), found), mask)
@@ -292,52 +253,6 @@ def test_three_planes_share_a_crosshair(open_report):
     assert page.inner_text(".viewer-caption").startswith("Slice 21 of 60")
     page.click(".viewer-planes")
     assert not panes.nth(1).is_visible()
-
-
-# mean column and row, and number, of the projection's pixels that show the mask
-PROJECTED = """async (angle) => {
-    const slider = document.querySelector(".viewer-angle"), canvas = document.querySelector(".viewer-rotation canvas");
-    slider.value = angle;
-    slider.dispatchEvent(new Event("input"));
-    await new Promise(requestAnimationFrame);
-    const { width } = canvas, { data } = canvas.getContext("2d").getImageData(0, 0, width, width);
-    const found = Array.from({ length: width * width }, (_, n) => n).filter((n) => data[4 * n] - data[4 * n + 2] > 60);
-    const mean = (place) => found.reduce((sum, n) => sum + place(n), 0) / found.length + 0.5;
-    return [mean((n) => n % width), mean((n) => Math.floor(n / width)), found.length];
-}"""
-
-
-def test_the_projection_turns_and_follows_the_mask(open_report):
-    page = open_report()
-    page.wait_for_function("document.querySelector('.viewer-rotation canvas').width === 192")
-    page.wait_for_timeout(300)
-    scale = 192 / 1.1 / SIDE
-    for angle, column in ((0, 0.6), (6, 0.42), (12, 0.4), (18, 0.58)):  # the lesion's place, as a share of the head
-        across, down, count = page.evaluate(PROJECTED, angle)
-        assert (across, down) == (pytest.approx(96 + (column - 0.5) * SIDE * scale, abs=1), pytest.approx(96, abs=1.5))
-        assert count > 500
-    page.evaluate(SET_THRESHOLD, 0.3)  # outlines the island too
-    assert page.evaluate(PROJECTED, 18)[2] > 1.3 * count
-    page.click("text=Original")
-    assert page.evaluate(PROJECTED, 18)[2] == 0
-
-
-def test_full_screen_shows_picture_and_controls_side_by_side(open_report):
-    page = open_report()
-    page.click(".viewer-fullscreen")
-    page.wait_for_selector(".viewer:fullscreen")
-    assert page.get_attribute(".viewer-fullscreen", "aria-pressed") == "true"
-    for planes in (False, True):
-        if planes:
-            page.click(".viewer-planes")
-        panes, controls = (page.locator(f".viewer-{name}").bounding_box() for name in ("panes", "controls"))
-        assert panes["height"] > 700
-        assert panes["y"] + panes["height"] <= 900
-        assert panes["x"] + panes["width"] <= controls["x"]
-        assert controls["x"] + controls["width"] <= 1440
-    page.click(".viewer-planes")
-    page.click(".viewer-fullscreen")
-    page.wait_for_selector(".viewer:fullscreen", state="detached")
 
 
 def test_the_report_prints_results_without_controls(open_report):

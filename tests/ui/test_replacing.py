@@ -1,0 +1,75 @@
+"""A newer input replaces an earlier one, whatever the page is doing."""
+
+import pytest
+
+from tests.support.browsing import CHROMIUM, EXAMPLE, REFUSED, VERDICT, answer, drag, layout_shift, upload
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt install chromium)"),
+]
+
+# collects the names of the inputs whose results are shown after the present one
+NAMES = """() => {
+    const name = () => document.querySelector("#current b")?.textContent, present = name();
+    window.names = [];
+    new MutationObserver(() => { if (![present, ...window.names].includes(name())) window.names.push(name()); })
+        .observe(document.querySelector("#current"), { subtree: true, childList: true, characterData: true });
+}"""
+
+
+def test_files_dropped_during_an_analysis_replace_its_input(visit):
+    """Neither the waiting analysis nor the fields of an earlier study's sequences get in the way."""
+    page = visit(1440, 900)
+    answer(page, "Large lesion")
+    page.evaluate(NAMES)
+    upload(page, EXAMPLE.parent / "study-three.zip")
+    page.wait_for_selector("#verdict >> text=/Reading|Analysing|queue/")
+    upload(page, EXAMPLE.parent / "frontal-lesion.png", EXAMPLE.parent / "healthy-high.png")
+    page.wait_for_selector("#current >> text=frontal-lesion.png")
+    page.wait_for_timeout(2000)  # nothing else may follow
+    assert "Tumour" in answer(page, "frontal-lesion.png")
+    assert not page.is_visible(REFUSED)
+    assert page.evaluate("window.names") == ["frontal-lesion.png"]
+
+
+def test_the_last_of_several_drops_during_an_upload_is_analysed(visit):
+    page, uploads = visit(1440, 900), []
+    answer(page, "Large lesion")
+    page.evaluate(NAMES)
+    page.route("**/gradio_api/upload?*", lambda route: uploads.append(route) if not uploads else route.continue_())
+    drag(page, EXAMPLE.parent / "small-lesion.png")
+    page.wait_for_selector("#drop input[type=file]", state="detached")
+    for name in ("flair-only.png", "healthy-high.png"):
+        drag(page, EXAMPLE.parent / name)
+    page.wait_for_timeout(300)
+    uploads[0].continue_()
+    assert answer(page, "healthy-high.png").endswith("No tumour")
+    page.wait_for_selector("#explanation >> text=/outlin/")
+    assert page.evaluate("window.names") == ["healthy-high.png"]
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_an_earlier_result_is_dimmed_and_cannot_be_used_while_it_is_replaced(visit, width):
+    page, uploads = visit(width, 900), []
+    answer(page, "Large lesion")
+    results, download = page.locator("#results"), page.locator("#downloads >> text=All files")
+    before = [page.locator(name).bounding_box() for name in ("#verdict", "#viewer", "#downloads")]
+    shift = layout_shift(page)
+    page.route("**/gradio_api/upload?*", lambda route: uploads.append(route))
+    upload(page, EXAMPLE.parent / "study-three.zip")
+    for state in ("uploading", "analysing"):
+        page.wait_for_selector("#verdict [role=status] >> text=The earlier result is being replaced")
+        assert not page.is_visible(VERDICT), state
+        assert results.evaluate("results => results.inert && Number(getComputedStyle(results).opacity)") < 0.5, state
+        assert [page.locator(name).bounding_box() for name in ("#verdict", "#viewer", "#downloads")] == before, state
+        if state == "uploading":
+            uploads[0].continue_()
+            page.wait_for_selector("#verdict >> text=/Analysing|Writing/")
+    assert layout_shift(page) - shift < 0.01
+    answer(page, "study-three.zip")
+    page.wait_for_function("!document.querySelector('#results').inert")
+    assert page.is_visible(VERDICT)
+    assert page.inner_text("#verdict .replacing-message") == ""
+    with page.expect_download():
+        download.click()

@@ -1,0 +1,43 @@
+"""What the page shows beside the verdict, by the kind of input and result."""
+
+import re
+
+import pytest
+from PIL import Image
+from skimage import data
+
+from tests.support.browsing import CAPTION, CHROMIUM, EXAMPLE, answer, upload
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt install chromium)"),
+]
+
+# what can be pressed for any input
+EVER = {"Full screen", "Three planes", "‹", "›", "Display", "Print or PDF", "Record and provenance\n▼"}
+
+
+def test_what_is_no_brain_is_shown_without_tools_that_suggest_a_result(visit, tmp_path):
+    page = visit(1440, 900)
+    for name in ("one", "case_1", "case_2", "case_3"):
+        Image.fromarray(data.astronaut()).save(tmp_path / f"{name}.png")
+    for names, caption in ((["one"], "Please review"), (["case_1", "case_2", "case_3"], "Slice")):
+        upload(page, *(tmp_path / f"{name}.png" for name in names))
+        assert "review" in answer(page, names[0].split("_")[0])
+        assert re.search("does not look like|do not look like", page.inner_text("#verdict"))
+        assert page.inner_text(CAPTION).startswith(caption)
+        assert "outlined" not in page.inner_text(CAPTION)
+        page.wait_for_selector("#downloads >> text=All files", state="hidden")
+        offered = {*page.locator("#answer :is(button, summary):visible").all_inner_texts()}
+        assert offered <= {"Full screen", "Three planes", "‹", "›", "Display", "Print or PDF", "Record and provenance\n▼"}, (
+            offered
+        )
+        assert page.locator("#answer :is(.scale, .study-chart, .viewer-rotation, .montage, table):visible").count() == 0
+        page.focus("#viewer .viewer-pane")
+        for _ in range(3):
+            page.keyboard.press("v")
+        assert page.get_attribute("#viewer [data-view=heat]", "aria-pressed") == "false"
+    upload(page, EXAMPLE)  # the tools return
+    answer(page, EXAMPLE.name)
+    assert page.is_visible("#viewer [data-view=heat]")
+    assert page.is_visible("#downloads >> text=All files")
