@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from brainmri.analysis.explain import head_mask
-from brainmri.analysis.findings import TUMOUR, Finding, Study, count, percent, ranges
+from brainmri.analysis.findings import TUMOUR, Finding, Study, count, percent, slice_numbers
 from brainmri.analysis.forward import with_head
 from brainmri.analysis.lesions import MIDLINE_TOLERANCE, midline
 from brainmri.analysis.pipeline import READ_AS_FLAIR
@@ -69,13 +69,13 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
 
 
 def outlined_slices(study: Study) -> str:
-    """The slices of the outline, and which of them are no tumour slices; empty if the verdict's reason names the same ones."""
+    """The slices of the outline, and which of them are no tumour slices; empty if the verdict rests on the same ones."""
     outlined = np.flatnonzero(study.mask.any(axis=(1, 2))).tolist()
-    if not outlined or study.reason.endswith(f": {ranges(outlined)}."):
+    if not outlined or outlined == [*study.carried_by] or study.reason.endswith(f"{slice_numbers(outlined)}."):
         return ""
     others = [number for number in outlined if study.findings[number].verdict != TUMOUR] if study.verdict == TUMOUR else []
-    alone = f"; alone, slice{'s' * (len(others) > 1)} {ranges(others)} would not be called tumour" if others else ""
-    return f"The outline covers slice{'s' * (len(outlined) > 1)} {ranges(outlined)}{alone}."
+    alone = f"; alone, {slice_numbers(others)} would not be called tumour" if others else ""
+    return f"The outline covers {slice_numbers(outlined)}{alone}."
 
 
 def refusal(title: str, message: str) -> Markup:

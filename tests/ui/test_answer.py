@@ -104,8 +104,8 @@ def test_a_study_tells_the_slices_of_the_outline_from_those_of_the_verdict():
     assert "The outline" not in words(study_answer(scan, study, []))  # the reason of the verdict names the same slices
     findings = [*study.findings]
     findings[last - 1] = replace(findings[last - 1], verdict="review")
-    reason = f"Slices with a tumour: {first} to {last - 1}."
-    narrower = replace(study, findings=tuple(findings), reason=reason)
+    reason = f"Slices {first} to {last - 1} of 10 show a tumour."
+    narrower = replace(study, findings=tuple(findings), reason=reason, carried_by=tuple(outlined[:-1]))
     expected = f"{reason} The outline covers slices {first} to {last}; alone, slice {last} would not be called tumour."
     assert expected in words(study_answer(scan, narrower, []))
 
