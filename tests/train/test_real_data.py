@@ -33,7 +33,7 @@ def cases():
     return find_slices(DATA)
 
 
-def test_outlines_are_told_from_slices(cases):
+def test_masks_are_distinguished_from_slices(cases):
     """Slices stay well below the share of equal values from which on an image is taken for a mask."""
     slices = [one for patient in cases.values() for one in patient][::8]
     images = [to_unit(one.read_image()) for one in slices]
