@@ -1,4 +1,4 @@
-"""brainmri: tumour verdict, mask and overlay for brain MR slices, with a model zoo.
+"""brainmri: tumour verdict, mask and overlay for brain MRI slices, with a model zoo.
 
     import brainmri
     pipe = brainmri.Pipeline()

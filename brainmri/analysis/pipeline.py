@@ -14,7 +14,7 @@ from PIL import Image
 from brainmri._version import __version__
 from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, not_evaluated
 from brainmri.analysis.explain import Explanation, explain
-from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, ranges
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, slice_numbers
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices, with_head
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
 from brainmri.analysis.picture import PictureDecision, decide_picture
@@ -40,7 +40,7 @@ from brainmri.zoo.calibration import Rules
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, find_entry, load
 
-READ_AS_FLAIR = "the model does not recognise sequences; it takes this one for FLAIR"
+READ_AS_FLAIR = "this model does not recognise sequences; it treats the image as FLAIR"
 ONLY_AXIAL = "the model was trained on axial slices only"
 
 Source = str | Path | Image.Image | np.ndarray | Scan  # of one slice
@@ -248,8 +248,8 @@ class Pipeline:
         if not self.rules.was_evaluated_on(known):
             verdict, reason = REVIEW, f"{not_evaluated(known)}."
         if out_of_distribution:
-            slices = f"slices that the model was trained on: {ranges(out_of_distribution)}"
-            warnings += (f"left out, because they do not look like {slices}; {ood.WARNING}",)
+            left_out = f"{slice_numbers(out_of_distribution)} left out: unlike those that the model was trained on"
+            warnings += (f"{left_out}; {ood.WARNING}",)
         return Study(
             verdict=verdict,
             reason=reason,

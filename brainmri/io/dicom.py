@@ -85,7 +85,7 @@ def _read(studies: list[DicomStudy], assign: Mapping[int, int | None] | None, nu
         chosen = {channel: all_series[index][1] for channel, index in choice.indices.items()}
         numbers = {all_series[index][0] for index in choice.indices.values()}
         if len(numbers) > 1:
-            raise refuse(NAME, "the assigned series belong to different studies or patients. Please assign series of one")
+            raise refuse(NAME, "the assigned series belong to different studies or patients. Please assign those of one")
         number, labels = numbers.pop(), choice.labels(all_labels)
     else:
         number, choice, problem = _default(studies) if number is None else (number, _choose(studies[number].series), None)

@@ -188,7 +188,7 @@ def read_images(files: list[StudyFile], name: str) -> Scan:
     shapes = {one.pixels.shape[:2] for one in slices}
     if len(shapes) > 1:
         sizes = ", ".join(f"{w} x {h}" for h, w in sorted(shapes))
-        raise refuse(name, f"got slices of different sizes ({sizes}). Please export all slices in one size")
+        raise refuse(name, f"got slices of different sizes ({sizes}). Please export all slices in the same size")
     # one scale for all 16-bit and float slices, so that they stay comparable
     deep = [one.pixels[..., :3] if one.pixels.ndim == 3 else one.pixels for one in slices if one.pixels.dtype != np.uint8]
     shared = (min(float(one.min()) for one in deep), max(float(one.max()) for one in deep)) if deep else None
@@ -242,7 +242,7 @@ def sort_by_number(files: list[StudyFile], name: str) -> dict[int, StudyFile]:
             )
         numbered[int(match["number"])] = file
     if len(numbered) < len(files):
-        raise refuse(name, "two slices have the same number. Please upload one study a folder")
+        raise refuse(name, "two slices have the same number. Please upload one study at a time")
     return dict(sorted(numbered.items()))
 
 

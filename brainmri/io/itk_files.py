@@ -52,7 +52,7 @@ def read_itk_head(file: StudyFile, kind: str, name: str) -> tuple[np.dtype, tupl
         if len(shape) != 3 or (components := reader.GetNumberOfComponents()) != 1:
             found = f"shape {shape}" if len(shape) != 3 else f"{components} values per voxel"
             raise refuse(
-                name, f"expected a volume with three axes and one value per voxel, got {found}. Please save one sequence a file"
+                name, f"expected a volume with three axes and one value per voxel, got {found}. Please save one sequence per file"
             )
         dtype = np.dtype(sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], reader.GetPixelID())).dtype)
         directions = np.array(reader.GetDirection(), np.float64).reshape(3, 3)

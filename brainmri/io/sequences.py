@@ -105,8 +105,8 @@ def check_assignment(assign: Mapping[int, int | None], labels: Sequence[str], na
                 name, f"{index!r} was assigned to the {SEQUENCES[channel]}. Please choose 0 to {len(labels) - 1}, or None"
             )
     if FLAIR not in indices:
-        raise refuse(name, "nothing was assigned to the FLAIR, which the networks need. Please choose the one that is FLAIR")
+        raise refuse(name, "no FLAIR was assigned, which the models need. Please choose it")
     chosen = list(indices.values())
     if doubled := [SEQUENCES[channel] for channel, index in indices.items() if chosen.count(index) > 1]:
-        raise refuse(name, f"the same was assigned to the {' and the '.join(doubled)}. Please assign another one, or none")
+        raise refuse(name, f"the same one was assigned to the {' and the '.join(doubled)}. Please assign different ones, or none")
     return Choice(indices=indices)

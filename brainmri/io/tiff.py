@@ -86,7 +86,7 @@ def _decode(tiff: tifffile.TiffFile, name: str, most: int) -> Tiff:
     else:
         check_extent(name, slices, first.imagelength, first.imagewidth)
     if len({(page.shape, page.dtype, page.photometric, _orientation(page)) for page in pages}) > 1:
-        raise refuse(name, "got a TIFF whose pages differ in size or type. Please save them alike")
+        raise refuse(name, "got a TIFF whose pages differ in size or type. Please save all pages in one size and type")
     for page in pages:
         _check_page(page, name)
     if slices * channels > len(pages):  # ImageJ may keep a whole stack behind one page

@@ -160,7 +160,7 @@ def read_head(file: StudyFile, name: str, voxels: StudyFile | None = None) -> Vo
         header = _parse(kind, start)
         dtype, shape = header.get_data_dtype(), tuple(int(side) for side in header.get_data_shape())
         if dtype.kind not in "iuf" or dtype.itemsize > 8:
-            found = "colours. Please save grey values" if dtype.fields else f"voxels of type {dtype}. Please save other ones"
+            found = "colours. Please save grey values" if dtype.fields else f"{dtype}. Please save grey values"
             raise refuse(name, f"expected integer or float voxels, got {found}")
         shape = (
             *shape[:3],

@@ -274,7 +274,7 @@ def _sources(instances: list[Instance], geometry: Geometry) -> list[Dataset]:
     for handle, (uid, members) in zip(reopen(locations), frames.items(), strict=True):
         header = read_elements(handle, _ELEMENTS, stop_before_pixels=True)
         if str(header.get("SOPInstanceUID")) != uid:
-            raise _refuse("the DICOM files are not the ones that the study was read from; analyse the study again")
+            raise _refuse("the DICOM files have changed since the study was read; analyse it again")
         indices = [instance.frame - 1 for instance in members]
         orientation = frame_geometry(header, indices[0])[1] if orientation is None else orientation
         source = _source(header, indices, gap, orientation)

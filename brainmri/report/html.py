@@ -12,6 +12,12 @@ from brainmri.report.templates import STATES, template
 from brainmri.report.viewer import picture_uri, study_viewer, viewer_script, viewer_style
 from brainmri.zoo.titles import shown_name
 
+COLUMNS = {  # of the table of slices, where the record's name is no plain word
+    "area_px": "area (pixels)", "area_mm2": "area (mm²)", "diameter_mm": "diameter (mm)", "diameter_px": "diameter (pixels)",
+    "ood_distance": "distance to training slices", "ood_other": "log-odds of other images",
+    "out_of_distribution": "unlike training slices",
+}  # fmt: skip
+
 
 def report_html(scan: Scan, study: Study, title: str, montage: Image.Image) -> str:
     """The report: one HTML file that loads nothing from elsewhere.
@@ -26,7 +32,8 @@ def report_html(scan: Scan, study: Study, title: str, montage: Image.Image) -> s
     return template("report.html").render(
         title=title, state=state, symbol=symbol, label=label, summary=summary(study), record=study.record(),
         viewer=study_viewer(scan, study, chart_svg(study), references=False), lesions=lesions_html(study),
-        models=deciding_models(study.provenance), montage=montage_html(montage), css=viewer_style(), js=viewer_script(),
+        models=deciding_models(study.provenance), columns=COLUMNS,
+        montage=montage_html(montage), css=viewer_style(), js=viewer_script(),
     )  # fmt: skip
 
 

@@ -40,10 +40,10 @@ from brainmri.ui.results import ABSENT, CHANNELS, keep_result, kept_result, pack
 from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
 from brainmri.zoo.registry import DEFAULT
 
-FAILED = "Could not analyse this"
+FAILED = "Could not analyse this input"
 EMPTY = empty_state("Drop a file or pick an example to see the answer.")
 NOTHING = "Please drop a file or pick an example first."
-SELECT_FLAIR = empty_state("Cannot tell which sequence is the FLAIR. Please select it, then press <b>Analyse</b>.")
+SELECT_FLAIR = empty_state("No sequence was recognised as FLAIR. Please select it, then press <b>Analyse</b>.")
 EXAMPLES_LABEL = "Or try an example. All are **synthetic**, not from patients."
 
 EXPIRED = f"Results are deleted after {KEEP_MINUTES} minutes. Please analyse the file again."

@@ -89,7 +89,7 @@ def explained(scan: Scan, explanation: Explanation, stability: Stability) -> tup
     if explanation.saliency.any():
         pictures.append((heat_picture(scan.pixels, explanation.saliency), "Evidence map (class activation); white is strongest"))
     if stability.share.any():
-        caption = f"Stability: how often each pixel is outlined in {stability.runs} runs; white is always"
+        caption = f"Stability: in how many of {stability.runs} runs each pixel is outlined; white: in all of them"
         pictures.append((heat_picture(scan.pixels, stability.share), caption))
     return f"{explanation.sentence} {stability.sentence}", pictures
 

@@ -39,7 +39,7 @@ OVERVIEW_NOTE = """Dice: mean over patients. AUC: of the verdict, by slice. Both
 measured, on patients not used for training; protocol and intervals are below. Time: for one slice on the machine that runs
 this page."""
 # of the table of all models, after the name; the last one has the buttons
-COLUMNS = ("For", "Input", "Dice", "AUC", "Size", "Time", "Licence", "")
+COLUMNS = ("Output", "Input", "Dice", "AUC", "Size", "Time", "Licence", "")
 USE_SCRIPT = """element.addEventListener("click", (event) => {
   const model = event.target.closest("button")?.dataset.model;
   if (model) trigger("click", { model });

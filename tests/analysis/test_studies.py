@@ -244,7 +244,7 @@ def test_models_of_axial_slices_warn_of_other_planes(entry, warned):
 def test_the_report_is_complete_and_self_contained(study, phantom):
     report = report_html(phantom[0], study, "a <i>title</i>", montage_picture(phantom[0].pixels, study))
     assert "a &lt;i&gt;title&lt;/i&gt;" in report
-    assert "a &lt;b&gt;warning&lt;/b&gt;" in report
+    assert "A &lt;b&gt;warning&lt;/b&gt;" in report
     assert not re.search(r"""(src|href)=["'](?!data:)""", report)
     assert "default-src 'none'" in report
     assert report.count('class="hit"') == 10

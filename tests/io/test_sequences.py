@@ -226,9 +226,9 @@ def test_assignment_can_skip_a_damaged_flair_series(tmp_path):
 @pytest.mark.parametrize(
     ("assign", "reason"),
     [
-        ({}, "nothing was assigned to the FLAIR"),
-        ({FLAIR: None, PRE: 0}, "nothing was assigned to the FLAIR"),
-        ({FLAIR: 1, PRE: 1}, "the same was assigned to the pre-contrast T1 and the FLAIR"),
+        ({}, "no FLAIR was assigned"),
+        ({FLAIR: None, PRE: 0}, "no FLAIR was assigned"),
+        ({FLAIR: 1, PRE: 1}, "the same one was assigned to the pre-contrast T1 and the FLAIR"),
         ({FLAIR: 3}, "3 was assigned to the FLAIR. Please choose 0 to 2"),
         ({FLAIR: 1, POST: -1}, "-1 was assigned to the post-contrast T1"),
         ({FLAIR: "flair"}, "'flair' was assigned to the FLAIR"),

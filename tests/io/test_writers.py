@@ -350,7 +350,7 @@ def test_missing_or_changed_source_files_are_refused(tmp_path):
         first, second = geometry.instances[0].path, geometry.instances[1].path
         first.write_bytes(second.read_bytes())
 
-    assert "the DICOM files are not the ones" in refusal(tmp_path / "lesion.dcm", folder, swap)
+    assert "the DICOM files have changed since the study was read" in refusal(tmp_path / "lesion.dcm", folder, swap)
     folder = save(tmp_path / "Planted", images())
     assert "FileNotFoundError" in refusal(tmp_path / "lesion.dcm", folder, lambda g: g.instances[3].path.unlink())
     packed = zip_of(save(tmp_path / "Planted", images()))

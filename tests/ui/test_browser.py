@@ -320,7 +320,7 @@ def test_an_unknown_sequence_has_to_be_selected(visit, tmp_path):
     for name in ("one.nii.gz", "two.nii.gz"):
         (tmp_path / name).write_bytes(STUDY.read_bytes())
     upload(page, tmp_path / "one.nii.gz", tmp_path / "two.nii.gz")
-    page.wait_for_selector("#verdict >> text=Cannot tell which sequence is the FLAIR")
+    page.wait_for_selector("#verdict >> text=No sequence was recognised as FLAIR")
     page.click("#sequences input >> nth=0")
     page.click("ul[role=listbox] >> text=two.nii.gz")
     page.click("button:has-text('Analyse'):visible >> nth=-1")

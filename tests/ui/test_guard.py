@@ -68,7 +68,7 @@ ENTRIES = ["effunet-lgg", "effunet-lgg"]
         ("run/study", {"data": ["x", *ENTRIES, None, None, None, None, None]}, 422, "files: expected a list of files, each as"),
         ("run/study", {"data": [None, *ENTRIES, None, 0.5, *[None] * 3]}, 422, "flair: expected a whole number of at least 0"),
         ("run/compare", {"data": [None, "effunet-lgg"]}, 422, "models: expected a list of models, each one of effunet-any, "),
-        ("run/any", {"data": [], "fn_index": 0}, 422, "Expected a call of an endpoint that /gradio_api/info lists"),
+        ("run/any", {"data": [], "fn_index": 0}, 422, "Unknown function. /gradio_api/info lists"),
         ("run/nothing", {"data": []}, 404, "Unknown endpoint 'nothing'; /gradio_api/info lists them."),
         ("call/nothing", {"data": []}, 404, "Unknown endpoint 'nothing'"),
         ("call/v2/nothing", {}, 404, "Unknown endpoint 'nothing'"),

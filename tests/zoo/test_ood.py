@@ -142,7 +142,7 @@ def test_a_study_lists_out_of_distribution_slices(pipe):
     assert not any(finding.out_of_distribution for finding in clean.findings)
     assert clean.verdict == mixed.verdict == "tumour"
     assert [finding.out_of_distribution for finding in mixed.findings] == [True] * 2 + [False] * 6
-    assert any("do not look like slices that the model was trained on: 1 to 2;" in warning for warning in mixed.warnings)
+    assert any("slices 1 to 2 left out: unlike those that the model was trained on;" in warning for warning in mixed.warnings)
     assert foreign.verdict == "review"
     assert foreign.reason == "Most slices (6 of 8) do not look like those that the model was trained on: slices 1 to 6."
     assert [row["out_of_distribution"] for row in foreign.table()] == [True] * 6 + [False] * 2
