@@ -104,8 +104,9 @@
     setTimeout(() => { if (!viewsApi()) button.click(); }, 100);
   }
 
-  // --- "change" beside the recognised sequence leads to the field
+  // --- buttons of the box lead to fields: "change" beside the recognised sequence, and "Select the FLAIR"
   document.addEventListener("click", (event) => {
+    if (event.target.closest(".select-flair")) document.querySelector("#sequences input").focus();
     if (!event.target.closest(".change-sequence")) return;
     document.querySelector("#settings > button:not(.open)")?.click();
     const focus = (tries) => { // the field is built when the accordion opens

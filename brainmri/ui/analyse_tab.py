@@ -17,7 +17,7 @@ from brainmri.report.chart import chart_svg
 from brainmri.report.html import lesions_html, montage_html
 from brainmri.report.render import montage_picture
 from brainmri.report.viewer import slice_viewer, study_viewer
-from brainmri.ui.answer import empty_state, of_upload, preview, refusal, refused_input, slice_answer, study_answer
+from brainmri.ui.answer import empty_state, of_upload, preview, refusal, select_flair, slice_answer, study_answer, unseen_input
 from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
 from brainmri.ui.blocks import ERROR_LOGGED
 from brainmri.ui.cache import KEEP_MINUTES
@@ -43,9 +43,7 @@ from brainmri.zoo.registry import DEFAULT
 FAILED = "Could not analyse this input"
 EMPTY = empty_state("Drop a file or pick an example to see the answer.")
 NOTHING = "Please drop a file or pick an example first."
-SELECT_FLAIR = empty_state("No sequence was recognised as FLAIR. Please select it, then press <b>Analyse</b>.")
 EXAMPLES_LABEL = "Or try an example. All are **synthetic**, not from patients."
-
 EXPIRED = f"Results are deleted after {KEEP_MINUTES} minutes. Please analyse the file again."
 PENDING = "pending"  # hides the pictures of an earlier slice and keeps their place, so that nothing below moves twice
 LINK = Markup('<p><a href="?result={}">Link to this result</a> (kept for {} minutes)</p>')
@@ -88,7 +86,9 @@ class AnalyseTab:
         self.latest, self.upload = gr.State(Latest()), gr.Number(0, precision=0, visible=False)
         self.given = gr.Button(visible="hidden", elem_id="given")  # page.js presses it when files are dropped
         self.current = gr.HTML(
-            preview(self.first.scan, self.shown_examples[0].label) if self.first else "", elem_id="current", padding=False
+            preview(self.first.scan, self.first.scan.name) if self.first else "",
+            elem_id="current",
+            padding=False,
         )
         # values are inputs, from `encode`
         with gr.Column(visible=False, elem_id="several") as self.several:
@@ -282,7 +282,8 @@ class AnalyseTab:
                     return self.show_slice(scan, analyse_slice(scan, segmenter, classifier, None, sequence or None))
                 given = selected(fields, item, chosen)
                 if given[0] == ABSENT and chosen.candidates and chosen.study is None:
-                    return self.clear() | {self.box: SELECT_FLAIR}
+                    prompt = select_flair([candidate.label for candidate in chosen.candidates])
+                    return self.clear() | {self.box: prompt, self.current: unseen_input(label, "?")}
                 progress((0, None), desc="Reading")
                 scan = read_input(chosen, own_assignment(given, chosen))
                 record_scan_size(scan)
@@ -408,7 +409,7 @@ class AnalyseTab:
     def refuse(self, error: gr.Error, label: str = "") -> dict:
         """The updates that show why the input of this name was refused, in place of any earlier result."""
         record_refusal()
-        return self.clear() | {self.box: refusal(error.title, error.message), self.current: refused_input(label)}
+        return self.clear() | {self.box: refusal(error.title, error.message), self.current: unseen_input(label, "✕")}
 
     def fail(self, latest: Latest) -> dict:
         """The updates after an error of the server, which was logged."""

@@ -19,6 +19,7 @@ from brainmri.io.scan import Scan
 from brainmri.report.html import deciding_models
 from brainmri.report.render import slice_picture
 from brainmri.report.templates import STATES
+from brainmri.ui.examples import example_label
 from brainmri.zoo.attributes import FLAIR, SEQUENCES, T1, T1C, THREE_SEQUENCES
 
 SEQUENCE_LABELS = {name: name for name in SEQUENCES} | {T1: "pre-contrast T1", T1C: "post-contrast T1", "PD": "proton density"}
@@ -89,14 +90,25 @@ def refusal(title: str, message: str) -> Markup:
     return Markup(box).format(title, Markup(message))
 
 
-def refused_input(label: str) -> Markup:
-    """The name of an input that cannot be shown."""
-    mark = '<p class="input"><span class="missing" aria-hidden="true">✕</span><b>{}</b></p>'
-    return Markup(mark).format(label) if label else Markup("")
+def select_flair(candidates: Sequence[str]) -> Markup:
+    """The box that asks for the FLAIR among several series."""
+    names = Markup("").join(Markup("<li>{}</li>").format(name) for name in candidates)
+    return Markup("""<section class="verdict prompt">
+  <h2><span aria-hidden="true">?</span> Which series is the FLAIR?</h2>
+  <p>None of these is clearly the FLAIR:</p><ul>{}</ul>
+  <p>Select it in the field <b>FLAIR</b>, then press <b>Analyse</b>.</p>
+  <p><button type="button" class="select-flair">Select the FLAIR</button></p>
+</section>""").format(names)
 
 
-def preview(scan: Scan, label: str) -> Markup:
-    """What is analysed: a small picture, the name and the size."""
+def unseen_input(label: str, mark: str) -> Markup:
+    """The name of an input of which no picture can be shown, with a mark in its place."""
+    line = '<p class="input"><span class="missing" aria-hidden="true">{}</span><b>{}</b></p>'
+    return Markup(line).format(mark, label) if label else Markup("")
+
+
+def preview(scan: Scan, name: str) -> Markup:
+    """What is analysed: a small picture, the name and the size; of an example also its label."""
     pixels = scan.pixels if scan.pixels.ndim == 3 else scan.pixels[len(scan.pixels) // 2]
     picture = slice_picture(pixels)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -106,7 +118,8 @@ def preview(scan: Scan, label: str) -> Markup:
     *slices, height, width, _ = scan.pixels.shape
     size = f"{width} × {height} pixels" + (f", {count(slices[0], 'slice')}" if slices else "")
     row = '<p class="input"><img src="{}" alt="" width="{}" height="{}"><span><b>{}</b><br>{}</span></p>'
-    return Markup(row).format(source, *picture.size, label, size)
+    label = example_label(name)
+    return Markup(row).format(source, *picture.size, label or name, f"{name}, {size}" if label else size)
 
 
 def of_upload(upload: int, box: Markup) -> Markup:

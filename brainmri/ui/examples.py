@@ -68,6 +68,11 @@ def examples() -> list[Example]:
     return [example for example in EXAMPLES if example.file.is_file() and example.card.is_file()]
 
 
+def example_label(name: str) -> str:
+    """The label of the example with this file name; empty for other files."""
+    return next((example.label for example in EXAMPLES if example.file.name == name), "")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredResult:
     """The result of the first example: its slice, finding, and explanation with two pictures and their captions."""

@@ -320,8 +320,12 @@ def test_an_unknown_sequence_has_to_be_selected(visit, tmp_path):
     for name in ("one.nii.gz", "two.nii.gz"):
         (tmp_path / name).write_bytes(STUDY.read_bytes())
     upload(page, tmp_path / "one.nii.gz", tmp_path / "two.nii.gz")
-    page.wait_for_selector("#verdict >> text=No sequence was recognised as FLAIR")
-    page.click("#sequences input >> nth=0")
+    page.wait_for_selector("#verdict >> text=Which series is the FLAIR?")
+    assert page.locator("#verdict li").all_inner_texts() == ["one.nii.gz", "two.nii.gz"]
+    assert "one.nii.gz" in page.inner_text("#current")
+    assert page.locator("#sequences").bounding_box()["y"] < page.locator("#examples").bounding_box()["y"]
+    page.click("#verdict .select-flair")
+    page.wait_for_selector("ul[role=listbox]")
     page.click("ul[role=listbox] >> text=two.nii.gz")
     page.click("button:has-text('Analyse'):visible >> nth=-1")
     assert "Tumour" in answer(page, "one.nii.gz")

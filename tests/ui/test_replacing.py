@@ -46,7 +46,7 @@ def test_the_last_of_several_drops_during_an_upload_is_analysed(visit):
     uploads[0].continue_()
     assert answer(page, "healthy-high.png").endswith("No tumour")
     page.wait_for_selector("#explanation >> text=/outlin/")
-    assert page.evaluate("window.names") == ["healthy-high.png"]
+    assert page.evaluate("window.names") == ["No lesion"]
 
 
 @pytest.mark.parametrize("width", [1440, 390])

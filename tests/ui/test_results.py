@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from tests.support.browsing import CAPTION, CHROMIUM, EXAMPLE, answer, upload
+from tests.support.browsing import CAPTION, CHROMIUM, EXAMPLE, STUDY, VERDICT, answer, upload
 
 pytestmark = [
     pytest.mark.browser,
@@ -41,3 +41,28 @@ def test_what_is_no_brain_is_shown_without_tools_that_suggest_a_result(visit, tm
     answer(page, EXAMPLE.name)
     assert page.is_visible("#viewer [data-view=heat]")
     assert page.is_visible("#downloads >> text=All files")
+
+
+def test_an_example_keeps_its_label_and_shows_its_file_name(visit):
+    page = visit(1440, 900)
+    answer(page, "Large lesion")
+    assert page.inner_text("#current b") == "Large lesion"
+    assert "large-lesion.png" in page.inner_text("#current")
+    for number, label, name in ((1, "Small lesion", "small-lesion.png"), (4, "Study, large lesion", STUDY.name)):
+        page.click(f"#examples button >> nth={number}")
+        answer(page, name)
+        assert page.inner_text("#current b") == label
+
+
+def test_the_verdict_has_no_large_gap_on_one_side(visit, tmp_path):
+    page = visit(1440, 900)
+    Image.fromarray(data.astronaut()).save(tmp_path / "one.png")
+    (tmp_path / "broken.zip").write_bytes(b"PK\3\4 broken")
+    for path in (EXAMPLE, STUDY, tmp_path / "one.png", tmp_path / "broken.zip"):
+        upload(page, path)
+        page.wait_for_selector(f"#current >> text={path.name}")
+        page.wait_for_function("!document.querySelector('.replacing')")
+        box, head = page.locator("#verdict .verdict").bounding_box(), page.locator(VERDICT).bounding_box()
+        last = page.locator("#verdict .verdict > :last-child").bounding_box()
+        above, below = head["y"] - box["y"], box["y"] + box["height"] - last["y"] - last["height"]
+        assert abs(above - below) < 20, path.name
