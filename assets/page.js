@@ -85,7 +85,7 @@
     let message = box?.querySelector(".replacing-message");
     if (box && !message) {
       message = Object.assign(document.createElement("p"), { className: "replacing-message" });
-      message.setAttribute("role", "status");
+      message.setAttribute("aria-live", "polite");
       box.append(message);
     }
     if (message && message.textContent !== (replacing ? REPLACING : "")) message.textContent = replacing ? REPLACING : "";

@@ -207,6 +207,7 @@ class AnalyseTab:
     def receive(self, files: list[str] | None, upload: int, latest: Latest) -> dict:
         """Recognise what was uploaded: list the inputs, select the first, and mark the example if it is one."""
         uploaded, hide = files or [], gr.Column(visible=False)
+        latest.give(upload)
         try:
             with errors_as_messages(FAILED):
                 record_upload_size(uploaded)

@@ -19,8 +19,9 @@ class Latest:
     chosen: tuple[list[str], str] | None = None
 
     def give(self, upload: int) -> None:
-        """Await the files of a new upload; 0 if there is none after all."""
-        self.upload, self.chosen = upload, None
+        """Await the files of a new upload; 0 if there is none after all. Requests may arrive in another order than sent."""
+        if upload == 0 or upload > self.upload:
+            self.upload, self.chosen = upload, None
 
     def choose(self, files: Sequence[str], item: str) -> None:
         """Select an input among the files of the upload."""

@@ -56,7 +56,9 @@ def drag(page, path: Path) -> None:
 def answer(page, name: str) -> str:
     """The verdict on the input of this name, once it is shown."""
     page.wait_for_selector(f"#current >> text={name}")
-    page.wait_for_function("document.querySelector('#viewer .viewer-caption')?.textContent")
+    page.wait_for_function(
+        "document.querySelector('#viewer .viewer-caption')?.textContent && !document.querySelector('.replacing')"
+    )
     return page.inner_text(VERDICT)
 
 

@@ -59,7 +59,7 @@ def test_an_earlier_result_is_dimmed_and_cannot_be_used_while_it_is_replaced(vis
     page.route("**/gradio_api/upload?*", lambda route: uploads.append(route))
     upload(page, EXAMPLE.parent / "study-three.zip")
     for state in ("uploading", "analysing"):
-        page.wait_for_selector("#verdict [role=status] >> text=The earlier result is being replaced")
+        page.wait_for_selector("#verdict [aria-live=polite] >> text=The earlier result is being replaced")
         assert not page.is_visible(VERDICT), state
         assert results.evaluate("results => results.inert && Number(getComputedStyle(results).opacity)") < 0.5, state
         assert [page.locator(name).bounding_box() for name in ("#verdict", "#viewer", "#downloads")] == before, state

@@ -1,0 +1,26 @@
+"""The last input of a session, whatever the order in which its requests arrive."""
+
+from brainmri.ui.latest import Latest
+
+
+def test_an_input_is_replaced_by_what_is_given_or_selected_after_it():
+    latest = Latest()
+    assert not latest.replaced(["/first"], "a")  # before any upload
+    latest.give(1)
+    assert latest.replaced(["/first"], "a")
+    latest.choose(["/second"], "a")
+    assert not latest.replaced(["/second"], "a")
+    assert latest.replaced(["/first"], "a")
+    latest.choose(["/second"], "b")
+    assert latest.replaced(["/second"], "a")
+    latest.give(0)  # an upload that failed
+    assert not latest.replaced(["/second"], "a")
+
+
+def test_a_late_announcement_changes_nothing():
+    latest = Latest()
+    latest.give(2)  # with the files
+    latest.choose(["/second"], "a")
+    for announced in (1, 2):
+        latest.give(announced)
+        assert (latest.upload, latest.replaced(["/second"], "a")) == (2, False)
