@@ -13,16 +13,23 @@ from brainmri.io.pixels import FLAIR
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import POST, PRE
 from brainmri.io.sequences import SEQUENCES as CHANNEL_NAMES
-from brainmri.report.chart import chart_svg
-from brainmri.report.html import lesions_html, montage_html
-from brainmri.report.render import montage_picture
-from brainmri.report.viewer import slice_viewer, study_viewer
-from brainmri.ui.answer import empty_state, of_upload, preview, refusal, select_flair, slice_answer, study_answer, unseen_input
+from brainmri.report.viewer import slice_viewer
+from brainmri.ui.answer import (
+    empty_state,
+    of_upload,
+    preview,
+    refusal,
+    select_flair,
+    slice_answer,
+    study_answer,
+    study_view,
+    unseen_input,
+)
 from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
 from brainmri.ui.blocks import ERROR_LOGGED
 from brainmri.ui.cache import KEEP_MINUTES
 from brainmri.ui.common import GPU, PRINT_SCRIPT, PRIVATE, REPLACE_SCRIPT, VIEWER_SCRIPT, errors_as_messages, model_choices
-from brainmri.ui.decoding import list_inputs, read_input, read_slice
+from brainmri.ui.decoding import list_inputs, read_input, read_one_slice, read_slice
 from brainmri.ui.examples import examples, explained, first_result
 from brainmri.ui.inference import (
     ZERO_GPU,
@@ -136,7 +143,9 @@ class AnalyseTab:
             printed.click(None, self.report, None, js=PRINT_SCRIPT, **PRIVATE)
             self.link = gr.HTML(elem_id="link", padding=False)
             self.token = gr.Textbox(visible=False)  # of the page's address
-            self.likeliest = gr.Number(precision=0, visible=False)  # index of the slice of a study that is explained
+            self.likeliest = gr.Number(
+                precision=0, visible=False
+            )  # index of the slice to explain, of a study the likeliest; none for what is no brain
             with gr.Accordion("Why: evidence and stability", open=True, elem_id="why") as self.why:
                 self.explanation = gr.Markdown(first.explanation if first else None, elem_id="explanation", min_height=72)
                 self.evidence = gr.Gallery(
@@ -189,8 +198,8 @@ class AnalyseTab:
         analysis.failure(self.fail, self.latest, self.run["outputs"], **PRIVATE)
         if not ZERO_GPU:
             analysis.success(
-                self.explain, [*self.run["inputs"], self.likeliest], [self.explanation, self.evidence], api_visibility="private",
-                show_progress_on=self.explanation, **GPU,
+                self.explain, [*self.run["inputs"], self.likeliest], [self.why, self.explanation, self.evidence],
+                api_visibility="private", show_progress_on=self.explanation, **GPU,
             )  # fmt: skip
 
     # --- handlers ---------------------------------------------------------------------------------------------------------
@@ -279,7 +288,8 @@ class AnalyseTab:
                     if ZERO_GPU:  # a call of its own for the explanation would wait for a GPU again
                         choices = segmenter, classifier, None, sequence or None
                         finding, explanation, stability = analyse_and_explain_slice(scan, *choices)
-                        return self.show_slice(scan, finding) | self.show_explanation(scan, explanation, stability)
+                        shown, why = self.show_slice(scan, finding), self.show_explanation(scan, explanation, stability)
+                        return shown if finding.out_of_distribution else shown | why
                     return self.show_slice(scan, analyse_slice(scan, segmenter, classifier, None, sequence or None))
                 given = selected(fields, item, chosen)
                 if given[0] == ABSENT and chosen.candidates and chosen.study is None:
@@ -307,20 +317,13 @@ class AnalyseTab:
 
         This is slower, so it runs after the verdict.
         """
-        if not files or not item or latest.replaced(files, item):
+        if not files or not item or likeliest is None or latest.replaced(files, item):
             return gr.skip()
         try:
             with errors_as_messages(FAILED):
-                chosen, where = decode(item, files), ""
-                if chosen.kind == SLICE:
-                    scan = read_slice(chosen.files[0])
-                else:
-                    scan = read_input(chosen, own_assignment(selected((flair, pre, post), item, chosen), chosen))
-                    slices = len(scan.pixels)
-                    if likeliest is None or not 0 <= likeliest < slices:
-                        return gr.skip()
-                    scan = Scan(pixels=scan.pixels[likeliest], name=scan.name, sha256=scan.sha256)
-                    where = f"Slice {likeliest + 1} of {slices} has the highest probability. "
+                chosen = decode(item, files)
+                assign = None if chosen.kind == SLICE else own_assignment(selected((flair, pre, post), item, chosen), chosen)
+                scan, where = read_one_slice(chosen, assign, likeliest)
                 record_scan_size(scan)
                 explanation, stability = explain_slice(scan, segmenter, classifier, None, sequence or None)
         except gr.Error:
@@ -354,27 +357,23 @@ class AnalyseTab:
             "box": slice_answer(scan, finding), "current": preview(scan, scan.name), "viewer": slice_viewer(scan, finding),
             "packed": None if strange else packed, "report": None, "record": record, "why": not strange,
         }  # fmt: skip
-        return self.show(shown | {"token": keep_result(shown)})
+        return self.show(shown | {"token": keep_result(shown)}) | {self.likeliest: None if strange else 0}
 
     def show_explanation(self, scan: Scan, explanation: Explanation, stability: Stability, where: str = "") -> dict:
         """The updates that explain the result for a slice; `where` says which one of a study it is."""
         sentence, pictures = explained(scan, explanation, stability)
-        return {self.explanation: where + sentence, self.evidence: gr.Gallery(pictures, visible=bool(pictures), elem_classes=[])}
+        evidence = gr.Gallery(pictures, visible=bool(pictures), elem_classes=[])
+        return {self.why: gr.Accordion(visible=True), self.explanation: where + sentence, self.evidence: evidence}
 
     def show_study(self, scan: Scan, study: Study, label: str) -> dict:
         """The updates that show the result for a study."""
-        packed, report, record = pack_study(scan, study)
-        strange, viewer = study.out_of_distribution, study_viewer(scan, study, chart_svg(study))
-        if not strange:
-            overlays = Markup("<details><summary>Overlays</summary>{}</details>")
-            viewer += lesions_html(study) if study.lesions else ""
-            viewer += overlays.format(montage_html(montage_picture(scan.pixels, study)))
+        (packed, report, record), strange = pack_study(scan, study), study.out_of_distribution
         shown = {
             "box": study_answer(scan, study, record["warnings"]), "current": preview(scan, label),
-            "viewer": viewer, "packed": None if strange else packed, "report": None if strange else report, "record": record,
-            "why": not strange and not ZERO_GPU,
+            "viewer": study_view(scan, study), "packed": None if strange else packed, "report": None if strange else report,
+            "record": record, "why": False,  # its place below the taller view would shift; the explanation opens it
         }  # fmt: skip
-        return self.show(shown | {"token": keep_result(shown)}) | {self.likeliest: study.most_probable}
+        return self.show(shown | {"token": keep_result(shown)}) | {self.likeliest: None if strange else study.most_probable}
 
     def show(self, shown: dict) -> dict:
         """The updates that show a result, new or kept."""

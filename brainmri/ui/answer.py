@@ -16,9 +16,11 @@ from brainmri.analysis.lesions import MIDLINE_TOLERANCE, midline
 from brainmri.analysis.pipeline import READ_AS_FLAIR
 from brainmri.analysis.recognition import Recognised, Recognition, differ_in_channels
 from brainmri.io.scan import Scan
-from brainmri.report.html import deciding_models
-from brainmri.report.render import slice_picture
+from brainmri.report.chart import chart_svg
+from brainmri.report.html import deciding_models, lesions_html, montage_html
+from brainmri.report.render import montage_picture, slice_picture
 from brainmri.report.templates import STATES
+from brainmri.report.viewer import study_viewer
 from brainmri.ui.examples import example_label
 from brainmri.zoo.attributes import FLAIR, SEQUENCES, T1, T1C, THREE_SEQUENCES
 
@@ -67,6 +69,16 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         scale = probability_scale(highest.probability, study.provenance["review_band"], where)
     sentences = [study.reason, outlined_slices(study)]
     return answer_html(study.verdict, sentences, warnings, scale, facts | seen | model_fact(study.provenance))
+
+
+def study_view(scan: Scan, study: Study) -> Markup:
+    """The viewer of a study with the table of lesions and the overlays; of what is no brain, the viewer alone."""
+    viewer = study_viewer(scan, study, chart_svg(study))
+    if study.out_of_distribution:
+        return viewer
+    lesions = lesions_html(study) if study.lesions else ""
+    overlays = Markup("<details><summary>Overlays</summary>{}</details>")
+    return viewer + lesions + overlays.format(montage_html(montage_picture(scan.pixels, study)))
 
 
 def outlined_slices(study: Study) -> str:
