@@ -90,8 +90,16 @@
     }
     if (message && message.textContent !== (replacing ? REPLACING : "")) message.textContent = replacing ? REPLACING : "";
     document.querySelector("#panes")?.classList.toggle("replacing", replacing);
-    if (results) results.inert = replacing;
+    if (!results) return;
+    // a shorter result would scroll the page under a visitor who looks at its end; the next input gives the room back
+    if (replacing && !results.inert) results.style.minHeight = `${results.offsetHeight}px`;
+    results.inert = replacing;
   }
+  const giveRoomBack = () => {
+    const results = document.querySelector("#results");
+    if (results && !results.inert) results.style.minHeight = "";
+  };
+  for (const input of ["click", "keyup"]) document.addEventListener(input, giveRoomBack); // not before, or a click would miss its button
 
   // --- the address of the API documentation, which Gradio reads without loading the documentation
   const viewsApi = () => new URLSearchParams(location.search).get("view") === "api";

@@ -199,7 +199,7 @@ class AnalyseTab:
         if not ZERO_GPU:
             analysis.success(
                 self.explain, [*self.run["inputs"], self.likeliest], [self.why, self.explanation, self.evidence],
-                api_visibility="private", show_progress_on=self.explanation, **GPU,
+                api_visibility="private", show_progress_on=self.explanation, trigger_mode="multiple", **GPU,
             )  # fmt: skip
 
     # --- handlers ---------------------------------------------------------------------------------------------------------
