@@ -13,24 +13,35 @@ os.environ.setdefault("BRAINMRI_RUNTIME", "torch")
 
 
 SLOW = ("browser", "ray", "hub")  # what takes seconds to start
-SHARED = {"tests/zoo/test_publishing.py": "tests/zoo/test_hub.py"}  # modules that share the published zoo
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(config, items):
     """Mark tests with a browser, Ray or the Hub as slow. In two processes, start modules with slow tests first.
 
-    Otherwise, one process could be left with a long module at the end. Each module runs in one process, those of `SHARED` in that
-    of the other module.
+    Otherwise, one process could be left with a long module at the end.
     """
     for item in items:
-        module = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(SHARED.get(module, module)))
         if any(item.get_closest_marker(name) for name in SLOW):
             item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         items.sort(key=lambda item: item.path not in slow)
+
+
+SHARED = {"tests/zoo/test_hub.py": "hub", "tests/zoo/test_publishing.py": "hub"}  # modules that share the published zoo
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Give each module to one process, and the modules of `SHARED` with the same value to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class SharedScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = super()._split_scope(nodeid)
+            return SHARED.get(module, module)
+
+    return SharedScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

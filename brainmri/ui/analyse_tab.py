@@ -14,17 +14,7 @@ from brainmri.io.scan import Scan
 from brainmri.io.sequences import POST, PRE
 from brainmri.io.sequences import SEQUENCES as CHANNEL_NAMES
 from brainmri.report.viewer import slice_viewer
-from brainmri.ui.answer import (
-    empty_state,
-    of_upload,
-    preview,
-    refusal,
-    select_flair,
-    slice_answer,
-    study_answer,
-    study_view,
-    unseen_input,
-)
+from brainmri.ui.answer import empty_state, preview, refusal, select_flair, slice_answer, study_answer, study_view, unseen_input
 from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
 from brainmri.ui.blocks import ERROR_LOGGED
 from brainmri.ui.cache import KEEP_MINUTES
@@ -41,7 +31,7 @@ from brainmri.ui.inference import (
 )
 from brainmri.ui.input_list import decode, detected, encode, field_value, of_study, own_assignment, selected
 from brainmri.ui.inputs import SLICE, Input, files_label
-from brainmri.ui.latest import Latest
+from brainmri.ui.latest import Latest, latest_of, of_upload
 from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
 from brainmri.ui.results import ABSENT, CHANNELS, keep_result, kept_result, pack_slice, pack_study
 from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
@@ -90,7 +80,7 @@ class AnalyseTab:
         self.files = gr.File(
             paths or None, file_count="multiple", type="filepath", interactive=False, visible="hidden", elem_id="files"
         )
-        self.latest, self.upload = gr.State(Latest()), gr.Number(0, precision=0, visible=False)
+        self.upload = gr.Number(0, precision=0, visible=False)
         self.given = gr.Button(visible="hidden", elem_id="given")  # page.js presses it when files are dropped
         self.current = gr.HTML(
             preview(self.first.scan, self.first.scan.name) if self.first else "",
@@ -156,7 +146,7 @@ class AnalyseTab:
                 self.record = gr.JSON(first.finding.record() if first else None, label="Record", show_label=False)
 
     def _connect(self) -> None:
-        settings = [self.files, self.items, self.latest, self.segmenter, self.classifier, self.sequence]
+        settings = [self.files, self.items, self.segmenter, self.classifier, self.sequence]
         outputs = [
             self.box, self.current, self.results, self.viewer, self.packed, self.report, self.why, self.explanation,
             self.evidence, self.record, self.link, self.likeliest,
@@ -164,19 +154,19 @@ class AnalyseTab:
         fields, batch = [self.selection, *self.channels, self.sequence], [self.several, self.items, self.table, self.rows]
         hidden = {"show_progress": "hidden", "trigger_mode": "multiple", **PRIVATE}
         upload = [self.files, self.upload]
-        self.given.click(self.expect, [self.upload, self.latest], None, js=EXPECT_UPLOAD, **hidden)
+        self.given.click(self.expect, self.upload, None, js=EXPECT_UPLOAD, **hidden)
         dropped = self.drop.upload(None, [self.drop, *upload], [*upload, self.drop], js=RECEIVE_UPLOAD, **hidden)
-        picked = self.gallery.select(self.pick, [self.upload, self.latest], upload, js=GIVE_EXAMPLE, **hidden)
+        picked = self.gallery.select(self.pick, self.upload, upload, js=GIVE_EXAMPLE, **hidden)
         received = [
-            event.success(self.receive, [*upload, self.latest], [self.files, *batch, *fields, self.gallery, *outputs], **hidden)
+            event.success(self.receive, upload, [self.files, *batch, *fields, self.gallery, *outputs], **hidden)
             for event in (dropped, picked)
         ]
-        chosen = self.items.input(self.choose, [self.files, self.items, self.latest], fields, **hidden)
+        chosen = self.items.input(self.choose, [self.files, self.items], fields, **hidden)
         self.all.click(
             self.analyse_all, [self.files, self.segmenter, self.classifier, self.sequence], [self.table, self.rows],
             api_visibility="private", show_progress_on=self.rows, **GPU,
         )  # fmt: skip
-        pressed = self.button.click(self.require_files, [self.files, self.latest], outputs, **hidden)
+        pressed = self.button.click(self.require_files, self.files, outputs, **hidden)
         self.run = {
             "fn": self.analyse, "inputs": [*settings, *self.channels], "outputs": outputs, "api_visibility": "private",
             "show_progress_on": self.box, **GPU,
@@ -187,7 +177,7 @@ class AnalyseTab:
         for event in (*received, chosen):
             self.analyse_after(event)
         for event in (picked, *received):
-            event.failure(self.fail, self.latest, outputs, **PRIVATE)
+            event.failure(self.fail, None, outputs, **PRIVATE)
 
     def analyse_after(self, event: Dependency) -> None:
         """Analyse the selected input when an event has succeeded, also if it comes while an earlier one is analysed."""
@@ -195,7 +185,7 @@ class AnalyseTab:
 
     def _follow(self, analysis: Dependency) -> None:
         """Show the failure of an analysis, and explain its result."""
-        analysis.failure(self.fail, self.latest, self.run["outputs"], **PRIVATE)
+        analysis.failure(self.fail, None, self.run["outputs"], **PRIVATE)
         if not ZERO_GPU:
             analysis.success(
                 self.explain, [*self.run["inputs"], self.likeliest], [self.why, self.explanation, self.evidence],
@@ -204,18 +194,19 @@ class AnalyseTab:
 
     # --- handlers ---------------------------------------------------------------------------------------------------------
 
-    def expect(self, upload: int, latest: Latest) -> None:
+    def expect(self, upload: int, request: gr.Request) -> None:
         """Show nothing of earlier inputs any more, since files of this upload are on their way."""
-        latest.give(upload)
+        latest_of(request).give(upload)
 
-    def pick(self, event: gr.SelectData, upload: int, latest: Latest) -> tuple[list[str], int]:
+    def pick(self, event: gr.SelectData, upload: int, request: gr.Request) -> tuple[list[str], int]:
         """The file of the selected example."""
-        latest.give(upload)
+        latest_of(request).give(upload)
         return [str(self.shown_examples[event.index].file)], upload
 
-    def receive(self, files: list[str] | None, upload: int, latest: Latest) -> dict:
+    def receive(self, files: list[str] | None, upload: int, request: gr.Request) -> dict:
         """Recognise what was uploaded: list the inputs, select the first, and mark the example if it is one."""
         uploaded, hide = files or [], gr.Column(visible=False)
+        latest = latest_of(request)
         latest.give(upload)
         try:
             with errors_as_messages(FAILED):
@@ -238,15 +229,15 @@ class AnalyseTab:
             self.table: gr.DownloadButton(visible=False),
             self.rows: "",
             self.gallery: gr.Gallery(selected_index=marked),
-            **self.choose(uploaded, choices[0][1], latest),
+            **self.choose(uploaded, choices[0][1], request),
         }
 
-    def choose(self, files: list[str], item: str, latest: Latest) -> dict:
+    def choose(self, files: list[str], item: str, request: gr.Request) -> dict:
         """Fill the sequence fields with the volumes or series of an input; show them if there is a choice.
 
         The sequence that was chosen for an earlier slice does not hold for this one.
         """
-        latest.choose(files, item)
+        latest_of(request).choose(files, item)
         chosen = decode(item, files)
         candidates, study = chosen.candidates, chosen.study
         choices = [(candidate.label, field_value(number, item)) for number, candidate in of_study(candidates, study)]
@@ -257,15 +248,17 @@ class AnalyseTab:
         }
         return {self.selection: gr.Column(visible=len(choices) > 1), self.sequence: "", **updates}
 
-    def require_files(self, files: list[str] | None, latest: Latest) -> dict:
+    def require_files(self, files: list[str] | None, request: gr.Request) -> dict:
         """Say so if there is nothing to analyse."""
-        return gr.skip() if files else self.numbered(self.refuse(gr.Error(NOTHING, title="Nothing to analyse")), latest)
+        nothing = gr.Error(NOTHING, title="Nothing to analyse")
+        return gr.skip() if files else self.numbered(self.refuse(nothing), latest_of(request))
 
     def analyse(
-        self, files: list[str] | None, item: str | None, latest: Latest, segmenter: str, classifier: str, sequence: str,
-        flair: str | None, pre: str | None, post: str | None, progress=gr.Progress(),
+        self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str,
+        flair: str | None, pre: str | None, post: str | None, request: gr.Request, progress=gr.Progress(),
     ) -> dict:  # fmt: skip
         """Analyse the selected input and show the result; nothing happens without files, or if a newer input is given."""
+        latest = latest_of(request)
         if not files or not item or latest.replaced(files, item):
             return gr.skip()
         shown = self.answer(files, item, segmenter, classifier, sequence, (flair, pre, post), progress)
@@ -310,13 +303,14 @@ class AnalyseTab:
             return self.refuse(error, label)
 
     def explain(
-        self, files: list[str] | None, item: str | None, latest: Latest, segmenter: str, classifier: str, sequence: str,
-        flair: str | None, pre: str | None, post: str | None, likeliest: int | None,
+        self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str,
+        flair: str | None, pre: str | None, post: str | None, likeliest: int | None, request: gr.Request,
     ) -> dict:  # fmt: skip
         """Explain the verdict on a slice, of a study the likeliest, and test the outline's stability.
 
         This is slower, so it runs after the verdict.
         """
+        latest = latest_of(request)
         if not files or not item or likeliest is None or latest.replaced(files, item):
             return gr.skip()
         try:
@@ -411,9 +405,9 @@ class AnalyseTab:
         record_refusal()
         return self.clear() | {self.box: refusal(error.title, error.message), self.current: unseen_input(label, "✕")}
 
-    def fail(self, latest: Latest) -> dict:
+    def fail(self, request: gr.Request) -> dict:
         """The updates after an error of the server, which was logged."""
-        return self.numbered(self.clear() | {self.box: refusal("Analysis failed", ERROR_LOGGED)}, latest)
+        return self.numbered(self.clear() | {self.box: refusal("Analysis failed", ERROR_LOGGED)}, latest_of(request))
 
     def numbered(self, updates: dict, latest: Latest) -> dict:
         """Updates whose box has the number of the upload that it answers, which ends the wait for it in page.js."""

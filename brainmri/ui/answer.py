@@ -134,11 +134,6 @@ def preview(scan: Scan, name: str) -> Markup:
     return Markup(row).format(source, *picture.size, label or name, f"{name}, {size}" if label else size)
 
 
-def of_upload(upload: int, box: Markup) -> Markup:
-    """A box with the number of the upload that it answers."""
-    return Markup('<div data-upload="{}">{}</div>').format(upload, box)
-
-
 def empty_state(words: str) -> Markup:
     """The placeholder shown before there is a result; `words` are HTML."""
     return Markup(f'<div class="verdict empty">{words}</div>')

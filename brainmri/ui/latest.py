@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+
+import gradio as gr
+from markupsafe import Markup
+
+SESSIONS = 10_000  # that are kept, the most recent ones
+_lock = Lock()
 
 
 @dataclass
@@ -30,3 +38,22 @@ class Latest:
     def replaced(self, files: Sequence[str], item: str) -> bool:
         """Whether another input was given or selected after this one."""
         return self.upload > 0 and self.chosen != ([*files], item)
+
+
+def latest_of(request: gr.Request) -> Latest:
+    """The last input of a request's session.
+
+    Gradio's own `gr.State` would open a connection that keeps Node programs with its client from ending.
+    """
+    with _lock:  # requests at the same time must not each get one of their own
+        return _of_session(request.session_hash or "")
+
+
+@lru_cache(maxsize=SESSIONS)
+def _of_session(_session: str) -> Latest:
+    return Latest()
+
+
+def of_upload(upload: int, box: Markup) -> Markup:
+    """A box with the number of the upload that it answers."""
+    return Markup('<div data-upload="{}">{}</div>').format(upload, box)

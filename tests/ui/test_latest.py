@@ -1,6 +1,8 @@
 """The last input of a session, whatever the order in which its requests arrive."""
 
-from brainmri.ui.latest import Latest
+from types import SimpleNamespace
+
+from brainmri.ui.latest import Latest, latest_of
 
 
 def test_an_input_is_replaced_by_what_is_given_or_selected_after_it():
@@ -24,3 +26,10 @@ def test_a_late_announcement_changes_nothing():
     for announced in (1, 2):
         latest.give(announced)
         assert (latest.upload, latest.replaced(["/second"], "a")) == (2, False)
+
+
+def test_sessions_share_nothing():
+    one, other = (SimpleNamespace(session_hash=name) for name in ("one", "other"))
+    latest_of(one).give(1)
+    assert latest_of(one) is latest_of(one)
+    assert (latest_of(one).upload, latest_of(other).upload) == (1, 0)
