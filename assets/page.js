@@ -95,9 +95,9 @@
     if (replacing && !results.inert) results.style.minHeight = `${results.offsetHeight}px`;
     results.inert = replacing;
   }
-  const giveRoomBack = () => {
+  const giveRoomBack = (event) => {
     const results = document.querySelector("#results");
-    if (results && !results.inert) results.style.minHeight = "";
+    if (event.isTrusted && results && !results.inert) results.style.minHeight = ""; // not by this script's own clicks
   };
   for (const input of ["click", "keyup"]) document.addEventListener(input, giveRoomBack); // not before, or a click would miss its button
 
