@@ -36,7 +36,7 @@ class EffUNet(PretrainedNet):
     ) -> None:
         super().__init__()
         self.unet = LiteUNet(encoder, tuple(decoder_channels))
-        self.attributes = attributes
+        self.attributes = dict(attributes)  # a mapping proxy cannot be copied with the network
         channels = self.feature_channels[-1]
         self.attribute_heads = nn.ModuleDict({name: nn.Linear(channels, len(classes)) for name, classes in attributes.items()})
 
@@ -92,7 +92,7 @@ class EffUNetEnsemble(PretrainedNet):
         attributes: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         super().__init__()
-        self.attributes = attributes
+        self.attributes = dict(attributes)  # a mapping proxy cannot be copied with the network
         self.members = nn.ModuleList(EffUNet(encoder, decoder_channels, attributes) for _ in range(members))
 
     def _networks(self) -> Iterator[EffUNet]:

@@ -91,7 +91,7 @@ class ResUNet(PretrainedNet):
         self.bottleneck = ResBlock(128, 256)
         self.decoder = nn.ModuleList([UpBlock(256 + 128, 128), UpBlock(128 + 64, 64), UpBlock(64 + 32, 32), UpBlock(32 + 16, 16)])
         self.head = nn.Conv2d(16, 1, 1)
-        self.attributes = attributes
+        self.attributes = dict(attributes)  # a mapping proxy cannot be copied with the network
         if attributes:
             self.tasks = ("segmentation", "classification")
             self.verdict_head = nn.Linear(256, 2)
