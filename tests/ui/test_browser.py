@@ -131,7 +131,6 @@ def test_one_drop_zone_takes_slices_studies_folders_and_pasted_pictures(visit, t
     upload(page, STUDY)
     answer(page, STUDY.name)
     assert cumulative_layout_shift(page) < 0.05  # of several results, each of which fills the page anew
-    assert longest_task(page) < 0.5  # a click or a key waits no longer
 
 
 @pytest.mark.skipif("BRAINMRI_TIMED" not in os.environ, reason="times an answer, so nothing else may run: set BRAINMRI_TIMED")
@@ -142,6 +141,7 @@ def test_a_slice_is_answered_within_a_second(visit):
         page.wait_for_selector("#explanation >> text=/Stable|Unstable/")  # it computes after the answer
     print("seconds:", seconds)
     assert median(seconds[1:]) < 1  # the first one warms up
+    assert longest_task(page) < 0.5  # a click or a key waits no longer
 
 
 def test_several_inputs_become_a_list_to_flip_through_and_a_table(visit, tmp_path):
