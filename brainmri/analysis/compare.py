@@ -24,7 +24,7 @@ class ModelResult:
         name: the model's name, as given to `compare`.
         probability: calibrated probability of tumour, in [0, 1]; of a study, the highest of its slices.
         likeliest: index of the slice with that probability; None for a slice.
-        mask: (H, W) or (S, H, W) bool, as an analysis by this model alone outlines it.
+        mask: (H, W) or (S, H, W) bool, as an analysis by this model alone outlines upright slices.
         probability_map: float32 in [0, 1], of the mask's shape.
         volume_mm3: of the mask; None for a slice, and without a plausible voxel size.
         seconds: from pixels to result, without loading the network.
@@ -55,6 +55,8 @@ class ModelResult:
 
 def compare(models: Mapping[str, LoadedModel], scan: Scan) -> list[ModelResult]:
     """Run every model by itself on a slice or a study; slices without a head are skipped.
+
+    Unlike a `Pipeline`, it takes slices as they are: it turns none upright, cuts none out of a page and runs no check.
 
     Args:
         models: the models by their names.
