@@ -8,12 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainmri.analysis.decision import outline, without_specks
-from brainmri.analysis.forward import predict_slices, with_head
-from brainmri.analysis.recognition import recognise, sequence_of
+from brainmri.analysis.decision import mostly_unknown, outline, without_specks
+from brainmri.analysis.forward import predict_slices
+from brainmri.analysis.pipeline import Pipeline
+from brainmri.analysis.preparation import Prepared
 from brainmri.io.scan import Scan
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import LoadedModel, split_roles
+
+
+class OutOfDistribution(ValueError):
+    """An input that does not look like brain MRI, so that no result would be meaningful."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,12 +27,13 @@ class ModelResult:
 
     Attributes:
         name: the model's name, as given to `compare`.
-        probability: calibrated probability of tumour, in [0, 1]; of a study, the highest of its slices.
+        probability: calibrated probability of tumour, in [0, 1]; of a study, the highest of its slices that are not out of
+            distribution; of a sheet, the highest of its slices.
         likeliest: index of the slice with that probability; None for a slice.
-        mask: (H, W) or (S, H, W) bool, as an analysis by this model alone outlines upright slices.
+        mask: (H, W) or (S, H, W) bool on the input's own grid, as an analysis by this model alone outlines the prepared slices.
         probability_map: float32 in [0, 1], of the mask's shape.
         volume_mm3: of the mask; None for a slice, and without a plausible voxel size.
-        seconds: from pixels to result, without loading the network.
+        seconds: from prepared slices to result, without loading the network.
     """
 
     name: str
@@ -53,46 +59,63 @@ class ModelResult:
         }
 
 
-def compare(models: Mapping[str, LoadedModel], scan: Scan) -> list[ModelResult]:
-    """Run every model by itself on a slice or a study; slices without a head are skipped.
-
-    Unlike a `Pipeline`, it takes slices as they are: it turns none upright, cuts none out of a page and runs no check.
+def compare(models: Mapping[str, LoadedModel], scan: Scan, pipe: Pipeline) -> list[ModelResult]:
+    """Run every model by itself on a slice or a study. All of them get the slices that a pipeline prepares for its own analysis.
 
     Args:
         models: the models by their names.
         scan: a slice (H, W, 3) or a study (S, H, W, 3).
+        pipe: finds the slices, turns them upright, recognises their sequence and checks whether they show a brain.
+
+    Raises:
+        OutOfDistribution: if the slice, or most of the study, does not look like brain MRI.
     """
-    return [_result(name, model, scan) for name, model in models.items()]
+    parts = pipe.prepare(scan)
+    strange = _check(parts, scan)
+    return [_result(name, model, scan, parts, strange) for name, model in models.items()]
 
 
-def _result(name: str, model: LoadedModel, scan: Scan) -> ModelResult:
+def _check(parts: tuple[Prepared, ...], scan: Scan) -> list[int]:
+    """The indices of the slices that are out of distribution; an error if nothing remains, or too little of a study."""
+    checks = [check for part in parts for check in zip(part.view.numbers.tolist(), part.predicted.ood or (), strict=False)]
+    strange = [(number, one.reason) for number, one in checks if one.reason]
+    numbers = [number for number, _ in strange]
+    if scan.pixels.ndim == 4:
+        reason = mostly_unknown(numbers, len(scan.pixels), len(checks))
+    else:
+        reason = strange[0][1] if len(strange) == len(parts) else None
+    if reason:
+        raise OutOfDistribution(reason)
+    return numbers
+
+
+def _result(name: str, model: LoadedModel, scan: Scan, parts: tuple[Prepared, ...], strange: list[int]) -> ModelResult:
     start = time.perf_counter()
     study, geometry = scan.pixels.ndim == 4, scan.geometry
-    slices = scan.pixels if study else scan.pixels[None]
-    mode = "study" if len(slices) > 1 else "slice"
-    numbers = np.flatnonzero(with_head(slices))
     segmenter, classifier = split_roles(model)
-    predicted = predict_slices(segmenter, classifier, slices[numbers], geometry.spacing[1:] if geometry else (1.0, 1.0))
-    sequence = sequence_of(recognise(predicted, slices[numbers]))
-    rules = rules_of(segmenter and segmenter.entry, classifier and classifier.entry).for_sequence(sequence)
-    probability = likeliest = maps = mask = volume = None
-    if predicted.logits is not None:
-        probabilities = rules.probability(predicted.logits, predicted.evidence, mode)
-        probability, likeliest = float(probabilities.max()), int(numbers[probabilities.argmax()])
-    if predicted.maps is not None and predicted.grid_share is not None:
-        maps, mask = np.zeros(slices.shape[:3], np.float32), np.zeros(slices.shape[:3], bool)
-        maps[numbers], outlined = outline(predicted.maps, rules, mode)
-        mask[numbers], _ = without_specks(outlined, predicted.grid_share)
-        if study and geometry and geometry.plausible:
-            volume = float(mask.sum() * geometry.voxel_volume)
-        maps, mask = (maps, mask) if study else (maps[0], mask[0])
+    rules = rules_of(segmenter and segmenter.entry, classifier and classifier.entry)
+    grid = scan.pixels.shape[:3] if study else (1, *scan.pixels.shape[:2])
+    probabilities, maps, mask = np.zeros(grid[0]), np.zeros(grid, np.float32), np.zeros(grid, bool)
+    for part in parts:
+        predicted = predict_slices(segmenter, classifier, part.slices, part.spacing)
+        own, view = rules.for_sequence(part.sequence), part.view
+        if predicted.logits is not None:
+            found = own.probability(predicted.logits, predicted.evidence, part.mode)
+            probabilities[view.numbers] = np.maximum(probabilities[view.numbers], found)
+        if predicted.maps is not None and predicted.grid_share is not None:
+            thresholded, outlined = outline(predicted.maps, own, part.mode)
+            maps = np.maximum(maps, view.restore(thresholded, grid))
+            mask |= view.restore(without_specks(outlined, predicted.grid_share)[0], grid)
+    if study:
+        probabilities[strange] = 0
+    voxel = geometry.voxel_volume if study and segmenter and geometry and geometry.plausible else None
     return ModelResult(
         name=name,
-        probability=probability,
-        likeliest=likeliest if study else None,
-        mask=mask,
-        probability_map=maps,
-        volume_mm3=volume,
+        probability=float(probabilities.max()) if classifier else None,
+        likeliest=int(probabilities.argmax()) if classifier and study else None,
+        mask=(mask if study else mask[0]) if segmenter else None,
+        probability_map=(maps if study else maps[0]) if segmenter else None,
+        volume_mm3=None if voxel is None else float(mask.sum() * voxel),
         seconds=time.perf_counter() - start,
     )
 

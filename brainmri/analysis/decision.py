@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,13 +36,6 @@ class SliceDecisions:
     probabilities: np.ndarray
     verdicts: list[tuple[str, str]]
     ood: list[OodResult | None]
-
-    def rotated(self, quarters: int) -> SliceDecisions:
-        """The same with maps and masks rotated counter-clockwise by a number of quarter turns."""
-        if not quarters:
-            return self
-        maps, masks = (np.ascontiguousarray(np.rot90(array, quarters, axes=(1, 2))) for array in (self.maps, self.masks))
-        return replace(self, maps=maps, masks=masks)
 
 
 def outline(maps: np.ndarray, rules: Rules, mode: str) -> tuple[np.ndarray, np.ndarray]:
@@ -164,8 +157,8 @@ def decide_study(
     Returns:
         The verdict, its reason, and the indices of the slices that it rests on.
     """
-    if 2 * len(out_of_distribution) > (len(verdicts) if analysed is None else analysed):
-        return REVIEW, _mostly_unknown(out_of_distribution, len(verdicts)), tuple(out_of_distribution)
+    if reason := mostly_unknown(out_of_distribution, len(verdicts), len(verdicts) if analysed is None else analysed):
+        return REVIEW, reason, tuple(out_of_distribution)
     tumour = [number for number, verdict in enumerate(verdicts) if verdict == TUMOUR and number not in out_of_distribution]
     undecided = [number for number, verdict in enumerate(verdicts) if verdict == REVIEW and number not in out_of_distribution]
     if len(verdicts) == 1:
@@ -186,8 +179,16 @@ def decide_study(
     return REVIEW, f"No slice clearly shows a tumour; {slice_numbers(undecided)} are undecided.", tuple(undecided)
 
 
-def _mostly_unknown(out_of_distribution: Sequence[int], slices: int) -> str:
-    """Why a study is for review whose slices are mostly out of distribution."""
+def mostly_unknown(out_of_distribution: Sequence[int], slices: int, analysed: int) -> str | None:
+    """Why nothing about a study is meaningful, if most of its slices with a head are out of distribution; None if they are not.
+
+    Args:
+        out_of_distribution: their indices.
+        slices: the number of all slices.
+        analysed: the number of slices with a head.
+    """
+    if 2 * len(out_of_distribution) <= analysed:
+        return None
     if slices == 1:
         return "The only slice does not look like those that the model was trained on."
     which = f"{len(out_of_distribution)} of {slices}"

@@ -35,19 +35,14 @@ class Panel:
     page: np.ndarray | None = None
 
     def cut(self, pixels: np.ndarray) -> np.ndarray:
-        """The slice of a picture (H, W, 3) in [0, 1], (height, width, 3), with a black background instead of the page."""
+        """The slice of a picture (..., H, W, 3) in [0, 1], (..., height, width, 3), with a black background, not the page."""
         top, left, height, width = self.box
-        part = pixels[top : top + height, left : left + width]
+        part = pixels[..., top : top + height, left : left + width, :]
         return part if self.page is None else np.where(self.page[..., None], np.float32(0), part)
 
     def cut_inverted(self, pixels: np.ndarray) -> np.ndarray:
         """As `cut`, with inverted grey values."""
         return self.cut(1 - pixels)
-
-    def paste(self, values: np.ndarray, picture: np.ndarray) -> None:
-        """Write values (height, width) of the slice into an array (H, W) of the picture, in place."""
-        top, left, height, width = self.box
-        picture[top : top + height, left : left + width] = values
 
 
 def find_panels(pixels: np.ndarray) -> tuple[Panel, ...]:

@@ -15,22 +15,14 @@ from brainmri._version import __version__
 from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, not_evaluated
 from brainmri.analysis.explain import Explanation, explain
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, slice_numbers
-from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices, with_head
+from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
 from brainmri.analysis.picture import PictureDecision, decide_picture
-from brainmri.analysis.recognition import (
-    SEQUENCE_OF_FILE,
-    Recognition,
-    check_sequence,
-    find_turn,
-    known_sequence,
-    recognise,
-    sequence_of,
-)
+from brainmri.analysis.preparation import SQUARE, Prepared, mode_of, prepare_picture, prepare_study
+from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, sequence_of
 from brainmri.analysis.specialist import Decided, Specialist
 from brainmri.analysis.stability import Stability, stability
 from brainmri.io.reading import Scan, read_slice, read_study
-from brainmri.io.scan import Geometry
 from brainmri.io.sequences import ONE_SEQUENCE
 from brainmri.io.stack import MAX_TILT
 from brainmri.zoo import ood
@@ -139,7 +131,7 @@ class Pipeline:
         scan = _one_slice(source)
         picture = self._decide_picture(scan, sequence)
         warnings = (*self._input_warnings(scan), *picture.warnings)
-        provenance = self.provenance(scan, picture.predicted, picture.recognition, sequence, picture.specialist)
+        provenance = self.provenance(scan, picture.prepared.predicted, picture.recognition, sequence, picture.specialist)
         return self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
 
     def explain(self, source: Source, sequence: str | None = None) -> tuple[Explanation, Stability]:
@@ -149,8 +141,8 @@ class Pipeline:
         """
         scan = _one_slice(source)
         picture = self._decide_picture(scan, sequence)
-        view, shape = picture.view, scan.pixels.shape[:2]
-        pixels, mask = view.cut(scan.pixels), view.cut_mask(picture.decisions.masks[0])
+        view, pixels = picture.prepared.view, picture.prepared.slices[0]
+        mask = view.cut_masks(picture.decisions.masks)[0]
         segmenter, classifier = self.segmenter, self.classifier
         if self.specialist and picture.specialist:
             segmenter = classifier = self.specialist.model
@@ -158,34 +150,47 @@ class Pipeline:
         decisions = picture.decisions
         explanation = explain(classifier, pixels, mask, float(decisions.probabilities[0]), decisions.verdicts[0][0])
         stable = stability(segmenter, pixels, rules.mask_threshold)
+        grid = (1, *scan.pixels.shape[:2])
         return (
-            replace(explanation, saliency=view.restore(explanation.saliency, shape)),
-            replace(stable, share=view.restore(stable.share, shape)),
+            replace(explanation, saliency=view.restore(explanation.saliency[None], grid)[0]),
+            replace(stable, share=view.restore(stable.share[None], grid)[0]),
         )
 
-    def _decide_picture(self, scan: Scan, sequence: str | None) -> PictureDecision:
+    def prepare(self, scan: Scan, sequence: str | None = None, progress: Progress | None = None) -> tuple[Prepared, ...]:
+        """Find the slices of a slice or a study and turn them upright, as an analysis does.
+
+        Args:
+            scan: a slice (H, W, 3) or a study (S, H, W, 3).
+            sequence: its MR sequence, one of `brainmri.zoo.attributes.SEQUENCES`; None to recognise it.
+            progress: called with the number of finished slices and of all slices after each batch of a study.
+
+        Returns:
+            Several for a sheet of slices, else one.
+
+        Raises:
+            ValueError: for an unknown sequence.
+        """
         check_sequence(sequence)
+        study, spacing = scan.pixels.ndim == 4, scan.geometry.spacing[1:] if scan.geometry else None
 
         def predict(slices: np.ndarray) -> Prediction:
-            return predict_slices(self.segmenter, self.classifier, slices, ood_model=self.ood_model)
+            models = self.segmenter, self.classifier
+            return predict_slices(*models, slices, spacing or SQUARE, progress=progress, ood_model=self.ood_model)
 
+        if study:
+            named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
+            return (prepare_study(scan.pixels, predict, named, spacing),)
         # a detector of axial slices was not measured on what is cut out of pages, and would let some other images pass
         any_upload = self.ood_model.ood is not None and self.ood_model.ood.any_plane
-        return decide_picture(scan.pixels, predict, self._decide, sequence, find_slices=any_upload)
+        return prepare_picture(scan.pixels, predict, sequence, find_slices=any_upload)
 
-    def _decide(
-        self,
-        slices: np.ndarray,
-        predicted: Prediction,
-        sequence: str | None,
-        mode: str = "slice",
-        spacing: tuple[float, float] = (1.0, 1.0),
-    ) -> Decided:
-        """Decide upright slices (S, H, W, 3), by the specialist where they are like its training data."""
-        decisions = decide_slices(predicted, self.rules, mode, sequence)
-        if self.specialist is None:
-            return Decided(decisions, None)
-        return self.specialist.decide(slices, predicted, decisions, mode, sequence, spacing)
+    def _decide_picture(self, scan: Scan, sequence: str | None) -> PictureDecision:
+        return decide_picture(self.prepare(scan, sequence), self._decide, scan.pixels.shape[:2])
+
+    def _decide(self, prepared: Prepared) -> Decided:
+        """Decide upright slices, by the specialist where they are like its training data."""
+        decisions = decide_slices(prepared.predicted, self.rules, prepared.mode, prepared.sequence)
+        return self.specialist.decide(prepared, decisions) if self.specialist else Decided(decisions, None)
 
     def study(
         self,
@@ -210,30 +215,21 @@ class Pipeline:
         if sequence not in (None, THREE_SEQUENCES) and (found := sum(label is not None for label in scan.sequences)) > 1:
             raise ValueError(f"expected a study of one sequence for sequence={sequence!r}, got {found} sequences; leave it out")
         geometry, warnings = scan.geometry, self._input_warnings(scan)
-        spacing = geometry.spacing[1:] if geometry else (1.0, 1.0)
         measured = geometry is not None and geometry.plausible
         if geometry and geometry.sized and not measured:
             warnings += ("the voxel size cannot be that of a head; volumes are in voxels and distances in pixels",)
-        head = with_head(scan.pixels)
-        numbers = np.flatnonzero(head)
-        contiguous = numbers[-1] - numbers[0] < len(numbers)  # then a view is enough and nothing is copied
-        chosen = slice(numbers[0], numbers[-1] + 1) if contiguous else numbers
-        predicted, upright, turned = self._predict_upright(scan.pixels[chosen], geometry, progress)
-        if turned:
-            warnings += (f"the slices are turned by {turned}°; they were analysed upright",)
-        named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
-        recognition = recognise(predicted, upright, turned, named)
-        known = sequence_of(recognition) or known_sequence(upright, named)
-        decisions, specialist = self._decide(upright, predicted, known, _mode(scan), spacing)
-        decisions = decisions.rotated(turned // 90)
-        maps, mask = np.zeros(scan.pixels.shape[:3], np.float32), np.zeros(scan.pixels.shape[:3], bool)
-        maps[chosen], mask[chosen] = decisions.maps, decisions.masks
+        (prepared,) = self.prepare(scan, sequence, progress)
+        warnings += prepared.warnings
+        decisions, specialist = self._decide(prepared)
+        head, grid = prepared.view.head, scan.pixels.shape[:3]
+        maps, mask = (prepared.view.restore(values, grid) for values in (decisions.maps, decisions.masks))
+        decisions = replace(decisions, maps=maps[head], masks=mask[head])
         parts = find_parts(mask, geometry)
-        provenance = self.provenance(scan, predicted, recognition, sequence, specialist)
-        pixel = float(np.prod(spacing)) if measured else None
+        provenance = self.provenance(scan, prepared.predicted, prepared.recognition, sequence, specialist)
+        pixel = float(np.prod(prepared.spacing)) if measured else None
         places = iter(range(len(decisions.masks)))
         findings = tuple(
-            self._finding(decisions, next(places), warnings, provenance, pixel, recognition)
+            self._finding(decisions, next(places), warnings, provenance, pixel, prepared.recognition)
             if analysed
             else _without_head(scan.pixels.shape[1:3], warnings, provenance, pixel)
             for analysed in head
@@ -245,8 +241,8 @@ class Pipeline:
             int(head.sum()),
             [number for number, finding in enumerate(findings) if finding.mask.any() and not finding.out_of_distribution],
         )
-        if not self.rules.was_evaluated_on(known):
-            verdict, reason = REVIEW, f"{not_evaluated(known)}."
+        if not self.rules.was_evaluated_on(prepared.sequence):
+            verdict, reason = REVIEW, f"{not_evaluated(prepared.sequence)}."
         if out_of_distribution:
             left_out = f"{slice_numbers(out_of_distribution)} left out: unlike those that the model was trained on"
             warnings += (f"{left_out}; {ood.WARNING}",)
@@ -260,7 +256,7 @@ class Pipeline:
             diameters=tuple(diameters(parts, len(mask))),
             lesions=find_lesions(mask, parts, geometry, midline(scan.pixels)),
             sequences=scan.sequences,
-            recognition=recognition,
+            recognition=prepared.recognition,
             geometry=geometry,
             warnings=warnings,
             provenance=provenance,
@@ -273,28 +269,6 @@ class Pipeline:
         other_plane = scan.geometry is not None and (scan.geometry.plane != "axial" or scan.geometry.tilt > MAX_TILT)
         added = [*[READ_AS_FLAIR] * taken_for_flair, *[ONLY_AXIAL] * (other_plane and not self._any_plane)]
         return (*scan.warnings, *added)
-
-    def _predict_upright(
-        self, slices: np.ndarray, geometry: Geometry | None, progress: Progress | None
-    ) -> tuple[Prediction, np.ndarray, int]:
-        """Predict the slices (S, H, W, 3) of a study, turned upright first if they have no geometry.
-
-        Returns:
-            The prediction for the upright slices, these slices, and the degrees counter-clockwise that the study is turned by.
-        """
-
-        def rotate(quarters: int) -> np.ndarray:
-            return np.ascontiguousarray(np.rot90(slices, quarters, axes=(1, 2)))
-
-        def predict_rotated(quarters: int) -> Prediction:
-            spacing = geometry.spacing[1:] if geometry else (1.0, 1.0)
-            return predict_slices(
-                self.segmenter, self.classifier, rotate(quarters), spacing, progress=progress, ood_model=self.ood_model
-            )
-
-        predicted = predict_rotated(0)
-        turned = 0 if geometry else find_turn(predicted, predict_rotated)
-        return (predict_rotated(-turned // 90), rotate(-turned // 90), turned) if turned else (predicted, slices, 0)
 
     def _finding(
         self,
@@ -354,10 +328,10 @@ class Pipeline:
             "sequence": sequence,
             "segmenter": ran_on["segmenter"].record(self.segmenter),
             "classifier": ran_on["classifier"].record(self.classifier),
-            "specialist": self.specialist and self.specialist.record(specialist, _mode(scan)),
+            "specialist": self.specialist and self.specialist.record(specialist, mode_of(scan.pixels)),
             "mask_threshold": rules.mask_threshold,
-            "review_band": list(rules.band(_mode(scan))),
-            "calibration": self.rules.config(_mode(scan)),
+            "review_band": list(rules.band(mode_of(scan.pixels))),
+            "calibration": self.rules.config(mode_of(scan.pixels)),
             "ood": ood_config and {"name": self.ood_model.entry.name, **ood_config.config()},
             "versions": {
                 "brainmri": __version__,
@@ -385,11 +359,6 @@ def _one_slice(source: Source) -> Scan:
     if scan.pixels.ndim != 3:
         raise ValueError(f"expected one slice (H, W, 3), got pixels of shape {scan.pixels.shape}; use study() for a stack")
     return scan
-
-
-def _mode(scan: Scan) -> str:
-    """The mode of the rules: "study" if the scan has several slices, else "slice"."""
-    return "study" if scan.pixels.ndim == 4 and len(scan.pixels) > 1 else "slice"
 
 
 def _without_head(shape: tuple[int, int], warnings: tuple[str, ...], provenance: dict, pixel: float | None) -> Finding:

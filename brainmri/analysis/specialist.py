@@ -14,6 +14,7 @@ import numpy as np
 from brainmri.analysis.decision import SliceDecisions, decide_slices
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, percent
 from brainmri.analysis.forward import Prediction, RanOn, predict_slices
+from brainmri.analysis.preparation import Prepared
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.registry import LoadedModel
 from brainmri.zoo.titles import shown_name
@@ -43,34 +44,23 @@ class Specialist:
     rules: Rules
     generalist: str
 
-    def decide(
-        self,
-        slices: np.ndarray,
-        predicted: Prediction,
-        decisions: SliceDecisions,
-        mode: str,
-        sequence: str | None,
-        spacing: tuple[float, float] = (1.0, 1.0),
-    ) -> Decided:
+    def decide(self, prepared: Prepared, decisions: SliceDecisions) -> Decided:
         """Decide slices, or leave the generalist's decisions where the slices are not like the specialist's training data.
 
         Args:
-            slices: (S, H, W, 3) in [0, 1], upright, in order along the head.
-            predicted: the generalist's prediction.
+            prepared: the slices and the generalist's prediction.
             decisions: the generalist's.
-            mode: "slice" or "study", as for `decide_slices`.
-            sequence: the MR sequence, one of `brainmri.zoo.attributes.SEQUENCES`; None if unknown.
-            spacing: between rows and between columns, in a common unit.
         """
         unchanged = Decided(decisions, None)
-        if predicted.in_scope is None or predicted.in_scope.mean() < LEAST_SHARE:
+        in_scope, sequence = prepared.predicted.in_scope, prepared.sequence
+        if in_scope is None or in_scope.mean() < LEAST_SHARE:
             return unchanged
         if sequence is not None and sequence not in self.model.entry.evaluated_on:
             return unchanged
-        other = predict_slices(self.model, self.model, slices, spacing, ood_model=self.model)
+        other = predict_slices(self.model, self.model, prepared.slices, prepared.spacing, ood_model=self.model)
         if np.mean([check.reason is None for check in other.ood or []] or [True]) < LEAST_KNOWN:
             return unchanged
-        return Decided(self._join(decide_slices(other, self.rules, mode, sequence), decisions), other)
+        return Decided(self._join(decide_slices(other, self.rules, prepared.mode, sequence), decisions), other)
 
     def record(self, predicted: Prediction | None, mode: str) -> dict:
         """For a finding's provenance; `predicted` is the specialist's prediction, None if it did not decide."""

@@ -20,7 +20,7 @@ from brainmri.analysis.stability import Stability
 from brainmri.io.scan import Scan
 from brainmri.zoo.backends import AUTO
 from brainmri.zoo.entry import ModelEntry
-from brainmri.zoo.registry import AXIAL_OOD, LoadedModel, find_entry, list_names, requested_runtime
+from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, find_entry, list_names, requested_runtime
 
 ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # parsed as `spaces` does
 if ZERO_GPU:
@@ -124,10 +124,10 @@ def analyse_and_explain_slice(
     return pipe(scan, sequence), *pipe.explain(scan, sequence)
 
 
-@on_gpu(lambda scan, names: gpu_seconds(len(names) * (len(scan.pixels) if scan.pixels.ndim == 4 else 1)))
+@on_gpu(lambda scan, names: gpu_seconds((1 + len(names)) * (len(scan.pixels) if scan.pixels.ndim == 4 else 1)))
 def compare_models(scan: Scan, names: list[str]) -> list[ModelResult]:
-    """Run several models on a slice or a study."""
-    return compare({name: get_model(name) for name in names}, scan)
+    """Run several models on a slice or a study that the default model prepares."""
+    return compare({name: get_model(name) for name in names}, scan, _pipeline(DEFAULT, DEFAULT, None))
 
 
 @counted

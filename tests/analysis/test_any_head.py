@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import brainmri
-from brainmri.analysis.picture import INVERTED, PAGE_REMOVED
+from brainmri.analysis.preparation import INVERTED, PAGE_REMOVED
 from brainmri.zoo.ood import NOISE, is_noise
 from train.ood.negatives import PACKAGES
 

@@ -1,4 +1,4 @@
-"""Explanation, stability, comparison and self-check, on the examples with the embedded weights."""
+"""Explanation, stability and self-check, on the examples with the embedded weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 import brainmri
-from brainmri.analysis.compare import compare, disagreement, overlap
 from brainmri.analysis.explain import explain, head_mask
 from brainmri.analysis.selfcheck import check, compute_outputs, max_difference
 from brainmri.analysis.stability import stability
-from brainmri.io.reading import read_slice, read_study
+from brainmri.io.reading import read_slice
 from brainmri.zoo.registry import DEFAULT
 
 pytestmark = pytest.mark.slow
@@ -132,37 +131,6 @@ def test_an_outline_near_the_threshold_is_unstable(pipe):
     peak = float(maps.max())
     found = stability(pipe.segmenter, pixels, min(0.97, peak - 0.01))
     assert not found.sentence.startswith("Stable")
-
-
-def test_comparison_gives_one_result_per_model():
-    scan = read_slice(EXAMPLES / "large-lesion.png")
-    models = {name: brainmri.load(name, device="cpu") for name in (NAME, "resunet-lgg", "resnet50-lgg")}
-    results = compare(models, scan)
-    assert [result.mask is None for result in results] == [False, False, True]
-    assert [result.probability is None for result in results] == [False, True, False]
-    assert results[0].probability == pytest.approx(brainmri.Pipeline(NAME, device="cpu")(scan).probability, abs=1e-6)
-    where = disagreement(results)
-    assert np.array_equal(where == 1, results[0].mask ^ results[1].mask)
-    assert where[results[0].mask == results[1].mask].max() == 0
-    assert overlap(results) > 0.8
-    assert (disagreement(results[:1]), overlap(results[2:])) == (None, None)
-
-
-def test_a_study_is_compared_as_it_is_analysed():
-    scan = read_study(EXAMPLES / "study-flair.nii.gz")
-    models = {name: brainmri.load(name, device="cpu") for name in (NAME, "resunet-lgg", "resnet50-lgg")}
-    results = compare(models, scan)
-    alone = brainmri.Pipeline(NAME, device="cpu").study(scan)
-    assert np.array_equal(results[0].mask, alone.mask)
-    assert results[0].volume_mm3 == alone.volume_mm3
-    probabilities = [finding.probability for finding in alone.findings]
-    assert results[0].probability == pytest.approx(max(probabilities), abs=1e-6)
-    assert results[0].likeliest == int(np.argmax(probabilities))
-    assert overlap(results) > 0.8
-    verdict_alone, mask_alone = results[2].record(), results[1].record()
-    assert (verdict_alone["voxels"], mask_alone["probability"]) == (None, None)
-    assert "volume_ml" in mask_alone
-    assert "volume_ml" not in verdict_alone
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in brainmri.list_models()])

@@ -6,7 +6,8 @@ import pytest
 from brainmri.analysis.decision import decide_slices
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.frame import find_panels
-from brainmri.analysis.picture import INVERTED, PAGE_REMOVED, decide_picture
+from brainmri.analysis.picture import PictureDecision, decide_picture
+from brainmri.analysis.preparation import INVERTED, PAGE_REMOVED, Prepared, prepare_picture
 from brainmri.analysis.recognition import check_sequence
 from brainmri.analysis.specialist import Decided
 from brainmri.zoo.attributes import ATTRIBUTES, KIND, PLANE, SEQUENCE, T1C, TURN
@@ -104,13 +105,17 @@ FUSION = {mode: Fusion(logit=1.0, evidence=0.0, bias=0.0, review=(0.2, 0.8)) for
 RULES = Rules(sequences={name: SequenceRules(mask_threshold=0.5, fusion=FUSION) for name in (UNKNOWN, T1C)})
 
 
-def decide(slices: np.ndarray, predicted: Prediction, sequence: str | None) -> Decided:
-    return Decided(decide_slices(predicted, RULES, "slice", sequence), None)
+def decide(part: Prepared) -> Decided:
+    return Decided(decide_slices(part.predicted, RULES, part.mode, part.sequence), None)
+
+
+def analyse(picture: np.ndarray, sequence: str | None = None) -> PictureDecision:
+    return decide_picture(prepare_picture(picture, bright_spot_rule, sequence), decide, picture.shape[:2])
 
 
 def test_an_upside_down_slice_is_analysed_upright_and_the_mask_comes_back():
     turned = np.rot90(head(), 2).copy()
-    found = decide_picture(turned, bright_spot_rule, decide)
+    found = analyse(turned)
     assert found.decisions.verdicts[0][0] == "tumour"
     assert found.recognition.turned == 180
     assert any("turned by 180" in warning for warning in found.warnings)
@@ -118,7 +123,7 @@ def test_an_upside_down_slice_is_analysed_upright_and_the_mask_comes_back():
 
 
 def test_inverted_greys_are_inverted_back():
-    found = decide_picture(1 - head(), bright_spot_rule, decide)
+    found = analyse(1 - head())
     assert found.warnings == (PAGE_REMOVED, INVERTED)
     assert found.decisions.verdicts[0][0] == "tumour"
     assert (found.decisions.masks[0] == (head()[..., 0] > 0.8)).all()
@@ -134,23 +139,25 @@ PICTURES = {
 
 @pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
 def test_the_slice_in_a_picture_is_cut_upright_and_values_come_back_to_its_place(picture):
-    found = decide_picture(picture, bright_spot_rule, decide)
-    upright, mask = found.view.cut(picture), found.view.cut_mask(found.decisions.masks[0])
+    found = analyse(picture)
+    view, masks = found.prepared.view, found.decisions.masks
+    upright, mask = view.cut(picture[None]), view.cut_masks(masks)
+    assert (upright == found.prepared.slices).all()
     assert (mask == (upright[..., 0] > 0.8)).all()
     assert mask.sum() == 64
-    assert (found.view.restore(mask, picture.shape[:2]) == found.decisions.masks[0]).all()
+    assert (view.restore(mask, masks.shape) == masks).all()
 
 
 def test_the_likeliest_slice_of_a_sheet_is_explained():
     sheet = np.concatenate([np.concatenate([head(spot=number == 2) for number in row], 1) for row in ((0, 1), (2, 3))])
-    view = decide_picture(sheet, bright_spot_rule, decide).view
-    assert view.panel.box[:2] == (64, 0)
-    assert (view.cut(sheet) > 0.8).any()
+    shown = analyse(sheet).prepared
+    assert shown.view.panel.box[:2] == (64, 0)
+    assert (shown.slices > 0.8).any()
 
 
 def test_a_sheet_is_decided_by_its_slices():
     sheet = np.concatenate([np.concatenate([head(spot=number == 2) for number in row], 1) for row in ((0, 1), (2, 3))])
-    found = decide_picture(sheet, bright_spot_rule, decide)
+    found = analyse(sheet)
     assert found.decisions.verdicts[0] == ("tumour", "The picture is a sheet of 4 slices; slice 3 shows a tumour.")
     assert found.decisions.masks.shape == (1, 128, 128)
     assert found.decisions.masks[0].sum() == 64
@@ -158,7 +165,7 @@ def test_a_sheet_is_decided_by_its_slices():
 
 
 def test_a_sequence_without_tumours_in_the_evaluation_is_for_review():
-    found = decide_picture(head(), bright_spot_rule, decide, sequence="T2")
+    found = analyse(head(), "T2")
     verdict, reason = found.decisions.verdicts[0]
     assert verdict == "review"
     assert "not evaluated on tumours in T2" in reason
@@ -166,10 +173,10 @@ def test_a_sequence_without_tumours_in_the_evaluation_is_for_review():
 
 
 def test_the_kind_is_given_for_post_contrast_t1_only():
-    assert decide_picture(head(), bright_spot_rule, decide).recognition.kind.name == "glioma"
+    assert analyse(head()).recognition.kind.name == "glioma"
     coloured = head()
     coloured[..., 1] *= 0.5
-    found = decide_picture(coloured, bright_spot_rule, decide)
+    found = analyse(coloured)
     assert found.recognition.sequence.name == "three sequences"
     assert found.recognition.kind is None
 

@@ -155,6 +155,12 @@ def test_models_are_compared_on_a_study(client):
     assert all(picture["caption"].endswith("of 16") for picture in pictures)
 
 
+def test_no_models_are_compared_on_a_picture_that_is_no_brain(client, tmp_path):
+    Image.fromarray(data.astronaut()).save(tmp_path / "astronaut.png")
+    with pytest.raises(AppError, match="This does not look like a brain MRI slice"):
+        client.predict(handle_file(tmp_path / "astronaut.png"), ["effunet-lgg"], api_name="/compare")
+
+
 # --- studies --------------------------------------------------------------------------------------------------------------
 
 

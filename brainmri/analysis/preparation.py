@@ -1,0 +1,179 @@
+"""Prepare an input for the networks: find its slices and turn them upright. All networks get the same slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from brainmri.analysis.forward import Prediction, with_head
+from brainmri.analysis.frame import Panel, find_panels
+from brainmri.analysis.recognition import Recognition, find_turn, known_sequence, recognise, sequence_of
+
+Predict = Callable[[np.ndarray], Prediction]  # of slices (S, H, W, 3) in [0, 1]
+
+PAGE_REMOVED = "the page around the slice was left out"
+INVERTED = "the grey values are inverted; they were inverted back before the analysis"
+SQUARE = (1.0, 1.0)  # spacing of pixels that are as wide as high
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View:
+    """How slices were taken out of an input (N, H, W, 3), which for a picture is (1, H, W, 3).
+
+    Attributes:
+        head: (N,) bool, which slices were taken.
+        panel: where they are in the picture.
+        inverted: whether their grey values were inverted back.
+        turned: degrees counter-clockwise by which the input shows them turned.
+    """
+
+    head: np.ndarray
+    panel: Panel
+    inverted: bool = False
+    turned: int = 0
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """(S,) indices of the slices in the input."""
+        return np.flatnonzero(self.head)
+
+    @property
+    def _chosen(self) -> slice | np.ndarray:
+        """The slices as an index; contiguous ones as a slice, which copies nothing."""
+        numbers = self.numbers
+        contiguous = numbers[-1] - numbers[0] < len(numbers)
+        return slice(numbers[0], numbers[-1] + 1) if contiguous else numbers
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The upright slices (S, h, w, 3) of the input (N, H, W, 3) in [0, 1], as the networks see them."""
+        part = pixels[self._chosen]
+        part = self.panel.cut_inverted(part) if self.inverted else self.panel.cut(part)
+        return np.ascontiguousarray(np.rot90(part, -self.turned // 90, axes=(1, 2)))
+
+    def cut_masks(self, masks: np.ndarray) -> np.ndarray:
+        """The part (S, h, w) of masks (N, H, W) of the input that belongs to the upright slices."""
+        top, left, height, width = self.panel.box
+        part = masks[self._chosen, top : top + height, left : left + width]
+        return np.ascontiguousarray(np.rot90(part, -self.turned // 90, axes=(1, 2)))
+
+    def restore(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Values (S, h, w) of the upright slices on the grid (N, H, W) of the input, 0 elsewhere."""
+        restored = np.zeros(shape, values.dtype)
+        top, left, height, width = self.panel.box
+        part = np.rot90(values, self.turned // 90, axes=(1, 2))
+        restored[self._chosen, top : top + height, left : left + width] = part
+        return restored
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """Slices of an input that are decided together: one of a picture, all with a head of a study.
+
+    Attributes:
+        slices: (S, h, w, 3) in [0, 1], upright, in order along the head.
+        view: how they were taken out of the input.
+        spacing: between rows and between columns, in a common unit.
+        mode: of the rules, "slice" or "study"; see `brainmri.analysis.decision.decide_slices`.
+        predicted: the prediction of the networks that turned them upright.
+        recognition: what these recognised; None if they recognise nothing.
+        sequence: the MR sequence, one of `brainmri.zoo.attributes.SEQUENCES`; None if unknown.
+        warnings: what was changed.
+    """
+
+    slices: np.ndarray
+    view: View
+    spacing: tuple[float, float]
+    mode: str
+    predicted: Prediction
+    recognition: Recognition | None
+    sequence: str | None
+    warnings: tuple[str, ...]
+
+
+def prepare_picture(
+    pixels: np.ndarray, predict: Predict, sequence: str | None = None, find_slices: bool = True
+) -> tuple[Prepared, ...]:
+    """Find the slices in a picture (H, W, 3) in [0, 1] and turn them upright: one, or those of a sheet in reading order.
+
+    Args:
+        predict: runs the networks.
+        sequence: the MR sequence as the user gives it; None to recognise it.
+        find_slices: whether to look for slices on a page or a sheet; otherwise the picture is one slice.
+    """
+    panels = find_panels(pixels) if find_slices else (_whole(pixels[None]),)
+    return tuple(_prepare_panel(panel, pixels[None], predict, sequence) for panel in panels)
+
+
+def _prepare_panel(panel: Panel, picture: np.ndarray, predict: Predict, sequence: str | None) -> Prepared:
+    """Prepare one slice of a picture (1, H, W, 3)."""
+    view = View(head=np.ones(1, bool), panel=panel)
+    predicted, warnings = predict(view.cut(picture)), ()
+    if panel.page is not None:
+        warnings = (PAGE_REMOVED,)
+        inverted = replace(view, inverted=True)
+        other = predict(inverted.cut(picture))
+        if _strangeness(other) < _strangeness(predicted):
+            view, predicted, warnings = inverted, other, (*warnings, INVERTED)
+    view, predicted, turned = _turn_upright(picture, view, predicted, predict)
+    return _prepared(view.cut(picture), view, predicted, sequence, (*warnings, *turned))
+
+
+def prepare_study(
+    pixels: np.ndarray, predict: Predict, sequence: str | None = None, spacing: tuple[float, float] | None = None
+) -> Prepared:
+    """Take the slices with a head out of a study (S, H, W, 3) in [0, 1], and turn them upright if they have no geometry.
+
+    Args:
+        predict: runs the networks.
+        sequence: the MR sequence as the file or the user gives it; None to recognise it.
+        spacing: between rows and between columns, in a common unit, of slices with a geometry; None without one.
+    """
+    view = View(head=with_head(pixels), panel=_whole(pixels))
+    predicted, warnings = predict(view.cut(pixels)), ()
+    if spacing is None:
+        view, predicted, warnings = _turn_upright(pixels, view, predicted, predict)
+    return _prepared(view.cut(pixels), view, predicted, sequence, warnings, mode_of(pixels), spacing or SQUARE)
+
+
+def mode_of(pixels: np.ndarray) -> str:
+    """The mode of the rules for pixels (H, W, 3) or (S, H, W, 3): "study" if there are several slices, else "slice"."""
+    return "study" if pixels.ndim == 4 and len(pixels) > 1 else "slice"
+
+
+def _turn_upright(
+    pixels: np.ndarray, view: View, predicted: Prediction, predict: Predict
+) -> tuple[View, Prediction, tuple[str, ...]]:
+    """Turn the slices of a view upright: the view, its prediction and a warning if they were turned."""
+    slices = view.cut(pixels)
+    turned = find_turn(predicted, lambda quarters: predict(np.ascontiguousarray(np.rot90(slices, quarters, axes=(1, 2)))))
+    if not turned:
+        return view, predicted, ()
+    view = replace(view, turned=turned)
+    subject, were = ("the slice is", "it was") if len(slices) == 1 else ("the slices are", "they were")
+    return view, predict(view.cut(pixels)), (f"{subject} turned by {turned}°; {were} analysed upright",)
+
+
+def _prepared(
+    slices: np.ndarray, view: View, predicted: Prediction, sequence: str | None, warnings: tuple[str, ...],
+    mode: str = "slice", spacing: tuple[float, float] = SQUARE,
+) -> Prepared:  # fmt: skip
+    recognition = recognise(predicted, slices, view.turned, sequence)
+    known = sequence_of(recognition) or known_sequence(slices, sequence)
+    return Prepared(
+        slices=slices, view=view, spacing=spacing, mode=mode, predicted=predicted, recognition=recognition, sequence=known,
+        warnings=warnings,
+    )  # fmt: skip
+
+
+def _whole(pixels: np.ndarray) -> Panel:
+    """All of the pixels (N, H, W, 3)."""
+    return Panel(box=(0, 0, *pixels.shape[1:3]))
+
+
+def _strangeness(predicted: Prediction) -> tuple[bool, float]:
+    """How far a slice is from brain MR slices, for comparison: whether it is out of distribution, then its distance."""
+    if not predicted.ood:
+        return False, 0.0
+    return predicted.ood[0].reason is not None, predicted.ood[0].distance

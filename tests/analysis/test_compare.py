@@ -1,0 +1,154 @@
+"""Several models on one input, each as an analysis by it alone: on the slices that the default model prepares."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage import data
+
+import brainmri
+from brainmri.analysis.compare import ModelResult, OutOfDistribution, compare, disagreement, overlap
+from brainmri.io.reading import read_slice, read_study
+from brainmri.io.scan import Scan
+from brainmri.zoo.ood import NOT_MR
+from brainmri.zoo.registry import DEFAULT, LoadedModel
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
+NAME = "effunet-lite2-lgg"
+SLICE = read_slice(EXAMPLES / "large-lesion.png").pixels
+MARGIN = ((20, 40), (90, 50), (0, 0))
+
+
+@pytest.fixture(scope="module")
+def pipe() -> brainmri.Pipeline:
+    """The default model, as the page prepares inputs with it."""
+    return brainmri.Pipeline(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def models(pipe) -> dict[str, LoadedModel]:
+    others = {name: brainmri.load(name, device="cpu") for name in (NAME, "resunet-lgg", "resnet50-lgg")}
+    return others | {DEFAULT: pipe.segmenter}
+
+
+@pytest.fixture(scope="module")
+def alone(models) -> dict[str, brainmri.Pipeline]:
+    """An analysis by one model alone, of those with mask and verdict."""
+    default = models[DEFAULT]
+    without_specialist = replace(default, entry=replace(default.entry, specialist=None))
+    return {NAME: brainmri.Pipeline(models[NAME]), DEFAULT: brainmri.Pipeline(without_specialist)}
+
+
+def scan_of(pixels: np.ndarray) -> Scan:
+    return Scan(pixels=np.ascontiguousarray(pixels, np.float32), name="input", sha256="")
+
+
+def by_name(results: list[ModelResult]) -> dict[str, ModelResult]:
+    return {result.name: result for result in results}
+
+
+def test_a_slice_is_compared_as_it_is_analysed(models, pipe, alone):
+    scan = scan_of(SLICE)
+    results = by_name(compare(models, scan, pipe))
+    assert [*results] == [*models]
+    assert [name for name, result in results.items() if result.mask is None] == ["resnet50-lgg"]
+    assert [name for name, result in results.items() if result.probability is None] == ["resunet-lgg"]
+    for name, own in alone.items():
+        finding = own(scan)
+        assert np.array_equal(results[name].mask, finding.mask), name
+        assert np.array_equal(results[name].probability_map, finding.probability_map), name
+        assert results[name].probability == finding.probability, name
+
+
+def test_masks_are_compared_pixel_by_pixel(models, pipe):
+    results = compare({name: models[name] for name in (NAME, "resunet-lgg", "resnet50-lgg")}, scan_of(SLICE), pipe)
+    where = disagreement(results)
+    assert np.array_equal(where == 1, results[0].mask ^ results[1].mask)
+    assert where[results[0].mask == results[1].mask].max() == 0
+    assert overlap(results) > 0.8
+    assert (disagreement(results[:1]), overlap(results[2:])) == (None, None)
+
+
+UPLOADS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "upside down": lambda values: values[::-1, ::-1],
+    "screenshot with a white page": lambda values: np.pad(values, MARGIN[: values.ndim], constant_values=values.ndim == 3),
+}
+
+
+@pytest.mark.parametrize("upload", UPLOADS.values(), ids=UPLOADS)
+def test_every_model_gets_the_prepared_slice_and_its_mask_comes_back_on_the_uploads_grid(models, pipe, alone, upload):
+    scan = scan_of(upload(SLICE))
+    plain, results = (by_name(compare(models, one, pipe)) for one in (scan_of(SLICE), scan))
+    for name, result in results.items():
+        assert result.probability == pytest.approx(plain[name].probability, abs=0.05), name
+        if result.mask is not None:
+            assert result.mask.shape == scan.pixels.shape[:2]
+            assert overlap([result, replace(plain[name], mask=upload(plain[name].mask))]) > 0.95, name
+    finding = alone[DEFAULT](scan)
+    assert np.array_equal(results[DEFAULT].mask, finding.mask)
+    assert results[DEFAULT].probability == finding.probability
+
+
+def test_a_sheet_is_compared_as_it_is_analysed(models, pipe, alone):
+    one, healthy = SLICE, read_slice(EXAMPLES / "healthy-high.png").pixels
+    scan = scan_of(np.concatenate([np.concatenate([healthy, one], 1), np.concatenate([healthy, healthy], 1)]))
+    results = by_name(compare(models, scan, pipe))
+    finding = alone[DEFAULT](scan)
+    assert "sheet of 4 slices" in finding.reason
+    assert np.array_equal(results[DEFAULT].mask, finding.mask)
+    assert results[DEFAULT].probability == finding.probability
+    assert results["resunet-lgg"].mask[:256, 256:].any()
+
+
+def test_a_picture_that_is_no_brain_is_refused_as_in_an_analysis(models, pipe):
+    scan = scan_of(data.astronaut() / 255)
+    with pytest.raises(OutOfDistribution, match=NOT_MR):
+        compare(models, scan, pipe)
+    assert pipe(scan).reason == NOT_MR
+
+
+def test_a_study_is_compared_as_it_is_analysed(models, pipe, alone):
+    scan = read_study(EXAMPLES / "study-flair.nii.gz")
+    results = by_name(compare(models, scan, pipe))
+    for name, own in alone.items():
+        study, result = own.study(scan), results[name]
+        assert np.array_equal(result.mask, study.mask), name
+        assert result.volume_mm3 == study.volume_mm3
+        assert result.likeliest == study.most_probable
+        assert result.probability == study.findings[study.most_probable].probability
+    assert overlap([results[NAME], results["resunet-lgg"]]) > 0.8
+    verdict_alone, mask_alone = results["resnet50-lgg"].record(), results["resunet-lgg"].record()
+    assert (verdict_alone["voxels"], mask_alone["probability"]) == (None, None)
+    assert "volume_ml" in mask_alone
+    assert "volume_ml" not in verdict_alone
+
+
+@pytest.fixture(scope="module")
+def stack() -> np.ndarray:
+    """(4, H, W, 3), slices without a geometry."""
+    return np.ascontiguousarray(read_study(EXAMPLES / "study-flair.nii.gz").pixels[5:9])
+
+
+def test_a_study_turned_upside_down_is_compared_upright(models, pipe, stack):
+    some = {name: models[name] for name in (NAME, "resunet-lgg")}
+    upright, turned = (by_name(compare(some, scan_of(one), pipe)) for one in (stack, np.rot90(stack, 2, axes=(1, 2))))
+    assert upright[NAME].mask.any()
+    for name, result in turned.items():
+        assert (result.probability, result.likeliest) == (upright[name].probability, upright[name].likeliest), name
+        assert np.array_equal(np.rot90(result.mask, 2, axes=(1, 2)), upright[name].mask), name
+
+
+def test_slices_of_a_study_that_are_no_brain_do_not_count(models, pipe, alone, stack):
+    few, many = stack.copy(), stack.copy()
+    few[0] = many[:3] = np.random.default_rng(0).random(stack.shape[1:])  # noise
+    (result,), study = compare({DEFAULT: models[DEFAULT]}, scan_of(few), pipe), alone[DEFAULT].study(scan_of(few))
+    assert [finding.out_of_distribution for finding in study.findings] == [True, False, False, False]
+    assert (result.probability, result.likeliest) == (study.findings[study.most_probable].probability, study.most_probable)
+    with pytest.raises(OutOfDistribution) as caught:
+        compare(models, scan_of(many), pipe)
+    assert str(caught.value) == pipe.study(scan_of(many)).reason
+    assert str(caught.value).startswith("Most slices (3 of 4) do not look like")
