@@ -91,7 +91,7 @@ def predict_slices(
         slices: (S, H, W, 3) in [0, 1], in order along the head.
         spacing: between rows and between columns, in a common unit.
         normalise_over: "slice" or "volume" instead of the entries' own setting, to compare the two.
-        progress: called with the number of finished slices and of all slices after each batch of the first network.
+        progress: called with the number of finished slices and of all slices after each batch of each network.
         ood_model: the model whose out-of-distribution detector, if any, checks the slices.
     """
 
@@ -114,7 +114,7 @@ def _predict(
     for model in (segmenter, classifier):
         if model is not None and id(model) not in done:
             images, placements = _place(model, slices, spacing, normalise_over)
-            done[id(model)] = run_model(model, images, None if done else progress), placements
+            done[id(model)] = run_model(model, images, progress), placements
     fields: dict = {"segmenter": segmenter and RanOn.of(segmenter), "classifier": classifier and RanOn.of(classifier)}
     if ood_model is not None and ood_model.ood:
         if id(ood_model) in done:

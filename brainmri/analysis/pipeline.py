@@ -116,12 +116,13 @@ class Pipeline:
         """The threshold on the probability map, in (0, 1)."""
         return self.rules.mask_threshold
 
-    def __call__(self, source: Source, sequence: str | None = None) -> Finding:
+    def __call__(self, source: Source, sequence: str | None = None, progress: Progress | None = None) -> Finding:
         """Analyse one slice, or a sheet of several slices in one picture.
 
         Args:
             source: a path, a PIL image, an array (H, W[, 3 or 4]) or a `Scan`.
             sequence: its MR sequence, one of `brainmri.zoo.attributes.SEQUENCES`; None to recognise it.
+            progress: as for `study`. What it raises ends the analysis.
 
         Raises:
             FileNotFoundError: if the path is not a file.
@@ -129,18 +130,20 @@ class Pipeline:
             brainmri.io.reading.UnreadableImage: if the input cannot be read.
         """
         scan = _one_slice(source)
-        picture = self._decide_picture(scan, sequence)
+        picture = self._decide_picture(scan, sequence, progress)
         warnings = (*self._input_warnings(scan), *picture.warnings)
         provenance = self.provenance(scan, picture.prepared.predicted, picture.recognition, sequence, picture.specialist)
         return self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
 
-    def explain(self, source: Source, sequence: str | None = None) -> tuple[Explanation, Stability]:
+    def explain(
+        self, source: Source, sequence: str | None = None, progress: Progress | None = None
+    ) -> tuple[Explanation, Stability]:
         """Explain the verdict on one slice, of a sheet the likeliest to show a tumour, and test how stable its outline is.
 
         Args and errors are those of a call. The maps are on the grid of the upload.
         """
         scan = _one_slice(source)
-        picture = self._decide_picture(scan, sequence)
+        picture = self._decide_picture(scan, sequence, progress)
         view, pixels = picture.prepared.view, picture.prepared.slices[0]
         mask = view.cut_masks(picture.decisions.masks)[0]
         segmenter, classifier = self.segmenter, self.classifier
@@ -149,7 +152,7 @@ class Pipeline:
         rules = self._deciding_rules(picture.recognition, picture.specialist)
         decisions = picture.decisions
         explanation = explain(classifier, pixels, mask, float(decisions.probabilities[0]), decisions.verdicts[0][0])
-        stable = stability(segmenter, pixels, rules.mask_threshold)
+        stable = stability(segmenter, pixels, rules.mask_threshold, progress)
         grid = (1, *scan.pixels.shape[:2])
         return (
             replace(explanation, saliency=view.restore(explanation.saliency[None], grid)[0]),
@@ -162,7 +165,7 @@ class Pipeline:
         Args:
             scan: a slice (H, W, 3) or a study (S, H, W, 3).
             sequence: its MR sequence, one of `brainmri.zoo.attributes.SEQUENCES`; None to recognise it.
-            progress: called with the number of finished slices and of all slices after each batch of a study.
+            progress: as for `study`.
 
         Returns:
             Several for a sheet of slices, else one.
@@ -184,13 +187,14 @@ class Pipeline:
         any_upload = self.ood_model.ood is not None and self.ood_model.ood.any_plane
         return prepare_picture(scan.pixels, predict, sequence, find_slices=any_upload)
 
-    def _decide_picture(self, scan: Scan, sequence: str | None) -> PictureDecision:
-        return decide_picture(self.prepare(scan, sequence), self._decide, scan.pixels.shape[:2])
+    def _decide_picture(self, scan: Scan, sequence: str | None, progress: Progress | None) -> PictureDecision:
+        parts = self.prepare(scan, sequence, progress)
+        return decide_picture(parts, lambda part: self._decide(part, progress), scan.pixels.shape[:2])
 
-    def _decide(self, prepared: Prepared) -> Decided:
+    def _decide(self, prepared: Prepared, progress: Progress | None) -> Decided:
         """Decide upright slices, by the specialist where they are like its training data."""
         decisions = decide_slices(prepared.predicted, self.rules, prepared.mode, prepared.sequence)
-        return self.specialist.decide(prepared, decisions) if self.specialist else Decided(decisions, None)
+        return self.specialist.decide(prepared, decisions, progress) if self.specialist else Decided(decisions, None)
 
     def study(
         self,
@@ -202,7 +206,8 @@ class Pipeline:
 
         Args:
             source: a path, a list of paths, an array (S, H, W[, 3]), as `read_study` takes them, or a `Scan`.
-            progress: called with the number of finished slices and of all slices after each batch.
+            progress: called with the number of finished slices and of all slices after each batch of each network. What it raises
+                ends the analysis.
             sequence: the MR sequence of a study with a single one; None to recognise it.
 
         Raises:
@@ -220,7 +225,7 @@ class Pipeline:
             warnings += ("the voxel size cannot be that of a head; volumes are in voxels and distances in pixels",)
         (prepared,) = self.prepare(scan, sequence, progress)
         warnings += prepared.warnings
-        decisions, specialist = self._decide(prepared)
+        decisions, specialist = self._decide(prepared, progress)
         head, grid = prepared.view.head, scan.pixels.shape[:3]
         maps, mask = (prepared.view.restore(values, grid) for values in (decisions.maps, decisions.masks))
         decisions = replace(decisions, maps=maps[head], masks=mask[head])

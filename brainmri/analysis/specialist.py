@@ -13,7 +13,7 @@ import numpy as np
 
 from brainmri.analysis.decision import SliceDecisions, decide_slices
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, percent
-from brainmri.analysis.forward import Prediction, RanOn, predict_slices
+from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices
 from brainmri.analysis.preparation import Prepared
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.registry import LoadedModel
@@ -44,12 +44,13 @@ class Specialist:
     rules: Rules
     generalist: str
 
-    def decide(self, prepared: Prepared, decisions: SliceDecisions) -> Decided:
+    def decide(self, prepared: Prepared, decisions: SliceDecisions, progress: Progress | None = None) -> Decided:
         """Decide slices, or leave the generalist's decisions where the slices are not like the specialist's training data.
 
         Args:
             prepared: the slices and the generalist's prediction.
             decisions: the generalist's.
+            progress: as for `predict_slices`.
         """
         unchanged = Decided(decisions, None)
         in_scope, sequence = prepared.predicted.in_scope, prepared.sequence
@@ -57,7 +58,8 @@ class Specialist:
             return unchanged
         if sequence is not None and sequence not in self.model.entry.evaluated_on:
             return unchanged
-        other = predict_slices(self.model, self.model, prepared.slices, prepared.spacing, ood_model=self.model)
+        models, slices = (self.model, self.model), prepared.slices
+        other = predict_slices(*models, slices, prepared.spacing, progress=progress, ood_model=self.model)
         if np.mean([check.reason is None for check in other.ood or []] or [True]) < LEAST_KNOWN:
             return unchanged
         return Decided(self._join(decide_slices(other, self.rules, prepared.mode, sequence), decisions), other)

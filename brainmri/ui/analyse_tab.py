@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gradio as gr
 from gradio.events import Dependency
 from markupsafe import Markup
@@ -15,7 +17,7 @@ from brainmri.io.sequences import POST, PRE
 from brainmri.io.sequences import SEQUENCES as CHANNEL_NAMES
 from brainmri.report.viewer import slice_viewer
 from brainmri.ui.answer import empty_state, preview, refusal, select_flair, slice_answer, study_answer, study_view, unseen_input
-from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
+from brainmri.ui.batch_table import analyse_inputs, rows_html, write_csv
 from brainmri.ui.blocks import ERROR_LOGGED
 from brainmri.ui.cache import KEEP_MINUTES
 from brainmri.ui.common import GPU, PRINT_SCRIPT, PRIVATE, REPLACE_SCRIPT, VIEWER_SCRIPT, errors_as_messages, model_choices
@@ -31,7 +33,7 @@ from brainmri.ui.inference import (
 )
 from brainmri.ui.input_list import decode, detected, encode, field_value, of_study, own_assignment, selected
 from brainmri.ui.inputs import SLICE, Input, files_label
-from brainmri.ui.latest import Latest, latest_of, of_upload
+from brainmri.ui.latest import Latest, latest_of, of_upload, skip_if_superseded
 from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
 from brainmri.ui.results import ABSENT, CHANNELS, keep_result, kept_result, pack_slice, pack_study
 from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
@@ -253,22 +255,24 @@ class AnalyseTab:
         nothing = gr.Error(NOTHING, title="Nothing to analyse")
         return gr.skip() if files else self.numbered(self.refuse(nothing), latest_of(request))
 
+    @skip_if_superseded
     def analyse(
         self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str,
         flair: str | None, pre: str | None, post: str | None, request: gr.Request, progress=gr.Progress(),
     ) -> dict:  # fmt: skip
-        """Analyse the selected input and show the result; nothing happens without files, or if a newer input is given."""
+        """Analyse the selected input and show the result; nothing happens without files, or once a newer input is given."""
         latest = latest_of(request)
         if not files or not item or latest.replaced(files, item):
             return gr.skip()
-        shown = self.answer(files, item, segmenter, classifier, sequence, (flair, pre, post), progress)
+        rest = (flair, pre, post), progress, latest.watch(files, item)
+        shown = self.answer(files, item, segmenter, classifier, sequence, *rest)
         return gr.skip() if latest.replaced(files, item) else self.numbered(shown, latest)
 
     def answer(
         self, files: list[str], item: str, segmenter: str, classifier: str, sequence: str, fields: tuple[str | None, ...],
-        progress: gr.Progress,
+        progress: gr.Progress, check: Callable[..., None],
     ) -> dict:  # fmt: skip
-        """The updates that show the result for an input, or the reason why there is none."""
+        """The updates that show the result for an input, or the reason why there is none; `check` may end the analysis."""
         label = ""
         try:
             with errors_as_messages(FAILED):
@@ -283,7 +287,7 @@ class AnalyseTab:
                         finding, explanation, stability = analyse_and_explain_slice(scan, *choices)
                         shown, why = self.show_slice(scan, finding), self.show_explanation(scan, explanation, stability)
                         return shown if finding.out_of_distribution else shown | why
-                    return self.show_slice(scan, analyse_slice(scan, segmenter, classifier, None, sequence or None))
+                    return self.show_slice(scan, analyse_slice(scan, segmenter, classifier, None, sequence or None, check))
                 given = selected(fields, item, chosen)
                 if given[0] == ABSENT and chosen.candidates and chosen.study is None:
                     prompt = select_flair([candidate.label for candidate in chosen.candidates])
@@ -293,15 +297,18 @@ class AnalyseTab:
                 record_scan_size(scan)
 
                 def slices(done: int, total: int) -> None:
+                    check()
                     progress((done, total), desc="Analysing", unit="slices")
 
                 # on ZeroGPU the analysis runs in another process and cannot report progress
                 found = analyse_study(scan, segmenter, classifier, None, None if ZERO_GPU else slices)
+                check()
                 progress((0, None), desc="Writing files")
                 return self.show_study(scan, found, chosen.label)
         except gr.Error as error:
             return self.refuse(error, label)
 
+    @skip_if_superseded
     def explain(
         self, files: list[str] | None, item: str | None, segmenter: str, classifier: str, sequence: str,
         flair: str | None, pre: str | None, post: str | None, likeliest: int | None, request: gr.Request,
@@ -319,23 +326,22 @@ class AnalyseTab:
                 assign = None if chosen.kind == SLICE else own_assignment(selected((flair, pre, post), item, chosen), chosen)
                 scan, where = read_one_slice(chosen, assign, likeliest)
                 record_scan_size(scan)
-                explanation, stability = explain_slice(scan, segmenter, classifier, None, sequence or None)
+                found = explain_slice(scan, segmenter, classifier, None, sequence or None, latest.watch(files, item))
         except gr.Error:
             record_refusal()  # the answer already shows the reason
             return gr.skip()
-        return gr.skip() if latest.replaced(files, item) else self.show_explanation(scan, explanation, stability, where)
+        return gr.skip() if latest.replaced(files, item) else self.show_explanation(scan, *found, where)
 
+    @skip_if_superseded
     def analyse_all(
-        self, files: list[str] | None, segmenter: str, classifier: str, sequence: str, progress=gr.Progress()
-    ) -> dict:
-        """Analyse every input; show a table and offer it as CSV."""
+        self, files: list[str] | None, segmenter: str, classifier: str, sequence: str, request: gr.Request,
+        progress=gr.Progress(),
+    ) -> dict:  # fmt: skip
+        """Analyse every input; show a table and offer it as CSV. Nothing happens once newer files are given."""
+        check = latest_of(request).watch(files or [])
         try:
             with errors_as_messages(FAILED):
-                record_upload_size(files or [])
-                found, rows = list_inputs(files or []), []
-                for number, one in enumerate(found):
-                    progress((number, len(found)), desc="Analysing", unit="inputs")
-                    rows.append(analyse_input(one, segmenter, classifier, sequence or None))
+                rows = analyse_inputs(files or [], segmenter, classifier, sequence or None, progress, check)
         except gr.Error as error:
             record_refusal()
             return {self.rows: refusal(error.title, error.message)}

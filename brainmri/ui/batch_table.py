@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 
+import gradio as gr
 from markupsafe import Markup
 
 from brainmri.analysis.findings import percent
+from brainmri.analysis.forward import Progress
 from brainmri.io.limits import UnreadableImage
 from brainmri.report.templates import STATES
 from brainmri.ui.answer import slice_size, study_size
 from brainmri.ui.common import make_output_folder
-from brainmri.ui.decoding import read_input, read_slice
-from brainmri.ui.inference import analyse_slice, analyse_study
+from brainmri.ui.decoding import list_inputs, read_input, read_slice
+from brainmri.ui.inference import ZERO_GPU, analyse_slice, analyse_study
 from brainmri.ui.inputs import SLICE, Input
+from brainmri.ui.logs import record_upload_size
 
 RECORDED = ("verdict", "reason", "probability", "area_px", "lesion_count", "lesion_volume_ml", "largest_diameter_mm")
 COLUMNS = ("input", "kind", "size", *RECORDED, "warnings", "problem")
 
 
-def analyse_input(one: Input, segmenter: str, classifier: str, sequence: str | None) -> dict:
+def analyse_input(one: Input, segmenter: str, classifier: str, sequence: str | None, progress: Progress | None = None) -> dict:
     """A row of the table: the main fields of the record, or the problem of an input that cannot be read.
 
     The probability of a study is the highest of its slices that look like brain MRI slices; other slices have none. The size is
-    that of the verdict's box, None if nothing is outlined.
+    that of the verdict's box, None if nothing is outlined. `progress` is called as by `analyse_study`.
     """
     row = dict.fromkeys(COLUMNS) | {"input": one.label, "kind": one.kind}
     try:
         if one.kind == SLICE:
             scan = read_slice(one.files[0])
-            finding = analyse_slice(scan, segmenter, classifier, None, sequence)
+            finding = analyse_slice(scan, segmenter, classifier, None, sequence, progress)
             record = finding.record()
             if finding.out_of_distribution:
                 record["probability"] = None
@@ -37,7 +41,7 @@ def analyse_input(one: Input, segmenter: str, classifier: str, sequence: str | N
                 record["size"] = slice_size(scan.pixels, finding)
         else:
             scan = read_input(one)
-            study = analyse_study(scan, segmenter, classifier, None)
+            study = analyse_study(scan, segmenter, classifier, None, progress)
             record = study.record()
             if study.lesions:
                 record["size"] = study_size(scan.pixels, study)
@@ -46,6 +50,19 @@ def analyse_input(one: Input, segmenter: str, classifier: str, sequence: str | N
     except UnreadableImage as error:
         return row | {"problem": str(error)}
     return row | {name: record.get(name) for name in ("size", *RECORDED)} | {"warnings": "; ".join(record["warnings"])}
+
+
+def analyse_inputs(
+    files: list[str], segmenter: str, classifier: str, sequence: str | None, progress: gr.Progress, check: Callable[..., None]
+) -> list[dict]:
+    """The rows of all inputs among uploaded files; `check` may end the analyses."""
+    record_upload_size(files)
+    found, rows = list_inputs(files), []
+    for number, one in enumerate(found):
+        progress((number, len(found)), desc="Analysing", unit="inputs")
+        rows.append(analyse_input(one, segmenter, classifier, sequence, None if ZERO_GPU else check))
+        check()
+    return rows
 
 
 def write_csv(rows: list[dict]) -> str:

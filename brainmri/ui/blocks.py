@@ -21,7 +21,7 @@ from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, travers
 from brainmri.io.files import MAX_FILES
 from brainmri.io.limits import MAX_STUDY_BYTES
 from brainmri.ui.fetch import FetchRefused
-from brainmri.ui.logs import REFUSED, error_chain, start_request
+from brainmri.ui.logs import REFUSED, SUPERSEDED, error_chain, start_request
 from brainmri.ui.upload_names import with_own_names
 from brainmri.ui.values import check_values
 
@@ -143,7 +143,7 @@ class Page(gr.Blocks):
             if event.fn is None:  # of the page, in JavaScript
                 raise gr.Error(NO_FUNCTION, duration=15, print_exception=False)
             answer = await super().process_api(event, *arguments, **options)
-            outcome = REFUSED if sizes.pop(REFUSED, 0) else outcome
+            outcome = next((reported for reported in (REFUSED, SUPERSEDED) if sizes.pop(reported, 0)), outcome)
             return answer
         except gr.Error as refusal:
             outcome = REFUSED

@@ -101,17 +101,21 @@ def counted(work: Callable[P, Result]) -> Callable[P, Result]:
 
 @counted
 @on_gpu(gpu_seconds(1))
-def analyse_slice(scan: Scan, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None) -> Finding:
-    """Analyse one slice; `sequence` is what the user says that it is."""
-    return _pipeline(segmenter, classifier, threshold)(scan, sequence)
+def analyse_slice(
+    scan: Scan, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None,
+    progress: Progress | None = None,
+) -> Finding:  # fmt: skip
+    """Analyse one slice; `sequence` is what the user says that it is, and `progress` is called as by `analyse_study`."""
+    return _pipeline(segmenter, classifier, threshold)(scan, sequence, progress)
 
 
 @on_gpu(gpu_seconds(EXPLAINED_SLICES))
 def explain_slice(
-    scan: Scan, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None
-) -> tuple[Explanation, Stability]:
+    scan: Scan, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[Explanation, Stability]:  # fmt: skip
     """Explain the verdict on a slice and test how stable its outline is."""
-    return _pipeline(segmenter, classifier, threshold).explain(scan, sequence)
+    return _pipeline(segmenter, classifier, threshold).explain(scan, sequence, progress)
 
 
 @counted
@@ -135,7 +139,7 @@ def compare_models(scan: Scan, names: list[str]) -> list[ModelResult]:
 def analyse_study(
     scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Progress | None = None
 ) -> Study:
-    """Analyse a study; `progress` is called with the slices done and their number."""
+    """Analyse a study; `progress` is called with the slices done and their number, and what it raises ends the analysis."""
     return _pipeline(segmenter, classifier, threshold).study(scan, progress)
 
 

@@ -1,17 +1,27 @@
-"""Which input a visitor gave last, so that the page shows nothing of an earlier one."""
+"""Which input a visitor gave last, so that the page shows nothing of an earlier one, and stops analysing it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from threading import Lock
+from typing import ParamSpec, TypeVar
 
 import gradio as gr
 from markupsafe import Markup
 
+from brainmri.ui.logs import record_superseded
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
 SESSIONS = 10_000  # that are kept, the most recent ones
 _lock = Lock()
+
+
+class Superseded(Exception):
+    """The session has a newer input, which the analysis of this one would only delay."""
 
 
 @dataclass
@@ -35,9 +45,24 @@ class Latest:
         """Select an input among the files of the upload."""
         self.chosen = [*files], item
 
-    def replaced(self, files: Sequence[str], item: str) -> bool:
-        """Whether another input was given or selected after this one."""
-        return self.upload > 0 and self.chosen != ([*files], item)
+    def replaced(self, files: Sequence[str], item: str | None = None) -> bool:
+        """Whether another input was given or selected after this one; without an item, after all inputs of these files."""
+        if self.upload == 0:
+            return False
+        chosen = self.chosen  # other requests change it
+        return chosen is None or chosen[0] != [*files] or item not in (None, chosen[1])
+
+    def watch(self, files: Sequence[str], item: str | None = None) -> Callable[..., None]:
+        """A function for an analysis to call, with any arguments: it raises `Superseded` once another input is selected.
+
+        Files that are still on their way end nothing: if they don't arrive, this input remains the last one.
+        """
+
+        def stop_if_superseded(*_: int) -> None:
+            if self.chosen is not None and self.replaced(files, item):
+                raise Superseded
+
+        return stop_if_superseded
 
 
 def latest_of(request: gr.Request) -> Latest:
@@ -52,6 +77,20 @@ def latest_of(request: gr.Request) -> Latest:
 @lru_cache(maxsize=SESSIONS)
 def _of_session(_session: str) -> Latest:
     return Latest()
+
+
+def skip_if_superseded(handler: Callable[P, Result]) -> Callable[P, Result | dict]:
+    """Decorator: an analysis that ends with `Superseded` changes nothing on the page."""
+
+    @wraps(handler)
+    def handle(*arguments: P.args, **named: P.kwargs) -> Result | dict:
+        try:
+            return handler(*arguments, **named)
+        except Superseded:
+            record_superseded()
+            return gr.skip()
+
+    return handle
 
 
 def of_upload(upload: int, box: Markup) -> Markup:

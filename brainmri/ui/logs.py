@@ -19,7 +19,7 @@ from brainmri.io.scan import Scan
 PACKAGE = "brainmri"
 FORMAT = "BRAINMRI_LOG"  # "json" or "text"; default: JSON on Spaces, where SPACE_ID is set, else text
 
-REFUSED = "refused"
+REFUSED, SUPERSEDED = "refused", "superseded"  # outcomes that handlers report without an error
 
 _sizes: ContextVar[dict[str, int]] = ContextVar("sizes")
 
@@ -46,6 +46,11 @@ def record_scan_size(scan: Scan) -> None:
 def record_refusal() -> None:
     """Log the request as refused; for handlers that show the reason instead of raising it."""
     _sizes.get({})[REFUSED] = 1
+
+
+def record_superseded() -> None:
+    """Log the request as superseded by a newer one of the same session, so that it was not finished."""
+    _sizes.get({})[SUPERSEDED] = 1
 
 
 class RedactingFormatter(logging.Formatter):

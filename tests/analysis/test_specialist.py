@@ -96,6 +96,29 @@ def test_the_specialist_decides_a_study_as_a_whole(always, special, slices):
     assert study.verdict == own.verdict
 
 
+def test_an_error_of_the_progress_ends_the_passes_of_every_network(always, slices):
+    """A visitor's newer input so ends an analysis; the next one is not affected."""
+
+    class NoLongerWanted(Exception):
+        pass
+
+    finished = []
+    always.study(slices, lambda *done: finished.append(done), "FLAIR")
+    passes = len(finished) // 2
+    assert finished[:passes] == finished[passes:]  # the default model, then its specialist
+    for ended_after in (1, passes + 1):
+        calls = []
+
+        def end(*done: int, calls: list = calls, ended_after: int = ended_after) -> None:
+            calls.append(done)
+            if len(calls) == ended_after:
+                raise NoLongerWanted
+
+        with pytest.raises(NoLongerWanted):
+            always.study(slices, end, "FLAIR")
+        assert calls == finished[:ended_after]
+
+
 @pytest.mark.slow
 def test_a_turned_study_comes_back_on_its_own_grid(always, slices):
     turned_slices = np.ascontiguousarray(np.rot90(slices, 2, axes=(1, 2)))

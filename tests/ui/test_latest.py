@@ -2,7 +2,9 @@
 
 from types import SimpleNamespace
 
-from brainmri.ui.latest import Latest, latest_of
+import pytest
+
+from brainmri.ui.latest import Latest, Superseded, latest_of
 
 
 def test_an_input_is_replaced_by_what_is_given_or_selected_after_it():
@@ -17,6 +19,24 @@ def test_an_input_is_replaced_by_what_is_given_or_selected_after_it():
     assert latest.replaced(["/second"], "a")
     latest.give(0)  # an upload that failed
     assert not latest.replaced(["/second"], "a")
+
+
+def test_an_analysis_ends_once_another_input_is_selected_not_before():
+    latest = Latest()
+    latest.give(1)
+    latest.choose(["/first"], "a")
+    check, check_all = latest.watch(["/first"], "a"), latest.watch(["/first"])
+    check(1, 9)
+    latest.choose(["/first"], "b")
+    with pytest.raises(Superseded):
+        check()
+    check_all()  # any input of these files
+    latest.give(2)
+    check()  # the files are on their way, but may not arrive
+    latest.choose(["/second"], "a")
+    for one in (check, check_all):
+        with pytest.raises(Superseded):
+            one(2, 9)
 
 
 def test_a_late_announcement_changes_nothing():

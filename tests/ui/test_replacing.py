@@ -1,8 +1,15 @@
 """A newer input replaces an earlier one, whatever the page is doing."""
 
+import logging
+import re
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
 import pytest
 
-from tests.support.browsing import CHROMIUM, EXAMPLE, REFUSED, VERDICT, answer, drag, layout_shift, upload
+from tests.support.browsing import CHROMIUM, EXAMPLE, REFUSED, STUDY, VERDICT, answer, drag, layout_shift, upload
 
 pytestmark = [
     pytest.mark.browser,
@@ -16,6 +23,29 @@ NAMES = """() => {
     new MutationObserver(() => { if (![present, ...window.names].includes(name())) window.names.push(name()); })
         .observe(document.querySelector("#current"), { subtree: true, childList: true, characterData: true });
 }"""
+
+
+LONG = 240  # slices
+PROGRESS = re.compile(r"(\d+)/(\d+) slices")
+
+
+def long_study(path: Path) -> Path:
+    """The example study many times over."""
+    volume = np.asarray(nibabel.load(STUDY).dataobj)
+    nibabel.save(nibabel.Nifti1Image(np.concatenate([volume] * (LONG // volume.shape[2]), 2), np.diag([1, 1, 1, 1])), path)
+    return path
+
+
+def shown_progress(page, after: int) -> str:
+    """The progress of an analysis once more slices than a number are finished."""
+    found = "/(\\d+)\\/\\d+ slices/.exec(document.querySelector('#verdict').innerText)"
+    page.wait_for_function(f"(after) => {{ const found = {found}; return found && Number(found[1]) > after; }}", arg=after)
+    return page.inner_text("#verdict")
+
+
+def outcomes(caplog, outcome: str) -> list[str]:
+    """The lines of the server's log about requests with an outcome."""
+    return [line for line in caplog.messages if line.startswith(f"analyse_tab.analyse {outcome}:")]
 
 
 def test_files_dropped_during_an_analysis_replace_its_input(visit):
@@ -47,6 +77,28 @@ def test_the_last_of_several_drops_during_an_upload_is_analysed(visit):
     assert answer(page, "healthy-high.png").endswith("No tumour")
     page.wait_for_selector("#explanation >> text=/outlin/")
     assert page.evaluate("window.names") == ["No lesion"]
+
+
+def test_a_newer_input_ends_the_analysis_of_a_long_study_and_no_other(visit, tmp_path, caplog):
+    """The remaining time is computed from the progress, so that a busy processor changes both times alike."""
+    caplog.set_level(logging.INFO, "brainmri")
+    pages = [visit(1440, 900) for _ in range(2)]
+    for page in pages:
+        answer(page, "Large lesion")
+    upload(pages[0], long_study(tmp_path / "long.nii.gz"))
+    first, (began, _) = PROGRESS.search(shown_progress(pages[0], 0)), (time.monotonic(), upload(pages[1], STUDY))
+    later = PROGRESS.search(shown_progress(pages[0], int(first[1])))
+    per_slice = (time.monotonic() - began) / (int(later[1]) - int(first[1]))
+    remaining = per_slice * (LONG - int(later[1]))
+    dropped = time.monotonic()
+    upload(pages[0], EXAMPLE.parent / "small-lesion.png")
+    while not outcomes(caplog, "superseded") and time.monotonic() - dropped < remaining:
+        pages[0].wait_for_timeout(100)
+    assert time.monotonic() - dropped < remaining / 2
+    assert answer(pages[1], "study-flair.nii.gz").endswith("Tumour")
+    assert answer(pages[0], "Small lesion").endswith("Tumour")
+    assert len(outcomes(caplog, "superseded")) == 1
+    assert not outcomes(caplog, "failed")
 
 
 @pytest.mark.parametrize("width", [1440, 390])
