@@ -19,26 +19,31 @@ REFUSED = "#verdict .verdict.refused"
 
 
 @contextmanager
-def visiting(browser, page_url):
-    """Yield a function that opens the page; afterwards check for console errors and requests to other hosts."""
+def visiting(browser, url: str, ready: str = "#verdict"):
+    """Yield a function that opens a page in a window of a size; afterwards check that nothing failed or came from other hosts.
+
+    Args:
+        url: of a server, or of a file, which may request nothing.
+        ready: the selector of what is shown once the page is built.
+    """
     contexts, errors, hosts = [], [], set()
 
-    def visit(width: int, height: int, **options):
+    def visit(width: int = 1440, height: int = 900, **options):
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
         page = contexts[-1].new_page()
         page.set_default_timeout(60_000)
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: hosts.add(urlparse(request.url).hostname) if request.url.startswith("http") else None)
-        page.goto(page_url)
-        page.wait_for_selector("#verdict")
+        page.goto(url)
+        page.wait_for_selector(ready)
         return page
 
     yield visit
     for context in contexts:
         context.close()
     assert errors == []
-    assert hosts == {urlparse(page_url).hostname}
+    assert hosts == {urlparse(url).hostname} - {None}
 
 
 def upload(page, *paths: Path) -> None:

@@ -59,20 +59,5 @@ def report(study, tmp_path_factory):
 
 @pytest.fixture
 def open_report(browser, report):
-    """Open the report in a window of a size; afterwards check that nothing failed and nothing was fetched."""
-    contexts, problems = [], []
-
-    def open_page(width=1440, height=900, **options):
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
-        page.goto(report)
-        page.wait_for_function("document.querySelector('.viewer-caption').textContent")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
+    with visiting(browser, report, ready=".viewer-caption >> text=/./") as open_page:
+        yield open_page
