@@ -25,12 +25,32 @@ def read_patients(path: str | Path) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
+def average_with_teacher(mask: np.ndarray, unit: np.ndarray, teacher: LoadedModel) -> np.ndarray:
+    """The mean of an annotator's mask and a teacher's probability map (Hinton et al. 2015).
+
+    Args:
+        mask: (H, W), False or True, or 0 to 1.
+        unit: (H, W, 3) float32 in [0, 1], the slice before augmentation.
+        teacher: a segmenter, which gets the slice on its own grid.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+
+    Raises:
+        ValueError: when the teacher gives no mask.
+    """
+    maps = predict_slices(teacher, None, unit[None]).maps
+    if maps is None:
+        raise ValueError(f"expected a segmenter as teacher, got {teacher.entry.name}, which gives no mask")
+    return (mask.astype(np.float32) + maps[0]) / 2
+
+
 def load_placed(slices: list[Slice], preprocess: Preprocess, teacher: LoadedModel | None = None) -> list[dict]:
     """Decode slices once and put them on the network's grid, before augmentation and normalisation.
 
     Args:
-        teacher: a segmenter; each target is the mean of the annotator's mask and the teacher's probability map (Hinton et al.
-            2015). The teacher gets the slice before augmentation, on its own grid; augmentation moves slice and target alike.
+        teacher: a segmenter from which each target is learnt too (`average_with_teacher`); augmentation moves slice and target
+            alike.
 
     Returns:
         One dict per slice: `image` (3, S, S) float32 in [0, 1]; `mask` (1, S, S) float32 in [0, 1], antialiased;
@@ -46,10 +66,7 @@ def load_placed(slices: list[Slice], preprocess: Preprocess, teacher: LoadedMode
         mask = item.read_mask()
         target = mask.astype(np.float32)
         if teacher:
-            maps = predict_slices(teacher, None, unit[None]).maps
-            if maps is None:
-                raise ValueError(f"expected a segmenter as teacher, got {teacher.entry.name}, which gives no mask")
-            target = (target + maps[0]) / 2
+            target = average_with_teacher(target, unit, teacher)
         placed = preprocess.place(torch.from_numpy(target)[None], placement)
         loaded.append({"image": image, "mask": placed, "tumour": int(mask.any()), "case": item.case, "number": item.number})
     return loaded

@@ -19,11 +19,14 @@ import numpy as np
 import torch
 from monai import transforms as mt
 from torch.utils.data import Dataset, Sampler
+from tqdm import tqdm
 
 from brainmri.io.pixels import FLAIR, to_unit
 from brainmri.zoo.attributes import KINDS, PLANES, SEQUENCES, TURNS
 from brainmri.zoo.preprocess import Preprocess
+from brainmri.zoo.registry import LoadedModel
 from train.augment import RandChannelGammad
+from train.data import average_with_teacher
 from train.datasets import Slice
 from train.datasets.wider import find_pictures, read_picture
 from train.mirroring import mirror_half
@@ -55,7 +58,7 @@ class Example:
 
     Attributes:
         pixels: (H, W, 3) uint8 with pre-contrast T1, FLAIR and post-contrast T1, or (H, W, 1) of one sequence.
-        mask: (H, W) bool.
+        mask: (H, W) bool; with a teacher float16 in [0, 1], its mean with the teacher's map (`learn_from`).
         source: a key of `SOURCE_SHARE`.
         collection: the set of pictures within the source.
         group: patient, or block of neighbouring pictures.
@@ -132,11 +135,23 @@ def single_sequence(example: Example, sequence: str) -> Example:
     return replace(example, pixels=channel[..., None], sequence=SEQUENCES.index(sequence), kind=kind)
 
 
+def learn_from(teacher: LoadedModel, examples: list[Example]) -> list[Example]:
+    """The examples with targets halfway between the annotator's and the teacher's (`train.data.average_with_teacher`).
+
+    The teacher sees LGG slices with three sequences, whichever of them the student gets.
+    """
+    taught = []
+    for example in tqdm(examples, desc="asking the teacher", unit="slice", mininterval=10):
+        target = average_with_teacher(example.mask, to_unit(np.ascontiguousarray(example.pixels)), teacher)
+        taught.append(replace(example, mask=target.astype(np.float16)))
+    return taught
+
+
 def mirrored(example: Example, random: np.random.Generator) -> Example:
     """One half of the slice and its mirror image (`train.mirroring.mirror_half`), with the labels that it then has."""
     pixels, mask = mirror_half(example.pixels, example.mask.astype(np.float32), random)
     tumour = int((mask > 0.5).any())
-    return replace(example, pixels=pixels, mask=mask > 0.5, tumour=tumour, kind=example.kind if tumour else UNKNOWN)
+    return replace(example, pixels=pixels, mask=mask, tumour=tumour, kind=example.kind if tumour else UNKNOWN)
 
 
 class UploadDataset(Dataset):

@@ -35,6 +35,7 @@ from train.examples import (
     Example,
     SourceSampler,
     UploadDataset,
+    learn_from,
     patient_examples,
     picture_examples,
     single_sequence,
@@ -43,7 +44,7 @@ from train.folds import Split, split_cases
 from train.loop import CLIP, RunFiles, choose_precision, fit, seed_epoch, to_channels_last
 from train.losses import segmentation_loss
 from train.pretrained import imagenet_effunet
-from train.run import ATTRIBUTE_HEADS, find_eligible, save_run, start_from
+from train.run import ATTRIBUTE_HEADS, find_eligible, load_teacher, save_run, start_from
 
 LOSS_WEIGHTS = {"tumour": 0.3, "kind": 0.15, "sequence": 0.1, "plane": 0.1, "turn": 0.1}
 AnyNet = EffUNet | ResUNet
@@ -62,6 +63,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--wider", type=Path, required=True, help="folder with the index.csv of other heads")
     parser.add_argument("--net", choices=["effunet", "resunet"], default="effunet", help="resunet is the paper's")
     parser.add_argument("--encoder", choices=["lite0", "lite2"], default="lite2", help="of effunet")
+    parser.add_argument(
+        "--teacher", type=Path, help="run folder or zoo entry; targets are the mean of its masks and the annotators'"
+    )
     parser.add_argument("--all-patients", action="store_true", help="train on every patient; only groups of pictures validate")
     parser.set_defaults(size=192, batch=8, lr=1.2e-3, epochs=18, validate_every=6)
     options = parser.parse_args(arguments)
@@ -160,7 +164,10 @@ def main(arguments: list[str] | None = None) -> None:
         start_from(net, options.start, split, new=(ATTRIBUTE_HEADS, "verdict_head."))
     elif isinstance(net, EffUNet) and not options.smoke:
         imagenet_effunet(net, options.encoder)
-    train_net(net, options, train, validation_views(validation), preprocess, resolve_device(options.device))
+    device = resolve_device(options.device)
+    if options.teacher:
+        train = learn_from(load_teacher(options.teacher, split, device), train)
+    train_net(net, options, train, validation_views(validation), preprocess, device)
     attributes = {name: list(classes) for name, classes in ATTRIBUTES.items()}
     if isinstance(net, EffUNet):
         name, title = f"effunet-{options.encoder}-any", f"U-Net on EfficientNet-{options.encoder}"

@@ -68,11 +68,7 @@ def load_split(
             split = split_cases(dataset, eligible, options.folds, options.fold, options.out / MANIFEST)
     print(f"{len(split.train)} patients for training, {len(split.validation)} for validation")
     training, validating = ([s for case in role for s in eligible[case]] for role in (split.train, split.validation))
-    model = load_unleaked(teacher, split, torch.device(device)) if teacher else None
-    if model and "segmentation" not in model.entry.tasks:
-        raise SystemExit(
-            f"expected a teacher with a mask, got {teacher}, which does {model.entry.tasks[0]} only; choose a segmenter"
-        )
+    model = load_teacher(teacher, split, torch.device(device)) if teacher else None
     with data_errors():
         train, validation = once_per_node(lambda: [load_placed(training, preprocess, model), load_placed(validating, preprocess)])
     return split, train, validation
@@ -102,6 +98,16 @@ def load_unleaked(source: Path, split: Split, device: torch.device) -> LoadedMod
             f"({', '.join(sorted(leaked)[:3])} …); take a run of the same fold, or train with --all"
         )
     return load(entry.name, weights=entry.folder, device=str(device))
+
+
+def load_teacher(source: Path, split: Split, device: torch.device) -> LoadedModel:
+    """The segmenter of a finished run or zoo entry (`load_unleaked`); SystemExit when it gives no mask."""
+    model = load_unleaked(source, split, device)
+    if "segmentation" not in model.entry.tasks:
+        raise SystemExit(
+            f"expected a teacher with a mask, got {source}, which does {model.entry.tasks[0]} only; choose a segmenter"
+        )
+    return model
 
 
 def start_from(net: nn.Module, source: Path, split: Split, new: tuple[str, ...] = ()) -> None:

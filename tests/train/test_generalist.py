@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 
 import brainmri
+from brainmri.analysis.forward import predict_slices
+from brainmri.io.pixels import to_unit
 from brainmri.zoo.attributes import KINDS, SEQUENCES
+from brainmri.zoo.backends import TORCH
+from brainmri.zoo.entry import read_entry
 from brainmri.zoo.preprocess import Preprocess
+from brainmri.zoo.registry import load
 from train import generalist
 from train.datasets.lgg import find_slices
 from train.datasets.wider import find_pictures, fold_of, read_picture
@@ -17,6 +22,7 @@ from train.examples import (
     UNKNOWN,
     SourceSampler,
     UploadDataset,
+    learn_from,
     patient_examples,
     picture_examples,
     single_sequence,
@@ -84,6 +90,22 @@ def test_items_are_on_the_grid_and_depend_on_their_seed_only(wider):
         assert first["tumour"] in (0, 1, UNKNOWN)
 
 
+def test_a_teacher_moves_the_targets_and_no_label(wider, tmp_path):
+    write_phantom_dataset(tmp_path, patients=1, slices=4)
+    (slices,) = find_slices(tmp_path).values()
+    teacher = load("effunet-lite2-lgg", device="cpu", runtime=TORCH)
+    examples = [*patient_examples(slices), *picture_examples(wider)[:3]]
+    taught = learn_from(teacher, examples)
+    for before, after in zip(examples, taught, strict=True):
+        maps = predict_slices(teacher, None, to_unit(before.pixels)[None]).maps
+        np.testing.assert_allclose(after.mask, (before.mask + maps[0]) / 2, atol=1e-3)
+        np.testing.assert_array_equal(after.mask > 0.5, before.mask)
+        assert (after.tumour, after.kind) == (before.tumour, before.kind)
+    items = [UploadDataset(part, Preprocess(size=64))[0, 5] for part in (examples, taught)]
+    assert (items[0]["image"] == items[1]["image"]).all()
+    assert not (items[0]["mask"] == items[1]["mask"]).all()
+
+
 def test_sources_and_kinds_are_sampled_by_their_shares(wider):
     examples = picture_examples(wider)
     drawn = Counter((examples[i].source, examples[i].kind) for i, _ in SourceSampler(examples, 6000, seed=0))
@@ -110,12 +132,13 @@ def test_an_epoch_repeats_and_the_next_one_differs(wider):
 )
 def test_from_folders_to_a_model_the_pipeline_loads(net, name, wider, tmp_path, capsys):
     out = tmp_path / "run"
-    generalist.main(["--wider", str(wider), "--out", str(out), *net, "--smoke"])
+    generalist.main(["--wider", str(wider), "--out", str(out), *net, "--teacher", "effunet-lite2-lgg", "--smoke"])
     assert name in capsys.readouterr().out
     with (out / "history.csv").open() as handle:
         last = list(csv.DictReader(handle))[-1]
     assert {"validation plane accuracy", "train mask loss"} <= set(last)
     assert any(key.startswith("validation lgg FLAIR") for key in last)
+    assert read_entry(out).training.stages[-1].teacher.startswith("effunet-lite2-lgg, SHA-256 ")
     finding = brainmri.Pipeline(str(out), device="cpu")(phantom_slice(size=96)[0])
     assert finding.mask.shape == (96, 96)
 

@@ -9,7 +9,7 @@ import pytest
 import brainmri
 from brainmri.zoo.attributes import ATTRIBUTES, FLAIR, T1C, THREE_SEQUENCES
 from brainmri.zoo.calibration import UNKNOWN, Rules
-from brainmri.zoo.entry import CARD, METRICS_PAGE, read_config
+from brainmri.zoo.entry import CARD, METRICS_PAGE, read_config, read_entry
 from train import generalist
 from train.evaluation.calibrate import THRESHOLDS
 from train.evaluation.calibrate_sequences import cross_fit, fit_sequence_rules
@@ -93,13 +93,18 @@ def test_from_a_run_to_an_entry_for_any_head(wider, tmp_path, monkeypatch):
     config = read_config(entries / "mine")
     assert UNKNOWN in config["sequences"]
     assert re.fullmatch(
-        r"validation on \d+ patients and \d+ groups of pictures, with the weights of a separate training run that did not use "
-        r"them: it saw ([\d,]+) training slices, the released weights \1\. Mask threshold, calibration and review bands were "
-        r"fitted on the other patients and groups, and predictions were averaged over each slice and its mirror image",
+        r"validation on \d+ patients and \d+ groups of pictures that the released weights were not trained on\. Mask threshold, "
+        r"calibration and review bands were fitted on the other patients and groups, and predictions were averaged over each "
+        r"slice and its mirror image",
         config["metrics"]["protocol"],
     )
+    released = replace(read_entry(run), sha256="0" * 64)  # as if trained further
+    protocol = release_inputs.describe_protocol(released, read_entry(run), patients=2, groups=5)
+    assert protocol.startswith("validation on 2 patients and 3 groups of pictures, with the weights of a separate training run")
     page = (entries / "mine" / METRICS_PAGE).read_text(encoding="utf-8")
     assert "by dataset, sequence and plane" in page
+    assert "The released weights, on patients and pictures that they were not trained on" in page
+    assert set(config["metrics"]["inputs"]) == {"validated"}
     few = {kind: PACKAGES[kind] for kind in ("handwritten digits", "noise", "blank")}
     monkeypatch.setattr(fit_inputs, "PACKAGES", few)
     report = fit_inputs.main([

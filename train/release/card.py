@@ -225,16 +225,18 @@ def has_diagram(entry: ModelEntry) -> bool:
     return RELIABILITY in require_metrics(entry).variants[THREE_SEQUENCES]
 
 
-MEASURED_WEIGHTS = {  # titles of the parts of `Measurements.inputs`
-    "validated": "Weights of the same recipe, on patients and pictures that they were not trained on",
-    "released": "The released weights, on pictures that they were not trained on",
-}
+def measured_weights(entry: ModelEntry, part: str) -> str:
+    """The title of a part of `Measurements.inputs`."""
+    if part == "released":
+        return "The released weights, on pictures that they were not trained on"
+    whose = "The released weights" if measured_are_released(entry) else "Weights of the same recipe"
+    return f"{whose}, on patients and pictures that they were not trained on"
 
 
 def input_summaries(entry: ModelEntry) -> list[tuple[str, str]]:
     """For each set of weights measured by input: a title, and a table by dataset and sequence."""
     inputs = require_metrics(entry).inputs or {}
-    return [(MEASURED_WEIGHTS[part], input_table(merge_planes(found["rows"]))) for part, found in inputs.items()]
+    return [(measured_weights(entry, part), input_table(merge_planes(found["rows"]))) for part, found in inputs.items()]
 
 
 def input_sections(entry: ModelEntry) -> list[tuple[str, str, str, str]]:
@@ -244,7 +246,7 @@ def input_sections(entry: ModelEntry) -> list[tuple[str, str, str, str]]:
         recognised = ", ".join(f"{name} {share:.1%}" for name, share in found["recognised"].items())
         rows = [[kind, *map(str, counts)] for kind, counts in zip(KINDS, found["kinds"], strict=True)]
         sections.append(
-            (MEASURED_WEIGHTS[part], input_table(found["rows"]), recognised, markdown_table(["true kind", *KINDS], rows))
+            (measured_weights(entry, part), input_table(found["rows"]), recognised, markdown_table(["true kind", *KINDS], rows))
         )
     return sections
 
@@ -321,10 +323,15 @@ def by_slice(entry: ModelEntry) -> bool:
     return split_of(entry).get("unit") == "slice"
 
 
+def measured_are_released(entry: ModelEntry) -> bool:
+    """Whether the figures were measured with the released weights themselves."""
+    split = split_of(entry)
+    return by_slice(entry) or not set(split["train"]) & set(split["validated_on"])
+
+
 def released_weights(entry: ModelEntry) -> str:
     """How the released weights relate to the measured ones, in a sentence or two."""
-    split = split_of(entry)
-    if by_slice(entry) or not set(split["train"]) & set(split["validated_on"]):
+    if measured_are_released(entry):
         return "The released weights are the measured ones."
     patients, stages = [stage.patients for stage in entry.training.stages], require_metrics(entry).stages
     earlier = patients.index(max(patients))  # stages without the patients measured on

@@ -3,8 +3,8 @@
 The validated run has validation patients and groups of pictures, on which everything is measured and fitted: mask threshold,
 fusion and review band for each sequence (`train.evaluation.calibrate_sequences`), the temperatures of the attributes, and the
 figures of `train.release.release`. The figures by input come with rules fitted on the other half of the patients and groups. The
-weights of `--run` are released. It may have another encoder; where it has validation groups of its own, it is measured on them
-too, with the fitted rules. Afterwards run `train.ood.fit_inputs`.
+weights of `--run` are released. That may be the validated run itself, or one with another encoder; where a separate run has
+validation groups of its own, it is measured on them too, with the fitted rules. Afterwards run `train.ood.fit_inputs`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def release(run: Path, validated: Path, data: Path, wider: Path, into: Path, nam
             "kinds": kind_table(measured),
         }
     }
-    own = measure_inputs(trained, None, wider)
+    own = [] if trained.entry.sha256 == fold.entry.sha256 else measure_inputs(trained, None, wider)
     if own:
         inputs["released"] = {
             "rows": table_rows(own, dict.fromkeys((one.group for one in own), fitted)),
@@ -123,14 +123,19 @@ def release(run: Path, validated: Path, data: Path, wider: Path, into: Path, nam
 
 def describe_protocol(released: ModelEntry, validated: ModelEntry, patients: int, groups: int) -> str:
     """How the figures were measured, in two sentences without the last full stop."""
+    slices = f"validation on {patients} patients and {groups - patients} groups of pictures"
+    rest = (
+        "Mask threshold, calibration and review bands were fitted on the other patients and groups, and predictions were "
+        "averaged over each slice and its mirror image"
+    )
+    if released.sha256 == validated.sha256:
+        return f"{slices} that the released weights were not trained on. {rest}"
     drawn = [sum(stage.samples for stage in entry.training.stages) for entry in (validated, released)]
     encoders = [entry.arguments.get("encoder", "lite0") for entry in (validated, released)]
     other = f"had the encoder {encoders[0]} instead of {encoders[1]} and " if encoders[0] != encoders[1] else ""
     return (
-        f"validation on {patients} patients and {groups - patients} groups of pictures, with the weights of a separate training "
-        f"run that did not use them: it {other}saw {drawn[0]:,} training slices, the released weights {drawn[1]:,}. "
-        "Mask threshold, calibration and review bands were fitted on the other patients and groups, and predictions were "
-        "averaged over each slice and its mirror image"
+        f"{slices}, with the weights of a separate training run that did not use them: it {other}saw {drawn[0]:,} training "
+        f"slices, the released weights {drawn[1]:,}. {rest}"
     )
 
 
