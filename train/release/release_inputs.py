@@ -4,7 +4,9 @@ The validated run has validation patients and groups of pictures, on which every
 fusion and review band for each sequence (`train.evaluation.calibrate_sequences`), the temperatures of the attributes, and the
 figures of `train.release.release`. The figures by input come with rules fitted on the other half of the patients and groups. The
 weights of `--run` are released. That may be the validated run itself, or one with another encoder; where a separate run has
-validation groups of its own, it is measured on them too, with the fitted rules. Afterwards run `train.ood.fit_inputs`.
+validation groups of its own, it is measured on them too, with the fitted rules. `--run` can also be an entry that was released
+before, to calibrate it by another validated run; the temperatures of its attributes, which are in its weights, then stay.
+Afterwards run `train.ood.fit_inputs`.
 """
 
 from __future__ import annotations
@@ -78,8 +80,8 @@ def release(run: Path, validated: Path, data: Path, wider: Path, into: Path, nam
     trained, fold = (load(folder, device="cpu", runtime=TORCH) for folder in (run, validated))
     measured = measure_inputs(fold, data, wider)
     each, fitted = cross_fit(measured, rules_of(fold.entry, fold.entry))
-    temperatures = calibrate_attributes(trained.net, measured)
-    print("temperatures:", temperatures)
+    if trained.entry.metrics is None:  # else it was released before
+        print("temperatures:", calibrate_attributes(trained.net, measured))
 
     patients = sorted(set(read_split(validated)["validation"]) & set(dataset_of(fold.entry).find_slices(data)))
     rules, figures = measure([fold], [patients], data)
