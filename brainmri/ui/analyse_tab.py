@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import gradio as gr
 from gradio.events import Dependency
 
+from brainmri.io.files import StudyFile
 from brainmri.io.pixels import FLAIR
 from brainmri.io.sequences import POST, PRE
 from brainmri.io.sequences import SEQUENCES as CHANNEL_NAMES
@@ -14,7 +16,7 @@ from brainmri.ui.answer import preview, refusal, select_flair, unseen_input
 from brainmri.ui.batch_table import analyse_input, rows_html, write_csv
 from brainmri.ui.common import GPU, PRIVATE, errors_as_messages, model_choices
 from brainmri.ui.decoding import list_inputs, read_input, read_slice
-from brainmri.ui.examples import examples, first_result
+from brainmri.ui.examples import example_of, examples, first_result
 from brainmri.ui.inference import (
     ZERO_GPU,
     analyse_and_explain_slice,
@@ -188,8 +190,8 @@ class AnalyseTab:
         if upload != latest.upload:
             return gr.skip()
         choices = [(one.label, encode(one, uploaded)) for one in found]
-        names = [example.file.name for example in self.shown_examples]
-        marked = names.index(found[0].label) if len(found) == 1 and found[0].label in names else None
+        example = example_of(StudyFile(path=Path(uploaded[0])).digest()) if len(uploaded) == 1 else None
+        marked = self.shown_examples.index(example) if example else None
         return {
             self.items: gr.Radio(choices, value=choices[0][1], label=f"{len(found)} inputs"),
             self.several: gr.Column(visible=True) if len(found) > 1 else hide,

@@ -21,7 +21,7 @@ from brainmri.report.html import deciding_models, lesions_html, montage_html
 from brainmri.report.render import montage_picture, slice_picture
 from brainmri.report.templates import STATES
 from brainmri.report.viewer import study_viewer
-from brainmri.ui.examples import example_label
+from brainmri.ui.examples import example_of
 from brainmri.zoo.attributes import FLAIR, SEQUENCES, T1, T1C, THREE_SEQUENCES
 
 SEQUENCE_LABELS = {name: name for name in SEQUENCES} | {T1: "pre-contrast T1", T1C: "post-contrast T1", "PD": "proton density"}
@@ -131,8 +131,9 @@ def preview(scan: Scan, name: str) -> Markup:
     *slices, height, width, _ = scan.pixels.shape
     size = f"{width} × {height} pixels" + (f", {count(slices[0], 'slice')}" if slices else "")
     row = '<p class="input"><img src="{}" alt="" width="{}" height="{}"><span><b>{}</b><br>{}</span></p>'
-    label = example_label(name)
-    return Markup(row).format(source, *picture.size, label or name, f"{name}, {size}" if label else size)
+    example = example_of(scan.sha256)
+    title, line = (example.label, f"{name}, {size}") if example else (name, size)
+    return Markup(row).format(source, *picture.size, title, line)
 
 
 def empty_state(words: str) -> Markup:

@@ -54,6 +54,21 @@ def test_an_example_keeps_its_label_and_shows_its_file_name(visit):
         assert page.inner_text("#current b") == label
 
 
+def test_a_file_with_an_examples_name_gets_neither_its_label_nor_its_mark(visit, tmp_path):
+    page = visit(1440, 900)
+    own, copy = tmp_path / "large-lesion.png", tmp_path / "renamed.png"
+    own.write_bytes((EXAMPLE.parent / "flair-only.png").read_bytes())
+    Image.open(own).rotate(3).save(own)  # a visitor's own picture
+    copy.write_bytes(EXAMPLE.read_bytes())
+    upload(page, own)
+    page.wait_for_selector("#current b:text('large-lesion.png')")
+    assert page.locator("#examples .selected").count() == 0
+    upload(page, copy)
+    page.wait_for_selector("#current >> text=renamed.png")
+    assert page.inner_text("#current b") == "Large lesion"
+    assert page.locator("#examples .selected").get_attribute("aria-label") == "Large lesion"
+
+
 def test_the_verdict_has_no_large_gap_on_one_side(visit, tmp_path):
     page = visit(1440, 900)
     Image.fromarray(data.astronaut()).save(tmp_path / "one.png")
