@@ -125,6 +125,18 @@
     focus(100);
   });
 
+  // --- on a phone, the examples are a strip: the chosen card is scrolled into sight, and the page stays where it is
+  let chosenCard = null;
+  function showChosenCard() {
+    const card = document.querySelector("#examples .selected"), strip = card?.closest(".grid-container");
+    if (card === chosenCard) return;
+    chosenCard = card;
+    if (!strip) return;
+    const seen = strip.getBoundingClientRect(), place = card.getBoundingClientRect(), style = getComputedStyle(strip);
+    const left = seen.left + parseFloat(style.paddingLeft), right = seen.right - parseFloat(style.paddingRight); // without the fade
+    strip.scrollLeft += Math.max(0, place.right - right) + Math.min(0, place.left - left);
+  }
+
   // --- accessibility, applied again whenever the page changes
   // result boxes, without the progress bar
   const announced = ":is(#verdict, #comparison-table, #selfcheck-answer) .html-container, #explanation .prose";
@@ -150,6 +162,7 @@
     sendHeldLater();
     markReplaced();
     watchUpload();
+    showChosenCard();
     all(announced).forEach((box) => set(box, "role", "status"));
     // Gradio labels thumbnails "Thumbnail 1 of 6"
     all("button.thumbnail-item").forEach((button) => {
