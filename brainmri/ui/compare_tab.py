@@ -131,8 +131,8 @@ def table_html(record: dict, name: str) -> str:
     agreement = "" if dice is None else f" The masks overlap with a mean Dice of {dice:.2f}."
     specialists = {one["name"]: available_models[one["name"]].specialist for one in record["models"]}
     replaced = "".join(
-        f" On the Analyse tab, “{escape(TITLES.get(specialist.name, specialist.name))}” replaces "
-        f"“{escape(model_title(model, available_models[model]))}” for slices like those it was trained on."
+        f' On the Analyse tab, "{escape(TITLES.get(specialist.name, specialist.name))}" replaces '
+        f'"{escape(model_title(model, available_models[model]))}" for slices like those it was trained on.'
         for model, specialist in specialists.items()
         if specialist
     )
