@@ -216,7 +216,7 @@
     });
     all("a.download-link").forEach((link) => set(link, "aria-label", `${link.download}, ${words(link)}`));
     // Gradio's words for a lost connection and a refusal are for programmers
-    all(".toast-text").forEach((text) => {
+    all("[data-testid=toast-text]").forEach((text) => {
       const plain = words(text).replace(/^HTTP \d+: /, "").replace(/^Connection errored out\b.*/, "The connection was cut. Please check it and try again.");
       if (plain !== words(text)) text.textContent = plain;
     });

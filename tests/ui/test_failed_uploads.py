@@ -51,7 +51,7 @@ def test_a_cut_connection_is_explained_and_the_next_upload_works(open_page, widt
     assert (message.inner_text(), message.get_attribute("role")) == (CUT, "alert")
     assert message.evaluate(FITS)
     assert_nothing_changed(page)
-    page.wait_for_selector(".toast-text >> text=The connection was cut. Please check it and try again.")
+    page.wait_for_selector("[data-testid=toast-text] >> text=The connection was cut. Please check it and try again.")
     assert layout_shift(page) - shift < 0.01
     page.wait_for_timeout(3000)  # it stays
     assert page.inner_text(f"#drop {MESSAGE}") == CUT
