@@ -62,7 +62,7 @@ class ResultPanel:
                     format="png", buttons=["fullscreen"], interactive=False, elem_id="evidence",
                 )  # fmt: skip
                 self.ask = gr.Button("Explain the result", size="md", visible=False)
-            with gr.Accordion("Record and provenance", open=False):
+            with gr.Accordion("Record and provenance", open=False, elem_id="record"):
                 self.record = gr.JSON(first.finding.record() if first else None, label="Record", show_label=False)
         self.explained = [self.why, self.explanation, self.evidence, self.ask]
         self.outputs = [

@@ -62,7 +62,7 @@ def test_a_study_is_printed_with_the_mask_that_is_shown(visit):
 
 
 def test_a_slice_is_printed_with_the_mask_that_is_shown(visit):
-    page = visit(1440, 900)
+    page = visit(1440, 900, color_scheme="dark")
     upload(page, EXAMPLE)
     answer(page, EXAMPLE.name)
     page.wait_for_selector("#explanation >> text=/outlin/")
@@ -76,3 +76,9 @@ def test_a_slice_is_printed_with_the_mask_that_is_shown(visit):
     assert "The threshold was moved to 0.9. The mask was edited by hand." in page.inner_text("#viewer")
     assert re.search(r"[\d,]+ pixels outlined", page.inner_text(CAPTION))[0] not in models_own
     assert page.locator(":is(.model-mask, #why):visible").count() == 0
+
+    # one sheet, dark on white, without what is for the screen
+    assert page.pdf().count(b"/Type /Page\n") == 1
+    assert page.locator(":is(footer, #record, #about, .viewer-bar, .viewer-row, button, input):visible").count() == 0
+    for name in ("#verdict h2", "#verdict dd", CAPTION, "#current b"):
+        assert page.locator(name).first.evaluate("one => getComputedStyle(one).color") == "rgb(31, 41, 55)", name
