@@ -231,27 +231,6 @@ def test_a_phone_shows_the_answer_without_scrolling(visit):
     assert layout_shift(page) < 0.05
 
 
-def test_a_phone_shows_the_chosen_card_and_does_not_scroll_the_page(visit):
-    page = visit(390, 844)
-    answer(page, "Large lesion")
-    strip, edge = page.locator("#examples .grid-container"), 390 - 16 - 3.5 * 16  # where the fade begins
-    for name, label in (("study-three.zip", "Study, three sequences"), ("large-lesion.png", "Large lesion")):
-        upload(page, EXAMPLE.parent / name)
-        page.wait_for_selector(f"#examples .selected[aria-label='{label}']")
-        page.wait_for_timeout(200)
-        card = page.locator("#examples .selected").bounding_box()
-        assert card["x"] >= 16
-        assert card["x"] + card["width"] <= edge + 1
-    assert strip.evaluate("strip => strip.scrollLeft") == 0  # back at the first card
-    half = page.locator("#examples button >> nth=4").bounding_box()
-    page.mouse.click(half["x"] + 10, half["y"] + 10)
-    page.wait_for_selector("#examples .selected[aria-label='Study, large lesion']")
-    page.wait_for_timeout(200)
-    card = page.locator("#examples .selected").bounding_box()
-    assert card["x"] + card["width"] <= edge + 1
-    assert page.evaluate("scrollY") == 0
-
-
 def test_a_phone_does_what_a_desktop_does(visit):
     """Several inputs, a study with its viewer, a comparison and the models; nothing is wider than the screen."""
     page = visit(390, 844, has_touch=True)
