@@ -1,7 +1,7 @@
 // What Gradio's components lack: folders and pasted pictures as uploads, and labels for screen readers and keyboards.
 () => {
   // --- uploads: the drop zone of the visible tab takes files, folders and pictures from the clipboard, wherever they are dropped
-  const FIELD = "input[type=file]", REST_MS = 200, LOST_MS = 3000;
+  const FIELD = "input[type=file]", REST_MS = 200;
   const held = new Map(); // the last files given to a zone that was uploading others, which hides its field
   function upload(files) {
     const zone = [...document.querySelectorAll(".drop-zone")].find((one) => one.checkVisibility());
@@ -51,12 +51,41 @@
   document.addEventListener("change", (event) => {
     if (event.target.matches(`#drop ${FIELD}`) && event.target.files.length) announce((uploads.sent = uploads.give()));
   }, true);
-  // An upload that failed leaves the drop zone empty, and nothing arrives.
-  let failing = null;
-  function watchUpload() {
-    const over = uploads.sent !== null && document.querySelector(`#drop ${FIELD}`);
-    if (!over) { clearTimeout(failing); failing = null; }
-    else failing ??= setTimeout(() => { uploads.sent = failing = null; announce(0); sendHeld(); }, LOST_MS);
+
+  // --- an upload that failed is explained in the drop zone; Gradio only shows technical words in passing
+  const CUT = "The upload failed: the connection was cut. Please check it and drop the files again.";
+  const fetchAnything = window.fetch;
+  window.fetch = async (resource, options) => {
+    if (!/\/upload\?/.test(resource.url ?? resource)) return fetchAnything(resource, options);
+    const zone = [...document.querySelectorAll(".drop-zone")].find((one) => one.checkVisibility());
+    say(zone, "");
+    try {
+      const answer = await fetchAnything(resource, options);
+      if (!answer.ok) failUpload(zone, await refusalOf(answer));
+      return answer;
+    } catch (error) {
+      failUpload(zone, CUT);
+      throw error;
+    }
+  };
+  async function refusalOf(answer) { // the server says why in plain text; what a proxy says is a page
+    const plain = answer.headers.get("content-type")?.startsWith("text/plain");
+    return plain ? `The upload failed. ${await answer.clone().text()}` : `The upload failed (error ${answer.status}). Please try again later.`;
+  }
+  function failUpload(zone, sentence) {
+    say(zone, sentence);
+    if (zone.id !== "drop") return;
+    uploads.sent = null;
+    announce(0); // the earlier result is not replaced
+  }
+  function say(zone, sentence) {
+    let message = zone.querySelector(".upload-message");
+    if (!message && sentence) {
+      message = Object.assign(document.createElement("p"), { className: "upload-message" });
+      message.setAttribute("role", "alert");
+      zone.append(message);
+    }
+    if (message) message.textContent = sentence;
   }
   const wait = (call) => new Promise(call);
   async function filesOf(entry) {
@@ -125,6 +154,18 @@
     focus(100);
   });
 
+  // --- on a phone, the examples are a strip: the chosen card is scrolled into sight, and the page stays where it is
+  let chosenCard = null;
+  function showChosenCard() {
+    const card = document.querySelector("#examples .selected"), strip = card?.closest(".grid-container");
+    if (card === chosenCard) return;
+    chosenCard = card;
+    if (!strip) return;
+    const seen = strip.getBoundingClientRect(), place = card.getBoundingClientRect(), style = getComputedStyle(strip);
+    const left = seen.left + parseFloat(style.paddingLeft), right = seen.right - parseFloat(style.paddingRight); // without the fade
+    strip.scrollLeft += Math.max(0, place.right - right) + Math.min(0, place.left - left);
+  }
+
   // --- accessibility, applied again whenever the page changes
   // result boxes, without the progress bar
   const announced = ":is(#verdict, #comparison-table, #selfcheck-answer) .html-container, #explanation .prose";
@@ -149,7 +190,7 @@
     if (apiWanted) openApi();
     sendHeldLater();
     markReplaced();
-    watchUpload();
+    showChosenCard();
     all(announced).forEach((box) => set(box, "role", "status"));
     // Gradio labels thumbnails "Thumbnail 1 of 6"
     all("button.thumbnail-item").forEach((button) => {
@@ -174,6 +215,11 @@
       set(button, "aria-label", `${field}: ${words(button.querySelector(".wrap"))}`);
     });
     all("a.download-link").forEach((link) => set(link, "aria-label", `${link.download}, ${words(link)}`));
+    // Gradio's words for a lost connection and a refusal are for programmers
+    all("[data-testid=toast-text]").forEach((text) => {
+      const plain = words(text).replace(/^HTTP \d+: /, "").replace(/^Connection errored out\b.*/, "The connection was cut. Please check it and try again.");
+      if (plain !== words(text)) text.textContent = plain;
+    });
     // Gradio names each radio button differently, so the arrow keys would not move between them
     all("#items input[type=radio]").forEach((radio) => set(radio, "name", "items"));
     // Gradio names neither buttons nor boxes of its API documentation, and the keyboard does not reach the choice of language

@@ -36,8 +36,9 @@ async function mountViewer(root) {
     find(".viewer-number")?.setAttribute("aria-valuetext", words);
     const size = data.voxel_mm3 ? `${format((total * data.voxel_mm3) / 1000, 1)} mL` : slices > 1 ? `${format(total)} voxels` : areaWords(total);
     find(".viewer-total").textContent = total ? `Outlined: ${size}${slices > 1 ? " in total" : ""}.` : "Outlined: nothing.";
-    const threshold = state.mask.threshold !== data.threshold && `The threshold was changed to ${state.mask.threshold}.`;
-    const notes = [threshold, state.mask.edited && "The mask was edited by hand.", changed() && `The verdict${slices > 1 ? ", report" : ""} and zip still use the model's mask (threshold ${data.threshold}).`];
+    const threshold = state.mask.threshold !== data.threshold && `The threshold was moved to ${state.mask.threshold}.`;
+    const others = slices > 1 ? "The verdict, the downloaded report and the zip" : "The verdict and the zip";
+    const notes = [threshold, state.mask.edited && "The mask was edited by hand.", changed() && `${others} use the model's mask (threshold ${data.threshold}).`];
     find(".viewer-note").textContent = notes.filter(Boolean).join(" ");
     find(".viewer-note").hidden = !changed();
     find(".viewer-reset").disabled = !changed();
@@ -200,6 +201,29 @@ async function mountViewer(root) {
     context.drawImage(marks, 0, 0);
     picture.toBlob((blob) => saveFile(`${stem}.${state.view}${slices > 1 ? `-${state.position[0] + 1}` : ""}.png`, [blob], "image/png"));
   });
+
+  // --- a second viewer of the same result, such as the one in a printed report ------------------------------------------------
+
+  root.shown = () => {
+    const { data: _data, mask, images: _images, ...display } = state;
+    return { display, centres: panes.map((pane) => pane.centre), threshold: mask.threshold, edits: [...mask.edits] };
+  };
+
+  // Show what another viewer's `shown` returned; resolves when its pictures are decoded and drawn.
+  root.mirror = async ({ display, centres, threshold, edits }) => {
+    Object.assign(state, display);
+    panes.forEach((pane, n) => { pane.centre = centres[n]; });
+    state.mask.restore(threshold, edits);
+    showThreshold();
+    setView(display.view);
+    setZoom(display.zoom);
+    if (find(".viewer-planes")) setPlanes(display.planes);
+    drawBars();
+    show(display.position);
+    state.images.volumes(state.sequence);
+    await state.images.decoding();
+    panes.forEach((pane) => pane.draw());
+  };
 
   panes.forEach((pane) => listenToPane(pane, { state, show, step, setZoom, setView, setTool, schedule, maskChanged }));
   new ResizeObserver(schedule).observe(find(".viewer-panes"));

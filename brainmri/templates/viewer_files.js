@@ -21,7 +21,7 @@ function saveFile(name, parts, type) {
 class ViewerImages {
   // shown: called with a slice's index when its image is decoded
   constructor({ shape, frames }, shown) {
-    Object.assign(this, { shape, frames, shown, decoded: frames.map(() => null), loaded: 0 });
+    Object.assign(this, { shape, frames, shown, decoded: frames.map(() => null), pending: [], loaded: 0 });
   }
 
   // One volume for a sequence, three (red, green and blue) for the colours as read, whose index is -1.
@@ -33,9 +33,14 @@ class ViewerImages {
     if (!this.decoded[sequence]) {
       const [slices, height, width] = this.shape;
       this.decoded[sequence] = new Uint8Array(slices * height * width);
-      this.frames[sequence].forEach((source, slice) => this.decode(source, slice, this.decoded[sequence]));
+      this.pending.push(...this.frames[sequence].map((source, slice) => this.decode(source, slice, this.decoded[sequence])));
     }
     return this.decoded[sequence];
+  }
+
+  // Resolves when all pictures of the volumes asked for are decoded.
+  decoding() {
+    return Promise.all(this.pending);
   }
 
   async decode(source, slice, volume) {

@@ -159,6 +159,12 @@ class ViewerMask {
     this.cut(this.threshold);
   }
 
+  // Take over the threshold and the corrections of another viewer's mask.
+  restore(threshold, edits) {
+    edits.forEach(([voxel, value]) => this.edits.set(voxel, value));
+    this.cut(threshold);
+  }
+
   // Undo every correction and every change of the threshold.
   reset(threshold) {
     while (this.strokes.length) this.undo();

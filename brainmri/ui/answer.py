@@ -21,7 +21,7 @@ from brainmri.report.html import deciding_models, lesions_html, montage_html
 from brainmri.report.render import montage_picture, slice_picture
 from brainmri.report.templates import STATES
 from brainmri.report.viewer import study_viewer
-from brainmri.ui.examples import example_label
+from brainmri.ui.examples import example_of
 from brainmri.zoo.attributes import FLAIR, SEQUENCES, T1, T1C, THREE_SEQUENCES
 
 SEQUENCE_LABELS = {name: name for name in SEQUENCES} | {T1: "pre-contrast T1", T1C: "post-contrast T1", "PD": "proton density"}
@@ -67,7 +67,7 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
     if not highest.out_of_distribution:
         where = f"in slice {study.most_probable + 1} of {len(study.findings)}"
         scale = probability_scale(highest.probability, study.provenance["review_band"], where)
-    sentences = [study.reason, outlined_slices(study)]
+    sentences = [study.reason, Markup("<span{}>{}</span>").format(MODEL_MASK, outlined_slices(study))]
     return answer_html(study.verdict, sentences, warnings, scale, facts | seen | model_fact(study.provenance))
 
 
@@ -77,8 +77,9 @@ def study_view(scan: Scan, study: Study) -> Markup:
     if study.out_of_distribution:
         return viewer
     lesions = lesions_html(study) if study.lesions else ""
-    overlays = Markup("<details><summary>Overlays</summary>{}</details>")
-    return viewer + lesions + overlays.format(montage_html(montage_picture(scan.pixels, study)))
+    overlays = montage_html(montage_picture(scan.pixels, study))
+    of_mask = Markup("<div{}>{}<details><summary>Overlays</summary>{}</details></div>")
+    return viewer + of_mask.format(MODEL_MASK, lesions, overlays)
 
 
 def outlined_slices(study: Study) -> str:
@@ -130,8 +131,9 @@ def preview(scan: Scan, name: str) -> Markup:
     *slices, height, width, _ = scan.pixels.shape
     size = f"{width} × {height} pixels" + (f", {count(slices[0], 'slice')}" if slices else "")
     row = '<p class="input"><img src="{}" alt="" width="{}" height="{}"><span><b>{}</b><br>{}</span></p>'
-    label = example_label(name)
-    return Markup(row).format(source, *picture.size, label or name, f"{name}, {size}" if label else size)
+    example = example_of(scan.sha256)
+    title, line = (example.label, f"{name}, {size}") if example else (name, size)
+    return Markup(row).format(source, *picture.size, title, line)
 
 
 def empty_state(words: str) -> Markup:
@@ -142,7 +144,7 @@ def empty_state(words: str) -> Markup:
 def answer_html(
     verdict: str, sentences: list[str], warnings: Sequence[str], scale: Markup, facts: Mapping[str, str | None]
 ) -> Markup:
-    """The box. Text is escaped; facts that are None are left out."""
+    """The box. Text is escaped, unless it is markup; facts that are None are left out."""
     state, symbol, label = STATES[verdict]
     rows = Markup("").join(
         Markup("<div{}><dt>{}</dt><dd>{}</dd></div>").format(MODEL_MASK if name in OF_MASK else "", name, value)
@@ -154,7 +156,7 @@ def answer_html(
   <h2><span aria-hidden="true">{}</span> {}</h2>{}
   <dl class="facts">{}</dl>
   <p>{}</p>{}
-</section>""").format(state, symbol, label, scale, rows, " ".join(filter(None, sentences)), notes)
+</section>""").format(state, symbol, label, scale, rows, Markup(" ").join(filter(None, sentences)), notes)
 
 
 def probability_scale(probability: float, review: list[float], where: str = "") -> Markup:

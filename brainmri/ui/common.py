@@ -27,7 +27,7 @@ PRIVATE = {"api_visibility": "private", "queue": False}
 ANALYSE = "analyse"  # id of the Analyse tab
 # of a gr.HTML component whose new value replaces the old one; Gradio moves the old elements instead, which shifts the layout
 REPLACE_SCRIPT = 'watch("value", () => { element.innerHTML = props.value ?? ""; });'
-# prints the report, or the page where there is none
+# prints the report with what the page's viewer shows, or the page where there is no report
 PRINT_SCRIPT = """async (report) => {
   if (!report?.url) return window.print();
   const frame = document.createElement("iframe"), html = await (await fetch(report.url)).text();
@@ -37,8 +37,9 @@ PRINT_SCRIPT = """async (report) => {
   document.querySelector("iframe[title=Report]")?.remove();
   document.body.append(frame);
   await new Promise((done) => { frame.onload = done; });
-  const drawn = () => frame.contentDocument.querySelector(".viewer-caption")?.textContent;
-  for (let tries = 0; tries < 50 && !drawn(); tries++) await new Promise((done) => setTimeout(done, 100));
+  const printed = frame.contentDocument.querySelector(".viewer");
+  for (let tries = 0; tries < 50 && !printed.mirror; tries++) await new Promise((done) => setTimeout(done, 100));
+  await printed.mirror(document.querySelector("#viewer .viewer").shown());
   frame.contentWindow.print();
 }"""
 # of a gr.HTML component whose value has a viewer

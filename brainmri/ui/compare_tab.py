@@ -13,11 +13,12 @@ from brainmri.report.comparison import crop_box, outline_colour, outlined_slices
 from brainmri.report.render import heat_picture, overlay_picture
 from brainmri.ui.answer import empty_state, refusal
 from brainmri.ui.blocks import ERROR_LOGGED
-from brainmri.ui.common import ASSETS, GPU, PRIVATE, REPLACE_SCRIPT, errors_as_messages, model_choices, model_heading
+from brainmri.ui.common import ASSETS, GPU, PRIVATE, REPLACE_SCRIPT, errors_as_messages, model_choices, model_heading, model_title
 from brainmri.ui.decoding import list_inputs, read_input, read_slice
 from brainmri.ui.inference import available_models, compare_models
 from brainmri.ui.inputs import SLICE
 from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
+from brainmri.zoo.titles import TITLES
 
 EXAMPLE = ASSETS / "examples" / "small-lesion.png"
 EMPTY = empty_state("Drop a slice or a study, or pick the example, to compare models.")
@@ -130,7 +131,8 @@ def table_html(record: dict, name: str) -> str:
     agreement = "" if dice is None else f" The masks overlap with a mean Dice of {dice:.2f}."
     specialists = {one["name"]: available_models[one["name"]].specialist for one in record["models"]}
     replaced = "".join(
-        f" On the Analyse tab, {escape(specialist.name)} replaces {escape(model)} for slices like those it was trained on."
+        f' On the Analyse tab, "{escape(TITLES.get(specialist.name, specialist.name))}" replaces '
+        f'"{escape(model_title(model, available_models[model]))}" for slices like those it was trained on.'
         for model, specialist in specialists.items()
         if specialist
     )

@@ -21,7 +21,7 @@ from brainmri.io.limits import UnreadableImage
 from brainmri.io.reading import warn_of_pictures
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import Candidate
-from brainmri.ui.inputs import SLICE, Input, files_label
+from brainmri.ui.inputs import Input, files_label
 from brainmri.ui.worker import scan_from_record
 
 ROOT = Path(__file__).parents[2]
@@ -189,26 +189,6 @@ def read_study(paths: Sequence[str], assign: Mapping[int, int | None] | None = N
 def read_input(one: Input, assign: Mapping[int, int | None] | None = None) -> Scan:
     """Read a study that `list_inputs` found; its warnings count the pictures that were left out."""
     return warn_of_pictures(read_study(one.files, assign, one.study), one.pictures_left_out)
-
-
-def read_one_slice(one: Input, assign: Mapping[int, int | None] | None, number: int) -> tuple[Scan, str]:
-    """A slice by itself, and a sentence that says which one of a study it is; "" for an input that is a slice.
-
-    Args:
-        one: as `list_inputs` found it.
-        assign: as for `read_study`.
-        number: index of the slice in a study.
-
-    Raises:
-        ValueError: for an index outside the study.
-    """
-    if one.kind == SLICE:
-        return read_slice(one.files[0]), ""
-    scan = read_input(one, assign)
-    if not 0 <= number < len(scan.pixels):
-        raise ValueError(f"expected the index of one of {len(scan.pixels)} slices, got {number}")
-    alone = Scan(pixels=scan.pixels[number], name=scan.name, sha256=scan.sha256)
-    return alone, f"Slice {number + 1} of {len(scan.pixels)} has the highest probability. "
 
 
 def list_sequences(paths: Sequence[str]) -> tuple[Candidate, ...]:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from brainmri.analysis.explain import Explanation
 from brainmri.analysis.findings import Finding
 from brainmri.analysis.recognition import Recognised, Recognition
 from brainmri.analysis.stability import Stability
+from brainmri.io.files import StudyFile
 from brainmri.io.reading import read_slice
 from brainmri.io.scan import Scan
 from brainmri.report.render import heat_picture, mask_picture
@@ -68,9 +70,14 @@ def examples() -> list[Example]:
     return [example for example in EXAMPLES if example.file.is_file() and example.card.is_file()]
 
 
-def example_label(name: str) -> str:
-    """The label of the example with this file name; empty for other files."""
-    return next((example.label for example in EXAMPLES if example.file.name == name), "")
+@cache
+def _digests() -> dict[str, Example]:
+    return {StudyFile(path=example.file).digest(): example for example in examples()}
+
+
+def example_of(sha256: str) -> Example | None:
+    """The example whose file has these bytes; None for other files, whatever their names are."""
+    return _digests().get(sha256)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

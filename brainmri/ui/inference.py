@@ -29,6 +29,8 @@ if ZERO_GPU:
 START_SECONDS, SECONDS_PER_SLICE = 5, 0.1  # on ZeroGPU; the first includes copying the networks to the GPU
 EXPLAINED_SLICES = 10  # passes for an explanation and the stability
 
+Explained = tuple[Explanation, Stability]  # of a slice: why it got its verdict, and how stable its outline is
+
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
@@ -113,7 +115,7 @@ def analyse_slice(
 def explain_slice(
     scan: Scan, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None,
     progress: Progress | None = None,
-) -> tuple[Explanation, Stability]:  # fmt: skip
+) -> Explained:  # fmt: skip
     """Explain the verdict on a slice and test how stable its outline is."""
     return _pipeline(segmenter, classifier, threshold).explain(scan, sequence, progress)
 
@@ -122,10 +124,10 @@ def explain_slice(
 @on_gpu(gpu_seconds(1 + EXPLAINED_SLICES))
 def analyse_and_explain_slice(
     scan: Scan, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None
-) -> tuple[Finding, Explanation, Stability]:
+) -> tuple[Finding, Explained]:
     """`analyse_slice` and `explain_slice` in one call, since every call on ZeroGPU waits for a GPU."""
     pipe = _pipeline(segmenter, classifier, threshold)
-    return pipe(scan, sequence), *pipe.explain(scan, sequence)
+    return pipe(scan, sequence), pipe.explain(scan, sequence)
 
 
 @on_gpu(lambda scan, names: gpu_seconds((1 + len(names)) * (len(scan.pixels) if scan.pixels.ndim == 4 else 1)))
@@ -141,6 +143,20 @@ def analyse_study(
 ) -> Study:
     """Analyse a study; `progress` is called with the slices done and their number, and what it raises ends the analysis."""
     return _pipeline(segmenter, classifier, threshold).study(scan, progress)
+
+
+def likeliest_slice(scan: Scan, study: Study) -> Scan:
+    """The slice of a study that is explained, by itself."""
+    return Scan(pixels=scan.pixels[study.most_probable], name=scan.name, sha256=scan.sha256)
+
+
+@counted
+@on_gpu(lambda scan, *_, **__: gpu_seconds(len(scan.pixels) + EXPLAINED_SLICES))
+def analyse_and_explain_study(scan: Scan, segmenter: str, classifier: str, threshold: float | None) -> tuple[Study, Explained]:
+    """Analyse a study and explain its likeliest slice in one call, since every call on ZeroGPU waits for a GPU."""
+    pipe = _pipeline(segmenter, classifier, threshold)
+    study = pipe.study(scan)
+    return study, pipe.explain(likeliest_slice(scan, study))
 
 
 @on_gpu(gpu_seconds(1))

@@ -92,7 +92,7 @@ def build(models: list[str] | None = None, from_hub: bool = False) -> Page:
                 compare_tab()
             with gr.Tab("Models") as models_page:
                 models_tab(models_page, tabs, analyse)
-        with gr.Accordion("About, limits and your data", open=False):
+        with gr.Accordion("About, limits and your data", open=False, elem_id="about"):
             gr.Markdown(ABOUT)
         service_endpoints()
     return page.queue(max_size=QUEUE_SIZE)

@@ -32,21 +32,30 @@ TOKEN = re.compile(r"[\w-]{22}")
 def keep_result(result: dict) -> str:
     """Store what the page shows, as JSON, until it expires; return the token that reopens it."""
     token = secrets.token_urlsafe(16)
-    _kept(token).write_text(json.dumps(result), encoding="utf-8")
+    kept_path(token, "json").write_text(json.dumps(result), encoding="utf-8")
     return token
 
 
-def kept_result(token: str) -> dict | None:
-    """What `keep_result` stored; None for an unknown or expired token."""
-    if not TOKEN.fullmatch(token) or not (path := _kept(token)).is_file():
-        return None
-    return json.loads(path.read_text(encoding="utf-8"))
+def kept_result(token: str) -> dict:
+    """What `keep_result` stored.
+
+    Raises:
+        FileNotFoundError: for an unknown or expired token.
+    """
+    return json.loads(kept_path(token, "json").read_text(encoding="utf-8"))
 
 
-def _kept(token: str) -> Path:
+def kept_path(token: str, ending: str) -> Path:
+    """The path of one of the files of a kept result.
+
+    Raises:
+        FileNotFoundError: for what is no token.
+    """
+    if not TOKEN.fullmatch(token):
+        raise FileNotFoundError(token)
     folder = Path(get_upload_folder()) / "kept"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{token}.json"
+    return folder / f"{token}.{ending}"
 
 
 def slice_files(scan: Scan, finding: Finding) -> tuple[str, str, str]:

@@ -54,6 +54,21 @@ def test_an_example_keeps_its_label_and_shows_its_file_name(visit):
         assert page.inner_text("#current b") == label
 
 
+def test_a_file_with_an_examples_name_gets_neither_its_label_nor_its_mark(visit, tmp_path):
+    page = visit(1440, 900)
+    own, copy = tmp_path / "large-lesion.png", tmp_path / "renamed.png"
+    own.write_bytes((EXAMPLE.parent / "flair-only.png").read_bytes())
+    Image.open(own).rotate(3).save(own)  # a visitor's own picture
+    copy.write_bytes(EXAMPLE.read_bytes())
+    upload(page, own)
+    page.wait_for_selector("#current b:text('large-lesion.png')")
+    assert page.locator("#examples .selected").count() == 0
+    upload(page, copy)
+    page.wait_for_selector("#current >> text=renamed.png")
+    assert page.inner_text("#current b") == "Large lesion"
+    assert page.locator("#examples .selected").get_attribute("aria-label") == "Large lesion"
+
+
 def test_the_verdict_has_no_large_gap_on_one_side(visit, tmp_path):
     page = visit(1440, 900)
     Image.fromarray(data.astronaut()).save(tmp_path / "one.png")
@@ -66,3 +81,24 @@ def test_the_verdict_has_no_large_gap_on_one_side(visit, tmp_path):
         last = page.locator("#verdict .verdict > :last-child").bounding_box()
         above, below = head["y"] - box["y"], box["y"] + box["height"] - last["y"] - last["height"]
         assert abs(above - below) < 20, path.name
+
+
+def test_a_phone_shows_the_chosen_card_and_does_not_scroll_the_page(visit):
+    page = visit(390, 844)
+    answer(page, "Large lesion")
+    strip, edge = page.locator("#examples .grid-container"), 390 - 16 - 3.5 * 16  # where the fade begins
+    for name, label in (("study-three.zip", "Study, three sequences"), ("large-lesion.png", "Large lesion")):
+        upload(page, EXAMPLE.parent / name)
+        page.wait_for_selector(f"#examples .selected[aria-label='{label}']")
+        page.wait_for_timeout(200)
+        card = page.locator("#examples .selected").bounding_box()
+        assert card["x"] >= 16
+        assert card["x"] + card["width"] <= edge + 1
+    assert strip.evaluate("strip => strip.scrollLeft") == 0  # back at the first card
+    half = page.locator("#examples button >> nth=4").bounding_box()
+    page.mouse.click(half["x"] + 10, half["y"] + 10)
+    page.wait_for_selector("#examples .selected[aria-label='Study, large lesion']")
+    page.wait_for_timeout(200)
+    card = page.locator("#examples .selected").bounding_box()
+    assert card["x"] + card["width"] <= edge + 1
+    assert page.evaluate("scrollY") == 0

@@ -98,7 +98,7 @@ def test_the_threshold_redraws_outline_area_volume_and_downloads(open_report, st
         assert page.evaluate(CHANGED, MARKS) > 0.0005
     bars = page.locator(".study-chart .area").evaluate_all("bars => bars.map(bar => Number(bar.getAttribute('height')) > 0)")
     assert bars == mask.any(axis=(1, 2)).tolist()
-    assert "to 0.95. The verdict, report and zip still use the model's mask (threshold 0.55)." in shown(page)
+    assert "moved to 0.95. The verdict, the downloaded report and the zip use the model's mask (threshold 0.55)." in shown(page)
 
     page.locator(".viewer-threshold").focus()
     page.keyboard.press("ArrowLeft")
@@ -264,8 +264,8 @@ def test_the_report_prints_results_without_controls(open_report):
     assert page.locator(":is(.viewer-image, .viewer-caption, .study-chart, .montage, .model-mask):visible").count() == 7
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
-    page.evaluate(SET_THRESHOLD, 0.3)  # then only the volume of the mask that is shown is printed
-    assert (page.locator(".model-mask:visible").count(), page.inner_text("main").count(" mL")) == (0, 1)
+    page.evaluate(SET_THRESHOLD, 0.3)  # then only the mask that is shown is printed, and its volume
+    assert (page.locator(":is(.model-mask, .montage):visible").count(), page.inner_text("main").count(" mL")) == (0, 1)
 
 
 def test_the_viewer_on_a_phone_and_for_everyone(open_report, axe):

@@ -62,6 +62,8 @@ def test_full_screen_shows_picture_and_controls_side_by_side(open_report):
         assert controls["x"] + controls["width"] <= 1440
         note = page.locator(".viewer-disclaimer").bounding_box()
         assert (note["x"], note["y"], note["width"]) == (0, 0, 1440)
+        slider, reset = (page.locator(f".viewer-{name}").bounding_box() for name in ("threshold", "reset"))
+        assert abs(slider["y"] + slider["height"] / 2 - reset["y"] - reset["height"] / 2) < 8  # in one row
     page.click(".viewer-planes")
     page.click(".viewer-fullscreen")
     page.wait_for_selector(".viewer:fullscreen", state="detached")
@@ -69,6 +71,7 @@ def test_full_screen_shows_picture_and_controls_side_by_side(open_report):
     page.set_viewport_size({"width": 390, "height": 844})
     page.click(".viewer-fullscreen")
     page.wait_for_selector(".viewer:fullscreen")
+    assert page.locator(".viewer-disclaimer").bounding_box()["height"] < 40  # one line
     page.evaluate("document.querySelector('.viewer').scrollTo(0, 600)")
     assert page.locator(".viewer-disclaimer").bounding_box()["y"] == 0
     assert page.evaluate("document.querySelector('.viewer').scrollTop") > 100

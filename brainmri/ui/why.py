@@ -1,0 +1,73 @@
+"""Why a verdict was reached: the explanation of a kept result, which is computed once and kept with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from brainmri.analysis.forward import Progress
+from brainmri.io.scan import Scan
+from brainmri.ui.examples import explained
+from brainmri.ui.inference import Explained, explain_slice
+from brainmri.ui.results import kept_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Why:
+    """An explanation as the page shows it: a sentence, and pictures as paths with captions."""
+
+    sentence: str
+    pictures: list[tuple[str, str]]
+
+
+def keep_question(token: str, scan: Scan, segmenter: str, classifier: str, sequence: str | None, where: str = "") -> None:
+    """Store what the explanation of a kept result needs.
+
+    Args:
+        token: of the result.
+        scan: the slice to explain, pixels (H, W, 3).
+        segmenter, classifier, sequence: what it was analysed with, as for `explain_slice`.
+        where: which slice of a study it is, as a sentence.
+    """
+    fields = {"name": scan.name, "sha256": scan.sha256, "models": [segmenter, classifier], "sequence": sequence, "where": where}
+    np.savez(kept_path(token, "question.npz"), pixels=scan.pixels, fields=json.dumps(fields))
+
+
+def has_question(token: str) -> bool:
+    """Whether a kept result can be explained: what is no brain cannot."""
+    return kept_path(token, "question.npz").is_file()
+
+
+def explain_result(token: str, progress: Progress | None = None) -> Why:
+    """Explain a kept result and keep the explanation; what `progress` raises ends it.
+
+    Raises:
+        FileNotFoundError: if the result has expired.
+    """
+    with np.load(kept_path(token, "question.npz")) as stored:
+        fields, pixels = json.loads(stored["fields"].item()), stored["pixels"]
+    scan = Scan(pixels=pixels, name=fields["name"], sha256=fields["sha256"])
+    segmenter, classifier = fields["models"]
+    found = explain_slice(scan, segmenter, classifier, None, fields["sequence"], progress)
+    return keep_why(token, scan, found, fields["where"])
+
+
+def keep_why(token: str, scan: Scan, found: Explained, where: str = "") -> Why:
+    """Store the explanation of a kept result, for a link to it."""
+    sentence, pictures = explained(scan, *found)
+    paths = [kept_path(token, f"{number}.png") for number in range(len(pictures))]
+    for path, (picture, _) in zip(paths, pictures, strict=True):
+        picture.save(path)
+    why = Why(
+        sentence=where + sentence, pictures=[(str(path), caption) for path, (_, caption) in zip(paths, pictures, strict=True)]
+    )
+    kept_path(token, "why.json").write_text(json.dumps(asdict(why)), encoding="utf-8")
+    return why
+
+
+def kept_why(token: str) -> Why | None:
+    """The stored explanation of a kept result; None if it was not explained."""
+    path = kept_path(token, "why.json")
+    return Why(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

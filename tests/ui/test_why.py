@@ -1,0 +1,66 @@
+"""The explanation of a result: after an analysis, behind a link, and on ZeroGPU."""
+
+import pytest
+
+from brainmri.ui import analyse_tab
+from brainmri.ui.results import kept_path
+from brainmri.ui.why import kept_why
+from tests.support.browsing import CHROMIUM, EXAMPLE, STUDY, answer, upload
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt install chromium)"),
+]
+EXPLAINED = "#explanation >> text=/strongest evidence/"
+ASK = "button:has-text('Explain the result')"
+# what the Why section shows: its sentence, and the captions of its pictures
+SHOWN = "[...document.querySelectorAll('#explanation, #evidence .caption-label')].map(one => one.innerText)"
+
+
+def explanation(page) -> list:
+    page.wait_for_selector(EXPLAINED)
+    page.wait_for_function("[...document.querySelectorAll('#evidence img')].filter(image => image.naturalWidth).length === 2")
+    assert not page.is_visible(ASK)
+    return page.evaluate(SHOWN)
+
+
+def link_to_result(page) -> tuple[str, str]:
+    """The link to the result that is shown, and its token."""
+    link = page.evaluate("document.querySelector('#link a').href")
+    return link, link.partition("result=")[2]
+
+
+def test_a_link_shows_the_explanation_too(visit):
+    page = visit(1440, 900)
+    for path in (EXAMPLE, STUDY):
+        upload(page, path)
+        answer(page, path.name)
+        shown, (link, token) = explanation(page), link_to_result(page)
+        kept = page.context.new_page()
+        kept.goto(link)
+        answer(kept, path.name)
+        assert explanation(kept) == shown
+
+        kept_path(token, "why.json").unlink()  # as when the link is opened before the explanation is computed
+        kept.goto(link)
+        kept.wait_for_selector("#explanation >> text=This result has not been explained yet.")
+        assert kept.locator("#evidence img:visible").count() == 0
+        kept.click(ASK)
+        assert explanation(kept) == shown
+
+        kept_path(token, "why.json").unlink()
+        kept_path(token, "question.npz").unlink()  # as when the result expires while the page is open
+        kept.goto(link)
+        answer(kept, path.name)
+        assert not kept.is_visible("#why")
+        kept.close()
+
+
+def test_a_study_is_explained_with_its_analysis_on_zero_gpu(visit, monkeypatch):
+    monkeypatch.setattr(analyse_tab, "ZERO_GPU", True)  # its calls run here instead
+    page = visit(1440, 900)
+    upload(page, STUDY)
+    answer(page, STUDY.name)
+    page.wait_for_function("document.querySelector('#link a').href")
+    assert kept_why(link_to_result(page)[1]) is not None  # a call of its own would wait for a GPU again
+    assert explanation(page)[0].startswith("Slice ")
