@@ -8,6 +8,7 @@ TITLES = {  # the best first; by the entry's name
     "effunet-lite2-lgg": "Small and fast",
     "effunet-lgg": "Small, first version",
     "resunet-lgg": "The paper's network",
+    "resunet-any": "The paper's network, any sequence",
     "resunet-paper": "The paper's protocol",
     "resnet50-lgg": "The paper's classifier",
 }

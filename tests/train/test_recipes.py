@@ -38,7 +38,7 @@ def test_a_recipe_trains_the_stages_in_the_entrys_record(name):
     for module, *arguments in commands(name):
         if module in PARSERS:
             PARSERS[module](arguments)
-        if (module in PARSERS or module == "train.paper.reproduce") and not any("fold-" in word for word in arguments):
+        if (module in PARSERS or module == "train.paper.reproduce") and "fold-" not in arguments[arguments.index("--out") + 1]:
             stages.append((module, *without_paths(arguments)))
     # a recipe that starts from another entry does not repeat the stages of that entry's recipe
     recorded = [stage for stage in entry.training.stages if stage.command[0] in {module for module, *_ in stages}]

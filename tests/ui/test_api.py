@@ -183,7 +183,8 @@ def test_only_the_endpoints_are_mcp_tools(page_url):
     assert predict.description.startswith("Detect and outline a tumour in one brain MRI slice")
     assert "Returns: record: verdict (tumour, no tumour or review)" in predict.description
     assert predict.inputSchema["required"] == ["image"]
-    segmenters = ["effunet-any", "effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg", "resunet-lgg", "resunet-paper"]
+    effunets = ["effunet-any", "effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg"]
+    segmenters = [*effunets, "resunet-any", "resunet-lgg", "resunet-paper"]
     assert sorted(predict.inputSchema["properties"]["segmenter"]["enum"]) == segmenters
     for tool in tools:
         assert all(field["description"] for field in tool.inputSchema["properties"].values())

@@ -33,7 +33,7 @@ ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
 
 def test_the_zoo_has_what_the_readme_says():
     effunets = {"effunet-any", "effunet-lgg", "effunet-lite2-lgg", "effunet-pair-lgg"}
-    assert set(ENTRIES) == {*effunets, "resnet50-lgg", "resunet-lgg", "resunet-paper"}
+    assert set(ENTRIES) == {*effunets, "resnet50-lgg", "resunet-any", "resunet-lgg", "resunet-paper"}
     assert DEFAULT in {e.name for e in brainmri.list_models("segmentation")} & {
         e.name for e in brainmri.list_models("classification")
     }
@@ -79,8 +79,9 @@ def test_its_split_has_no_leak(entry):
     split = read_split(entry.folder)
     assert not (set(split["train"]) | set(split["validation"]) | set(split["validated_on"])) & HELD_OUT
     assert set(split["held_out"]) == HELD_OUT
-    # stages on pictures of other heads count their groups, too; they have all 90 patients, as the split says
-    stages = [90 if "--wider" in stage.command else stage.patients for stage in entry.training.stages]
+    # stages on pictures of other heads count their groups, too; their patients are those of the split
+    patients = sum(case.startswith("TCGA") for case in split["train"])
+    stages = [patients if "--wider" in stage.command else stage.patients for stage in entry.training.stages]
     if by_slice(entry):  # patients on both sides, which it says
         train, test = (set(split["slices"][role]) for role in ("train", "test"))
         assert not train & test
