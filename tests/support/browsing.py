@@ -1,6 +1,8 @@
 """A visitor's browser: Chromium, and the steps that several tests share."""
 
+import json
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
@@ -124,6 +126,23 @@ def cumulative_layout_shift(page) -> float:
         total, last = total + value, seconds
         largest = max(largest, total)
     return largest
+
+
+@contextmanager
+def traced_tasks(page) -> Iterator[list[float]]:
+    """Record the page's main thread; afterwards the list holds the seconds of processor time of every task, the longest first.
+
+    Unlike the durations of `longest_task`, they do not grow while other processes use the processor.
+    """
+    browser, seconds = page.context.browser, []
+    browser.start_tracing(page=page, categories=["toplevel"])
+    try:
+        yield seconds
+    finally:
+        events = json.loads(browser.stop_tracing())["traceEvents"]
+    threads = {(e["pid"], e["tid"]) for e in events if e["name"] == "thread_name" and e["args"]["name"] == "CrRendererMain"}
+    tasks = [e["tdur"] / 1e6 for e in events if e["ph"] == "X" and "tdur" in e and (e["pid"], e["tid"]) in threads]
+    seconds.extend(sorted(tasks, reverse=True))
 
 
 def longest_task(page) -> float:

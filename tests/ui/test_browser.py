@@ -30,6 +30,7 @@ from tests.support.browsing import (
     layout_shift,
     longest_task,
     open_tab,
+    traced_tasks,
     upload,
     visiting,
 )
@@ -102,36 +103,38 @@ PASTE = """([name, base64]) => {
 def test_one_drop_zone_takes_slices_studies_folders_and_pasted_pictures(visit, tmp_path):
     """The zone stays live, so each upload replaces the result of the one before."""
     page = visit(1440, 900)
-    upload(page, EXAMPLE)
-    assert "Tumour" in answer(page, EXAMPLE.name)
-    assert page.locator(VERDICT).bounding_box()["y"] < 450
-    with page.expect_download() as waiting:
-        page.click("#downloads >> text=All files")
-    waiting.value.save_as(tmp_path / "slice.zip")
-    with zipfile.ZipFile(tmp_path / "slice.zip") as archive:
-        assert sorted(archive.namelist()) == [
-            f"large-lesion/large-lesion.{e}" for e in ("finding.json", "mask.png", "overlay.png")
-        ]
+    with traced_tasks(page) as seconds:
+        page.reload()
+        upload(page, EXAMPLE)
+        assert "Tumour" in answer(page, EXAMPLE.name)
+        assert page.locator(VERDICT).bounding_box()["y"] < 450
+        with page.expect_download() as waiting:
+            page.click("#downloads >> text=All files")
+        waiting.value.save_as(tmp_path / "slice.zip")
+        with zipfile.ZipFile(tmp_path / "slice.zip") as archive:
+            assert sorted(archive.namelist()) == [
+                f"large-lesion/large-lesion.{e}" for e in ("finding.json", "mask.png", "overlay.png")
+            ]
 
-    page.evaluate(PASTE, ["pasted.png", base64.b64encode((EXAMPLE.parent / "healthy-high.png").read_bytes()).decode()])
-    assert answer(page, "pasted.png").endswith("No tumour")
+        page.evaluate(PASTE, ["pasted.png", base64.b64encode((EXAMPLE.parent / "healthy-high.png").read_bytes()).decode()])
+        assert answer(page, "pasted.png").endswith("No tumour")
 
-    folder = tmp_path / "Examination"
-    save(folder, images(), "image")
-    (folder / ".DS_Store").write_bytes(b"x")
-    drag(page, folder)
-    answer(page, "image")
-    assert page.inner_text(CAPTION).startswith("Slice ")
+        folder = tmp_path / "Examination"
+        save(folder, images(), "image")
+        (folder / ".DS_Store").write_bytes(b"x")
+        drag(page, folder)
+        answer(page, "image")
+        assert page.inner_text(CAPTION).startswith("Slice ")
 
-    drag(page, EXAMPLE.parent / "study-three.zip")
-    assert "Tumour" in answer(page, "study-three.zip")
-    assert "pre-contrast T1, FLAIR, post-contrast T1" in page.inner_text("#verdict")
-    assert page.input_value("#sequences input >> nth=0") == "flair.nii.gz"
-    assert page.inner_text(CAPTION).startswith("Slice ")
-    upload(page, STUDY)
-    answer(page, STUDY.name)
+        drag(page, EXAMPLE.parent / "study-three.zip")
+        assert "Tumour" in answer(page, "study-three.zip")
+        assert "pre-contrast T1, FLAIR, post-contrast T1" in page.inner_text("#verdict")
+        assert page.input_value("#sequences input >> nth=0") == "flair.nii.gz"
+        assert page.inner_text(CAPTION).startswith("Slice ")
+        upload(page, STUDY)
+        answer(page, STUDY.name)
     assert cumulative_layout_shift(page) < 0.05  # of several results, each of which fills the page anew
-    assert longest_task(page) < 0.5  # a click or a key waits no longer
+    assert 0 < seconds[0] < 0.25  # a click or a key waits no longer, where nothing else runs
 
 
 @pytest.mark.skipif("BRAINMRI_TIMED" not in os.environ, reason="times an answer, so nothing else may run: set BRAINMRI_TIMED")
