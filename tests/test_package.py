@@ -17,7 +17,7 @@ from gradio_client import Client, handle_file
 from packaging.requirements import Requirement
 
 from brainmri.zoo.entry import WEIGHTS
-from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, list_models
+from brainmri.zoo.registry import DEFAULT, find_entry, list_models
 from tests.support.serving import served, without_rights
 
 ROOT = Path(__file__).parents[1]
@@ -38,13 +38,13 @@ def test_requirements_are_those_of_the_library_and_its_extras():
     assert requirements(ROOT / "train" / "requirements.txt") == sorted(EXTRAS["train"])
 
 
-def test_the_wheel_holds_the_default_the_smallest_entry_and_its_detector():
+def test_the_wheel_holds_the_default_its_specialist_and_the_smallest_entry():
     data = SETTINGS["tool"]["setuptools"]["package-data"]["brainmri"]
     smallest = min(list_models(), key=lambda entry: ((entry.folder / WEIGHTS).stat().st_size, entry.name))
     assert {line for line in data if line.startswith("weights/") and line.endswith("/*")} == {
         f"weights/{DEFAULT}/*",
         f"weights/{smallest.name}/*",
-        f"weights/{AXIAL_OOD}/*",
+        f"weights/{find_entry(DEFAULT).specialist.name}/*",
     }
 
 

@@ -175,6 +175,7 @@ class ResultPanel:
 
 def keep_to_explain(token: str, scan: Scan, models: Models, explained: Explained | None, where: str = "") -> None:
     """Keep a slice with the result, to be explained later, or its explanation; `where` says which slice of a study it is."""
-    keep_question(token, scan, *models, where)
     if explained:
         keep_why(token, scan, explained, where)
+    else:
+        keep_question(token, scan, *models, where)
