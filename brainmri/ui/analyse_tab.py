@@ -58,8 +58,9 @@ class AnalyseTab:
         self._connect()
         # the address of the page may name a kept result
         page.load(
-            self.reopen, self.panel.token, [*self.run["outputs"], self.gallery], js=READ_TOKEN, show_progress="hidden", **PRIVATE
-        )
+            self.reopen, self.panel.token, [*self.run["outputs"], self.files, self.gallery], js=READ_TOKEN,
+            show_progress="hidden", **PRIVATE,
+        )  # fmt: skip
 
     # --- components -------------------------------------------------------------------------------------------------------
 
@@ -282,16 +283,16 @@ class AnalyseTab:
 
         This is slower, so it runs after the verdict. Nothing happens for what is explained already or cannot be.
         """
-        latest = latest_of(request)
-        if not files or not item or not token or latest.replaced(files, item) or kept_why(token) or not has_question(token):
+        latest, given = latest_of(request), files or []  # none with a reopened result
+        if not token or latest.replaced(given, item) or kept_why(token) or not has_question(token):
             return gr.skip()
         try:
             with errors_as_messages(FAILED):
-                why = explain_result(token, latest.watch(files, item))
+                why = explain_result(token, latest.watch(given, item))
         except gr.Error:
             record_refusal()
             return self.panel.offer_why(NOT_EXPLAINED)
-        return gr.skip() if latest.replaced(files, item) else self.panel.show_why(why)
+        return gr.skip() if latest.replaced(given, item) else self.panel.show_why(why)
 
     @skip_if_superseded
     def analyse_all(
@@ -309,8 +310,10 @@ class AnalyseTab:
         return {self.table: gr.DownloadButton(value=write_csv(rows), visible=True), self.rows: rows_html(rows)}
 
     def reopen(self, token: str | None) -> dict:
-        """Show the result that the page's address names."""
-        return self.panel.reopen(token) | {self.gallery: gr.Gallery(selected_index=None)} if token else gr.skip()
+        """Show the result that the page's address names; its input is not known any more, and no example stands in for it."""
+        if not token:
+            return gr.skip()
+        return self.panel.reopen(token) | {self.files: None, self.gallery: gr.Gallery(selected_index=None)}
 
     def fail(self, request: gr.Request) -> dict:
         """The updates after an error of the server."""

@@ -56,6 +56,18 @@ def test_a_link_shows_the_explanation_too(visit):
         kept.close()
 
 
+def test_a_reopened_result_has_no_input_to_analyse(visit):
+    page = visit(1440, 900)
+    upload(page, EXAMPLE)
+    answer(page, EXAMPLE.name)
+    kept = page.context.new_page()
+    kept.goto(link_to_result(page)[0])
+    answer(kept, EXAMPLE.name)
+    kept.wait_for_load_state("networkidle")
+    kept.click("button:has-text('Analyse'):visible >> nth=-1")  # would be the first example, which the page starts with
+    kept.wait_for_selector("#verdict >> text=Please drop a file or pick an example first.")
+
+
 def test_a_study_is_explained_with_its_analysis_on_zero_gpu(visit, monkeypatch):
     monkeypatch.setattr(analyse_tab, "ZERO_GPU", True)  # its calls run here instead
     page = visit(1440, 900)
