@@ -119,8 +119,9 @@ class Study:
 
     @property
     def out_of_distribution(self) -> bool:
-        """Whether most slices do not look like those that the model was trained on; the verdict is then "review"."""
-        return 2 * sum(finding.out_of_distribution for finding in self.findings) > len(self.findings)
+        """Whether most slices with a head do not look like those that the model was trained on; the verdict is then "review"."""
+        checked = [finding for finding in self.findings if finding.ood]  # slices without a head are not
+        return 2 * sum(finding.out_of_distribution for finding in checked) > len(checked)
 
     @property
     def most_probable(self) -> int:

@@ -193,6 +193,15 @@ def test_a_slice_without_a_head_is_not_analysed(study):
     assert "No head" not in study.findings[1].reason
 
 
+def test_empty_slices_do_not_hide_that_a_study_shows_no_brain(pipe):
+    pixels = np.zeros((7, 64, 64, 3), np.float32)
+    pixels[2:5] = np.random.default_rng(0).random((3, 64, 64, 3), np.float32)
+    found = pipe.study(Scan(pixels=pixels, name="noise", sha256=""))
+    assert [number for number, finding in enumerate(found.findings) if finding.out_of_distribution] == [2, 3, 4]
+    assert found.verdict == "review"
+    assert found.out_of_distribution
+
+
 @pytest.mark.slow
 def test_progress_is_reported_to_the_end_of_every_network(pipe, phantom):
     seen = []
