@@ -147,12 +147,13 @@ def _turn_upright(
 ) -> tuple[View, Prediction, tuple[str, ...]]:
     """Turn the slices of a view upright: the view, its prediction and a warning if they were turned."""
     slices = view.cut(pixels)
-    turned = find_turn(predicted, lambda quarters: predict(np.ascontiguousarray(np.rot90(slices, quarters, axes=(1, 2)))))
+    turned, upright = find_turn(
+        predicted, lambda quarters: predict(np.ascontiguousarray(np.rot90(slices, quarters, axes=(1, 2))))
+    )
     if not turned:
         return view, predicted, ()
-    view = replace(view, turned=turned)
     subject, were = ("the slice is", "it was") if len(slices) == 1 else ("the slices are", "they were")
-    return view, predict(view.cut(pixels)), (f"{subject} turned by {turned}°; {were} analysed upright",)
+    return replace(view, turned=turned), upright, (f"{subject} turned by {turned}°; {were} analysed upright",)
 
 
 def _prepared(

@@ -98,8 +98,8 @@ def sequence_of(recognition: Recognition | None) -> str | None:
     return recognition.sequence.name if recognition and recognition.sequence else None
 
 
-def find_turn(predicted: Prediction, predict_rotated: Callable[[int], Prediction]) -> int:
-    """Degrees counter-clockwise that slices are turned from upright; 0 unless the network is sure.
+def find_turn(predicted: Prediction, predict_rotated: Callable[[int], Prediction]) -> tuple[int, Prediction]:
+    """Find out how slices are turned.
 
     If it is not sure that the slices are upright, it also sees them rotated by 90, 180 and 270 degrees, and all four answers are
     combined as if they were independent: one orientation of the slices explains all of them.
@@ -107,23 +107,26 @@ def find_turn(predicted: Prediction, predict_rotated: Callable[[int], Prediction
     Args:
         predicted: the prediction for the slices.
         predict_rotated: the same after `np.rot90` by a number of quarter turns.
+
+    Returns:
+        Degrees counter-clockwise that they are turned from upright, 0 unless the network is sure; and the prediction for the
+        upright slices.
     """
     if not predicted.attributes:
-        return 0
+        return 0, predicted
     turns = len(TURNS)
 
     def log_means(prediction: Prediction) -> np.ndarray:
         assert prediction.attributes is not None
         return np.log(np.clip([prediction.attributes[TURN][name].mean() for name in TURNS], 1e-6, 1))
 
-    as_given = log_means(predicted)
-    if as_given[0] > np.log(SURE_UPRIGHT):
-        return 0
-    answers = [as_given, *(log_means(predict_rotated(quarters)) for quarters in range(1, turns))]
-    scores = np.sum([np.roll(answer, -quarters) for quarters, answer in enumerate(answers)], axis=0)  # (turns,)
+    if log_means(predicted)[0] > np.log(SURE_UPRIGHT):
+        return 0, predicted
+    answers = [predicted, *(predict_rotated(quarters) for quarters in range(1, turns))]
+    scores = np.sum([np.roll(log_means(answer), -quarters) for quarters, answer in enumerate(answers)], axis=0)  # (turns,)
     probabilities = np.exp(scores - np.logaddexp.reduce(scores))
     best = int(probabilities.argmax())
-    return int(TURNS[best]) if probabilities[best] > SURE_TURN else 0
+    return (int(TURNS[best]), answers[-best % turns]) if probabilities[best] > SURE_TURN else (0, predicted)
 
 
 def most_probable(probabilities: dict[str, np.ndarray], sure: float = 0.0) -> Recognised | None:

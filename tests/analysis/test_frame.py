@@ -122,6 +122,21 @@ def test_an_upside_down_slice_is_analysed_upright_and_the_mask_comes_back():
     assert (found.decisions.masks[0] == (turned[..., 0] > 0.8)).all()
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_turned_slices_are_predicted_once_in_each_orientation(quarters):
+    seen = []
+
+    def predict(slices: np.ndarray) -> Prediction:
+        seen.append(slices)
+        return bright_spot_rule(slices)
+
+    (part,) = prepare_picture(np.rot90(head(), quarters).copy(), predict)
+    assert len(seen) == 4
+    assert part.view.turned == 90 * quarters
+    assert (part.slices[0] == head()).all()
+    assert (part.predicted.maps == bright_spot_rule(part.slices).maps).all()
+
+
 def test_inverted_greys_are_inverted_back():
     found = analyse(1 - head())
     assert found.warnings == (PAGE_REMOVED, INVERTED)
