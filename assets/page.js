@@ -123,6 +123,9 @@
     // a shorter result would scroll the page under a visitor who looks at its end; the next input gives the room back
     if (replacing && !results.inert) results.style.minHeight = `${results.offsetHeight}px`;
     results.inert = replacing;
+    if (replacing || !results.style.minHeight) return;
+    const bottom = Math.max(...[...results.children].map((part) => part.getBoundingClientRect().bottom));
+    if (bottom > innerHeight) results.style.minHeight = ""; // all that moves is below the screen
   }
   const giveRoomBack = (event) => {
     const results = document.querySelector("#results");

@@ -17,6 +17,13 @@ pytestmark = [
 EVER = {"Full screen", "Three planes", "‹", "›", "Display", "Print or PDF", "Record and provenance\n▼"}
 
 
+# pixels between the end of the results and the last of them
+ROOM_BELOW = """(() => {
+    const results = document.querySelector("#results"), bottom = (element) => element.getBoundingClientRect().bottom;
+    return bottom(results) - Math.max(...[...results.children].map(bottom));
+})()"""
+
+
 def test_what_is_no_brain_is_shown_without_tools_that_suggest_a_result(visit, tmp_path):
     page = visit(1440, 900)
     for name in ("one", "case_1", "case_2", "case_3"):
@@ -33,6 +40,7 @@ def test_what_is_no_brain_is_shown_without_tools_that_suggest_a_result(visit, tm
             offered
         )
         assert page.locator("#answer :is(.scale, .study-chart, .viewer-rotation, .montage, table):visible").count() == 0
+        page.wait_for_function(ROOM_BELOW + " < 20")  # none is kept for the longer result before
         page.focus("#viewer .viewer-pane")
         for _ in range(3):
             page.keyboard.press("v")
