@@ -59,6 +59,8 @@ def test_a_study_is_printed_with_the_mask_that_is_shown(visit):
     assert report.locator(":is(.model-mask, .montage):visible").count() == 0
 
     assert page.locator("#answer :is(.model-mask, .montage, #why):visible").count() == 0  # the page itself, printed
+    legend = "getComputedStyle(document.querySelector('#viewer .study-legend b'), '::before').printColorAdjust"
+    assert page.evaluate(legend) == "exact"  # with its colours
 
 
 def test_a_slice_is_printed_with_the_mask_that_is_shown(visit):
