@@ -41,7 +41,7 @@ REPLACED = """(pattern) => {
         places: ["#verdict", "#viewer", "#downloads"].map(place),
     };
 }"""
-LONG = 240  # slices
+LONG = 480  # slices; long beside the time in which a busy machine receives the next input
 PROGRESS = re.compile(r"(\d+)/(\d+) slices")
 
 
