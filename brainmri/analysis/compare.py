@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from brainmri.analysis.decision import mostly_unknown, outline, without_specks
+from brainmri.analysis.decision import left_out, mostly_unknown, outline, without_specks
 from brainmri.analysis.forward import predict_slices
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.analysis.preparation import Prepared
@@ -59,7 +59,20 @@ class ModelResult:
         }
 
 
-def compare(models: Mapping[str, LoadedModel], scan: Scan, pipe: Pipeline) -> list[ModelResult]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """The results of several models for one input.
+
+    Attributes:
+        results: one for each model, in their order.
+        warnings: of the reader, what was changed before the models ran, and which slices of a study do not count.
+    """
+
+    results: tuple[ModelResult, ...]
+    warnings: tuple[str, ...]
+
+
+def compare(models: Mapping[str, LoadedModel], scan: Scan, pipe: Pipeline) -> Comparison:
     """Run every model by itself on a slice or a study. All of them get the slices that a pipeline prepares for its own analysis.
 
     Args:
@@ -72,7 +85,11 @@ def compare(models: Mapping[str, LoadedModel], scan: Scan, pipe: Pipeline) -> li
     """
     parts = pipe.prepare(scan)
     strange = _check(parts, scan)
-    return [_result(name, model, scan, parts, strange) for name, model in models.items()]
+    changes = dict.fromkeys(warning for part in parts for warning in part.warnings)
+    return Comparison(
+        results=tuple(_result(name, model, scan, parts, strange) for name, model in models.items()),
+        warnings=(*scan.warnings, *changes, *(left_out(strange) if scan.pixels.ndim == 4 else ())),
+    )
 
 
 def _check(parts: tuple[Prepared, ...], scan: Scan) -> list[int]:
@@ -120,7 +137,7 @@ def _result(name: str, model: LoadedModel, scan: Scan, parts: tuple[Prepared, ..
     )
 
 
-def disagreement(results: list[ModelResult]) -> np.ndarray | None:
+def disagreement(results: Sequence[ModelResult]) -> np.ndarray | None:
     """How much the masks disagree, pixel by pixel.
 
     Returns:
@@ -134,7 +151,7 @@ def disagreement(results: list[ModelResult]) -> np.ndarray | None:
     return 4 * share * (1 - share)
 
 
-def overlap(results: list[ModelResult]) -> float | None:
+def overlap(results: Sequence[ModelResult]) -> float | None:
     """The mean Dice over all pairs of masks; two empty masks have a Dice of 1. None for fewer than two masks."""
     masks = [result.mask for result in results if result.mask is not None]
     pairs = [(one, other) for number, one in enumerate(masks) for other in masks[number + 1 :]]

@@ -12,7 +12,7 @@ from brainmri.analysis.forward import Prediction
 from brainmri.analysis.lesions import without_islands
 from brainmri.zoo.attributes import THREE_SEQUENCES
 from brainmri.zoo.calibration import Rules
-from brainmri.zoo.ood import OodResult
+from brainmri.zoo.ood import WARNING, OodResult
 
 MIN_AREA = 12  # pixels on the network's grid; a smaller mask counts as empty
 
@@ -194,6 +194,13 @@ def mostly_unknown(out_of_distribution: Sequence[int], slices: int, analysed: in
     which = f"{len(out_of_distribution)} of {slices}"
     numbers = slice_numbers(out_of_distribution)
     return f"Most slices ({which}) do not look like those that the model was trained on: {numbers}."
+
+
+def left_out(out_of_distribution: Sequence[int]) -> tuple[str, ...]:
+    """A warning of the slices of a study with these indices, which do not count; none without any."""
+    if not out_of_distribution:
+        return ()
+    return (f"{slice_numbers(out_of_distribution)} left out: unlike those that the model was trained on; {WARNING}",)
 
 
 def _decide_only_slice(verdict: str, outlined: bool) -> tuple[str, str, tuple[int, ...]]:

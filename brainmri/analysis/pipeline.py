@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from brainmri._version import __version__
-from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, not_evaluated
+from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, left_out, not_evaluated
 from brainmri.analysis.explain import Explanation, explain
-from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, slice_numbers
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
 from brainmri.analysis.picture import PictureDecision, decide_picture
@@ -248,9 +248,7 @@ class Pipeline:
         )
         if not self.rules.was_evaluated_on(prepared.sequence):
             verdict, reason = REVIEW, f"{not_evaluated(prepared.sequence)}."
-        if out_of_distribution:
-            left_out = f"{slice_numbers(out_of_distribution)} left out: unlike those that the model was trained on"
-            warnings += (f"{left_out}; {ood.WARNING}",)
+        warnings += left_out(out_of_distribution)
         return Study(
             verdict=verdict,
             reason=reason,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import gradio as gr
 
-from brainmri.analysis.compare import ModelResult, disagreement, overlap
+from brainmri.analysis.compare import Comparison, ModelResult, disagreement, overlap
 from brainmri.analysis.findings import percent
 from brainmri.io.scan import Scan
 from brainmri.report.comparison import crop_box, outline_colour, outlined_slices, outlines_picture
@@ -33,26 +34,27 @@ def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
         models: names of the models; default: all available models
 
     Returns:
-        record: for each model, probability of tumour (of a study the highest, with its slice), outlined area or volume, and seconds; mean Dice between the masks
+        record: for each model, probability of tumour (of a study the highest, with its slice), outlined area or volume, and seconds; mean Dice between the masks; warnings
         pictures: of a slice, an overlay for each mask and a map of where the masks disagree; of a study, the outlines of all models in up to 12 slices
     """  # noqa: E501  each argument is one line in the API view
     if not image:
         raise gr.Error("Please upload a slice or a study.", print_exception=False)
     with errors_as_messages(FAILED):
         scan, _ = read_one([image])
-        results = compare_models(scan, models or list(available_models))
-        return _record(results), _pictures(results, scan) if scan.pixels.ndim == 3 else outlines(results, scan)[0]
+        found = compare_models(scan, models or list(available_models))
+        return _record(found), _pictures(found.results, scan) if scan.pixels.ndim == 3 else outlines(found.results, scan)[0]
 
 
-def _record(results: list[ModelResult]) -> dict:
-    dice = overlap(results)
+def _record(found: Comparison) -> dict:
+    dice = overlap(found.results)
     return {
-        "models": [result.record() for result in results],
+        "models": [result.record() for result in found.results],
         "mean_dice_between_masks": None if dice is None else round(dice, 4),
+        "warnings": list(found.warnings),
     }
 
 
-def _pictures(results: list[ModelResult], scan: Scan) -> list[tuple]:
+def _pictures(results: Sequence[ModelResult], scan: Scan) -> list[tuple]:
     pictures = [
         (overlay_picture(scan.pixels, result.mask), f"{result.name}: {int(result.mask.sum()):,} pixels")
         for result in results
@@ -62,7 +64,7 @@ def _pictures(results: list[ModelResult], scan: Scan) -> list[tuple]:
     return pictures if where is None else [*pictures, (heat_picture(scan.pixels, where), "Where the masks disagree")]
 
 
-def outlines(results: list[ModelResult], scan: Scan) -> tuple[list[tuple], int]:
+def outlines(results: Sequence[ModelResult], scan: Scan) -> tuple[list[tuple], int]:
     """The outlines of all models on the slice or, cropped alike, on slices of the study.
 
     Returns:
@@ -100,13 +102,13 @@ def analyse(files: list[str] | None, models: list[str]) -> tuple:
             raise gr.Error("Please select at least one model.", title="Nothing to compare")
         with errors_as_messages(FAILED):
             scan, name = read_one(files)
-            results = compare_models(scan, models)
+            found = compare_models(scan, models)
     except gr.Error as error:
         record_refusal()
         return refusal(error.title, error.message), gr.Gallery(visible=False)
-    pictures, front = outlines(results, scan)
+    pictures, front = outlines(found.results, scan)
     gallery = gr.Gallery(pictures, visible=bool(pictures), selected_index=front, label=f"Outlines on {name}")
-    return table_html(_record(results), name), gallery
+    return table_html(_record(found), name), gallery
 
 
 def table_html(record: dict, name: str) -> str:
@@ -139,7 +141,8 @@ def table_html(record: dict, name: str) -> str:
     rows = "".join(row(number, model) for number, model in enumerate(record["models"]))
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     scrolls = f"<div class='table' role='group' aria-label='Results' tabindex='0'>{table}</div>"
-    return f"<div class='model'><p><b>{escape(name)}</b>.{agreement}{replaced}</p>{scrolls}</div>"
+    notes = "".join(f"<p class='warning'><b>Note:</b> {escape(warning)}.</p>" for warning in record["warnings"])
+    return f"<div class='model'><p><b>{escape(name)}</b>.{agreement}{replaced}</p>{notes}{scrolls}</div>"
 
 
 def outlined_size(model: dict) -> str:

@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import brainmri
 from brainmri.analysis import selfcheck
-from brainmri.analysis.compare import ModelResult, compare
+from brainmri.analysis.compare import Comparison, compare
 from brainmri.analysis.explain import Explanation
 from brainmri.analysis.findings import Finding, Study
 from brainmri.analysis.pipeline import Pipeline, Progress
@@ -131,7 +131,7 @@ def analyse_and_explain_slice(
 
 
 @on_gpu(lambda scan, names: gpu_seconds((1 + len(names)) * (len(scan.pixels) if scan.pixels.ndim == 4 else 1)))
-def compare_models(scan: Scan, names: list[str]) -> list[ModelResult]:
+def compare_models(scan: Scan, names: list[str]) -> Comparison:
     """Run several models on a slice or a study that the default model prepares."""
     return compare({name: get_model(name) for name in names}, scan, _pipeline(DEFAULT, DEFAULT, None))
 

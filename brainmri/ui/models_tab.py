@@ -174,8 +174,8 @@ def seconds_for_a_slice() -> dict[str, float]:
     """How long each available model takes for a slice on this machine, measured once."""
     scan = read_slice(SLICE)
     for _ in range(2):  # the first run warms up
-        results = compare_models(scan, list(available_models))
-    return {result.name: result.seconds for result in results}
+        comparison = compare_models(scan, list(available_models))
+    return {result.name: result.seconds for result in comparison.results}
 
 
 def measure() -> str:

@@ -9,7 +9,7 @@ import pytest
 from skimage import data
 
 import brainmri
-from brainmri.analysis.compare import ModelResult, OutOfDistribution, compare, disagreement, overlap
+from brainmri.analysis.compare import Comparison, ModelResult, OutOfDistribution, compare, disagreement, overlap
 from brainmri.io.reading import read_slice, read_study
 from brainmri.io.scan import Scan
 from brainmri.zoo.ood import NOT_MR
@@ -47,8 +47,8 @@ def scan_of(pixels: np.ndarray) -> Scan:
     return Scan(pixels=np.ascontiguousarray(pixels, np.float32), name="input", sha256="")
 
 
-def by_name(results: list[ModelResult]) -> dict[str, ModelResult]:
-    return {result.name: result for result in results}
+def by_name(found: Comparison) -> dict[str, ModelResult]:
+    return {result.name: result for result in found.results}
 
 
 def test_a_slice_is_compared_as_it_is_analysed(models, pipe, alone):
@@ -65,7 +65,7 @@ def test_a_slice_is_compared_as_it_is_analysed(models, pipe, alone):
 
 
 def test_masks_are_compared_pixel_by_pixel(models, pipe):
-    results = compare({name: models[name] for name in (NAME, "resunet-lgg", "resnet50-lgg")}, scan_of(SLICE), pipe)
+    results = compare({name: models[name] for name in (NAME, "resunet-lgg", "resnet50-lgg")}, scan_of(SLICE), pipe).results
     where = disagreement(results)
     assert np.array_equal(where == 1, results[0].mask ^ results[1].mask)
     assert where[results[0].mask == results[1].mask].max() == 0
@@ -82,7 +82,8 @@ UPLOADS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 @pytest.mark.parametrize("upload", UPLOADS.values(), ids=UPLOADS)
 def test_every_model_gets_the_prepared_slice_and_its_mask_comes_back_on_the_uploads_grid(models, pipe, alone, upload):
     scan = scan_of(upload(SLICE))
-    plain, results = (by_name(compare(models, one, pipe)) for one in (scan_of(SLICE), scan))
+    plain, found = by_name(compare(models, scan_of(SLICE), pipe)), compare(models, scan, pipe)
+    results = by_name(found)
     for name, result in results.items():
         assert result.probability == pytest.approx(plain[name].probability, abs=0.05), name
         if result.mask is not None:
@@ -91,6 +92,7 @@ def test_every_model_gets_the_prepared_slice_and_its_mask_comes_back_on_the_uplo
     finding = alone[DEFAULT](scan)
     assert np.array_equal(results[DEFAULT].mask, finding.mask)
     assert results[DEFAULT].probability == finding.probability
+    assert found.warnings == finding.warnings != ()
 
 
 def test_a_sheet_is_compared_as_it_is_analysed(models, pipe, alone):
@@ -145,9 +147,12 @@ def test_a_study_turned_upside_down_is_compared_upright(models, pipe, stack):
 def test_slices_of_a_study_that_are_no_brain_do_not_count(models, pipe, alone, stack):
     few, many = stack.copy(), stack.copy()
     few[0] = many[:3] = np.random.default_rng(0).random(stack.shape[1:])  # noise
-    (result,), study = compare({DEFAULT: models[DEFAULT]}, scan_of(few), pipe), alone[DEFAULT].study(scan_of(few))
+    found, study = compare({DEFAULT: models[DEFAULT]}, scan_of(few), pipe), alone[DEFAULT].study(scan_of(few))
+    (result,) = found.results
     assert [finding.out_of_distribution for finding in study.findings] == [True, False, False, False]
     assert (result.probability, result.likeliest) == (study.findings[study.most_probable].probability, study.most_probable)
+    assert found.warnings == study.warnings
+    assert found.warnings[-1].startswith("slice 1 left out")
     with pytest.raises(OutOfDistribution) as caught:
         compare(models, scan_of(many), pipe)
     assert str(caught.value) == pipe.study(scan_of(many)).reason

@@ -144,6 +144,13 @@ def test_models_are_compared(client):
     assert record["mean_dice_between_masks"] is None
 
 
+def test_a_comparison_says_what_was_changed(client, tmp_path):
+    path = tmp_path / "turned.png"
+    Image.open(EXAMPLES / "small-lesion.png").rotate(180).save(path)
+    record, _ = client.predict(handle_file(path), ["effunet-lgg"], api_name="/compare")
+    assert record["warnings"] == ["the slice is turned by 180°; it was analysed upright"]
+
+
 def test_models_are_compared_on_a_study(client):
     record, pictures = client.predict(handle_file(STUDY), ["effunet-lgg", "resunet-lgg"], api_name="/compare")
     with_verdict, without = record["models"]
