@@ -10,9 +10,8 @@ any_head any/first --start effunet-lite2-lgg --fold 0 --epochs 13 --all-patients
 any_head any/second --start "$runs/any/first" --fold 0 --epochs 7 --validate-every 7 --lr 1e-3 --seed 12 --workers 1 --all-patients
 any_head any/third --start "$runs/any/second" --all --epochs 8 --validate-every 8 --lr 1e-3 --seed 22 --workers 0
 any_head any/all --start "$runs/any/third" --all --epochs 9 --validate-every 9 --lr 1e-3 --seed 32 --workers 0
-any_head any/fold-0-first --fold 0 --epochs 14 --workers 1
-any_head any/fold-0-second --start "$runs/any/fold-0-first" --fold 0 --epochs 4 --validate-every 4 --lr 1e-3 --seed 21 --workers 0
-any_head any/fold-0 --start "$runs/any/fold-0-second" --fold 0 --epochs 9 --validate-every 9 --lr 1e-3 --seed 31 --workers 0
+any_head any/fold-0-first --fold 0 --precision bfloat16 --epochs 27 --validate-every 9 --seed 41 --workers 0
+any_head any/fold-0 --start "$runs/any/fold-0-first" --fold 0 --precision bfloat16 --epochs 20 --validate-every 20 --lr 1e-3 --seed 61 --workers 0
 
 run train.release.release_inputs --run "$runs/any/all" --validated "$runs/any/fold-0" --data "$data" --wider "$wider"
 run train.ood.fit_inputs effunet-any --validated "$runs/any/fold-0" --data "$data" --wider "$wider"
