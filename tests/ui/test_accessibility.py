@@ -74,6 +74,7 @@ def test_first_screen_refusal_and_list_are_accessible(visit, axe, tmp_path):
     (tmp_path / "broken.zip").write_bytes(b"PK\3\4 broken")
     upload(page, tmp_path / "broken.zip")
     page.wait_for_selector(REFUSED)
+    page.wait_for_selector(".replacing", state="detached")  # until then the earlier input is dimmed
     assert violations() == []
     upload(page, EXAMPLE, EXAMPLE.parent / "healthy-high.png")
     answer(page, EXAMPLE.name)
