@@ -58,7 +58,7 @@ def test_a_cut_connection_is_explained_and_the_next_upload_works(open_page, widt
     page.unroute_all()
     upload(page, SMALL)
     answer(page, SMALL.name)
-    assert not page.is_visible(MESSAGE)
+    page.wait_for_selector(MESSAGE, state="hidden")
     assert "Error" not in page.inner_text("#drop")
 
 

@@ -47,8 +47,8 @@ def test_what_is_no_brain_is_shown_without_tools_that_suggest_a_result(visit, tm
         assert page.get_attribute("#viewer [data-view=heat]", "aria-pressed") == "false"
     upload(page, EXAMPLE)  # the tools return
     answer(page, EXAMPLE.name)
-    assert page.is_visible("#viewer [data-view=heat]")
-    assert page.is_visible("#downloads >> text=All files")
+    page.wait_for_selector("#viewer [data-view=heat]")
+    page.wait_for_selector("#downloads >> text=All files")
 
 
 def test_an_example_keeps_its_label_and_shows_its_file_name(visit):
@@ -70,7 +70,7 @@ def test_a_file_with_an_examples_name_gets_neither_its_label_nor_its_mark(visit,
     copy.write_bytes(EXAMPLE.read_bytes())
     upload(page, own)
     page.wait_for_selector("#current b:text('large-lesion.png')")
-    assert page.locator("#examples .selected").count() == 0
+    page.wait_for_selector("#examples .selected", state="detached")
     upload(page, copy)
     page.wait_for_selector("#current >> text=renamed.png")
     assert page.inner_text("#current b") == "Large lesion"
