@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brainmri.analysis.coverage import ONLY_AXIAL, is_axial, not_evaluated
 from brainmri.analysis.decision import left_out, mostly_unknown, outline, without_specks
 from brainmri.analysis.forward import predict_slices
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.analysis.preparation import Prepared
 from brainmri.io.scan import Scan
+from brainmri.zoo.calibration import Rules
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import LoadedModel, split_roles
 
@@ -34,6 +36,7 @@ class ModelResult:
         probability_map: float32 in [0, 1], of the mask's shape.
         volume_mm3: of the mask; None for a slice, and without a plausible voxel size.
         seconds: from prepared slices to result, without loading the network.
+        warnings: what the input shows that the model was not evaluated on, so that its result may be wrong.
     """
 
     name: str
@@ -43,6 +46,7 @@ class ModelResult:
     probability_map: np.ndarray | None
     volume_mm3: float | None
     seconds: float
+    warnings: tuple[str, ...]
 
     def record(self) -> dict:
         """The result for JSON, without the arrays; `volume_ml` and `likeliest_slice`, from 1, are of studies only."""
@@ -56,6 +60,7 @@ class ModelResult:
             "voxels" if of_study else "area_px": None if self.mask is None else int(self.mask.sum()),
             **study,
             "seconds": round(self.seconds, 4),
+            "warnings": list(self.warnings),
         }
 
 
@@ -134,7 +139,17 @@ def _result(name: str, model: LoadedModel, scan: Scan, parts: tuple[Prepared, ..
         probability_map=(maps if study else maps[0]) if segmenter else None,
         volume_mm3=None if voxel is None else float(mask.sum() * voxel),
         seconds=time.perf_counter() - start,
+        warnings=_not_covered(model, rules, scan, parts),
     )
+
+
+def _not_covered(model: LoadedModel, rules: Rules, scan: Scan, parts: tuple[Prepared, ...]) -> tuple[str, ...]:
+    """What an input shows that a model was not evaluated on; nothing where sequence or plane are unknown."""
+    sequences = dict.fromkeys(part.sequence for part in parts if part.sequence and not rules.was_evaluated_on(part.sequence))
+    planes = {part.recognition.plane.name for part in parts if part.recognition and part.recognition.plane}
+    axial = is_axial(scan) if scan.geometry else planes <= {"axial"}
+    only_axial = not axial and not model.net.attributes
+    return (*(not_evaluated(sequence) for sequence in sequences), *[ONLY_AXIAL] * only_axial)
 
 
 def disagreement(results: Sequence[ModelResult]) -> np.ndarray | None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, chance, slice_numbers
+from brainmri.analysis.coverage import not_evaluated
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, chance, sentence, slice_numbers
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.lesions import without_islands
-from brainmri.zoo.attributes import THREE_SEQUENCES
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.ood import WARNING, OodResult
 
@@ -96,18 +96,10 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
         if check and check.reason
         else decide_slice(float(p), float(area), rules.band(mode))
         if evaluated
-        else (REVIEW, f"{not_evaluated(sequence)} ({chance(p, REVIEW)}).")
+        else (REVIEW, sentence(f"{not_evaluated(sequence)} ({chance(p, REVIEW)})"))
         for check, p, area in zip(checks, probabilities, areas, strict=True)
     ]
     return SliceDecisions(maps=maps, masks=masks, min_areas=min_areas, probabilities=probabilities, verdicts=verdicts, ood=checks)
-
-
-def not_evaluated(sequence: str | None) -> str:
-    """That the rules do not cover a sequence, as the beginning of a sentence; None for one that is unknown."""
-    if sequence is None:
-        return "Segmenter and classifier were not evaluated on the same sequences"
-    images = "images of three sequences" if sequence == THREE_SEQUENCES else f"{sequence} images"
-    return f"The model was not evaluated on tumours in {images}"
 
 
 def decide_slice(probability: float, area_on_grid: float, review: tuple[float, float]) -> tuple[str, str]:

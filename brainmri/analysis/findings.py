@@ -191,6 +191,15 @@ def chance(probability: float, verdict: str) -> str:
     return f"probability{'' if verdict == TUMOUR else ' of tumour'} {percent(probability)}"
 
 
+def sentence(clause: str) -> str:
+    """A clause as a sentence.
+
+    >>> sentence("the model was trained on axial slices only")
+    'The model was trained on axial slices only.'
+    """
+    return f"{clause[0].upper()}{clause[1:]}."
+
+
 def slice_numbers(numbers: Collection[int]) -> str:
     """Indices of slices as words that count from 1: [0, 1, 2, 6] gives "slices 1 to 3, 7"."""
     return f"slice{'' if len(numbers) == 1 else 's'} {ranges(numbers)}"

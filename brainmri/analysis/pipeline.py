@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from brainmri._version import __version__
-from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, left_out, not_evaluated
+from brainmri.analysis.coverage import ONLY_AXIAL, READ_AS_FLAIR, is_axial, not_evaluated
+from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, left_out
 from brainmri.analysis.explain import Explanation, explain
-from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, sentence
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
 from brainmri.analysis.picture import PictureDecision, decide_picture
@@ -24,16 +25,12 @@ from brainmri.analysis.specialist import Decided, Specialist
 from brainmri.analysis.stability import Stability, stability
 from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.io.sequences import ONE_SEQUENCE
-from brainmri.io.stack import MAX_TILT
 from brainmri.zoo import ood
 from brainmri.zoo.attributes import FLAIR, THREE_SEQUENCES
 from brainmri.zoo.backends import TORCH, versions
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.entry import rules_of
 from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, find_entry, load
-
-READ_AS_FLAIR = "this model does not recognise sequences; it treats the image as FLAIR"
-ONLY_AXIAL = "the model was trained on axial slices only"
 
 Source = str | Path | Image.Image | np.ndarray | Scan  # of one slice
 
@@ -247,7 +244,7 @@ class Pipeline:
             [number for number, finding in enumerate(findings) if finding.mask.any() and not finding.out_of_distribution],
         )
         if not self.rules.was_evaluated_on(prepared.sequence):
-            verdict, reason = REVIEW, f"{not_evaluated(prepared.sequence)}."
+            verdict, reason = REVIEW, sentence(not_evaluated(prepared.sequence))
         warnings += left_out(out_of_distribution)
         return Study(
             verdict=verdict,
@@ -269,8 +266,7 @@ class Pipeline:
         """The warnings of the reader, and how the models take a sequence that the file does not name, or another plane."""
         unnamed = ONE_SEQUENCE in scan.warnings and not scan.single_sequence
         taken_for_flair = unnamed and not self.classifier.net.attributes and FLAIR in self.classifier.entry.evaluated_on
-        other_plane = scan.geometry is not None and (scan.geometry.plane != "axial" or scan.geometry.tilt > MAX_TILT)
-        added = [*[READ_AS_FLAIR] * taken_for_flair, *[ONLY_AXIAL] * (other_plane and not self._any_plane)]
+        added = [*[READ_AS_FLAIR] * taken_for_flair, *[ONLY_AXIAL] * (not is_axial(scan) and not self._any_plane)]
         return (*scan.warnings, *added)
 
     def _finding(

@@ -8,7 +8,7 @@ from html import escape
 import gradio as gr
 
 from brainmri.analysis.compare import Comparison, ModelResult, disagreement, overlap
-from brainmri.analysis.findings import percent
+from brainmri.analysis.findings import percent, sentence
 from brainmri.io.scan import Scan
 from brainmri.report.comparison import crop_box, outline_colour, outlined_slices, outlines_picture
 from brainmri.report.render import heat_picture, overlay_picture
@@ -34,7 +34,7 @@ def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
         models: names of the models; default: all available models
 
     Returns:
-        record: for each model, probability of tumour (of a study the highest, with its slice), outlined area or volume, and seconds; mean Dice between the masks; warnings
+        record: for each model, probability of tumour (of a study the highest, with its slice), outlined area or volume, seconds, and what it was not evaluated on; mean Dice between the masks; warnings
         pictures: of a slice, an overlay for each mask and a map of where the masks disagree; of a study, the outlines of all models in up to 12 slices
     """  # noqa: E501  each argument is one line in the API view
     if not image:
@@ -124,7 +124,8 @@ def table_html(record: dict, name: str) -> str:
         duration = f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
         cells = "".join(f"<td>{cell}</td>" for cell in (probability, size, duration))
         heading = model_heading(model["name"], available_models[model["name"]])
-        return f"<tr><th scope='row'>{swatch}{heading}</th>{cells}</tr>"
+        notes = "".join(f"<p class='warning'>{escape(sentence(warning))}</p>" for warning in model["warnings"])
+        return f"<tr><th scope='row'>{swatch}{heading}{notes}</th>{cells}</tr>"
 
     study = any("likeliest_slice" in model or "voxels" in model for model in record["models"])
     titles = ("Highest probability of tumour", "Outlined volume") if study else ("Probability of tumour", "Outlined area")

@@ -10,8 +10,10 @@ from skimage import data
 
 import brainmri
 from brainmri.analysis.compare import Comparison, ModelResult, OutOfDistribution, compare, disagreement, overlap
+from brainmri.analysis.coverage import ONLY_AXIAL
 from brainmri.io.reading import read_slice, read_study
-from brainmri.io.scan import Scan
+from brainmri.io.pixels import FLAIR
+from brainmri.io.scan import Geometry, Scan
 from brainmri.zoo.ood import NOT_MR
 from brainmri.zoo.registry import DEFAULT, LoadedModel
 
@@ -20,6 +22,8 @@ pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
 NAME = "effunet-lite2-lgg"
 SLICE = read_slice(EXAMPLES / "large-lesion.png").pixels
+# of the four slices of `stack`
+CORONAL = Geometry(shape=(4, 256, 256), affine=np.array([[0, 0, -1.0, 90], [5.0, 0, 0, 80], [0, -1.0, 0, 60], [0, 0, 0, 1]]))
 MARGIN = ((20, 40), (90, 50), (0, 0))
 
 
@@ -62,6 +66,21 @@ def test_a_slice_is_compared_as_it_is_analysed(models, pipe, alone):
         assert np.array_equal(results[name].mask, finding.mask), name
         assert np.array_equal(results[name].probability_map, finding.probability_map), name
         assert results[name].probability == finding.probability, name
+
+
+@pytest.mark.parametrize(
+    ("changes", "warnings"),
+    [
+        ({"single_sequence": "FLAIR"}, ()),
+        ({"single_sequence": "post-contrast T1"}, ("the model was not evaluated on tumours in T1c images",)),
+        ({"single_sequence": "FLAIR", "geometry": CORONAL}, (ONLY_AXIAL,)),
+    ],
+)
+def test_what_a_model_was_not_evaluated_on_is_said(models, pipe, stack, changes, warnings):
+    greyscale = np.repeat(stack[..., FLAIR, None], 3, axis=3)
+    results = by_name(compare(models, replace(scan_of(greyscale), **changes), pipe))
+    assert {name: result.warnings for name, result in results.items()} == {name: warnings for name in models} | {DEFAULT: ()}
+    assert results[NAME].record()["warnings"] == list(warnings)
 
 
 def test_masks_are_compared_pixel_by_pixel(models, pipe):

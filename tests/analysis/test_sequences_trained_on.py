@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import brainmri
-from brainmri.analysis.pipeline import READ_AS_FLAIR, Pipeline
+from brainmri.analysis.coverage import READ_AS_FLAIR
+from brainmri.analysis.pipeline import Pipeline
 from brainmri.io.scan import Scan
 from brainmri.zoo.records import Training
 from brainmri.zoo.registry import LoadedModel, load
