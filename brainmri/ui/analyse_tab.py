@@ -131,7 +131,7 @@ class AnalyseTab:
             self.analyse_all, [self.files, self.segmenter, self.classifier, self.sequence], [self.table, self.rows],
             api_visibility="private", show_progress_on=self.rows, **GPU,
         )  # fmt: skip
-        pressed = self.button.click(self.require_files, self.files, outputs, **hidden)
+        pressed = self.button.click(self.require_files, self.files, None, **hidden | {"queue": True})  # for its message
         self.run = {
             "fn": self.analyse, "inputs": [*settings, *self.channels], "outputs": outputs, "api_visibility": "private",
             "show_progress_on": self.panel.box, **GPU,
@@ -218,10 +218,10 @@ class AnalyseTab:
         }
         return {self.selection: gr.Column(visible=len(choices) > 1), self.sequence: "", **updates}
 
-    def require_files(self, files: list[str] | None, request: gr.Request) -> dict:
-        """Say so if there is nothing to analyse."""
-        nothing = gr.Error(NOTHING, title="Nothing to analyse")
-        return gr.skip() if files else self.panel.numbered(self.panel.refuse(nothing), latest_of(request))
+    def require_files(self, files: list[str] | None) -> None:
+        """Say so if there is nothing to analyse; what is shown stays, like a reopened result, which has no files."""
+        if not files:
+            gr.Warning(NOTHING, title="Nothing to analyse")
 
     @skip_if_superseded
     def analyse(
@@ -284,10 +284,12 @@ class AnalyseTab:
         This is slower, so it runs after the verdict. Nothing happens for what is explained already or cannot be.
         """
         latest, given = latest_of(request), files or []  # none with a reopened result
-        if not token or latest.replaced(given, item) or kept_why(token) or not has_question(token):
+        if not token or latest.replaced(given, item):
             return gr.skip()
         try:
             with errors_as_messages(FAILED):
+                if kept_why(token) or not has_question(token):
+                    return gr.skip()
                 why = explain_result(token, latest.watch(given, item))
         except gr.Error:
             record_refusal()

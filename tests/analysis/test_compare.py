@@ -11,8 +11,8 @@ from skimage import data
 import brainmri
 from brainmri.analysis.compare import Comparison, ModelResult, OutOfDistribution, compare, disagreement, overlap
 from brainmri.analysis.coverage import ONLY_AXIAL
-from brainmri.io.reading import read_slice, read_study
 from brainmri.io.pixels import FLAIR
+from brainmri.io.reading import read_slice, read_study
 from brainmri.io.scan import Geometry, Scan
 from brainmri.zoo.ood import NOT_MR
 from brainmri.zoo.registry import DEFAULT, LoadedModel

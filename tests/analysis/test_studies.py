@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import brainmri
+from brainmri.analysis.coverage import ONLY_AXIAL
 from brainmri.analysis.decision import decide_study
 from brainmri.analysis.findings import ranges
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline, without_islands
-from brainmri.analysis.coverage import ONLY_AXIAL
 from brainmri.io.itk_files import NO_SIZE
 from brainmri.io.scan import Geometry, Scan
 from brainmri.report.html import report_html

@@ -7,8 +7,8 @@ from html import unescape
 import numpy as np
 import pytest
 
-from brainmri.analysis.findings import TUMOUR, Finding
 from brainmri.analysis.coverage import READ_AS_FLAIR
+from brainmri.analysis.findings import TUMOUR, Finding
 from brainmri.analysis.recognition import Recognised, Recognition
 from brainmri.io.scan import Scan
 from brainmri.ui.answer import head_share, probability_scale, refusal, slice_answer, study_answer

@@ -1,8 +1,12 @@
 """The explanation of a result: after an analysis, behind a link, and on ZeroGPU."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from brainmri.ui import analyse_tab
+from brainmri.ui.page import build
+from brainmri.ui.result_panel import NOT_EXPLAINED
 from brainmri.ui.results import kept_path
 from brainmri.ui.why import kept_why
 from tests.support.browsing import CHROMIUM, EXAMPLE, STUDY, answer, upload
@@ -59,13 +63,20 @@ def test_a_link_shows_the_explanation_too(visit):
 def test_a_reopened_result_has_no_input_to_analyse(visit):
     page = visit(1440, 900)
     upload(page, EXAMPLE)
-    answer(page, EXAMPLE.name)
+    verdict = answer(page, EXAMPLE.name)
     kept = page.context.new_page()
     kept.goto(link_to_result(page)[0])
     answer(kept, EXAMPLE.name)
     kept.wait_for_load_state("networkidle")
     kept.click("button:has-text('Analyse'):visible >> nth=-1")  # would be the first example, which the page starts with
-    kept.wait_for_selector("#verdict >> text=Please drop a file or pick an example first.")
+    kept.wait_for_selector("[data-testid=toast-text] >> text=Please drop a file or pick an example first.")
+    assert answer(kept, EXAMPLE.name) == verdict
+
+
+def test_a_forged_result_is_answered_by_a_message():
+    explain = next(one.fn for one in build().fns.values() if one.name == "explain")
+    shown = explain([], None, "../../etc/passwd", SimpleNamespace(session_hash="forged"))
+    assert NOT_EXPLAINED in shown.values()
 
 
 def test_a_study_is_explained_with_its_analysis_on_zero_gpu(visit, monkeypatch):
