@@ -124,9 +124,10 @@ def table_html(record: dict, name: str) -> str:
         duration = f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
         cells = "".join(f"<td>{cell}</td>" for cell in (probability, size, duration))
         heading = model_heading(model["name"], available_models[model["name"]])
-        notes = "".join(f"<p class='warning'>{escape(sentence(warning))}</p>" for warning in model["warnings"])
-        return f"<tr><th scope='row'>{swatch}{heading}{notes}</th>{cells}</tr>"
+        marks = "".join(f" <sup>{footnotes.index(warning) + 1}</sup>" for warning in model["warnings"])
+        return f"<tr><th scope='row'>{swatch}{heading}{marks}</th>{cells}</tr>"
 
+    footnotes = [*dict.fromkeys(warning for model in record["models"] for warning in model["warnings"])]
     study = any("likeliest_slice" in model or "voxels" in model for model in record["models"])
     titles = ("Highest probability of tumour", "Outlined volume") if study else ("Probability of tumour", "Outlined area")
     heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Model", *titles, "Time"))
@@ -143,7 +144,10 @@ def table_html(record: dict, name: str) -> str:
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     scrolls = f"<div class='table' role='group' aria-label='Results' tabindex='0'>{table}</div>"
     notes = "".join(f"<p class='warning'><b>Note:</b> {escape(warning)}.</p>" for warning in record["warnings"])
-    return f"<div class='model'><p><b>{escape(name)}</b>.{agreement}{replaced}</p>{notes}{scrolls}</div>"
+    below = "".join(
+        f"<p class='warning'><sup>{number}</sup> {escape(sentence(one))}</p>" for number, one in enumerate(footnotes, 1)
+    )
+    return f"<div class='model'><p><b>{escape(name)}</b>.{agreement}{replaced}</p>{notes}{scrolls}{below}</div>"
 
 
 def outlined_size(model: dict) -> str:

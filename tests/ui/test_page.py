@@ -1,6 +1,8 @@
 """The page's endpoint, over HTTP, as a program would use it."""
 
 import json
+import re
+import shutil
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 from skimage import data
 
 import brainmri
+from brainmri.ui.compare_tab import table_html
 
 pytestmark = pytest.mark.slow
 
@@ -160,6 +163,16 @@ def test_models_are_compared_on_a_study(client):
     assert without["volume_ml"] == pytest.approx(with_verdict["volume_ml"], rel=0.2)
     assert record["mean_dice_between_masks"] > 0.8
     assert all(picture["caption"].endswith("of 16") for picture in pictures)
+
+
+def test_a_comparison_marks_models_that_were_not_evaluated_on_the_sequence(client, tmp_path):
+    path = shutil.copy(STUDY, tmp_path / "t1ce.nii.gz")
+    record, _ = client.predict(handle_file(path), ["effunet-lgg", "resunet-any"], api_name="/compare")
+    missing = "the model was not evaluated on tumours in T1c images"
+    assert [model["warnings"] for model in record["models"]] == [[missing], []]
+    table, below = table_html(record, "t1ce.nii.gz").split("</table>")
+    assert re.findall(r"<small>([^<]+)</small> <sup>1</sup></th>", table) == ["effunet-lgg"]
+    assert "<sup>1</sup> The model was not evaluated on tumours in T1c images." in below
 
 
 def test_no_models_are_compared_on_a_picture_that_is_no_brain(client, tmp_path):
