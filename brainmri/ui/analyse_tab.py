@@ -221,7 +221,7 @@ class AnalyseTab:
     def require_files(self, files: list[str] | None) -> None:
         """Say so if there is nothing to analyse; what is shown stays, like a reopened result, which has no files."""
         if not files:
-            gr.Warning(NOTHING, title="Nothing to analyse")
+            raise gr.Error(NOTHING, title="Nothing to analyse", print_exception=False)
 
     @skip_if_superseded
     def analyse(

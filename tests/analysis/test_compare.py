@@ -76,7 +76,7 @@ def test_a_slice_is_compared_as_it_is_analysed(models, pipe, alone):
         ({"single_sequence": "FLAIR", "geometry": CORONAL}, (ONLY_AXIAL,)),
     ],
 )
-def test_what_a_model_was_not_evaluated_on_is_said(models, pipe, stack, changes, warnings):
+def test_what_a_model_was_not_evaluated_on_is_reported(models, pipe, stack, changes, warnings):
     greyscale = np.repeat(stack[..., FLAIR, None], 3, axis=3)
     results = by_name(compare(models, replace(scan_of(greyscale), **changes), pipe))
     assert {name: result.warnings for name, result in results.items()} == {name: warnings for name in models} | {DEFAULT: ()}

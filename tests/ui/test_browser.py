@@ -209,7 +209,8 @@ def test_refusals_stand_in_the_box_and_stay(visit, tmp_path):
     upload(page, tmp_path / "broken.zip")
     page.wait_for_selector(f"{REFUSED} >> text=broken.zip is damaged")
     page.click("button:has-text('Analyse'):visible >> nth=-1")
-    page.wait_for_selector(f"{REFUSED} >> text=Please drop a file or pick an example first")
+    page.wait_for_selector("[data-testid=toast-text] >> text=Please drop a file or pick an example first")
+    assert "broken.zip is damaged" in page.inner_text(REFUSED)
     upload(page, EXAMPLE)
     assert "Tumour" in answer(page, EXAMPLE.name)
 
