@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-# the suite runs in two processes; by default, torch would use all cores in each of them and in each server they start
+# the suite runs in several processes; by default, torch would use all cores in each of them and in each server they start
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # no process benchmarks the backends at its start; tests/zoo/test_backends.py removes this
 os.environ.setdefault("BRAINMRI_RUNTIME", "torch")
@@ -17,31 +17,17 @@ SLOW = ("browser", "ray", "hub")  # what takes seconds to start
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(config, items):
-    """Mark tests with a browser, Ray or the Hub as slow. In two processes, start modules with slow tests first.
+    """Mark tests with a browser, Ray or the Hub as slow. In several processes, start with the modules that take longest.
 
-    Otherwise, one process could be left with a long module at the end.
+    Those are the ones with slow tests, of them those of the zoo and the page. Otherwise, one process could be left with a long
+    module at the end.
     """
     for item in items:
         if any(item.get_closest_marker(name) for name in SLOW):
             item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in slow)
-
-
-SHARED = {"tests/zoo/test_hub.py": "hub", "tests/zoo/test_publishing.py": "hub"}  # modules that share the published zoo
-
-
-def pytest_xdist_make_scheduler(config, log):
-    """Give each module to one process, and the modules of `SHARED` with the same value to the same one."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class SharedScheduling(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            module = super()._split_scope(nodeid)
-            return SHARED.get(module, module)
-
-    return SharedScheduling(config, log)
+        items.sort(key=lambda item: (item.path in slow, item.path), reverse=True)
 
 
 @pytest.fixture(scope="session")
