@@ -110,9 +110,9 @@ def drawings() -> Iterator[np.ndarray]:
 
 
 def screenshots() -> Iterator[np.ndarray]:
-    """This project's page with brains on it, gradio's, and rendered ones: text, a window, a sheet of slices."""
-    for path in (ASSETS / "screenshot.png", ASSETS / "screenshot-study.png"):
-        yield read(path)
+    """An earlier version of this project's page with synthetic brains, gradio's, and rendered ones: text, a window, a sheet."""
+    for name in ("slice", "study"):
+        yield read(Path(__file__).parent / "screenshots" / f"{name}.png")
     yield read(package("gradio") / "media_assets" / "images" / "screenshot.gif")
     lines = [line for line in Path(__file__).read_text(encoding="utf-8").splitlines() if line][:40]
     for ink, paper in ((0, 255), (230, 20)):
