@@ -186,35 +186,6 @@ def test_several_inputs_become_a_list_to_flip_through_and_a_table(visit, tmp_pat
     page.wait_for_selector("#several", state="hidden")
 
 
-def test_refusals_stand_in_the_box_and_stay(visit, tmp_path):
-    page = visit(1440, 900)
-    (tmp_path / "notes.png").write_text("not a picture", encoding="utf-8")
-    (tmp_path / "broken.zip").write_bytes(b"PK\3\4 broken")
-    (tmp_path / "notes (1) <b>&.txt").write_text("Dear doctor,", encoding="utf-8")
-    (tmp_path / "cut.nii.gz").write_bytes(STUDY.read_bytes()[:100_000])
-    for name, reason in (
-        ("notes.png", "notes.png is not an image. Please upload a PNG, JPEG, TIFF, WebP or BMP slice."),
-        ("broken.zip", "broken.zip is damaged. Please copy or download it again."),
-        ("notes (1) <b>&.txt", "notes (1) <b>&.txt is not an MRI file. Please upload a PNG,"),
-        ("cut.nii.gz", "cut.nii.gz: got a damaged volume file"),
-    ):
-        upload(page, tmp_path / name)
-        page.wait_for_selector(f"{REFUSED} >> text={reason}")
-        page.wait_for_selector(f"#current >> text={name}")
-        page.wait_for_selector(CAPTION, state="hidden")
-        page.wait_for_selector("#examples .selected", state="detached")
-    page.click("button:has-text('Analyse'):visible >> nth=-1")  # the same file again
-    page.wait_for_timeout(1000)
-    assert page.is_visible(REFUSED)
-    upload(page, tmp_path / "broken.zip")
-    page.wait_for_selector(f"{REFUSED} >> text=broken.zip is damaged")
-    page.click("button:has-text('Analyse'):visible >> nth=-1")
-    page.wait_for_selector("[data-testid=toast-text] >> text=Please drop a file or pick an example first")
-    assert "broken.zip is damaged" in page.inner_text(REFUSED)
-    upload(page, EXAMPLE)
-    assert "Tumour" in answer(page, EXAMPLE.name)
-
-
 def test_a_phone_shows_the_answer_without_scrolling(visit):
     page = visit(390, 844)
     answer(page, "Large lesion")
