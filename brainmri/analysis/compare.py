@@ -167,10 +167,9 @@ def disagreement(results: Sequence[ModelResult]) -> np.ndarray | None:
 
 
 def overlap(results: Sequence[ModelResult]) -> float | None:
-    """The mean Dice over all pairs of masks; two empty masks have a Dice of 1. None for fewer than two masks."""
+    """The mean Dice over all pairs of masks of which one at least is not empty; None if there are no such pairs."""
     masks = [result.mask for result in results if result.mask is not None]
     pairs = [(one, other) for number, one in enumerate(masks) for other in masks[number + 1 :]]
-    if not pairs:
-        return None
     counts = [(2 * (one & other).sum(), one.sum() + other.sum()) for one, other in pairs]
-    return float(np.mean([shared / total if total else 1.0 for shared, total in counts]))
+    dices = [shared / total for shared, total in counts if total]
+    return float(np.mean(dices)) if dices else None

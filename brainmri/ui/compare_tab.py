@@ -15,9 +15,8 @@ from brainmri.report.render import heat_picture, overlay_picture
 from brainmri.ui.answer import empty_state, refusal
 from brainmri.ui.blocks import ERROR_LOGGED
 from brainmri.ui.common import ASSETS, GPU, PRIVATE, REPLACE_SCRIPT, errors_as_messages, model_choices, model_heading, model_title
-from brainmri.ui.decoding import list_inputs, read_input, read_slice
+from brainmri.ui.decoding import list_inputs, read_input
 from brainmri.ui.inference import available_models, compare_models
-from brainmri.ui.inputs import SLICE
 from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
 from brainmri.zoo.titles import TITLES
 
@@ -88,7 +87,7 @@ def read_one(files: list[str]) -> tuple[Scan, str]:
     """The first input of an upload, and its name."""
     record_upload_size(files)
     chosen = list_inputs(files)[0]
-    scan = read_slice(chosen.files[0]) if chosen.kind == SLICE else read_input(chosen)
+    scan = read_input(chosen)
     record_scan_size(scan)
     return scan, chosen.label
 
@@ -132,7 +131,7 @@ def table_html(record: dict, name: str) -> str:
     titles = ("Highest probability of tumour", "Outlined volume") if study else ("Probability of tumour", "Outlined area")
     heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Model", *titles, "Time"))
     dice = record["mean_dice_between_masks"]
-    agreement = "" if dice is None else f" The masks overlap with a mean Dice of {dice:.2f}."
+    agreement = "" if dice is None else f" The masks have a mean Dice of {dice:.2f} with each other."
     specialists = {one["name"]: available_models[one["name"]].specialist for one in record["models"]}
     replaced = "".join(
         f' On the Analyse tab, "{escape(TITLES.get(specialist.name, specialist.name))}" replaces '
