@@ -15,7 +15,7 @@ from brainmri.io.sequences import SEQUENCES as CHANNEL_NAMES
 from brainmri.ui.answer import preview, refusal, select_flair, unseen_input
 from brainmri.ui.batch_table import analyse_inputs, rows_html, write_csv
 from brainmri.ui.common import GPU, PRIVATE, errors_as_messages, model_choices
-from brainmri.ui.decoding import list_inputs, read_input, read_slice
+from brainmri.ui.decoding import list_inputs, read_input
 from brainmri.ui.examples import example_of, examples, first_result
 from brainmri.ui.inference import (
     ZERO_GPU,
@@ -131,7 +131,9 @@ class AnalyseTab:
             self.analyse_all, [self.files, self.segmenter, self.classifier, self.sequence], [self.table, self.rows],
             api_visibility="private", show_progress_on=self.rows, **GPU,
         )  # fmt: skip
-        pressed = self.button.click(self.require_files, self.files, None, **hidden | {"queue": True})  # for its message
+        pressed = self.button.click(  # in the queue, or its message would not be shown
+            self.require_files, self.files, None, show_progress="hidden", trigger_mode="multiple", api_visibility="private"
+        )
         self.run = {
             "fn": self.analyse, "inputs": [*settings, *self.channels], "outputs": outputs, "api_visibility": "private",
             "show_progress_on": self.panel.box, **GPU,
@@ -248,7 +250,7 @@ class AnalyseTab:
                 label = chosen.label
                 record_upload_size(chosen.files)
                 if chosen.kind == SLICE:
-                    scan = read_slice(chosen.files[0])
+                    scan = read_input(chosen)
                     record_scan_size(scan)
                     if ZERO_GPU:  # a call of its own for the explanation would wait for a GPU again
                         finding, explained = analyse_and_explain_slice(scan, segmenter, classifier, None, sequence or None)

@@ -14,7 +14,7 @@ from brainmri.io.limits import UnreadableImage
 from brainmri.report.templates import STATES
 from brainmri.ui.answer import slice_size, study_size
 from brainmri.ui.common import make_output_folder
-from brainmri.ui.decoding import list_inputs, read_input, read_slice
+from brainmri.ui.decoding import list_inputs, read_input
 from brainmri.ui.inference import ZERO_GPU, analyse_slice, analyse_study
 from brainmri.ui.inputs import SLICE, Input
 from brainmri.ui.logs import record_upload_size
@@ -32,7 +32,7 @@ def analyse_input(one: Input, segmenter: str, classifier: str, sequence: str | N
     row = dict.fromkeys(COLUMNS) | {"input": one.label, "kind": one.kind}
     try:
         if one.kind == SLICE:
-            scan = read_slice(one.files[0])
+            scan = read_input(one)
             finding = analyse_slice(scan, segmenter, classifier, None, sequence, progress)
             record = finding.record()
             if finding.out_of_distribution:
@@ -45,8 +45,6 @@ def analyse_input(one: Input, segmenter: str, classifier: str, sequence: str | N
             record = study.record()
             if study.lesions:
                 record["size"] = study_size(scan.pixels, study)
-            likely = [each["probability"] for each in record["per_slice"] if not each["out_of_distribution"]]
-            record["probability"] = max(likely, default=None)
     except UnreadableImage as error:
         return row | {"problem": str(error)}
     return row | {name: record.get(name) for name in ("size", *RECORDED)} | {"warnings": "; ".join(record["warnings"])}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
@@ -17,11 +18,12 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from brainmri.analysis.findings import count
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.reading import warn_of_pictures
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import Candidate
-from brainmri.ui.inputs import Input, files_label
+from brainmri.ui.inputs import SLICE, Input, files_label
 from brainmri.ui.worker import scan_from_record
 
 ROOT = Path(__file__).parents[2]
@@ -187,8 +189,16 @@ def read_study(paths: Sequence[str], assign: Mapping[int, int | None] | None = N
 
 
 def read_input(one: Input, assign: Mapping[int, int | None] | None = None) -> Scan:
-    """Read a study that `list_inputs` found; its warnings count the pictures that were left out."""
-    return warn_of_pictures(read_study(one.files, assign, one.study), one.pictures_left_out)
+    """Read a slice or a study that `list_inputs` found; warnings count the pictures and name the files that were left out."""
+    if one.kind == SLICE:
+        scan = read_slice(one.files[0])
+    else:
+        scan = warn_of_pictures(read_study(one.files, assign, one.study), one.pictures_left_out)
+    if not one.unreadable:
+        return scan
+    first, *others = one.unreadable
+    more = f" and {count(len(others), 'other file')} are no images and were" if others else " is no image and was"
+    return replace(scan, warnings=(*scan.warnings, f"{first}{more} left out"))
 
 
 def list_sequences(paths: Sequence[str]) -> tuple[Candidate, ...]:
@@ -201,7 +211,11 @@ def list_inputs(paths: Sequence[str]) -> list[Input]:
     """Call `brainmri.ui.inputs.list_inputs` in a worker."""
     record, _ = _request_study(call="list_inputs", source=list(paths))
     return [
-        Input(**one | {"files": tuple(one["files"]), "candidates": tuple(Candidate(**c) for c in one["candidates"])})
+        Input(
+            **one
+            | {"files": tuple(one["files"]), "candidates": tuple(Candidate(**c) for c in one["candidates"])}
+            | {"unreadable": tuple(one["unreadable"])}
+        )
         for one in record["inputs"]
     ]
 

@@ -26,7 +26,8 @@ def decode(item: str, files: Sequence[str]) -> Input:
     try:
         fields = json.loads(item)
         candidates = tuple(Candidate(**candidate) for candidate in fields["candidates"])
-        return Input(**fields | {"files": tuple(files[number] for number in fields["files"]), "candidates": candidates})
+        own = {"files": tuple(files[number] for number in fields["files"]), "candidates": candidates}
+        return Input(**fields | own | {"unreadable": tuple(fields["unreadable"])})
     except (ValueError, TypeError, LookupError) as error:
         raise ValueError("expected an input from the list; drop the file again") from error
 

@@ -17,6 +17,7 @@ from brainmri.io.sequences import Candidate, sequence_of
 from brainmri.io.slice_grouping import NUMBERED
 
 SLICE, STUDY = "slice", "study"
+SIDECARS = (".json", ".tsv", ".bval", ".bvec")  # belong to the volumes beside them
 MIN_STACK = 3  # fewer numbered slices are single slices, not a study
 
 
@@ -31,6 +32,7 @@ class Input:
         study: its index, if the files hold several studies; as for `read_study`.
         candidates: what may be read as which sequence; empty for a slice and where channels are colours.
         pictures_left_out: how many pictures were uploaded beside the volume and are not analysed.
+        unreadable: the names of files that were uploaded beside the input and are no images.
     """
 
     kind: str
@@ -39,6 +41,7 @@ class Input:
     study: int | None = None
     candidates: tuple[Candidate, ...] = ()
     pictures_left_out: int = 0
+    unreadable: tuple[str, ...] = ()
 
 
 def list_inputs(paths: Sequence[str]) -> list[Input]:
@@ -47,7 +50,8 @@ def list_inputs(paths: Sequence[str]) -> list[Input]:
     A zip is a study of its own, or several, also with slices of several folders or cases. DICOM files of several examinations or
     patients are several studies, and so are NIfTI files in which a sequence occurs twice. Images are single slices, unless at
     least three are named `<case>_<number>`.
-    Images beside volumes are previews: they are left out and counted. Masks (`…_mask`) beside slices are ignored.
+    Images beside volumes are previews: they are left out and counted, and files that are no images are named. Masks (`…_mask`)
+    beside slices are ignored.
 
     Raises:
         FileNotFoundError: if a file does not exist.
@@ -59,14 +63,16 @@ def list_inputs(paths: Sequence[str]) -> list[Input]:
     images = [file for file in loose if _is_image(file) and holds_one_slice(file)]
     stacks = [file for file in loose if file not in images and _is_image(file)]
     volumes = [file for file in loose if _is_volume(file)]
+    unreadable = tuple(file.name for file in loose if file not in {*images, *stacks, *volumes} and not _is_accessory(file))
     inputs = [one for archive in archives for one in _studies([archive])]
     if volumes:
         left_out = len(images) + len(stacks)
         found = [one for group in _by_patient(volumes) for one in _studies(group)]
-        return inputs + [replace(one, pictures_left_out=left_out) for one in found]
-    inputs += [one for stack in stacks for one in _studies([stack])]
-    inputs += _slices([image for image in images if not image.stem.endswith("_mask")] or images)
-    return inputs or _studies(files)
+        inputs += [replace(one, pictures_left_out=left_out) for one in found]
+    else:
+        inputs += [one for stack in stacks for one in _studies([stack])]
+        inputs += _slices([image for image in images if not image.stem.endswith("_mask")] or images)
+    return [replace(one, unreadable=unreadable) for one in inputs] or _studies(files)
 
 
 def files_label(files: Sequence[str | Path]) -> str:
@@ -78,6 +84,11 @@ def files_label(files: Sequence[str | Path]) -> str:
 def _is_image(file: Path) -> bool:
     with file.open("rb") as handle:
         return file.suffix.lower() in SUFFIXES or has_image_magic(handle.read(16))
+
+
+def _is_accessory(file: Path) -> bool:
+    """Whether a file is hidden or belongs to a volume, so that nobody expects it to be analysed."""
+    return file.name.startswith(".") or file.suffix.lower() in SIDECARS
 
 
 def _is_volume(file: Path) -> bool:

@@ -81,6 +81,19 @@ def test_result_counts_the_pictures_beside_a_volume(tmp_path):
     assert not any("left out" in each for each in read_input(alone).warnings)
 
 
+@pytest.mark.parametrize("image", [EXAMPLE, VOLUME])
+def test_a_result_names_files_that_are_no_images(image, tmp_path):
+    names = ["report.pdf", ".DS_Store", "study.json", "notes.txt"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"%PDF-1.7")
+    for beside, warning in (
+        (names, "report.pdf and 1 other file are no images and were left out"),
+        (names[:3], "report.pdf is no image and was left out"),
+    ):
+        (one,) = list_inputs([str(image), *(str(tmp_path / name) for name in beside)])
+        assert read_input(decode(encode(one, [*one.files]), one.files)).warnings[-1] == warning
+
+
 def test_folders_of_slices_in_a_zip_are_several_studies(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / "upload" / folder).mkdir(parents=True)
