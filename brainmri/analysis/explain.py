@@ -14,6 +14,9 @@ from brainmri.zoo.registry import LoadedModel
 
 FOREGROUND = 0.15  # of the bright pixels' grey value, above which a pixel belongs to the head
 CLEAR = 'No evidence map is shown for a clear "no tumour" result.'
+UNLIKELY = "No evidence map is shown, since the probability of tumour is low."
+LIKELIEST = "Slice {} of {} has the highest probability. "
+LOW = 0.1  # probability; below it, even noise would look like evidence, as the map is relative to its maximum
 CLOSING = 3  # pixels; half the width of gaps in the head's edge that are closed, and of specks that are removed
 
 
@@ -23,7 +26,7 @@ class Explanation:
 
     Attributes:
         saliency: (H, W) float32 in [0, 1] on the slice's own grid, relative to its maximum and times the probability of tumour;
-            0 outside the head, all 0 without evidence and for a clear "no tumour".
+            0 outside the head, all 0 without evidence, for a clear "no tumour" and for a probability below `LOW`.
         agrees: whether the maximum lies in the mask, or at most one cell of the map away from it; None without evidence or mask.
         sentence: the explanation in one sentence.
     """
@@ -34,8 +37,9 @@ class Explanation:
 
 
 def explain(
-    classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray, probability: float = 1.0, verdict: str = TUMOUR
-) -> Explanation:
+    classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray, probability: float = 1.0, verdict: str = TUMOUR,
+    place: tuple[int, int] | None = None,
+) -> Explanation:  # fmt: skip
     """Explain the verdict on one slice.
 
     Args:
@@ -43,22 +47,32 @@ def explain(
         mask: (H, W) bool, from the segmenter.
         probability: of tumour, in [0, 1].
         verdict: "tumour", "no tumour" or "review".
+        place: of the likeliest slice of a sheet, its place in it, counted from 1, and the number of slices; None otherwise.
     """
-    if verdict == NO_TUMOUR:  # relative to its maximum, even noise would look like evidence
+    saliency, agrees, sentence = _evidence(classifier, pixels, mask, probability, verdict)
+    where = LIKELIEST.format(*place) if place else ""
+    return Explanation(saliency=saliency, agrees=agrees, sentence=where + sentence)
+
+
+def _evidence(
+    classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray, probability: float, verdict: str
+) -> tuple[np.ndarray, bool | None, str]:
+    """Map, agreement and sentence of an `Explanation`."""
+    if verdict == NO_TUMOUR or probability < LOW:
         nothing = np.zeros(mask.shape, np.float32)
-        return Explanation(saliency=nothing, agrees=None, sentence=CLEAR)
+        return nothing, None, CLEAR if verdict == NO_TUMOUR else UNLIKELY
     saliency, cell = class_activation(classifier, pixels)
     saliency = np.where(head_mask(pixels), np.float32(probability) * saliency, np.float32(0))
     if not saliency.any():
-        return Explanation(saliency=saliency, agrees=None, sentence="The classifier finds no evidence for a tumour.")
+        return saliency, None, "The classifier finds no evidence for a tumour."
     if not mask.any():
-        return Explanation(saliency=saliency, agrees=None, sentence="There is evidence for a tumour, but no tumour is outlined.")
+        return saliency, None, "There is evidence for a tumour, but no tumour is outlined."
     from scipy.ndimage import distance_transform_edt
 
     row, column = np.unravel_index(saliency.argmax(), saliency.shape)
     agrees = bool(np.asarray(distance_transform_edt(~mask))[row, column] <= cell)
     where = "inside the outline" if agrees else "outside the outline; check both places"
-    return Explanation(saliency=saliency, agrees=agrees, sentence=f"The strongest evidence for a tumour lies {where}.")
+    return saliency, agrees, f"The strongest evidence for a tumour lies {where}."
 
 
 def head_mask(pixels: np.ndarray) -> np.ndarray:

@@ -70,6 +70,32 @@ class Finding:
         }
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decision:
+    """What was decided about a slice, for its explanation.
+
+    Attributes:
+        verdict, probability, mask: as in `Finding`.
+        by_specialist: whether the specialist decided.
+    """
+
+    verdict: str
+    probability: float
+    mask: np.ndarray
+    by_specialist: bool
+
+    @classmethod
+    def of(cls, finding: Finding) -> Decision:
+        """The decision of a finding."""
+        specialist = finding.provenance["specialist"]
+        return cls(
+            verdict=finding.verdict,
+            probability=finding.probability,
+            mask=finding.mask,
+            by_specialist=specialist is not None and specialist["decided"],
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """The result for a study.
@@ -130,12 +156,14 @@ class Study:
         return max(inside, key=lambda number: self.findings[number].probability, default=len(self.findings) // 2)
 
     def record(self) -> dict:
-        """The study for JSON, without the arrays; slices are counted from 1."""
+        """The study for JSON, without the arrays; slices are counted from 1, and `probability` is the highest of a slice."""
         volume, length = self.volume_mm3, "mm" if self.measured else "px"
         spacing = self.geometry.spacing if self.geometry and self.geometry.plausible else None
+        likeliest = self.findings[self.most_probable]
         return {
             "verdict": self.verdict,
             "reason": self.reason,
+            "probability": None if likeliest.out_of_distribution else round(likeliest.probability, 6),
             "carried_by_slices": [number + 1 for number in self.carried_by],
             "sequences": dict(zip(("pre-contrast T1", "FLAIR", "post-contrast T1"), self.sequences, strict=True)),
             "recognition": self.recognition and self.recognition.record(),

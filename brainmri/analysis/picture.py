@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from brainmri.analysis.decision import SliceDecisions
-from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, slice_numbers
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, Decision, slice_numbers
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.preparation import Prepared
 from brainmri.analysis.recognition import Recognition
@@ -27,6 +27,7 @@ class PictureDecision:
         specialist: the specialist's prediction of that slice, if it decided it.
         recognition: what was recognised about the slice; None for a sheet of slices, or if no network recognises anything.
         warnings: what was changed before the analysis.
+        place: of a sheet, the place of `prepared` in it, counted from 1, and the number of its slices; None for one slice.
     """
 
     prepared: Prepared
@@ -34,6 +35,17 @@ class PictureDecision:
     specialist: Prediction | None
     recognition: Recognition | None
     warnings: tuple[str, ...]
+    place: tuple[int, int] | None = None
+
+    @property
+    def decision(self) -> Decision:
+        """What is explained: the verdict on the slice or the sheet."""
+        return Decision(
+            verdict=self.decisions.verdicts[0][0],
+            probability=float(self.decisions.probabilities[0]),
+            mask=self.decisions.masks[0],
+            by_specialist=self.specialist is not None,
+        )
 
 
 def decide_picture(parts: tuple[Prepared, ...], decide: Decide, shape: tuple[int, ...]) -> PictureDecision:
@@ -74,5 +86,5 @@ def _join(parts: list[PictureDecision]) -> PictureDecision:
         ood=[(in_distribution or strange)[0]],
     )
     warnings = tuple(dict.fromkeys(warning for part in parts for warning in part.warnings))
-    likeliest = max(parts, key=lambda part: part.decisions.probabilities[0])
-    return replace(likeliest, decisions=decisions, recognition=None, warnings=warnings)
+    number = max(range(len(parts)), key=lambda number: parts[number].decisions.probabilities[0])
+    return replace(parts[number], decisions=decisions, recognition=None, warnings=warnings, place=(number + 1, len(parts)))

@@ -15,7 +15,7 @@ from brainmri._version import __version__
 from brainmri.analysis.coverage import ONLY_AXIAL, READ_AS_FLAIR, is_axial, not_evaluated
 from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, left_out
 from brainmri.analysis.explain import Explanation, explain
-from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Finding, Study, sentence
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Decision, Finding, Study, sentence
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
 from brainmri.analysis.picture import PictureDecision, decide_picture
@@ -133,22 +133,28 @@ class Pipeline:
         return self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
 
     def explain(
-        self, source: Source, sequence: str | None = None, progress: Progress | None = None
+        self, source: Source, sequence: str | None = None, progress: Progress | None = None, decision: Decision | None = None
     ) -> tuple[Explanation, Stability]:
         """Explain the verdict on one slice, of a sheet the likeliest to show a tumour, and test how stable its outline is.
 
-        Args and errors are those of a call. The maps are on the grid of the upload.
+        Args:
+            source, sequence, progress: as for a call.
+            decision: the decision to explain, for example that on a slice of a study, which its neighbours changed; None for
+                the decision on the slice alone.
+
+        Returns:
+            The explanation and the stability, with maps on the grid of the upload.
         """
         scan = _one_slice(source)
         picture = self._decide_picture(scan, sequence, progress)
         view, pixels = picture.prepared.view, picture.prepared.slices[0]
-        mask = view.cut_masks(picture.decisions.masks)[0]
+        decided = decision or picture.decision
+        mask = view.cut_masks(decided.mask[None])[0]
         segmenter, classifier = self.segmenter, self.classifier
-        if self.specialist and picture.specialist:
+        if self.specialist and decided.by_specialist:
             segmenter = classifier = self.specialist.model
-        rules = self._deciding_rules(picture.recognition, picture.specialist)
-        decisions = picture.decisions
-        explanation = explain(classifier, pixels, mask, float(decisions.probabilities[0]), decisions.verdicts[0][0])
+        rules = self._deciding_rules(picture.recognition, decided.by_specialist)
+        explanation = explain(classifier, pixels, mask, decided.probability, decided.verdict, picture.place)
         stable = stability(segmenter, pixels, rules.mask_threshold, progress)
         grid = (1, *scan.pixels.shape[:2])
         return (
@@ -316,7 +322,7 @@ class Pipeline:
             sequence: what the user says that the sequence is.
             specialist: the specialist's prediction, if it decided; threshold and review band are its own then.
         """
-        ood_config, rules = self.ood_model.entry.ood, self._deciding_rules(recognition, specialist)
+        ood_config, rules = self.ood_model.entry.ood, self._deciding_rules(recognition, specialist is not None)
         ran_on = {"segmenter": RanOn.of(self.segmenter), "classifier": RanOn.of(self.classifier)}
         if predicted:
             assert predicted.segmenter is not None
@@ -340,9 +346,9 @@ class Pipeline:
             },
         }
 
-    def _deciding_rules(self, recognition: Recognition | None, specialist: Prediction | None) -> Rules:
+    def _deciding_rules(self, recognition: Recognition | None, by_specialist: bool) -> Rules:
         """The rules that were applied, for the recognised sequence; the specialist's if it decided."""
-        rules = self.specialist.rules if self.specialist and specialist else self.rules
+        rules = self.specialist.rules if self.specialist and by_specialist else self.rules
         return rules.for_sequence(sequence_of(recognition))
 
 

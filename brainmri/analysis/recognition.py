@@ -12,7 +12,7 @@ from brainmri.zoo.attributes import FLAIR, KIND, PLANE, SEQUENCE, SEQUENCES, T1,
 
 # `Scan.single_sequence` to the network's name of the sequence
 SEQUENCE_OF_FILE = {"FLAIR": FLAIR, "pre-contrast T1": T1, "post-contrast T1": T1C, "T2": "T2", "PD": "PD"}
-SURE = 0.6  # a sequence or plane of lower probability is unknown
+SURE = 0.6  # a sequence, plane or kind of lower probability is unknown
 COLOUR_TOLERANCE = 0.06  # difference of channels in [0, 1] that a tenth of the pixels of a colour picture exceeds
 ENOUGH_SLICES = 64  # of a study, to tell whether its channels differ
 SURE_UPRIGHT, SURE_TURN = 0.9, 0.95  # probabilities: below the first one slices are perhaps turned, above the second one surely
@@ -78,10 +78,10 @@ def recognise(predicted: Prediction, slices: np.ndarray, turned: int = 0, sequen
     if attributes is None:
         return None
     sequence = known_sequence(slices, sequence)
-    recognised = Recognised(name=sequence, probability=1.0) if sequence else most_probable(attributes[SEQUENCE], SURE)
+    recognised = Recognised(name=sequence, probability=1.0) if sequence else most_probable(attributes[SEQUENCE])
     return Recognition(
         sequence=recognised,
-        plane=most_probable(attributes[PLANE], SURE),
+        plane=most_probable(attributes[PLANE]),
         kind=most_probable(attributes[KIND]) if recognised and recognised.name == T1C else None,
         turned=turned,
     )
@@ -129,11 +129,11 @@ def find_turn(predicted: Prediction, predict_rotated: Callable[[int], Prediction
     return (int(TURNS[best]), answers[-best % turns]) if probabilities[best] > SURE_TURN else (0, predicted)
 
 
-def most_probable(probabilities: dict[str, np.ndarray], sure: float = 0.0) -> Recognised | None:
-    """The class with the highest mean probability over the slices; None where that is below `sure`."""
+def most_probable(probabilities: dict[str, np.ndarray]) -> Recognised | None:
+    """The class with the highest mean probability over the slices; None where that is below `SURE`."""
     means = {name: float(values.mean()) for name, values in probabilities.items()}
     name = max(means, key=lambda name: means[name])
-    return Recognised(name=name, probability=means[name]) if means[name] >= sure else None
+    return Recognised(name=name, probability=means[name]) if means[name] >= SURE else None
 
 
 def differ_in_channels(slices: np.ndarray) -> bool:

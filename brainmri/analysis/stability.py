@@ -76,7 +76,7 @@ def _sentence(areas: np.ndarray, median: float, low: float, high: float) -> str:
         return f"Unstable: {outlined} of {len(areas)} {changes} produced an outline."
     spread = 100 * max(high - median, median - low) / median
     word = "Stable" if spread <= 10 else "Fairly stable" if spread <= 25 else "Unstable"
-    return f"{word}: the area stays within ±{spread:.0f}% under {len(areas)} {changes} ({low:,.0f} to {high:,.0f} pixels)."
+    return f"{word}: in 90% of {len(areas)} {changes}, the outline has {low:,.0f} to {high:,.0f} pixels."
 
 
 def _shifted(array: np.ndarray, down: int, right: int) -> np.ndarray:

@@ -166,7 +166,6 @@ def _process_study(
 def _row(name: str, kind: str, status: str, record: dict) -> dict:
     return {"input": name, "kind": kind, "status": status, "problem": None} | {
         **{column: record.get(column) for column in RECORD_COLUMNS},
-        "probability": None,
         "carried_by_slices": " ".join(map(str, record.get("carried_by_slices", []))),
         "warnings": "; ".join(record["warnings"]),
         "input_sha256": record["provenance"]["input"]["sha256"],

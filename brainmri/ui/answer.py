@@ -192,11 +192,11 @@ def recognised_facts(recognition: Recognition, verdict: str) -> dict[str, str | 
         name = LABELS.get(part.name, part.name)
         return name if part.probability == 1 else f"{name} ({percent(part.probability)})"
 
-    kind = recognition.kind if verdict == TUMOUR else None
+    has_kind = verdict == TUMOUR and recognition.sequence is not None and recognition.sequence.name == T1C
     return {
         "Sequence": known(recognition.sequence),
         "Plane": known(recognition.plane),
-        "Kind": known(kind) if kind else None,
+        "Kind": known(recognition.kind) if has_kind else None,
     }
 
 

@@ -13,7 +13,7 @@ import brainmri
 from brainmri.analysis import selfcheck
 from brainmri.analysis.compare import Comparison, compare
 from brainmri.analysis.explain import Explanation
-from brainmri.analysis.findings import Finding, Study
+from brainmri.analysis.findings import Decision, Finding, Study
 from brainmri.analysis.pipeline import Pipeline, Progress
 from brainmri.analysis.selfcheck import SelfCheckResult
 from brainmri.analysis.stability import Stability
@@ -114,10 +114,10 @@ def analyse_slice(
 @on_gpu(gpu_seconds(EXPLAINED_SLICES))
 def explain_slice(
     scan: Scan, segmenter: str, classifier: str, threshold: float | None, sequence: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | None = None, decision: Decision | None = None,
 ) -> Explained:  # fmt: skip
-    """Explain the verdict on a slice and test how stable its outline is."""
-    return _pipeline(segmenter, classifier, threshold).explain(scan, sequence, progress)
+    """Explain the verdict on a slice, or a decision on it, and test how stable its outline is."""
+    return _pipeline(segmenter, classifier, threshold).explain(scan, sequence, progress, decision)
 
 
 @counted
@@ -156,7 +156,7 @@ def analyse_and_explain_study(scan: Scan, segmenter: str, classifier: str, thres
     """Analyse a study and explain its likeliest slice in one call, since every call on ZeroGPU waits for a GPU."""
     pipe = _pipeline(segmenter, classifier, threshold)
     study = pipe.study(scan)
-    return study, pipe.explain(likeliest_slice(scan, study))
+    return study, pipe.explain(likeliest_slice(scan, study), decision=Decision.of(study.findings[study.most_probable]))
 
 
 @on_gpu(gpu_seconds(1))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gradio as gr
 from markupsafe import Markup
 
-from brainmri.analysis.findings import Finding, Study
+from brainmri.analysis.explain import LIKELIEST
+from brainmri.analysis.findings import Decision, Finding, Study
 from brainmri.io.scan import Scan
 from brainmri.report.viewer import slice_viewer
 from brainmri.ui.answer import empty_state, preview, refusal, slice_answer, study_answer, study_view, unseen_input
@@ -23,7 +24,6 @@ EMPTY = empty_state("Drop a file or pick an example to see the answer.")
 EXPIRED = f"Results are deleted after {KEEP_MINUTES} minutes. Please analyse the file again."
 UNEXPLAINED = "This result has not been explained yet."
 NOT_EXPLAINED = "The explanation failed. Please try again or, if it fails again, analyse the file once more."
-WHERE = "Slice {} of {} has the highest probability. "
 PENDING = "pending"  # hides the pictures of an earlier slice and keeps their place, so that nothing below moves twice
 LINK = Markup('<p><a href="?result={}">Link to this result</a> (kept for {} minutes)</p>')
 
@@ -81,7 +81,7 @@ class ResultPanel:
             "packed": None if strange else packed, "report": None, "record": record,
         })  # fmt: skip
         if not strange:
-            keep_to_explain(token, scan, models, explained)
+            keep_to_explain(token, scan, finding, models, explained)
         return self.show(token) | {self.why: gr.Accordion(visible=not strange)}
 
     def show_study(self, scan: Scan, study: Study, label: str, models: Models, explained: Explained | None) -> dict:
@@ -93,8 +93,9 @@ class ResultPanel:
             "record": record,
         })  # fmt: skip
         if not strange:
-            where = WHERE.format(study.most_probable + 1, len(scan.pixels))
-            keep_to_explain(token, likeliest_slice(scan, study), models, explained, where)
+            number = study.most_probable
+            where = LIKELIEST.format(number + 1, len(scan.pixels))
+            keep_to_explain(token, likeliest_slice(scan, study), study.findings[number], models, explained, where)
         return self.show(token)
 
     # --- a kept result ----------------------------------------------------------------------------------------------------
@@ -173,9 +174,11 @@ class ResultPanel:
         return updates | {self.box: of_upload(latest.upload, updates[self.box])}
 
 
-def keep_to_explain(token: str, scan: Scan, models: Models, explained: Explained | None, where: str = "") -> None:
+def keep_to_explain(
+    token: str, scan: Scan, finding: Finding, models: Models, explained: Explained | None, where: str = ""
+) -> None:
     """Keep a slice with the result, to be explained later, or its explanation; `where` says which slice of a study it is."""
     if explained:
         keep_why(token, scan, explained, where)
     else:
-        keep_question(token, scan, *models, where)
+        keep_question(token, scan, Decision.of(finding), *models, where)

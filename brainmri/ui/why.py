@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from brainmri.analysis.findings import Decision
 from brainmri.analysis.forward import Progress
 from brainmri.io.scan import Scan
 from brainmri.ui.examples import explained
@@ -22,17 +23,24 @@ class Why:
     pictures: list[tuple[str, str]]
 
 
-def keep_question(token: str, scan: Scan, segmenter: str, classifier: str, sequence: str | None, where: str = "") -> None:
+def keep_question(
+    token: str, scan: Scan, decision: Decision, segmenter: str, classifier: str, sequence: str | None, where: str = ""
+) -> None:
     """Store what the explanation of a kept result needs.
 
     Args:
         token: of the result.
         scan: the slice to explain, pixels (H, W, 3).
+        decision: what was decided about it; mask (H, W).
         segmenter, classifier, sequence: what it was analysed with, as for `explain_slice`.
         where: which slice of a study it is, as a sentence.
     """
-    fields = {"name": scan.name, "sha256": scan.sha256, "models": [segmenter, classifier], "sequence": sequence, "where": where}
-    np.savez(kept_path(token, "question.npz"), pixels=scan.pixels, fields=json.dumps(fields))
+    decided = {"verdict": decision.verdict, "probability": decision.probability, "by_specialist": decision.by_specialist}
+    fields = {
+        "name": scan.name, "sha256": scan.sha256, "models": [segmenter, classifier], "sequence": sequence, "where": where,
+        "decision": decided,
+    }  # fmt: skip
+    np.savez(kept_path(token, "question.npz"), pixels=scan.pixels, mask=decision.mask, fields=json.dumps(fields))
 
 
 def has_question(token: str) -> bool:
@@ -47,10 +55,11 @@ def explain_result(token: str, progress: Progress | None = None) -> Why:
         FileNotFoundError: if the result has expired.
     """
     with np.load(kept_path(token, "question.npz")) as stored:
-        fields, pixels = json.loads(stored["fields"].item()), stored["pixels"]
+        fields, pixels, mask = json.loads(stored["fields"].item()), stored["pixels"], stored["mask"]
     scan = Scan(pixels=pixels, name=fields["name"], sha256=fields["sha256"])
     segmenter, classifier = fields["models"]
-    found = explain_slice(scan, segmenter, classifier, None, fields["sequence"], progress)
+    decision = Decision(**fields["decision"], mask=mask)
+    found = explain_slice(scan, segmenter, classifier, None, fields["sequence"], progress, decision)
     return keep_why(token, scan, found, fields["where"])
 
 

@@ -1,5 +1,6 @@
 """Explanation, stability and self-check, on the examples with the embedded weights."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 
 import brainmri
-from brainmri.analysis.explain import explain, head_mask
+from brainmri.analysis.explain import CLEAR, UNLIKELY, explain, head_mask
+from brainmri.analysis.findings import Decision
 from brainmri.analysis.selfcheck import check, compute_outputs, max_difference
 from brainmri.analysis.stability import stability
-from brainmri.io.reading import read_slice
+from brainmri.io.reading import read_slice, read_study
+from brainmri.io.scan import Scan
 from brainmri.zoo.registry import DEFAULT
 
 pytestmark = pytest.mark.slow
@@ -59,9 +62,27 @@ def test_evidence_is_weighed_by_the_probability_and_hidden_without_a_tumour(pipe
     certain, half = (explain(pipe.classifier, scan.pixels, mask, probability) for probability in (1.0, 0.5))
     assert np.allclose(half.saliency, certain.saliency / 2)
     assert not certain.saliency[:10].any()  # above the head
-    clear = explain(pipe.classifier, scan.pixels, mask, 0.01, "no tumour")
-    assert not clear.saliency.any()
-    assert clear.sentence == 'No evidence map is shown for a clear "no tumour" result.'
+    for probability, verdict, sentence in ((0.3, "no tumour", CLEAR), (0.01, "review", UNLIKELY)):
+        found = explain(pipe.classifier, scan.pixels, mask, probability, verdict)
+        assert not found.saliency.any()
+        assert found.sentence == sentence
+
+
+def test_a_slice_of_a_study_is_explained_as_the_study_decides_it():
+    pipe = brainmri.Pipeline(device="cpu")
+    scan = read_study(EXAMPLES / "study-healthy.nii.gz")
+    study = pipe.study(scan)
+    finding = study.findings[study.most_probable]
+    alone = Scan(pixels=scan.pixels[study.most_probable], name=scan.name, sha256=scan.sha256)
+    assert (finding.verdict, pipe(alone).verdict) == ("no tumour", "review")  # without its neighbours it is less clear
+    assert pipe.explain(alone, decision=Decision.of(finding))[0].sentence == CLEAR
+
+
+def test_the_explained_slice_of_a_sheet_is_named():
+    healthy, large = (read_slice(EXAMPLES / f"{name}.png").pixels for name in ("healthy-high", "large-lesion"))
+    sheet = np.concatenate([np.concatenate([healthy, healthy], 1), np.concatenate([large, healthy], 1)])
+    explanation, _ = brainmri.Pipeline(device="cpu").explain(np.rint(255 * sheet).astype(np.uint8))
+    assert explanation.sentence.startswith("Slice 3 of 4 has the highest probability. The strongest evidence")
 
 
 def test_the_head_includes_dark_brain_and_excludes_the_background():
@@ -110,7 +131,7 @@ def test_a_clear_lesion_is_stable(large):
     assert found.share[~mask].mean() < 0.01
     low, high = found.interval
     assert low <= mask.sum() <= high
-    assert found.sentence.startswith("Stable: the area stays within ±")
+    assert re.fullmatch(r"Stable: in 90% of 40 small changes .*, the outline has [\d,]+ to [\d,]+ pixels.", found.sentence)
 
 
 # without the default on healthy-ventricles: it outlines mirrored ventricles at thresholds below 0.5 (EXPERIMENTS.md)

@@ -71,7 +71,7 @@ def test_what_a_network_recognises_is_shown(slice_result):
     )  # fmt: skip
     shown = words(slice_answer(*slice_result(recognition=recognition)))
     assert "Sequence post-contrast T1 (83%) change Plane sagittal (90%) Kind meningioma (70%)" in shown
-    pituitary = Recognition(kind=Recognised(name="pituitary", probability=0.7))
+    pituitary = Recognition(sequence=Recognised(name="T1c", probability=1), kind=Recognised(name="pituitary", probability=0.7))
     assert "Kind pituitary tumour (70%)" in words(slice_answer(*slice_result(recognition=pituitary)))
     assert "Side" not in shown  # a sagittal slice has none
     assert "Sequence not recognised change" in words(slice_answer(*slice_result(recognition=Recognition())))

@@ -63,7 +63,7 @@ def test_the_first_screen_shows_a_finished_example_and_nothing_moves(browser, pa
         page.click("#examples button >> nth=1")
         assert "Tumour" in answer(page, "small-lesion.png")
         page.wait_for_function(SHOWS_NONE_OF, arg=stale)
-        page.wait_for_selector("#explanation >> text=the area stays within")
+        page.wait_for_selector("#explanation >> text=in 90% of 40 small changes")
         assert page.locator("#examples .selected").get_attribute("aria-label") == "Small lesion"
         assert page.evaluate("scrollY") == 0
         assert layout_shift(page) < 0.05
