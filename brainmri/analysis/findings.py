@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brainmri.analysis.lesions import Lesion
+from brainmri.analysis.preparation import View
 from brainmri.analysis.recognition import Recognition
 from brainmri.io.scan import Geometry
 from brainmri.zoo.ood import OodResult
@@ -32,6 +33,7 @@ class Finding:
         warnings: what the user should know about the input, for example assumptions of the reader.
         provenance: SHA-256 of the input, models with the SHA-256 of their weights, thresholds, versions, device.
         min_area_px: a mask of fewer pixels counts as empty.
+        view: how the slice was taken out of a picture; None for a sheet of slices, and for a slice of a study.
     """
 
     verdict: str
@@ -46,6 +48,7 @@ class Finding:
     warnings: tuple[str, ...]
     provenance: dict
     min_area_px: int = 1
+    view: View | None = None
 
     @property
     def out_of_distribution(self) -> bool:

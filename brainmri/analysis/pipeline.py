@@ -130,7 +130,8 @@ class Pipeline:
         picture = self._decide_picture(scan, sequence, progress)
         warnings = (*self._input_warnings(scan), *picture.warnings)
         provenance = self.provenance(scan, picture.prepared.predicted, picture.recognition, sequence, picture.specialist)
-        return self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
+        finding = self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
+        return replace(finding, view=None if picture.place else picture.prepared.view)
 
     def explain(
         self, source: Source, sequence: str | None = None, progress: Progress | None = None, decision: Decision | None = None

@@ -34,6 +34,11 @@ class View:
     inverted: bool = False
     turned: int = 0
 
+    @classmethod
+    def whole(cls, height: int, width: int) -> View:
+        """The view of a picture that is nothing but one upright slice."""
+        return cls(head=np.ones(1, bool), panel=Panel(box=(0, 0, height, width)))
+
     @property
     def numbers(self) -> np.ndarray:
         """(S,) indices of the slices in the input."""

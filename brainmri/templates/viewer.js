@@ -37,7 +37,7 @@ async function mountViewer(root) {
     const size = data.voxel_mm3 ? `${format((total * data.voxel_mm3) / 1000, 1)} mL` : slices > 1 ? `${format(total)} voxels` : areaWords(total);
     find(".viewer-total").textContent = total ? `Outlined: ${size}${slices > 1 ? " in total" : ""}.` : "Outlined: nothing.";
     const threshold = state.mask.threshold !== data.threshold && `The threshold was moved to ${state.mask.threshold}.`;
-    const others = slices > 1 ? "The verdict, the downloaded report and the zip" : "The verdict and the zip";
+    const others = slices > 1 ? "The verdict, the table of lesions, the downloaded report and the zip" : "The verdict and the zip";
     const notes = [threshold, state.mask.edited && "The mask was edited by hand.", changed() && `${others} use the model's mask (threshold ${data.threshold}).`];
     find(".viewer-note").textContent = notes.filter(Boolean).join(" ");
     find(".viewer-note").hidden = !changed();

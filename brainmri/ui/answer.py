@@ -48,7 +48,8 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
     if recognition and not (recognition.sequence and recognition.sequence.name == THREE_SEQUENCES):
         seen["Sequence"] = Markup("{} {}").format(seen["Sequence"], CHANGE_SEQUENCE)
     scale = probability_scale(finding.probability, finding.provenance["review_band"])
-    return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts | seen | model_fact(finding.provenance))
+    facts |= seen | {"Model": deciding_models(finding.provenance)}
+    return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts)
 
 
 def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]) -> Markup:
@@ -68,7 +69,8 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         where = f"in slice {study.most_probable + 1} of {len(study.findings)}"
         scale = probability_scale(highest.probability, study.provenance["review_band"], where)
     sentences = [study.reason, Markup("<span{}>{}</span>").format(MODEL_MASK, outlined_slices(study))]
-    return answer_html(study.verdict, sentences, warnings, scale, facts | seen | model_fact(study.provenance))
+    facts |= seen | {"Model": deciding_models(study.provenance)}
+    return answer_html(study.verdict, sentences, warnings, scale, facts)
 
 
 def study_view(scan: Scan, study: Study) -> Markup:
@@ -200,11 +202,6 @@ def recognised_facts(recognition: Recognition, verdict: str) -> dict[str, str | 
     }
 
 
-def model_fact(provenance: dict) -> dict[str, str]:
-    """The model that decided, where a specialist may have decided in place of the chosen one."""
-    return {"Model": deciding_models(provenance)} if provenance.get("specialist") else {}
-
-
 def assumed_sequence(scan: Scan, warnings: Sequence[str]) -> str:
     """The sequence of an input that no network recognises: three where the channels differ, or FLAIR if a warning says so."""
     if differ_in_channels(scan.pixels.reshape(-1, *scan.pixels.shape[-3:])):
@@ -225,7 +222,15 @@ def read_sequences(scan: Scan, warnings: Sequence[str]) -> dict[str, str | None]
 def slice_size(pixels: np.ndarray, finding: Finding) -> str:
     """The outlined area, in cm² if the pixel size is known, and its share of the head."""
     area = f"{finding.area_px:,} pixels" if finding.area_mm2 is None else f"{finding.area_mm2 / 100:.1f} cm²"
-    return f"{area}, {percent(head_share(pixels, finding.mask))} of the head in this slice"
+    if finding.view is None:
+        return area
+    return f"{area}, {percent(head_share(*upright(pixels, finding)))} of the head in this slice"
+
+
+def upright(pixels: np.ndarray, finding: Finding) -> tuple[np.ndarray, np.ndarray]:
+    """The slice (H, W, 3) and the mask (H, W) of a finding as the networks saw them: cut out of a page, not inverted, upright."""
+    assert finding.view is not None
+    return finding.view.cut(pixels[None])[0], finding.view.cut_masks(finding.mask[None])[0]
 
 
 def study_size(pixels: np.ndarray, study: Study) -> str:
@@ -249,14 +254,17 @@ def head_share(pixels: np.ndarray, mask: np.ndarray) -> float:
 
 
 def image_side(pixels: np.ndarray, finding: Finding) -> str | None:
-    """The half of the image in which the outline lies; None for sagittal and turned slices, which have no sides.
+    """The half of the image in which the outline lies; None for sheets, sagittal and turned slices, which have no sides.
 
     The patient's left is not known in a picture; the usual display is named as an assumption.
     """
     recognition = finding.recognition
-    if recognition and (recognition.turned or (recognition.plane and recognition.plane.name == "sagittal")):
+    if finding.view is None or finding.view.turned:
         return None
-    left = float((np.nonzero(finding.mask)[1] < midline(pixels[None])).mean())
+    if recognition and recognition.plane and recognition.plane.name == "sagittal":
+        return None
+    slice_, mask = upright(pixels, finding)
+    left = float((np.nonzero(mask)[1] < midline(slice_[None])).mean())
     if MIDLINE_TOLERANCE <= left <= 1 - MIDLINE_TOLERANCE:
         return "both sides of the midline"
     here, patient = ("left", "right") if left > 0.5 else ("right", "left")

@@ -17,6 +17,7 @@ from PIL import Image
 
 from brainmri.analysis.explain import Explanation
 from brainmri.analysis.findings import Finding
+from brainmri.analysis.preparation import View
 from brainmri.analysis.recognition import Recognised, Recognition
 from brainmri.analysis.stability import Stability
 from brainmri.io.files import StudyFile
@@ -127,9 +128,11 @@ def first_result() -> StoredResult | None:
     pictures: list[tuple[Image.Image, str]] = [
         (Image.open(RESULT / name), caption) for name, caption in stored["evidence"].items()
     ]
+    scan = read_slice(EXAMPLES[0].file)
+    fields |= {"warnings": tuple(fields["warnings"]), "view": View.whole(*scan.pixels.shape[:2])}
     return StoredResult(
-        scan=read_slice(EXAMPLES[0].file),
-        finding=Finding(**fields | arrays | {"warnings": tuple(fields["warnings"])}),
+        scan=scan,
+        finding=Finding(**fields | arrays),
         explanation=stored["explanation"],
         evidence=pictures,
     )
@@ -148,7 +151,8 @@ def store_first_result() -> None:
     Image.fromarray(levels).save(RESULT / PROBABILITY, optimize=True)
     for name, (picture, _) in zip((EVIDENCE, STABILITY), pictures, strict=True):
         picture.save(RESULT / name, optimize=True)
-    without_arrays = dataclasses.asdict(dataclasses.replace(finding, mask=None, probability_map=None))  # type: ignore[arg-type]
+    without_arrays = dataclasses.asdict(dataclasses.replace(finding, mask=None, probability_map=None, view=None))  # type: ignore[arg-type]
+    del without_arrays["view"]  # of a whole picture
     stored = {
         "finding": without_arrays,
         "explanation": sentence,

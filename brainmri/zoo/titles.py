@@ -5,8 +5,8 @@ from __future__ import annotations
 TITLES = {  # the best first; by the entry's name
     "effunet-any": "Any sequence and plane",
     "effunet-pair-lgg": "Best on gliomas",
-    "effunet-lite2-lgg": "Small and fast",
-    "effunet-lgg": "Small, first version",
+    "effunet-lite2-lgg": "Gliomas, one network",
+    "effunet-lgg": "Small and fast",
     "resunet-lgg": "The paper's network",
     "resunet-any": "The paper's network, any sequence",
     "resunet-paper": "The paper's protocol",
@@ -18,6 +18,6 @@ def shown_name(name: str) -> str:
     """A model's title with its entry's name; the name alone for models without a title.
 
     >>> shown_name("effunet-lite2-lgg")
-    'Small and fast (effunet-lite2-lgg)'
+    'Gliomas, one network (effunet-lite2-lgg)'
     """
     return f"{TITLES[name]} ({name})" if name in TITLES else name

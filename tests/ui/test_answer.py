@@ -9,6 +9,8 @@ import pytest
 
 from brainmri.analysis.coverage import READ_AS_FLAIR
 from brainmri.analysis.findings import TUMOUR, Finding
+from brainmri.analysis.frame import Panel
+from brainmri.analysis.preparation import View
 from brainmri.analysis.recognition import Recognised, Recognition
 from brainmri.io.scan import Scan
 from brainmri.ui.answer import head_share, probability_scale, refusal, slice_answer, study_answer
@@ -17,7 +19,8 @@ from brainmri.ui.inference import set_available_models
 from brainmri.zoo.ood import OodResult
 from tests.support.viewing import results
 
-PROVENANCE = {"review_band": [0.1, 0.9]}
+ROLES = {role: {"name": "effunet-any"} for role in ("segmenter", "classifier")}
+PROVENANCE = {"review_band": [0.1, 0.9]} | ROLES
 
 
 def words(html: str) -> str:
@@ -34,7 +37,7 @@ def slice_result():
         fields = {
             "verdict": TUMOUR, "reason": "Because.", "probability": 0.97, "mask": mask,
             "probability_map": mask.astype(np.float32), "area_px": 100, "area_mm2": None, "recognition": None,
-            "ood": None, "warnings": ("<b>note</b>",), "provenance": PROVENANCE,
+            "ood": None, "warnings": ("<b>note</b>",), "provenance": PROVENANCE, "view": View.whole(100, 100),
         }  # fmt: skip
         return Scan(pixels=pixels, name="slice.png", sha256="0" * 64), Finding(**fields | changes)
 
@@ -53,10 +56,30 @@ def test_a_slice_is_answered_at_a_glance(slice_result):
 
 
 def test_the_deciding_model_is_shown_by_the_name_people_know(slice_result):
-    roles = {role: {"name": "effunet-any"} for role in ("segmenter", "classifier")}
-    for decided, name in ((True, "Small and fast (effunet-lite2-lgg)"), (False, "Any sequence and plane (effunet-any)")):
-        provenance = PROVENANCE | roles | {"specialist": {"name": "effunet-lite2-lgg", "decided": decided}}
-        assert f"Model {name}" in words(slice_answer(*slice_result(provenance=provenance)))
+    default, mixed = "Any sequence and plane (effunet-any)", {"classifier": {"name": "resnet50-lgg"}}
+    special = [{"specialist": {"name": "effunet-lite2-lgg", "decided": decided}} for decided in (False, True)]
+    for changes, name in (
+        ({}, default),
+        (mixed, f"{default}, verdict by The paper's classifier (resnet50-lgg)"),
+        (special[0], default),
+        (special[1], f"Gliomas, one network (effunet-lite2-lgg), in place of {default}"),
+    ):
+        assert f"Model {name} Because." in words(slice_answer(*slice_result(provenance=PROVENANCE | changes)))
+
+
+def test_size_and_side_are_those_of_the_slice_on_a_page_and_inverted(slice_result):
+    scan, finding = slice_result()
+    shown = words(slice_answer(scan, finding))
+    page = np.ones((140, 400, 3), np.float32)
+    page[20:120, 240:340] = scan.pixels  # in the right half of the page
+    mask = np.zeros(page.shape[:2], bool)
+    mask[20:120, 240:340] = finding.mask
+    view = View(head=np.ones(1, bool), panel=Panel(box=(20, 240, 100, 100), page=np.zeros((100, 100), bool)))
+    for pixels, taken in ((page, view), (1 - page, replace(view, inverted=True))):
+        found = words(slice_answer(replace(scan, pixels=pixels), replace(finding, mask=mask, view=taken)))
+        assert found == shown
+    sheet = words(slice_answer(scan, replace(finding, view=None)))
+    assert "Size 100 pixels Sequence" in sheet  # neither a share of one head nor a side
 
 
 def test_flair_is_shown_only_where_the_model_takes_the_slice_for_it(slice_result):
