@@ -356,7 +356,8 @@ class Pipeline:
 def _model(chosen: str | LoadedModel, task: str, device: str, runtime: str | None, from_hub: bool) -> LoadedModel:
     model = load(chosen, device=device, runtime=runtime, from_hub=from_hub) if isinstance(chosen, str) else chosen
     if task not in model.entry.tasks:
-        raise ValueError(f"expected a model for {task}, got {model.entry.name}, which is for {' and '.join(model.entry.tasks)}")
+        tasks = " and ".join(model.entry.tasks)
+        raise ValueError(f"expected a model for {task}, got {model.entry.name}, which is for {tasks}; choose it for that instead")
     return model
 
 

@@ -36,7 +36,7 @@ def chart_svg(study: Study) -> Markup:
     ]
     parts += [text(x(slices) + 6, y(level) + 4, f"{level:.0%}", "start") for level in (0, 0.5, 1)]
     largest = f"{max_area:,.1f}" if study.measured else f"{max_area:,.0f}"
-    parts += [text(left - 6, y(1) + 4, largest, "end", "largest")]
+    parts += [text(left - 6, y(1) + 4, largest if any(areas) else "", "end", "largest")]
     parts += [text(left - 6, y(0) + 4, "0", "end"), text(left, 14, f"bars: area ({unit})", "start")]
     parts += [text(x(slices), 14, "line: probability of tumour", "end")]
 

@@ -276,7 +276,8 @@ def test_slices_and_studies_together(tmp_path, capsys):
     assert table["kind"].tolist() == ["slice", "study"]
     record = json.loads((out / "large-lesion.finding.json").read_text())
     assert table["probability"][0] == record["probability"]
-    assert table["probability"].isna()[1]  # only slices have a probability
+    of_slices = json.loads((out / "stack" / "study.json").read_text())["per_slice"]
+    assert table["probability"][1] == max(one["probability"] for one in of_slices)
     printed = capsys.readouterr().out
     assert f"large-lesion.png: tumour, {record['area_px']} pixels outlined. {record['reason']}" in printed
 
