@@ -24,6 +24,9 @@ NO_ORIENTATION = "the file has no orientation; its slices are read as axial, fro
 NO_SIZE = "the file has no voxel size; volumes are in voxels and distances in pixels"
 # NRRD's spaces that say where left and right, front and back, top and bottom are; others are the scanner's or any
 _ANATOMICAL = re.compile(rb"^space: *(?:(?:left|right)-|[LR][AP]S)", re.MULTILINE | re.IGNORECASE)
+# MetaImage's fields of an orientation; SimpleITK reads only the matrix
+_MATRIX = re.compile(rb"^\s*(?:TransformMatrix|Rotation|Orientation)\s*=([^\r\n]*)", re.MULTILINE)
+_LETTERS = re.compile(rb"^\s*AnatomicalOrientation\s*=\s*(\S+)", re.MULTILINE)
 # the fields with voxel sizes
 _SIZES = {
     NRRD: re.compile(rb"^(?:spacings|space directions):", re.MULTILINE | re.IGNORECASE),
@@ -60,7 +63,7 @@ def read_itk_head(file: StudyFile, kind: str, name: str) -> tuple[np.dtype, tupl
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = directions * spacing, origin
     affine[:2] *= -1  # ITK counts towards left and posterior
-    oriented, sized = kind == META or _ANATOMICAL.search(text) is not None, _SIZES[kind].search(text) is not None
+    oriented, sized = _is_oriented(text, kind), _SIZES[kind].search(text) is not None
     if not oriented:
         affine = np.diag([*np.abs(spacing), 1.0])
     geometry = Geometry(shape=shape, affine=affine, oriented=oriented, sized=sized)
@@ -70,6 +73,21 @@ def read_itk_head(file: StudyFile, kind: str, name: str) -> tuple[np.dtype, tupl
         raise refuse(name, describe_size(size))
     check_ratio(name, file.size, size)
     return dtype, shape, geometry, (*[NO_ORIENTATION] * (not oriented), *[NO_SIZE] * (not sized))
+
+
+def _is_oriented(text: bytes, kind: str) -> bool:
+    """Whether a header says where left and right are.
+
+    MetaIO writes an identity matrix with the letters ??? for volumes whose orientation it does not know. Without a matrix
+    SimpleITK assumes the identity, so only the letters of the identity, RAI, are an orientation.
+    """
+    if kind == NRRD:
+        return _ANATOMICAL.search(text) is not None
+    matrix, letters = _MATRIX.search(text), _LETTERS.search(text)
+    if matrix is None:
+        return letters is not None and letters[1].upper() == b"RAI"
+    identity = [float(value) for value in matrix[1].split()] == np.eye(3).ravel().tolist()
+    return not (identity and letters is not None and letters[1] == b"???")
 
 
 def load_itk_voxels(file: StudyFile, kind: str, name: str) -> np.ndarray:
