@@ -30,7 +30,7 @@ from brainmri.io.sequences import (
 )
 from brainmri.io.stack import compose
 from brainmri.io.volume_files import VolumeHead, load_voxels, read_head, volume_format
-from brainmri.io.volume_grouping import case_of, split_studies
+from brainmri.io.volume_grouping import CERTAIN, POSSIBLE, SURE, difference, in_other_folders, split_studies
 
 _NAME = re.compile(r"\.(nii|mg[hz]|hdr|img|nrrd|nhdr|mh[ad])( ?\(\d+\))?(\.gz|\.zst)?$")
 _VOXELS = re.compile(r"\.img(\.gz)?$")  # the half of a pair without header
@@ -175,12 +175,19 @@ def _choose(volumes: list[_Volume], images: list[StudyFile]) -> Choice:
         return Choice(indices={channel: flair[channel] for channel in SEQUENCES}, warnings=tuple(warnings))
     if FLAIR in indices:
         for channel in sorted(set(named) - set(doubled) - {FLAIR}):
-            one = volumes[named[channel][0]]
-            problem_of_one = _explain_misfit(one, volumes[indices[FLAIR]])
+            one, flair = volumes[named[channel][0]], volumes[indices[FLAIR]]
+            unlike = difference(one.file, flair.file)
+            problem_of_one = _explain_misfit(one, flair, by_name=True)
             if channel not in indices or problem_of_one:
-                warnings.append(f"the {SEQUENCES[channel]} {problem_of_one or 'has several volumes'} and was left out")
+                files = f" ({one.label} beside {flair.label})" if unlike in SURE else ""
+                warnings.append(f"the {SEQUENCES[channel]} {problem_of_one or 'has several volumes'} and was left out{files}")
                 indices.pop(channel, None)
-            elif one.folder != (home := volumes[indices[FLAIR]].folder) and not (identify(one.folder) or identify(home)):
+            elif unlike == POSSIBLE:
+                warnings.append(
+                    f"{one.label} and {flair.label} are read together, but their names differ; check that both show one patient"
+                    " at one visit"
+                )
+            elif in_other_folders(one.file, flair.file):
                 warnings.append(f"the {SEQUENCES[channel]} is in another folder than the FLAIR; check that both show one patient")
     return Choice(indices=indices, warnings=tuple(warnings), problem=problem)
 
@@ -199,10 +206,14 @@ def _choose_from_one(volumes: list[_Volume]) -> Choice:
     return Choice(indices={channel: channel for channel in SEQUENCES}, warnings=(note,) if sequence else ())
 
 
-def _explain_misfit(volume: _Volume, flair: _Volume) -> str | None:
-    """Why a volume cannot be read with the FLAIR; None if it can, resampled if necessary."""
-    cases = [case_of(one.file) for one in (volume, flair)]
-    if cases[0] and cases[1] and cases[0] != cases[1]:
+def _explain_misfit(volume: _Volume, flair: _Volume, by_name: bool = False) -> str | None:
+    """Why a volume cannot be read with the FLAIR; None if it can, resampled if necessary.
+
+    Args:
+        by_name: whether the two were chosen by their names, which then must not be of different patients as far as can be told.
+    """
+    found = difference(volume.file, flair.file)
+    if found == CERTAIN or (by_name and found in SURE):
         return "is named as another patient or visit than the FLAIR"
     if same_grid(volume.head.geometry, flair.head.geometry):
         return None

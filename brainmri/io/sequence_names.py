@@ -204,7 +204,7 @@ def identify(words: str, physics: Physics | None = None) -> str | None:
     if weighting == "T1" or (weighting is None and named in (PRE_T1, POST_T1)):
         if physics.contrast:
             return POST_T1
-        return named if named in (PRE_T1, POST_T1) else POST_T1 if _contrast(_plain(words)) == POST_T1 else PRE_T1
+        return named if named in (PRE_T1, POST_T1) else POST_T1 if _contrast(plain(words)) == POST_T1 else PRE_T1
     return FLAIR_T2 if weighting == "FLAIR" else weighting or named
 
 
@@ -217,7 +217,7 @@ def describe(sequence: str) -> str:
     return f"a {sequence}" if sequence in _COUNTABLE else sequence
 
 
-def _plain(words: str) -> str:
+def plain(words: str) -> str:
     """Lower case, without accents and file suffix."""
     folded = unicodedata.normalize("NFKD", words.lower())
     return _SUFFIX.sub("", "".join(c for c in folded if not unicodedata.combining(c)))
@@ -228,12 +228,12 @@ def _contrast(words: str) -> str | None:
 
 
 def _by_words(words: str, without: Sequence[str] = ()) -> str | None:
-    plain = _plain(words)
-    image = plain
+    name = plain(words)
+    image = name
     for context in _CONTEXT:
         image = context.sub("", image)
     if not (_FLAIR.search(image) or _T1.search(image) or _T2.search(image)):
-        image = plain
+        image = name
     for other, pattern in _OTHERS.items():
         if other not in without and pattern.search(image):
             return other
