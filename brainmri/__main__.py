@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from brainmri.arguments import Parser, parse
 from brainmri.io.extras import explain_missing
@@ -18,18 +19,24 @@ from brainmri.zoo import hub, registry
 from brainmri.zoo.entry import WEIGHTS, ModelEntry, read_config
 from brainmri.zoo.metrics import AUC, VOLUMETRIC_DICE
 
+if TYPE_CHECKING:
+    from brainmri.batch.inputs import Input
+
 MODELS_NOTE = """Dice: volumetric, mean over patients. AUC: of the verdict, by slice. Both on patients not used for training,
 for three sequences, in whole studies where measured. The models' cards have protocols and intervals."""
 
 
-def output_stems(paths: list[Path]) -> list[str]:
+def output_stems(inputs: list[Input]) -> list[str]:
     """A unique output name for each input: its name without the suffix, with a number where it repeats."""
+    from brainmri.batch.inputs import input_name
+
     taken: set[str] = set()
     stems = []
-    for path in paths:
-        stem, count = path.resolve().name if path.is_dir() else path.stem.removesuffix(".nii"), 2
+    for source in inputs:
+        stem, count = input_name(source), 2
+        repeated = source.stem if isinstance(source, Path) else stem
         while stem.lower() in taken:  # some file systems ignore case
-            stem, count = f"{path.stem}-{count}", count + 1
+            stem, count = f"{repeated}-{count}", count + 1
         taken.add(stem.lower())
         stems.append(stem)
     return stems
@@ -37,14 +44,14 @@ def output_stems(paths: list[Path]) -> list[str]:
 
 def predict(options: argparse.Namespace) -> int:
     """Analyse every input and every study in a folder of studies; return 1 if any failed, else 0."""
-    from brainmri.batch.cohort import find_inputs
+    from brainmri.batch.inputs import given_inputs
     from brainmri.batch.output_folder import check_outputs, reserve_output_folder
     from brainmri.batch.ray_engine import run_locally, run_on_ray
 
     if options.engine != "ray" and (options.address, options.workers) != (None, None):
         raise ValueError("--address and --workers are for --engine ray; add --engine ray or remove them")
-    paths = [path for given in options.paths for path in find_inputs(given, options.out)]
-    inputs = dict(zip(output_stems(paths), paths, strict=True))
+    found = given_inputs(options.paths, options.out)
+    inputs = dict(zip(output_stems(found), found, strict=True))
     check_outputs(options.paths, inputs, options.out)
     networks = {name: getattr(options, name) for name in ("segmenter", "classifier", "device", "from_hub")}
     networks["runtime"] = registry.requested_runtime(options.runtime)  # of this process, for all workers
@@ -82,17 +89,18 @@ def show_slices() -> Callable[[int, int], None]:
     return show
 
 
-def _report_rows(engine: Iterator[dict], inputs: dict[str, Path], out: Path, as_json: bool) -> list[dict]:
+def _report_rows(engine: Iterator[dict], inputs: dict[str, Input], out: Path, as_json: bool) -> list[dict]:
     """Print each row as it comes, and write the table of studies; return the rows."""
     from tqdm import tqdm
 
     from brainmri.batch.cohort import write_table
+    from brainmri.batch.inputs import describe_input
 
     rows = {}
     try:
         for row in tqdm(engine, total=len(inputs), unit="input", disable=True if len(inputs) == 1 else None):
             name, _, part = row["input"].partition("/")  # an input of several studies has a row for each
-            path = f"{inputs[name]} ({part})" if part else str(inputs[name])
+            path = describe_input(inputs[name]) + (f" ({part})" if part else "")
             rows[row["input"]] = row
             if as_json:
                 tqdm.write(json.dumps({"path": path} | row))

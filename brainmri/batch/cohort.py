@@ -1,4 +1,4 @@
-"""Analyse many inputs: find the studies in a folder, process each one, skip finished ones, and write one table of all."""
+"""Analyse many inputs: process each one, skip finished ones, and write one table of all."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ from tempfile import TemporaryDirectory
 
 from brainmri.analysis.forward import Progress
 from brainmri.analysis.pipeline import Pipeline
-from brainmri.io.dicom_headers import is_dicom, study_uid
-from brainmri.io.files import StudyFile, folder_files, is_zip
-from brainmri.io.images import SUFFIXES
-from brainmri.io.limits import UnreadableImage, describe_os_error
-from brainmri.io.nifti import is_mask, is_nifti, is_voxel_half
+from brainmri.batch.inputs import Input, results_in
+from brainmri.io.limits import NAME, UnreadableImage, describe_os_error
 from brainmri.io.reading import StudySource, holds_one_slice, open_study, read_slice
-from brainmri.io.sequences import sequence_of
 from brainmri.report.outputs import (
     RECORD,
     SLICE_RECORD,
     UNFINISHED,
     OutputError,
-    is_results_folder,
     move_files,
     output_errors,
     write_slice,
@@ -35,65 +30,14 @@ RECORD_COLUMNS = dict.fromkeys(("verdict", "reason"), "string")  # copied from t
 RECORD_COLUMNS |= dict.fromkeys(("slices", "lesion_count", "lesion_voxels"), "Int64")
 RECORD_COLUMNS |= dict.fromkeys(("probability", "lesion_volume_ml", "largest_diameter_mm"), "Float64")
 TEXT_COLUMNS = dict.fromkeys(("carried_by_slices", "warnings", "input_sha256"), "string")  # lists of the record as text
-NO_SUBJECTS = ("code", "derivatives", "sourcedata", "stimuli", "phenotype", "logs")  # folders of a BIDS dataset
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # after these errors no results can be written
 COLUMNS = STATUS_COLUMNS | RECORD_COLUMNS | TEXT_COLUMNS  # fixed types, also where a column is empty
 
 log = logging.getLogger(__name__)
 
 
-def find_inputs(path: Path, out: Path | None = None) -> list[Path]:
-    """The inputs at a path: the path itself or, if it is a folder of studies, each study in it.
-
-    The output folder `out` and the results of earlier runs are no inputs.
-
-    A folder holds several studies if it contains zips, NIfTI volumes whose names are not the distinct sequences of one study,
-    or only subfolders that are neither the series of one DICOM study nor named after sequences. Of a BIDS dataset, the subjects
-    are the studies.
-    """
-    if not path.is_dir():
-        return [path]
-    results = _results_in(path, out)
-    children = sorted(
-        child for child in path.iterdir() if not child.name.startswith((".", "__MACOSX")) and child.resolve() not in results
-    )
-    bids = any(child.name == "dataset_description.json" for child in children)
-    folders = [child for child in children if child.is_dir() and not (bids and child.name in NO_SUBJECTS)]
-    files = [child for child in children if child.is_file()]
-    zips = [file for file in files if is_zip(file)]
-    if zips:
-        return sorted(zips + folders)
-    volumes = [file for file in files if is_nifti(StudyFile(path=file)) and not (is_mask(file.name) or is_voxel_half(file.name))]
-    sequences = [sequence_of(file.name) for file in volumes]
-    if len(volumes) > 1 and len({*sequences, None}) < len(sequences) + 1:
-        return sorted(volumes + folders)
-    if volumes or any(file.suffix.lower() in SUFFIXES or is_dicom(StudyFile(path=file)) for file in files):
-        return [path]
-    if (len(folders) < 2 and not bids) or not folders or _is_one_study(folders):
-        return [path]
-    return folders
-
-
-def _is_one_study(folders: list[Path]) -> bool:
-    """Whether the folders are the sequences or DICOM series of one study."""
-    if all(sequence_of(folder.name) is not None for folder in folders):
-        return True
-    try:
-        first = [next((file for file in folder_files(folder) if is_dicom(file)), None) for folder in folders]
-        found = [file for file in first if file is not None]
-        return len(found) == len(folders) and len({study_uid(file) for file in found}) == 1
-    except UnreadableImage:  # too many files or a damaged one: reading the folder reports it
-        return False
-
-
-def _results_in(path: Path, out: Path | None) -> set[Path]:
-    """The folders below a path that hold results: the output folder, and those of earlier runs."""
-    folders = [record.parent for record in path.rglob(RECORD) if is_results_folder(record.parent)] if path.is_dir() else []
-    return {folder.resolve() for folder in (*folders, *filter(None, [out])) if path.resolve() in folder.resolve().parents}
-
-
 def process(
-    pipe: Pipeline, path: Path, out: Path, name: str, sequence: str | None = None, progress: Progress | None = None
+    pipe: Pipeline, path: Input, out: Path, name: str, sequence: str | None = None, progress: Progress | None = None
 ) -> list[dict]:
     """Analyse one input and write its files.
 
@@ -102,6 +46,7 @@ def process(
     exists and names the same input, networks, thresholds and release.
 
     Args:
+        path: of the input, or those of its files.
         sequence: the MR sequence of slices, and of studies with a single one; None to recognise it.
         progress: as for `Pipeline.study`.
 
@@ -112,21 +57,21 @@ def process(
     Raises:
         OutputError: when the disk of `out` is full or read-only, since no other input could be written either.
     """
-    kind = "study"
+    kind, source_name = "study", path.name if isinstance(path, Path) else NAME
     try:
-        if holds_one_slice(path):
+        if isinstance(path, Path) and holds_one_slice(path):
             kind = "slice"
             return [_process_slice(pipe, path, out, name, sequence)]
-        source = open_study(path, ignore=_results_in(path, out))
+        source = open_study(path, ignore=results_in(path, out) if isinstance(path, Path) else ())
         count = source.count()
     except Exception as error:
-        return [failed_row(name, _problem(error, path.name), kind)]
+        return [failed_row(name, _problem(error, source_name), kind)]
 
     def process_study(number: int | None, name: str) -> dict:
         try:
             return _process_study(pipe, source, number, out, name, sequence, progress)
         except Exception as error:
-            return failed_row(name, _problem(error, path.name))
+            return failed_row(name, _problem(error, source_name))
 
     if count == 1:
         return [process_study(None, name)]

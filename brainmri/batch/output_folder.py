@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from brainmri.batch.inputs import Input
 from brainmri.io.limits import describe_os_error
 from brainmri.report.outputs import UNFINISHED
 
@@ -45,7 +46,7 @@ def _remove_unfinished(out: Path) -> None:
         shutil.rmtree(left_over, ignore_errors=True)
 
 
-def check_outputs(given: Iterable[Path], inputs: Mapping[str, Path], out: Path) -> None:
+def check_outputs(given: Iterable[Path], inputs: Mapping[str, Input], out: Path) -> None:
     """Refuse results that would be written among the files of an input.
 
     Args:
@@ -56,7 +57,7 @@ def check_outputs(given: Iterable[Path], inputs: Mapping[str, Path], out: Path) 
     Raises:
         ValueError: when the output folder is one of the given folders, or the folder for one input's results holds an input.
     """
-    folders = {path.resolve() for path in inputs.values() if path.is_dir()}
+    folders = {path.resolve() for path in inputs.values() if isinstance(path, Path) and path.is_dir()}
     targets = {(out / name).resolve() for name in inputs}
     taken = {path.resolve() for path in given if path.is_dir()} & {out.resolve()}
     taken |= {folder for folder in folders if targets & {folder, *folder.parents}}

@@ -21,6 +21,7 @@ import torch
 from brainmri.analysis.forward import Progress
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.batch.cohort import failed_row, process
+from brainmri.batch.inputs import Input, one_input
 from brainmri.io.extras import explain_missing
 from brainmri.report.outputs import OutputError
 from brainmri.zoo.registry import find_entry, requested_device
@@ -33,7 +34,7 @@ BATCH, BATCHES_PER_ACTOR = 16, 32
 
 
 def run_locally(
-    inputs: dict[str, Path],
+    inputs: dict[str, Input],
     out: Path,
     networks: dict,
     sequence: str | None = None,
@@ -57,7 +58,7 @@ def run_locally(
 
 
 def run_on_ray(
-    inputs: dict[str, Path],
+    inputs: dict[str, Input],
     out: Path,
     networks: dict,
     address: str | None = None,
@@ -93,7 +94,7 @@ def run_on_ray(
         attempts = out / ".attempts"
         shutil.rmtree(attempts, ignore_errors=True)  # left by a killed run
         jobs = ray.data.from_items(
-            [{"path": str(path.absolute()), "name": name} for name, path in inputs.items()],
+            [{"paths": _absolute_paths(source), "name": name} for name, source in inputs.items()],
             override_num_blocks=math.ceil(len(inputs) / min(BATCH, math.ceil(len(inputs) / (count * BATCHES_PER_ACTOR)))),
         )
         rows = jobs.flat_map(
@@ -134,7 +135,7 @@ class _Actor:
         with begun.open("a") as handle:
             handle.write(f"{socket.gethostname()} {os.getpid()}\n")
         try:
-            rows = process(self.pipe, Path(job["path"]), self.out, job["name"], self.sequence)
+            rows = process(self.pipe, one_input([Path(path) for path in job["paths"]]), self.out, job["name"], self.sequence)
         except OutputError as error:  # its type would not pass Ray; the other actors have the same full disk
             rows = [failed_row(job["name"], str(error))]
         begun.unlink(missing_ok=True)
@@ -168,6 +169,11 @@ def divide_cluster(nodes: list[tuple[int, int]], workers: int | None, accelerate
         raise ValueError(f"expected 1 to {capacity(1)} workers, one per CPU of the cluster, got {count}; change --workers")
     cpus = max(cpus for cpus in range(1, max(cpu for cpu, _ in nodes) + 1) if capacity(cpus) >= count)
     return count, cpus, 1 / actors_per_gpu if gpus else 0.0
+
+
+def _absolute_paths(source: Input) -> list[str]:
+    """The paths of an input's files, or its own."""
+    return [str(path.absolute()) for path in ((source,) if isinstance(source, Path) else source)]
 
 
 def _absolute_source(source: str | None) -> str | None:

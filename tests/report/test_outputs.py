@@ -24,7 +24,8 @@ from scipy.ndimage import zoom
 
 import brainmri
 from brainmri.__main__ import main
-from brainmri.batch.cohort import find_inputs, process
+from brainmri.batch.cohort import process
+from brainmri.batch.inputs import find_inputs
 from brainmri.io.reading import read_study
 from brainmri.report.html import report_html
 from brainmri.report.outputs import pack, write_study
