@@ -192,7 +192,7 @@ def test_input_that_kills_its_workers_fails_after_three_attempts(cohort, tmp_pat
     attempts = tmp_path / "attempts"
     attempts.mkdir()
     actor = _Actor(tmp_path, NETWORKS, torch.get_num_threads(), attempts)
-    job = {"path": str(Path(cohort[0]) / "bad"), "name": "bad"}
+    job = {"paths": [str(Path(cohort[0]) / "bad")], "name": "bad"}
     (attempts / "bad").write_text("node 1\n" * (ATTEMPTS - 1))
     (row,) = actor(job)
     assert "MRI file" in row["problem"]
