@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, chance, senten
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.lesions import without_islands
 from brainmri.zoo.calibration import Rules
-from brainmri.zoo.ood import WARNING, OodResult
+from brainmri.zoo.ood import BLACK, EMPTY, LABELS, MASK, WARNING, OodResult
 
 MIN_AREA = 12  # pixels on the network's grid; a smaller mask counts as empty
 
@@ -186,6 +186,17 @@ def mostly_unknown(out_of_distribution: Sequence[int], slices: int, analysed: in
     which = f"{len(out_of_distribution)} of {slices}"
     numbers = slice_numbers(out_of_distribution)
     return f"Most slices ({which}) do not look like those that the model was trained on: {numbers}."
+
+
+def no_images(checks: Iterable[OodResult | None]) -> str | None:
+    """Why nothing about a study is meaningful, if the pixels of all its slices with a head are those of no MR image.
+
+    Args:
+        checks: the out-of-distribution results; None for slices that were not checked.
+    """
+    reasons = {check.reason for check in checks if check}
+    found = (reason for reason in (LABELS, MASK, BLACK) if reason in reasons)
+    return next(found, None) if reasons <= {LABELS, MASK, BLACK, EMPTY} else None
 
 
 def left_out(out_of_distribution: Sequence[int]) -> tuple[str, ...]:

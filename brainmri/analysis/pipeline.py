@@ -13,7 +13,7 @@ from PIL import Image
 
 from brainmri._version import __version__
 from brainmri.analysis.coverage import ONLY_AXIAL, READ_AS_FLAIR, is_axial, not_evaluated
-from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, left_out
+from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, left_out, no_images
 from brainmri.analysis.explain import Explanation, explain
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Decision, Finding, Study, sentence
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices
@@ -252,6 +252,8 @@ class Pipeline:
         )
         if not self.rules.was_evaluated_on(prepared.sequence):
             verdict, reason = REVIEW, sentence(not_evaluated(prepared.sequence))
+        if found := no_images(finding.ood for finding in findings):
+            verdict, reason = REVIEW, found
         warnings += left_out(out_of_distribution)
         return Study(
             verdict=verdict,

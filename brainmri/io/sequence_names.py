@@ -20,6 +20,7 @@ def _words(pattern: str) -> re.Pattern:
 
 
 _SUFFIX = re.compile(r"\.(?:nii|mg[hz]|hdr|img|nrrd|mha)(?: ?\(\d+\))?(?:\.gz|\.zst)?$")
+_TUMOUR_FILE = re.compile(r"tumou?r\.[a-z].*")  # not a folder, which may hold the slices of people with a tumour
 _COUNTABLE = ("segmentation", "localizer", "map", "subtraction", "projection", "mosaic", "screen capture")
 # parts of a name that say where an image was resampled to, who it shows or when; they name no sequence of the image itself
 _TARGET = r"s?(?:t1|t2|flair|mni)[a-z0-9]*"
@@ -39,8 +40,8 @@ _CONTEXT = [
 # names of other images; the first match counts
 _OTHERS = {
     "segmentation": re.compile(
-        r"(?<![a-z])(?:[ad]?seg|probseg|segm|segmentations?|labels?|roi|lesions?|gtv|ctv|ground.?truth|rt.?struct)(?![a-z])"
-        r"|masks?(?![a-z])|(?<![a-z])o\.ot(?![a-z])"
+        r"(?<![a-z])(?:[ad]?seg|probseg|tumou?rseg|segm|segmentations?|labels?|labelst[rs]|roi|lesions?|gtv|ctv|ground.?truth"
+        r"|rt.?struct)(?![a-z])|masks?(?![a-z])|(?<![a-z])o\.ot(?![a-z])|(?<=[-_])[gw]m$"
         r"|(?<![a-z])(?:wmh|prob(?:ability|map)?|pred(?:iction|icted)?|contours?|annotations?|gt|glistr[a-z]*)$"
     ),
     "diffusion": _words(
@@ -228,6 +229,8 @@ def _contrast(words: str) -> str | None:
 
 
 def _by_words(words: str, without: Sequence[str] = ()) -> str | None:
+    if _TUMOUR_FILE.fullmatch(words.lower()) and "segmentation" not in without:
+        return "segmentation"
     name = plain(words)
     image = name
     for context in _CONTEXT:

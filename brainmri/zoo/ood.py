@@ -5,7 +5,8 @@ the nearest class of training slices (Lee et al. 2018). The second is a logistic
 images. What the other images are depends on the entry. For entries of axial slices (`train.ood.fit`) they are slices rotated by
 90, 180 and 270 degrees, because rotated heads have nearly the same features as upright ones (Hendrycks et al. 2019 use rotations
 in the same way). For entries of every plane (`train.ood.fit_inputs`) they are CT, other parts of the body, photographs and so on.
-Four more checks use the pixels alone: an empty image, a mask, noise, and the colours of a colour map.
+Six more checks use the pixels alone: an empty image, a mask, a label image, a nearly black input, noise, and the colours of a
+colour map.
 
 A detector in `scope.safetensors` finds, by the same features, the slices that are like the training data of the entry's
 specialist (`train.ood.fit_scope`).
@@ -33,6 +34,8 @@ COLOURED = f"{NOT_A_SLICE}. The image is coloured like a heat map; expected grey
 EMPTY = f"{NOT_A_SLICE}. All pixels are equal."
 NOISE = f"{NOT_A_SLICE}. The image looks like noise."
 MASK = f"{NOT_A_SLICE}. The image looks like a mask: all pixels that are not black are equal."
+LABELS = f"{NOT_A_SLICE}. The image looks like a mask or a label image: it has only a few grey values."
+BLACK = f"{NOT_A_SLICE}. The image is nearly black. Please export it with its full range of grey values."
 WARNING = "neither the probability nor the mask of such an image is meaningful"
 
 DARK = 0.06  # an image shows no head if less than 1% of its pixels are brighter than this in any sequence
@@ -40,6 +43,7 @@ DARK = 0.06  # an image shows no head if less than 1% of its pixels are brighter
 COLOUR_MAP_RESIDUAL = 0.004
 NEIGHBOUR_CORRELATION = 0.3  # of neighbouring pixels in a row; about 0 in noise, over 0.86 in slices of the training data
 MASK_SHARE, MASK_TOLERANCE = 0.97, 0.02  # share of equal bright values: 1 in a mask, up to 0.91 in training slices
+LABEL_VALUES = 8  # most grey values of a label image; slices with a head have dozens
 PIXEL_SAMPLE = 20_000  # approximate number of pixels that the checks of brightness and colour use
 GRID = 3  # the features of the second check are means over GRID x GRID parts of the slice
 
@@ -135,16 +139,22 @@ class OodDetector:
     def score(self, features: np.ndarray, slices: np.ndarray) -> list[OodResult]:
         """Score every slice.
 
+        A nearly black slice passes only beside brighter ones: the networks standardise each slice, so that they would take the
+        noise of a black input, or the labels 0 and 1 of a mask, for a head.
+
         Args:
             features: (S, D + E) float32, `pool_features` of the slices.
-            slices: (S, H, W, 3) in [0, 1].
+            slices: (S, H, W, 3) in [0, 1], all of one input.
         """
         results = []
+        of_all = LABELS if has_few_values(slices) else BLACK if all(map(is_nearly_black, slices)) else None
         far, other = (NOT_MR, NOT_MR) if self.any_plane else (FAR, ROTATED)
         scores = zip(self.distance(features), self.other_log_odds(features), slices, strict=True)
         for distance, log_odds, pixels in scores:
             decided, reason = check_pixels(pixels)
-            if not decided:
+            if reason is None and of_all:
+                reason = of_all
+            elif not decided:
                 reason = far if distance > self.distance_threshold else other if log_odds > self.other_threshold else None
             results.append(OodResult(distance=float(distance), other_log_odds=float(log_odds), reason=reason))
         return results
@@ -161,15 +171,39 @@ def check_pixels(pixels: np.ndarray) -> tuple[bool, str | None]:
     """
     if np.ptp(pixels) == 0:
         return True, EMPTY
-    points = pixels.reshape(-1, 3)
-    points = points[:: max(1, len(points) // PIXEL_SAMPLE)].T.astype(np.float64)
-    if (np.maximum.reduce(points) > DARK).mean() < 0.01:
+    if is_nearly_black(pixels):
         return True, None
+    points = _sample(pixels).T.astype(np.float64)
     if equal_share(points) > MASK_SHARE:
         return True, MASK
     if is_noise(pixels):
         return True, NOISE
     return (True, COLOURED) if is_colour_mapped(points) else (False, None)
+
+
+def is_nearly_black(pixels: np.ndarray) -> bool:
+    """Whether an image (H, W, 3) in [0, 1] shows no head: hardly any of its pixels are brighter than `DARK`."""
+    return float((_sample(pixels).max(axis=1) > DARK).mean()) < 0.01
+
+
+def has_few_values(slices: np.ndarray) -> bool:
+    """Whether slices (S, H, W, 3) have so few grey values together that they are labels, whatever the scale of the labels.
+
+    A slice alone does not tell: at the ends of a study, real slices have few values too.
+    """
+    for channel in range(3):
+        values: set[float] = set()
+        for pixels in slices:
+            values.update(np.unique(_sample(pixels)[:, channel]).tolist())
+            if len(values) > LABEL_VALUES:
+                return False
+    return True
+
+
+def _sample(pixels: np.ndarray) -> np.ndarray:
+    """(n, 3) pixels of an image (H, W, 3), about `PIXEL_SAMPLE` of them."""
+    points = pixels.reshape(-1, 3)
+    return points[:: max(1, len(points) // PIXEL_SAMPLE)]
 
 
 def equal_share(points: np.ndarray) -> float:

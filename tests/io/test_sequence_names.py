@@ -43,6 +43,11 @@ NAMES = {
         ("VSD.Brain.XX.O.MR_Flair.684.mha", F), ("CT1_r2s_bet_reg.nii.gz", C), ("BraTS-MEN-RT-0001-1_gtv.nii.gz", "segmentation"),
         ("TCGA-CS-4942_GlistrBoost.nii.gz", "segmentation"),
     ],
+    "masks": [
+        ("tumor.nii.gz", "segmentation"), ("tumour.nii", "segmentation"), ("tumorseg.nii.gz", "segmentation"),
+        ("labelsTr", "segmentation"), ("sub_GM.nii.gz", "segmentation"), ("case1_WM.nii", "segmentation"), ("tumor", None),
+        ("glioma_tumor", None), ("no_tumor.nii", None), ("tumor_flair.nii.gz", F), ("GM.nii.gz", None),
+    ],
     "registered": [
         ("T1_to_FLAIR", P), ("T1_regtoFLAIR", P), ("regtoFLAIR_T1", P), ("t1ce_to_flair.nii", C), ("flair_in_T1_space", F),
         ("FLAIR_mask", "segmentation"), ("flair_seg", "segmentation"), ("anat_t1w_reg_flair", P), ("T2_to_T1", "T2"),

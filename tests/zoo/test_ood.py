@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -97,6 +98,34 @@ def test_pixels_alone_decide_empty_images():
     assert check_pixels(flat) == check_pixels(black) == (True, ood.EMPTY)
     assert check_pixels(dark_end) == (True, None)
     assert check_pixels(read(SLICES[0]) / 255) == (False, None)
+
+
+@pytest.mark.parametrize("labels", [(0, 1), (0, 4), (0, 1, 2, 3), (0, 255), (0.0, 0.5, 1.0)], ids=str)
+def test_label_images_are_for_review_whatever_their_scale(pipe, tmp_path, labels):
+    rows, columns = np.mgrid[-64:64, -64:64]
+    distance = np.hypot(rows - 10, columns + 15)
+    picture = np.select([distance < 30 / n for n in range(len(labels), 0, -1)], labels[::-1], labels[0])
+    picture = picture.astype(np.float32 if isinstance(labels[-1], float) else np.uint8)
+    volume = np.stack([picture * np.uint8(4 < number < 12) for number in range(16)])
+    nib.save(nib.Nifti1Image(volume.transpose(2, 1, 0), np.diag([-2, -2, 5, 1.0])), tmp_path / "case.nii.gz")
+    single, study = pipe(picture), pipe.study(tmp_path / "case.nii.gz")
+    assert single.verdict == "review"
+    assert single.reason == (ood.MASK if labels == (0, 255) else ood.LABELS)
+    assert study.verdict == "review"
+    assert study.reason in (ood.MASK, ood.LABELS)
+    assert study.out_of_distribution
+
+
+def test_nearly_black_slices_pass_only_beside_brighter_ones(pipe):
+    head = read(SLICES[0])
+    end = np.random.default_rng(0).integers(0, 12, head.shape[:2], np.uint8)
+    assert (pipe(end).verdict, pipe(end).reason) == ("review", ood.BLACK)
+    dark = pipe((head // 20).astype(np.uint8))  # the whole range of a head in a few of 256 grey values
+    assert (dark.verdict, dark.reason) == ("review", ood.BLACK)
+    detector, features = pipe.ood_model.ood, np.zeros((2, pipe.ood_model.ood.mean.shape[1] + 1), np.float32)
+    grey = np.repeat(end[..., None], 3, axis=2)
+    ends = replace(detector, other_weights=np.zeros((2, 1), np.float32), other_bias=np.zeros(2, np.float32))
+    assert ends.score(features, np.stack([head, grey]).astype(np.float32) / 255)[1].reason is None
 
 
 def test_colours_of_three_sequences_are_not_those_of_a_colour_map():
