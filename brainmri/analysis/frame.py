@@ -17,8 +17,13 @@ PAGE_SHARE = 0.6  # of the picture's border that must have the page's grey value
 SMALLEST_SLICE = 0.08  # share of the picture that the largest region must fill, else the picture is taken as it is
 FOREGROUND = 0.15  # of the bright pixels' grey value, above which a pixel of a sheet belongs to a head
 SPECK = 0.0005  # share of a sheet below which a region is no part of a head
-SHEET_SLICES = (4, 64)  # number of heads on a sheet
+SHEET_SLICES = (4, 64)  # number of heads on a sheet; fewer are a row or a column
 SIMILAR = 0.5  # smallest size of a head on a sheet, as a share of the median
+ROW_SLICES = (2, 3)  # number of heads in a single row or column, of cells of one size
+CELL_SIDES = 0.7  # smallest ratio of a cell's shorter side to its longer one; half a head is narrower
+CELL_FILLED = 0.4  # share of a cell's height and of its width that its head must fill
+CELL_GAP = 0.3  # largest share of head on the line between two cells; over 0.38 where such a line cuts a head in two
+CELL_OVERLAP = 0.6  # smallest overlap (IoU) of the heads in two cells, laid over each other; 0 to 0.2 for parts of a head
 ALIGNED = 0.25  # largest distance of a head from its row's or column's median position, as a share of its size
 
 
@@ -51,7 +56,8 @@ def find_panels(pixels: np.ndarray) -> tuple[Panel, ...]:
     height, width = grey.shape
     whole = Panel(box=(0, 0, height, width))
     panel = _without_page(grey) or whole
-    sheet = _split_sheet(panel.cut(pixels).mean(axis=2))
+    cut = panel.cut(pixels).mean(axis=2)
+    sheet = _split_sheet(cut) or _split_row(cut)
     top, left = panel.box[:2]
     return tuple(Panel(box=(top + y, left + x, h, w)) for y, x, h, w in sheet) if sheet else (panel,)
 
@@ -103,6 +109,53 @@ def _split_sheet(grey: np.ndarray) -> list[tuple[int, int, int, int]]:
         (top, bottom), (left, right) = edges[0][row : row + 2], edges[1][column : column + 2]
         found.append((int(top), int(left), int(bottom - top), int(right - left)))
     return sorted(found)
+
+
+def _split_row(grey: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Boxes (top, left, height, width) of 2 or 3 heads in a row or a column, in order; empty where there is only one head.
+
+    Two regions may be the halves of one head, so more is asked than of a sheet: cells of one size, about as wide as high, with a
+    gap between them and with heads that cover each other when the cells are laid over each other.
+    """
+    for number in ROW_SLICES:
+        if found := _cells(grey, number):
+            return [(0, left, len(grey), right - left) for left, right in found]
+        if found := _cells(grey.T, number):
+            return [(top, 0, bottom - top, grey.shape[1]) for top, bottom in found]
+    return []
+
+
+def _cells(grey: np.ndarray, number: int) -> list[tuple[int, int]]:
+    """The left and right ends of this many cells with a head each, side by side; empty if there are none."""
+    height, width = grey.shape
+    side = width // number
+    if min(side, height) < CELL_SIDES * max(side, height):
+        return []
+    edges = np.round(np.linspace(0, width, number + 1)).astype(int)
+    lines = [grey[:, edge - 1 : edge + 1].max(axis=1) > FOREGROUND * np.percentile(grey, 99) for edge in edges[1:-1]]
+    if max(line.mean() for line in lines) > CELL_GAP:
+        return []
+    heads = [_head(grey[:, left : left + side]) for left in edges[:-1]]
+    filled = all(_extent(head, axis) >= CELL_FILLED for head in heads for axis in (0, 1))
+    overlaps = ((one & other).sum() / max(1, (one | other).sum()) for n, one in enumerate(heads) for other in heads[:n])
+    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)) if filled and min(overlaps) >= CELL_OVERLAP else []
+
+
+def _head(grey: np.ndarray) -> np.ndarray:
+    """The largest region of a cell, filled, (H, W) bool."""
+    from skimage.measure import label
+
+    bright = ndimage.binary_opening(grey > FOREGROUND * np.percentile(grey, 99))
+    labels = np.asarray(label(np.asarray(ndimage.binary_fill_holes(bright)), connectivity=1))
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return (labels == sizes.argmax()) & (labels > 0)
+
+
+def _extent(head: np.ndarray, axis: int) -> float:
+    """The share of a cell's rows (axis 0) or columns (axis 1) from the first to the last of its head."""
+    places = np.flatnonzero(head.any(axis=1 - axis))
+    return float(np.ptp(places) + 1) / head.shape[axis] if len(places) else 0.0
 
 
 def _merge(boxes: list[tuple[int, int, int, int]]) -> np.ndarray:

@@ -50,7 +50,7 @@ def test_a_plain_slice_is_taken_as_it_is():
     assert (panel.cut(one) == one).all()
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (3, 4), (1, 5)])
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (3, 4), (1, 5), (1, 2), (1, 3), (2, 1), (3, 1)])
 def test_a_sheet_is_split_into_its_slices(rows, columns):
     sheet = np.concatenate(
         [np.concatenate([make_slice(96, seed=row * columns + column) for column in range(columns)], 1) for row in range(rows)]
@@ -60,6 +60,16 @@ def test_a_sheet_is_split_into_its_slices(rows, columns):
     for number, panel in enumerate(panels):
         row, column = divmod(number, columns)
         assert panel.box == pytest.approx((96 * row, 96 * column, 96, 96), abs=6)
+
+
+@pytest.mark.parametrize("sides", [(128, 128), (128, 192), (128, 256), (128, 384), (192, 128), (256, 128)], ids=str)
+def test_halves_of_one_head_are_no_row(sides):
+    height, width = sides
+    rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    head = (np.hypot(rows, columns) < 0.9) & (np.abs(columns) > 0.04)  # a brain without skull and with a wide midline
+    assert len(find_panels(np.repeat(head[..., None], 3, axis=2).astype(np.float32))) == 1
+    padded = np.pad(make_slice(), ((0, 0), (0, 128 * (width // height)), (0, 0)))
+    assert len(find_panels(padded)) == 1
 
 
 def test_speckle_is_no_sheet():
