@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from pathlib import PurePath
 
 from brainmri.io.files import StudyFile
 from brainmri.io.sequence_names import identify
 from brainmri.io.tiff import MAGIC, holds_one_page
 
 NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{1,9})")
+_WORDS = r"(?:masks?|seg|segm|segmentations?|labels?)"
+# "mask_12", "seg_case_12" and "case_seg_12", "case_mask"; the rest is the name of the picture
+_MASK = re.compile(rf"{_WORDS}[-_](?P<after>.+)|(?P<before>.+)[-_]{_WORDS}(?P<number>[-_]\d{{1,9}})?", re.IGNORECASE)
+
+
+def named_masks(names: Collection[PurePath]) -> set[PurePath]:
+    """Those of the pictures that are named as masks of others in their folder, of the same name or the same number.
+
+    A mask's name has no effect without such a picture: "label_3.png" alone may be a slice.
+    """
+    matches = {name: match for name in names if (match := _MASK.fullmatch(name.stem))}
+    pictures = [name for name in names if name not in matches]
+    of_pictures = {(one.parent, one.stem.lower()) for one in pictures} | {(one.parent, _number(one.stem)) for one in pictures}
+    found = set()
+    for name, match in matches.items():
+        rest = (match["after"] or f"{match['before']}{match['number'] or ''}").lower()
+        number = _number(rest)
+        if (name.parent, rest) in of_pictures or (number is not None and (name.parent, number) in of_pictures):
+            found.add(name)
+    return found
+
+
+def _number(stem: str) -> int | None:
+    """The number at the end of a name."""
+    match = re.search(r"\d{1,9}$", stem)
+    return int(match[0]) if match else None
 
 
 def split_slices(files: list[StudyFile]) -> tuple[list[list[StudyFile]], int]:
     """The slices of each study, in the order of the files, and how many pictures are left out.
 
     A study is the slices of one folder that are numbered for one case (`<case>_<number>`), or one multi-page TIFF. A folder in
-    which a slice has no number is one study. Folders of masks and those below a folder of slices are left out.
+    which a slice has no number is one study. Masks are ignored. Folders of masks and those below a folder of slices are left out.
     """
+    masks = named_masks([_place(file) for file in files])
+    files = [file for file in files if _place(file) not in masks]
     folders = {file.name.parent for file in files if not file.listed}
     kept = [file for file in files if file.listed or not folders.intersection(file.name.parent.parents)]
     kept = [file for file in kept if file.listed or identify(file.name.parent.name) != "segmentation"] or kept
@@ -28,6 +58,11 @@ def split_slices(files: list[StudyFile]) -> tuple[list[list[StudyFile]], int]:
         case = file.name.as_posix() if file in stacks else numbered["case"] if numbered else ""
         studies.setdefault((_folder(file), "" if _folder(file) in unnumbered and file not in stacks else case), []).append(file)
     return list(studies.values()), len(files) - len(kept)
+
+
+def _place(file: StudyFile) -> PurePath:
+    """Its path; without the folder if it is listed, since the folders of such files have no meaning."""
+    return PurePath(file.name.name) if file.listed else PurePath(file.name)
 
 
 def _folder(file: StudyFile) -> str:

@@ -14,7 +14,7 @@ from brainmri.io.limits import UnreadableImage
 from brainmri.io.nifti import is_nifti
 from brainmri.io.reading import holds_one_slice, open_study
 from brainmri.io.sequences import Candidate, sequence_of
-from brainmri.io.slice_grouping import NUMBERED
+from brainmri.io.slice_grouping import NUMBERED, named_masks
 
 SLICE, STUDY = "slice", "study"
 SIDECARS = (".json", ".tsv", ".bval", ".bvec")  # belong to the volumes beside them
@@ -50,8 +50,8 @@ def list_inputs(paths: Sequence[str]) -> list[Input]:
     A zip is a study of its own, or several, also with slices of several folders or cases. DICOM files of several examinations or
     patients are several studies, and so are NIfTI files in which a sequence occurs twice. Images are single slices, unless at
     least three are named `<case>_<number>`.
-    Images beside volumes are previews: they are left out and counted, and files that are no images are named. Masks (`…_mask`)
-    beside slices are ignored.
+    Images beside volumes are previews: they are left out and counted, and files that are no images are named. Masks beside
+    slices are ignored.
 
     Raises:
         FileNotFoundError: if a file does not exist.
@@ -71,7 +71,9 @@ def list_inputs(paths: Sequence[str]) -> list[Input]:
         inputs += [replace(one, pictures_left_out=left_out) for one in found]
     else:
         inputs += [one for stack in stacks for one in _studies([stack])]
-        inputs += _slices([image for image in images if not image.stem.endswith("_mask")] or images)
+        slices = [image for image in images if not image.stem.endswith("_mask")] or images
+        masks = named_masks([Path(image.name) for image in slices])  # a browser may put each file into a folder of its own
+        inputs += _slices([image for image in slices if Path(image.name) not in masks])
     return [replace(one, unreadable=unreadable) for one in inputs] or _studies(files)
 
 

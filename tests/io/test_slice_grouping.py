@@ -60,6 +60,23 @@ def test_masks_and_previews_in_folders_of_their_own_are_left_out(tmp_path):
     assert "3 pictures are left out, in folders of masks or below the folder of the slices" in read(tmp_path).warnings
 
 
+@pytest.mark.parametrize("mask", ["mask_{}", "pat_seg_{}", "pat_mask_{}", "label_pat_{}", "seg_pat_{}", "pat_{}_seg", "Mask_0{}"])
+def test_masks_beside_their_pictures_are_ignored_by_name(tmp_path, mask):
+    for number in (6, 7, 8):
+        write(tmp_path, f"pat_{number}.png", number)
+        write(tmp_path, f"{mask.format(number)}.png", 255)
+    for source in (tmp_path, zip_of(tmp_path), sorted(tmp_path.glob("*.png"))):
+        assert count_studies(source) == 1
+        assert values(source) == [6, 7, 8]
+
+
+def test_pictures_are_no_masks_without_the_pictures_that_they_belong_to(tmp_path):
+    for number in (6, 7, 8):
+        write(tmp_path, f"label_{number}.png", number)
+        write(tmp_path / "other", f"scan_{number}.png", number)
+    assert values(sorted(tmp_path.glob("*.png"))) == [6, 7, 8]
+
+
 def test_picture_without_number_among_others_is_refused(tmp_path):
     for name in ("a_1.png", "b_1.png", "cover.png"):
         write(tmp_path, name, 1)

@@ -47,6 +47,8 @@ def test_slices_are_a_list_unless_they_are_numbered(tmp_path):
     masks = copies(tmp_path, [f"case_{n}_mask.png" for n in range(1, 5)], EXAMPLE)
     assert sort(*numbered, *masks) == [(STUDY, "case", 4)]
     assert [kind for kind, *_ in sort(*numbered[:2])] == [SLICE, SLICE]
+    others = copies(tmp_path, [f"{name}_{n}.png" for n in range(1, 5) for name in ("mask", "case_seg")], EXAMPLE)
+    assert sort(*numbered, *others) == [(STUDY, "case", 4)]
 
 
 def test_a_stack_of_pages_is_a_study(tmp_path):
