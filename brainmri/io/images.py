@@ -198,7 +198,11 @@ def read_images(files: list[StudyFile], name: str) -> Scan:
     orientations = {s.orientation for s in scans}
     orientation = orientations.pop() if len(orientations) == 1 else 1
     others = dict.fromkeys(w for s in scans for w in s.warnings if w != ONE_SEQUENCE)
-    warnings = (*channel_warnings(pixels), *others)
+    one_head = (
+        f"{len(files)} numbered pictures were read as neighbouring slices of one head; if they are of different people, rename "
+        "them or upload them one at a time"
+    )
+    warnings = (*channel_warnings(pixels), one_head, *others)
     if orientations:
         warnings += ("the files have different orientation tags; the mask file is upright",)
     first, last = min(numbered), max(numbered)

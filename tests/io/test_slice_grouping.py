@@ -43,6 +43,15 @@ def test_folders_and_cases_are_studies_of_their_own(tmp_path, layout):
         assert "got 2 studies, of different folders or cases" in refusal(source)
 
 
+def test_result_says_that_numbered_pictures_are_read_as_one_head(tmp_path):
+    for number in range(10, 23):
+        write(tmp_path, f"Te_{number:04d}.png", number)
+    warning = "13 numbered pictures were read as neighbouring slices of one head; if they are of different people, rename them"
+    assert [one for one in read(tmp_path).warnings if "one head" in one] == [f"{warning} or upload them one at a time"]
+    write(tmp_path / "single", "picture.png", 1)
+    assert not any("one head" in one for one in read(tmp_path / "single").warnings)
+
+
 def test_tiffs_of_several_pages_are_studies_of_their_own(tmp_path):
     for patient in (1, 2):
         pages = np.stack([np.full((40, 40), 10 * patient + number, np.uint8) for number in range(3)])
