@@ -250,6 +250,8 @@ class Pipeline:
             int(head.sum()),
             [number for number, finding in enumerate(findings) if finding.mask.any() and not finding.out_of_distribution],
         )
+        if verdict == NO_TUMOUR and scan.incomplete:
+            verdict, reason = REVIEW, f"{sentence(scan.incomplete)} {reason}"
         if not self.rules.was_evaluated_on(prepared.sequence):
             verdict, reason = REVIEW, sentence(not_evaluated(prepared.sequence))
         if found := no_images(finding.ood for finding in findings):

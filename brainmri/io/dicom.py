@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brainmri.io.dicom_coverage import describe_uncovered
 from brainmri.io.dicom_grouping import DicomStudy, Series, find_studies
 from brainmri.io.dicom_headers import errors_as_refusals, is_dicom
 from brainmri.io.dicom_pixels import decode
@@ -97,7 +98,8 @@ def _read(studies: list[DicomStudy], assign: Mapping[int, int | None] | None, nu
     flair = chosen[FLAIR]
     geometry = flair.stack.geometry
     volumes = {FLAIR: decode(flair.stack)}
-    warnings = [*choice.warnings, *studies[number].warnings, *flair.stack.warnings]
+    uncovered = describe_uncovered(flair, studies[number].series)
+    warnings = [*choice.warnings, *[uncovered] * bool(uncovered), *studies[number].warnings, *flair.stack.warnings]
     for channel in sorted(set(chosen) - {FLAIR}):
         other = chosen[channel]
         fit = _fit(other, flair)
@@ -124,6 +126,7 @@ def _read(studies: list[DicomStudy], assign: Mapping[int, int | None] | None, nu
         warnings=warnings,
         labels=labels,
         single_sequence=choice.single_sequence,
+        incomplete=uncovered or flair.stack.incomplete,
     )
 
 
@@ -189,6 +192,12 @@ def _fit(series: Series, flair: Series) -> str:
         source, target = series.stack.geometry, flair.stack.geometry
     except UnreadableImage:
         return "cannot be read"
+    if (
+        source
+        and series.stack.incomplete
+        and not (target and same_grid(source, target) and set(source.missing) <= set(target.missing))
+    ):
+        return "lacks slices"
     if source is None or target is None:
         return "lies on another grid than the FLAIR and has no positions"
     if same_grid(source, target):

@@ -26,7 +26,7 @@ from brainmri.io.dicom_headers import (
     physics_of,
     read_header,
 )
-from brainmri.io.dicom_stacks import Frame, Stack, build_stack, project_positions, split_runs
+from brainmri.io.dicom_stacks import Frame, Stack, build_stack, is_one_stack, project_positions, split_runs
 from brainmri.io.files import StudyFile
 from brainmri.io.limits import MAX_STUDY_BYTES, NAME, describe_size, refuse
 from brainmri.io.pixels import MAX_SIDE
@@ -57,12 +57,12 @@ class Series:
 
     Attributes:
         frames: of one orientation, size and type.
-        left_out: how many frames of the same series are not part of the stack.
+        left_out: frames of the same series that are not part of a stack.
         fragments: how many series its frames come from.
     """
 
     frames: list[Frame]
-    left_out: int = 0
+    left_out: tuple[Frame, ...] = ()
     fragments: int = 1
 
     @property
@@ -102,9 +102,9 @@ class Series:
         if self.fragments > 1:
             stack.warnings.append(f"{self.fragments} series are parts of one stack and were joined")
         if self.left_out:
-            whole = len(self.frames) + self.left_out
+            whole = len(self.frames) + len(self.left_out)
             stack.warnings.append(
-                f"{self.left_out} of {whole} images of the series are left out: they differ from the others in orientation, "
+                f"{len(self.left_out)} of {whole} images of the series are left out: they differ from the others in orientation, "
                 "size or spacing, or lie apart from them"
             )
         return stack
@@ -214,23 +214,28 @@ def _find_series(frames: list[Frame]) -> list[Series]:
     by_series: dict[str, list[Frame]] = {}
     for frame in frames:
         by_series.setdefault(str(frame.header.get("SeriesInstanceUID")), []).append(frame)
-    stray: dict[int, int] = {}  # by the id of a part, how many frames of its series are left out
+    stray: dict[int, list[Frame]] = {}  # by the id of a part, the frames of its series that are left out
     for series in by_series.values():
-        found = [run for part in _group_frames(series) for moment in _split_collisions(part) for run in split_runs(moment)]
+        found = [
+            run
+            for group in _group_frames(series)
+            for part in _split_stacks(group)
+            for moment in _split_collisions(part)
+            for run in split_runs(moment)
+        ]
         largest = max(found, key=len)
         kept = [part for part in found if len(part) >= FRAGMENT * len(largest)]
-        stray[id(largest)] = len(series) - sum(map(len, kept))
+        stray[id(largest)] = [frame for part in found if len(part) < FRAGMENT * len(largest) for frame in part]
         parts += kept
     joined = _join(parts, stray)
     return sorted(joined, key=lambda series: (series.number, series.description))
 
 
 def _group_frames(frames: list[Frame]) -> list[list[Frame]]:
-    """Frames grouped by frame of reference, grid, description, stack, and, within a tolerance, orientation and spacing."""
+    """Frames grouped by frame of reference, grid, description, and, within a tolerance, orientation and spacing."""
     groups: dict[Hashable, list[list[Frame]]] = {}
     for frame in frames:
-        content = functional_group(frame.header, frame.index, "FrameContentSequence")
-        exact = (_description(frame), frame.grid, frame.header.get("FrameOfReferenceUID"), content.get("StackID"), frame.placed)
+        exact = (_description(frame), frame.grid, frame.header.get("FrameOfReferenceUID"), frame.placed)
         for group in groups.setdefault(exact, []):
             if _same_direction(frame, group[0]):
                 group.append(frame)
@@ -238,6 +243,15 @@ def _group_frames(frames: list[Frame]) -> list[list[Frame]]:
         else:
             groups[exact].append([frame])
     return [group for found in groups.values() for group in found]
+
+
+def _split_stacks(frames: list[Frame]) -> list[list[Frame]]:
+    """Frames split by the stack that their file counts them to, unless these stacks are parts of one, as of one head."""
+    stacks: dict[Hashable, list[Frame]] = {}
+    for frame in frames:
+        content = functional_group(frame.header, frame.index, "FrameContentSequence")
+        stacks.setdefault(content.get("StackID"), []).append(frame)
+    return [frames] if len(stacks) == 1 or is_one_stack(frames) else list(stacks.values())
 
 
 def _description(frame: Frame) -> str:
@@ -282,19 +296,19 @@ def _collide(frames: Iterable[Frame]) -> bool:
     return bool(len(along) > 1 and np.diff(along).min() < 0.01)
 
 
-def _join(parts: list[list[Frame]], stray: dict[int, int]) -> list[Series]:
+def _join(parts: list[list[Frame]], stray: dict[int, list[Frame]]) -> list[Series]:
     """Join the parts that are fragments of one stack, which have another series UID but the same description and geometry."""
-    groups: list[tuple[list[Frame], int, int]] = []  # frames, frames left out, fragments
+    groups: list[tuple[list[Frame], list[Frame], int]] = []  # frames, frames left out, fragments
 
     def order(part: list[Frame]) -> tuple:
         first = part[0].header
         return tuple(number_of(first, keyword) or 0 for keyword in ("SeriesNumber", "AcquisitionNumber", "InstanceNumber"))
 
     for part in sorted(parts, key=order):
-        out = stray.get(id(part), 0)
+        out = stray.get(id(part), [])
         for number, (frames, other, fragments) in enumerate(groups):
             if _continues(part, frames):
-                groups[number] = ([*frames, *part], other + out, fragments + 1)
+                groups[number] = ([*frames, *part], [*other, *out], fragments + 1)
                 break
         else:
             groups.append((part, out, 1))
@@ -302,8 +316,8 @@ def _join(parts: list[list[Frame]], stray: dict[int, int]) -> list[Series]:
     for frames, out, fragments in groups:
         runs = sorted(split_runs(frames), key=len, reverse=True)
         kept = [run for run in runs if len(run) >= FRAGMENT * len(runs[0])]
-        out += len(frames) - sum(map(len, kept))
-        series += [Series(frames=run, left_out=0 if number else out, fragments=fragments) for number, run in enumerate(kept)]
+        out = tuple([*out, *(frame for run in runs[len(kept) :] for frame in run)])
+        series += [Series(frames=run, left_out=() if number else out, fragments=fragments) for number, run in enumerate(kept)]
     return series
 
 

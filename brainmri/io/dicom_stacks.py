@@ -15,10 +15,12 @@ from brainmri.io.scan import Geometry, Instance
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-MAX_GAP = 4.5  # spacings; slices on either side of a larger gap are different stacks
+MAX_GAP = 4.5  # spacings; a larger gap is a hole of one stack only if few slices are missing, else it lies between two stacks
+MAX_PLACES = 4  # where slices are missing that a warning lists
 OFF_GRID = 0.2  # spacings; how far a gap may differ from a whole number of them
 SHIFTED = 1.0  # mm or pixels, whichever is larger; a slice further from the line through the others is left out
 SHORT = 50  # mm; a stack that covers less of a head is a fragment
+PARTLY = "only part of the head was analysed"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,12 +66,14 @@ class Stack:
         shape: (slices, rows, columns), with missing slices.
         geometry: None where the files have no positions.
         warnings: what was assumed or left out.
+        incomplete: why a part of the head is missing that could hide a tumour; None where none is.
     """
 
     frames: list[Frame]
     shape: tuple[int, int, int]
     geometry: Geometry | None
     warnings: list[str]
+    incomplete: str | None = None
 
 
 def project_positions(frames: list[Frame]) -> np.ndarray:
@@ -86,17 +90,48 @@ def estimate_spacing(along: np.ndarray) -> float:
     return float(gaps[np.abs(gaps - typical) <= OFF_GRID * typical].mean())
 
 
+def find_breaks(frames: list[Frame], along: np.ndarray) -> np.ndarray:
+    """The indices of frames, in the order of their different positions `along`, that begin another stack.
+
+    A gap that is not a whole number of spacings is a break. A gap of more than `MAX_GAP` is a hole of one stack if the slices
+    beyond it lie on the line of the others and, with smaller such gaps, no more slices are missing than present. So slices
+    missing from a head are a hole, and a stray slice or a second slab far away is a stack of its own.
+    """
+    spacing = estimate_spacing(along)
+    steps = np.diff(along) / spacing
+    slots = np.maximum(1, np.rint(steps))
+    off_grid = np.abs(steps - slots) > OFF_GRID
+    moves = np.diff(np.array([frame.position for frame in frames]), axis=0)
+    pixel = float(np.median(np.array([frame.spacing for frame in frames])))
+    off_line = np.linalg.norm(moves - slots[:, None] * np.median(moves / slots[:, None], axis=0), axis=1)
+    large = steps > MAX_GAP
+    ascending = np.argsort(np.where(large, slots, 0), kind="stable")
+    missing = np.empty(len(slots))
+    missing[ascending] = np.cumsum(np.where(large, slots - 1, 0)[ascending])
+    apart = large & ((missing > len(frames)) | (off_line > max(SHIFTED * max(1.0, pixel), 1.5 * OFF_GRID * spacing)))
+    return np.flatnonzero(off_grid | apart) + 1
+
+
+def is_one_stack(frames: list[Frame]) -> bool:
+    """Whether frames of one orientation lie at different positions of one regular grid, of which some may be missing."""
+    if not frames[0].placed:
+        return False
+    along = project_positions(frames)
+    order = np.argsort(along, kind="stable")
+    if len(frames) < 2 or np.diff(along[order]).min() < 0.01:
+        return len(frames) == 1
+    return not len(find_breaks([frames[number] for number in order], along[order]))
+
+
 def split_runs(frames: list[Frame]) -> list[list[Frame]]:
-    """Split frames where a gap is too large or not a whole number of spacings, unless that leaves no run with half of them."""
+    """Split frames at the breaks between stacks, unless that leaves no run with half of them."""
     if len(frames) < 3 or not frames[0].placed:
         return [frames]
     along = project_positions(frames)
     order = np.argsort(along, kind="stable")
-    gaps = np.diff(along[order])
-    if gaps.min() < 0.01:  # several at one position, which is refused when it is read
+    if np.diff(along[order]).min() < 0.01:  # several at one position, which is refused when it is read
         return [frames]
-    steps = gaps / estimate_spacing(along[order])
-    breaks = np.flatnonzero((steps > MAX_GAP) | (np.abs(steps - np.maximum(1, np.rint(steps))) > OFF_GRID)) + 1
+    breaks = find_breaks([frames[number] for number in order], along[order])
     runs = [[frames[number] for number in run] for run in np.split(order, breaks)]
     return runs if 2 * max(map(len, runs)) >= len(frames) else [frames]
 
@@ -129,9 +164,8 @@ def build_stack(frames: list[Frame]) -> Stack:
         )
     spacing = estimate_spacing(along)
     slots = np.concatenate([[0], np.cumsum(np.maximum(1, np.rint(gaps / spacing)).astype(int))])
-    regular = np.abs(gaps / spacing - np.diff(slots)).max() <= OFF_GRID and np.diff(slots).max() <= MAX_GAP
     drift = along - np.polyval(np.polyfit(slots, along, 1), slots)
-    if not regular or np.abs(drift).max() > 1.5 * OFF_GRID * spacing:
+    if len(find_breaks(frames, along)) or np.abs(drift).max() > 1.5 * OFF_GRID * spacing:
         raise refuse(
             NAME,
             f"the slices have unequal gaps, {gaps.min():.2f} to {gaps.max():.2f} mm. Please export one stack of equal gaps",
@@ -150,12 +184,15 @@ def _step_from_header(frame: Frame) -> np.ndarray:
 def _stack_on_slots(frames: list[Frame], slots: np.ndarray, step: np.ndarray | None) -> Stack:
     """A stack from sorted frames and their places on a regular grid; frames that are shifted within their plane are left out."""
     warnings: list[str] = []
+    incomplete = None
     positions = np.array([frame.position for frame in frames])
     spacing = np.median(np.array([frame.spacing for frame in frames]), axis=0)
     if step is None:
         kept = _find_aligned(positions, slots, SHIFTED * max(1.0, float(spacing.max())))
         if shifted := int((~kept).sum()):
             warnings.append(f"{shifted} of {len(kept)} slices are left out: they are shifted against the others")
+            if shifted >= MAX_GAP - 1:
+                incomplete = f"{PARTLY}: {shifted} of {len(kept)} slices are shifted against the others and were left out"
         frames = [frame for frame, keep in zip(frames, kept, strict=True) if keep]
         positions, slots = positions[kept], slots[kept] - slots[kept][0]
         step = (positions[-1] - positions[0]) / slots[-1] if slots[-1] else _step_from_header(frames[0])
@@ -176,16 +213,32 @@ def _stack_on_slots(frames: list[Frame], slots: np.ndarray, step: np.ndarray | N
     distance = float(np.linalg.norm(step))
     if missing:
         largest = distance * float(np.diff(slots).max())
+        lacking = f"{len(missing)} of {shape[0]} slices are missing"
         warnings.append(
-            f"the slices have unequal gaps, {distance:.2f} to {largest:.2f} mm: {len(missing)} of {shape[0]} slices are "
-            "missing and count as without lesion. Please upload the missing slices"
+            f"the slices have unequal gaps, {distance:.2f} to {largest:.2f} mm: {lacking}"
+            f"{_list_holes(slots, geometry)} and count as without lesion. Please upload the missing slices"
         )
+        if np.diff(slots).max() > MAX_GAP:
+            incomplete = f"{PARTLY}: {lacking}"
     if distance * shape[0] < SHORT:
         count = f"{len(frames)} slice{'s' * (len(frames) != 1)}"
         length = f"{distance * shape[0]:.0f} mm"
         verb = "was" if len(frames) == 1 else "were"
         warnings.append(f"only {count} ({length}) {verb} provided. The result covers only this part of the head")
-    return Stack(frames=frames, shape=shape, geometry=geometry, warnings=warnings)
+    return Stack(frames=frames, shape=shape, geometry=geometry, warnings=warnings, incomplete=incomplete)
+
+
+def _list_holes(slots: np.ndarray, geometry: Geometry) -> str:
+    """Where slices are missing, by the numbers of the scan's slices; "" where the scan is read in another plane."""
+    if geometry.axes[0] != 0:
+        return ""
+    after = np.flatnonzero(np.diff(slots) > 1) + 1  # the number from 1 of the slice before each hole
+    counts = np.diff(slots)[after - 1] - 1
+    if geometry.directions[0] == -1:
+        after, counts = (len(slots) - after)[::-1], counts[::-1]
+    listed = [f"{count} between slices {one} and {one + 1}" for one, count in zip(after, counts, strict=True)]
+    more = ", and others" if len(listed) > MAX_PLACES else ""
+    return f" ({', '.join(listed[:MAX_PLACES])}{more})"
 
 
 def _find_aligned(positions: np.ndarray, slots: np.ndarray, tolerance: float) -> np.ndarray:

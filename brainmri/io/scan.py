@@ -231,6 +231,8 @@ class Scan:
         single_sequence: what the only sequence is, by its name or header: "FLAIR", "pre-contrast T1", "post-contrast T1", "T2"
             and so on; None where there are several, and where it is not known.
         orientation: the EXIF orientation (1 to 8) that was applied to the stored pixels.
+        incomplete: why the slices do not show the whole head though the files hold, or held, more of it: a clause for a message;
+            None where nothing is known to be missing. A study without tumour in such slices is to be reviewed.
     """
 
     pixels: np.ndarray
@@ -241,3 +243,4 @@ class Scan:
     sequences: tuple[str | None, str | None, str | None] = (None, None, None)
     single_sequence: str | None = None
     orientation: int = 1
+    incomplete: str | None = None

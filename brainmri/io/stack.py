@@ -36,6 +36,7 @@ def compose(
     labels: tuple[str | None, str | None, str | None] = (None, None, None),
     single_sequence: str | None = None,
     orientation: int = 1,
+    incomplete: str | None = None,
 ) -> Scan:
     """The sequences of one study as a scan. FLAIR replaces missing ones, as in training.
 
@@ -43,7 +44,7 @@ def compose(
         sequences: by channel, FLAIR among them; volumes on one grid, uint8 or float32, on `geometry`'s stored grid, or
             (S, H, W) axial already where it is None.
         labels: the label of each channel's sequence, as it is shown.
-        single_sequence, orientation: as of `Scan`.
+        single_sequence, orientation, incomplete: as of `Scan`.
 
     Raises:
         UnreadableImage: for NaN or infinite voxels, or a FLAIR whose voxels all have the same value.
@@ -81,4 +82,5 @@ def compose(
         sequences=labels,
         single_sequence=single_sequence,
         orientation=orientation,
+        incomplete=incomplete,
     )

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,15 @@ from brainmri.analysis.decision import decide_study
 from brainmri.analysis.findings import ranges
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline, without_islands
 from brainmri.io.itk_files import NO_SIZE
+from brainmri.io.pixels import FLAIR
+from brainmri.io.reading import read_study
 from brainmri.io.scan import Geometry, Scan
 from brainmri.report.html import report_html
 from brainmri.report.render import montage_picture
+from tests.support.phantom import images, save
 from train.phantoms import phantom_volume
 
+EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
 T, N, R = "tumour", "no tumour", "review"
 SPACING = (5.0, 1.0, 2.0)  # slices, rows, columns
 
@@ -203,6 +208,18 @@ def test_empty_slices_do_not_hide_that_a_study_shows_no_brain(pipe):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("kept", "verdict"), [(range(12), N), ([0, 1, 2, 3, 8, 9, 10, 11], R)], ids=["whole", "with a hole"])
+def test_a_head_without_some_of_its_slices_is_not_free_of_tumour(pipe, tmp_path, kept, verdict):
+    volume = read_study(EXAMPLES / "study-healthy.nii.gz").pixels[2:14, ..., FLAIR]
+    series = images(pixels=np.rint(volume * 1000))
+    for ds in series:
+        ds.PixelSpacing = [1, 1]
+    found = pipe.study(save(tmp_path / "head", [series[number] for number in kept]))
+    assert found.verdict == verdict
+    assert "of the" in found.reason
+    assert found.reason.startswith("Only part of the head was analysed: 4 of 12 slices are missing. ") == (verdict == R)
+
+
 def test_progress_is_reported_to_the_end_of_every_network(pipe, phantom):
     seen = []
     study = pipe.study(phantom[0], progress=lambda done, total: seen.append((done, total)))
