@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from brainmri.io.dicom_copies import Copies
 from brainmri.io.dicom_headers import (
     DIRECTORY,
     MR_CLASSES,
@@ -134,7 +135,7 @@ def find_studies(files: list[StudyFile]) -> list[DicomStudy]:
     """
     frames: dict[Hashable, list[Frame]] = {}
     ignored: Counter[str] = Counter()
-    modalities, seen, total = set(), set(), 0
+    modalities, copies, total = set(), Copies(), 0
     for file in files:
         header = read_header(file)
         problem = _problem(header)
@@ -148,15 +149,11 @@ def find_studies(files: list[StudyFile]) -> list[DicomStudy]:
         study = frames.setdefault((str(header.get("StudyInstanceUID") or ""), header.PatientID), [])
         for index in range(frame_count(header)):
             position, orientation, spacing = frame_geometry(header, index)
-            at = None if position is None else position.tobytes()
-            identity = (str(header.get("SOPInstanceUID")), index, at, header.get("InstanceNumber"))
-            if identity in seen:
+            frame = Frame(file=file, header=header, index=index, position=position, orientation=orientation, spacing=spacing)
+            if copies.add(frame):
                 ignored["copies of others"] += 1
                 continue
-            seen.add(identity)
-            study.append(
-                Frame(file=file, header=header, index=index, position=position, orientation=orientation, spacing=spacing)
-            )
+            study.append(frame)
     if not frames:
         raise _refuse_files(len(files), ignored, modalities)
     warnings = [f"{count} DICOM files that are {problem} are ignored" for problem, count in sorted(ignored.items()) if problem]

@@ -9,6 +9,7 @@ import numpy as np
 from brainmri.io import dicom_codecs
 from brainmri.io.dicom_headers import ELEMENTS, functional_group, number_of, read_elements
 from brainmri.io.dicom_stacks import Frame, Stack
+from brainmri.io.files import StudyFile
 from brainmri.io.limits import NAME, refuse
 
 if TYPE_CHECKING:
@@ -28,10 +29,7 @@ def decode(stack: Stack) -> np.ndarray:
     padding = np.zeros(volume.shape, bool)
     is_8_bit = True
     for file in dict.fromkeys(frame.file for frame in stack.frames):  # decoded once; only one file at a time is in memory
-        with file.open() as handle:
-            dataset = read_elements(handle, ELEMENTS)
-        dicom_codecs.check_frame_sizes(dataset, NAME)
-        stored = _stored_values(dataset).reshape(-1, *stack.shape[1:])
+        dataset, stored = read_frames(file, stack.shape[1:])
         for number, frame in enumerate(stack.frames):
             if frame.file is file:
                 values = stored[frame.index]
@@ -46,6 +44,18 @@ def decode(stack: Stack) -> np.ndarray:
     if is_8_bit:
         volume = volume.astype(np.uint8)
     return volume[np.searchsorted(slots, np.arange(stack.shape[0]), side="right") - 1] if stack.shape[0] > len(slots) else volume
+
+
+def read_frames(file: StudyFile, shape: tuple[int, int]) -> tuple[Dataset, np.ndarray]:
+    """A file's elements and its decoded pixels, (frames, rows, columns), before they are rescaled.
+
+    Raises:
+        UnreadableImage, and exceptions of many types for damaged files.
+    """
+    with file.open() as handle:
+        dataset = read_elements(handle, ELEMENTS)
+    dicom_codecs.check_frame_sizes(dataset, NAME)
+    return dataset, _stored_values(dataset).reshape(-1, *shape)
 
 
 def read_rescaling(frame: Frame) -> tuple[float, float]:
