@@ -26,10 +26,10 @@ from brainmri.zoo.records import FeatureSpec, OodConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-NOT_MR = "This does not look like a brain MRI slice. The models were trained on nothing else."
-NOT_A_SLICE = "This does not look like an axial brain MRI slice"
-FAR = f"{NOT_A_SLICE}. The models were trained on nothing else."
-ROTATED = f"{NOT_A_SLICE} with the nose up. It seems to be rotated or in another plane."
+NOT_A_SLICE = "This does not look like a brain MRI slice"
+NOT_MR = f"{NOT_A_SLICE}. The models were trained on nothing else."
+FAR = "This does not look like an axial brain MRI slice. The models were trained on nothing else."
+ROTATED = "This does not look like an axial brain MRI slice with the nose up. It seems to be rotated or in another plane."
 COLOURED = f"{NOT_A_SLICE}. The image is coloured like a heat map; expected grey, or three sequences as red, green and blue."
 EMPTY = f"{NOT_A_SLICE}. All pixels are equal."
 NOISE = f"{NOT_A_SLICE}. The image looks like noise."
