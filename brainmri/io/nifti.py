@@ -210,7 +210,7 @@ def _explain_misfit(volume: _Volume, flair: _Volume, by_name: bool = False) -> s
     """Why a volume cannot be read with the FLAIR; None if it can, resampled if necessary.
 
     Args:
-        by_name: whether the two were chosen by their names, which then must not be of different patients as far as can be told.
+        by_name: whether the two were chosen by their names, which then must not name different patients.
     """
     found = difference(volume.file, flair.file)
     if found == CERTAIN or (by_name and found in SURE):

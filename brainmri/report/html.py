@@ -49,11 +49,11 @@ def summary(study: Study) -> str:
 
 
 def deciding_models(provenance: dict) -> str:
-    """The models that decided, by the names people know: the chosen ones, or the specialist in their place."""
-    segmenter, classifier = (provenance[role]["name"] for role in ("segmenter", "classifier"))
+    """The models that decided, by the names people know: the specialist, or the chosen segmenter and classifier."""
     specialist = provenance.get("specialist")
     if specialist and specialist["decided"]:
-        return f"{shown_name(specialist['name'])}, in place of {shown_name(segmenter)}"
+        return shown_name(specialist["name"])
+    segmenter, classifier = (provenance[role]["name"] for role in ("segmenter", "classifier"))
     return shown_name(segmenter) if segmenter == classifier else f"{shown_name(segmenter)}, verdict by {shown_name(classifier)}"
 
 

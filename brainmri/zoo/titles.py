@@ -5,7 +5,7 @@ from __future__ import annotations
 TITLES = {  # the best first; by the entry's name
     "effunet-any": "Any sequence and plane",
     "effunet-pair-lgg": "Best on gliomas",
-    "effunet-lite2-lgg": "Gliomas, one network",
+    "effunet-lite2-lgg": "Gliomas only",
     "effunet-lgg": "Small and fast",
     "resunet-lgg": "The paper's network",
     "resunet-any": "The paper's network, any sequence",
@@ -18,6 +18,6 @@ def shown_name(name: str) -> str:
     """A model's title with its entry's name; the name alone for models without a title.
 
     >>> shown_name("effunet-lite2-lgg")
-    'Gliomas, one network (effunet-lite2-lgg)'
+    'Gliomas only (effunet-lite2-lgg)'
     """
     return f"{TITLES[name]} ({name})" if name in TITLES else name

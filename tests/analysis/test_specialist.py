@@ -85,7 +85,7 @@ def test_contradicting_models_lead_to_review(general, special):
     blind = replace(special, entry=replace(special.entry, fusion=fusion, mask_threshold=1 - 1e-9))
     finding = brainmri.Pipeline(with_scope(general, np.inf), specialist=blind)(SLICE, "FLAIR")
     assert finding.verdict == "review"
-    says = r"Two models disagree: Gliomas, one network \(effunet-lite2-lgg\) gives a probability of tumour of under 1%, "
+    says = r"Two models disagree: Gliomas only \(effunet-lite2-lgg\) gives a probability of tumour of under 1%, "
     assert re.fullmatch(says + r"Any sequence and plane \(effunet-any\) of (over )?\d+%\.", finding.reason)
 
 

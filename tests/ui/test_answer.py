@@ -62,7 +62,7 @@ def test_the_deciding_model_is_shown_by_the_name_people_know(slice_result):
         ({}, default),
         (mixed, f"{default}, verdict by The paper's classifier (resnet50-lgg)"),
         (special[0], default),
-        (special[1], f"Gliomas, one network (effunet-lite2-lgg), in place of {default}"),
+        (special[1], "Gliomas only (effunet-lite2-lgg)"),
     ):
         assert f"Model {name} Because." in words(slice_answer(*slice_result(provenance=PROVENANCE | changes)))
 

@@ -330,7 +330,7 @@ def test_models_are_compared_side_by_side(visit):
     assert [cells_by_model["resnet50-lgg"][1], cells_by_model["resunet-lgg"][0]] == ["-", "-"]
     assert all(re.fullmatch(r"\d+ ms", cells[2]) for cells in cells_by_model.values())
     assert 0.5 < float(re.search(r"mean Dice of (0\.\d+)", page.inner_text("#comparison-table"))[1]) <= 1
-    replaced = '"Gliomas, one network" replaces "Any sequence and plane" for slices like those it was trained on'
+    replaced = '"Gliomas only" replaces "Any sequence and plane" for slices like those it was trained on'
     assert f"On the Analyse tab, {replaced}" in page.inner_text("#comparison-table")
     swatches = page.locator("#comparison-table .swatch").evaluate_all("all => all.map(one => one.style.background)")
     assert len({*swatches}) == len(brainmri.list_models("segmentation"))
