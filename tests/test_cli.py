@@ -156,6 +156,7 @@ def test_predict_ignores_its_own_output_folder(tmp_path):
         assert pandas.read_csv(out / "studies.csv")["input"].tolist() == ["letters", "notes"]
 
 
+@pytest.mark.slow
 def test_predict_skips_a_finished_slice_and_repeats_a_damaged_one(tmp_path):
     command = ["predict", str(EXAMPLES / "large-lesion.png"), "--out", str(tmp_path), "--device", "cpu"]
     record, mask = (tmp_path / f"large-lesion.{end}" for end in ("finding.json", "mask.png"))

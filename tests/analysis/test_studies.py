@@ -198,6 +198,7 @@ def test_a_slice_without_a_head_is_not_analysed(study):
     assert "No head" not in study.findings[1].reason
 
 
+@pytest.mark.slow
 def test_empty_slices_do_not_hide_that_a_study_shows_no_brain(pipe):
     pixels = np.zeros((7, 64, 64, 3), np.float32)
     pixels[2:5] = np.random.default_rng(0).random((3, 64, 64, 3), np.float32)
@@ -220,6 +221,7 @@ def test_a_head_without_some_of_its_slices_is_not_free_of_tumour(pipe, tmp_path,
     assert found.reason.startswith("Only part of the head was analysed: 4 of 12 slices are missing. ") == (verdict == R)
 
 
+@pytest.mark.slow
 def test_progress_is_reported_to_the_end_of_every_network(pipe, phantom):
     seen = []
     study = pipe.study(phantom[0], progress=lambda done, total: seen.append((done, total)))
@@ -281,6 +283,7 @@ def test_the_report_is_complete_and_self_contained(study, phantom):
     assert all(image.startswith("data:image/webp;base64,") for frames in data["images"]["frames"] for image in frames)
 
 
+@pytest.mark.slow
 def test_a_report_without_lesions(pipe):
     empty = Scan(pixels=np.full((3, 64, 64, 3), 0.2, np.float32), name="empty", sha256="")
     study = pipe.study(empty)

@@ -90,6 +90,7 @@ def test_items_are_on_the_grid_and_depend_on_their_seed_only(wider):
         assert first["tumour"] in (0, 1, UNKNOWN)
 
 
+@pytest.mark.slow
 def test_a_teacher_moves_the_targets_and_no_label(wider, tmp_path):
     write_phantom_dataset(tmp_path, patients=1, slices=4)
     (slices,) = find_slices(tmp_path).values()

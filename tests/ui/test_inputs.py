@@ -72,6 +72,7 @@ def test_dicom_files_of_two_examinations_are_two_studies(tmp_path):
     assert [one.pictures_left_out for one in found] == [1, 1]
 
 
+@pytest.mark.slow
 def test_result_counts_the_pictures_beside_a_volume(tmp_path):
     pictures = copies(tmp_path, ["preview.png", "case_1.png"], EXAMPLE)
     (one,) = list_inputs([str(path) for path in (VOLUME, *pictures)])

@@ -102,6 +102,7 @@ def test_pixels_alone_decide_empty_images():
     assert check_pixels(read(SLICES[0]) / 255) == (False, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [(0, 1), (0, 4), (0, 1, 2, 3), (0, 255), (0.0, 0.5, 1.0)], ids=str)
 def test_label_images_are_for_review_whatever_their_scale(pipe, tmp_path, labels):
     rows, columns = np.mgrid[-64:64, -64:64]
