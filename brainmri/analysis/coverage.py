@@ -19,5 +19,5 @@ def not_evaluated(sequence: str | None) -> str:
 
 
 def is_axial(scan: Scan) -> bool:
-    """Whether the slices of a study are axial; also true of what has no geometry, which is taken for axial."""
+    """Whether the slices of a study are axial. Slices without a geometry are assumed to be axial."""
     return scan.geometry is None or (scan.geometry.plane == "axial" and scan.geometry.tilt <= MAX_TILT)

@@ -361,7 +361,9 @@ def _model(chosen: str | LoadedModel, task: str, device: str, runtime: str | Non
     model = load(chosen, device=device, runtime=runtime, from_hub=from_hub) if isinstance(chosen, str) else chosen
     if task not in model.entry.tasks:
         tasks = " and ".join(model.entry.tasks)
-        raise ValueError(f"expected a model for {task}, got {model.entry.name}, which is for {tasks}; choose it for that instead")
+        raise ValueError(
+            f"expected a model for {task}, got {model.entry.name}, which is for {tasks}; choose another model, such as {DEFAULT}"
+        )
     return model
 
 

@@ -16,7 +16,7 @@ from brainmri.io.nifti import is_mask, is_nifti, is_voxel_half
 from brainmri.io.pixels import FLAIR
 from brainmri.io.sequence_names import identify
 from brainmri.io.sequences import sequence_of
-from brainmri.io.slice_grouping import NUMBERED
+from brainmri.io.slice_grouping import NUMBERED, named_masks
 from brainmri.io.volume_grouping import SURE, difference, split_studies
 from brainmri.report.outputs import RECORD, is_results_folder
 
@@ -145,8 +145,9 @@ def _first(source: Input) -> Path:
 def _group_pictures(pictures: list[Path]) -> list[Input]:
     """The pictures beside several studies: slices that are numbered for one case are a study, others are slices."""
     cases: dict[str, list[Path]] = {}
+    masks = named_masks(pictures)
     for picture in pictures:
-        if not picture.stem.endswith("_mask"):
+        if picture not in masks and not picture.stem.endswith("_mask"):
             numbered = NUMBERED.fullmatch(picture.stem)
             cases.setdefault(numbered["case"] + "_" if numbered else picture.name, []).append(picture)
     return [one_input(found) for found in cases.values()]

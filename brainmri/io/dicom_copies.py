@@ -61,7 +61,7 @@ class Copies:
         return self._files[file]
 
     def _digest_pixels(self, frame: Frame) -> str | None:
-        """Of a frame's decoded pixels; None if they cannot be read. A file is decoded once for all its frames."""
+        """The digest of a frame's decoded pixels; None if they cannot be read. A file is decoded once for all its frames."""
         if frame.file not in self._pixels:
             self._pixels[frame.file] = _digest_frames(frame)
         digests = self._pixels[frame.file]

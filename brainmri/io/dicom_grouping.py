@@ -243,7 +243,7 @@ def _group_frames(frames: list[Frame]) -> list[list[Frame]]:
 
 
 def _split_stacks(frames: list[Frame]) -> list[list[Frame]]:
-    """Frames split by the stack that their file counts them to, unless these stacks are parts of one, as of one head."""
+    """Frames split by StackID, unless the stacks are parts of one regular stack."""
     stacks: dict[Hashable, list[Frame]] = {}
     for frame in frames:
         content = functional_group(frame.header, frame.index, "FrameContentSequence")

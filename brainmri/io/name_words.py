@@ -1,4 +1,4 @@
-"""What in the name of a volume file may be of a patient or a visit: the words that name neither sequence nor processing."""
+"""The words in a volume's file name that may identify a patient or a visit: those for neither sequence nor processing."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PatientWords:
 
 
 def patient_words(name: str) -> PatientWords:
-    """The words of a file's or folder's name that may be of a patient or a visit."""
+    """The words of a file's or folder's name that may identify a patient or a visit."""
     rest = plain(name)
     dates = frozenset("".join(match.groups()) for match in _DATE.finditer(rest))
     rest = _NO_WORDS.sub(" ", _DATE.sub(" ", rest))

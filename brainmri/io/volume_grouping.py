@@ -77,7 +77,7 @@ def _split_by_words(files: list[StudyFile]) -> list[list[StudyFile]]:
 
 
 def in_other_folders(file: StudyFile, other: StudyFile) -> bool:
-    """Whether two files lie apart, beside folders that are named as sequences or by how images are processed."""
+    """Whether two files are in different folders, not counting folders named after sequences or processing steps."""
     if file.listed or other.listed:
         return False
     folders = [one.name.parent for one in (file, other)]

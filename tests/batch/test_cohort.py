@@ -100,6 +100,7 @@ INPUTS = {
     "a zip, a volume and a picture": (["p1.zip", "p2.nii", "p3.png"], ["p1.zip", "p2.nii", "p3.png"]),
     "a zip and a picture": (["p1.zip", "p2.png"], ["p1.zip", "p2.png"]),
     "a zip and slices of one case": (["p1.zip", "a_1.png", "a_2.png", "a_1_mask.png"], ["a_1.png + a_2.png", "p1.zip"]),
+    "masks of pictures": (["p1.zip", "image_3.png", "mask_3.png", "seg_image_3.png"], ["image_3.png", "p1.zip"]),
     "two volumes and a picture": (["p2.nii", "p3.nii", "lesion.png"], ["lesion.png", "p2.nii", "p3.nii"]),
     "a zip, a study and a folder": (["p1.zip", "flair.nii", "t1.nii", "p3/flair.nii"], ["flair.nii + t1.nii", "p1.zip", "p3"]),
     "a volume and folders": (["p1.nii", "p2/flair.nii", "p3/flair.nii"], ["p1.nii", "p2", "p3"]),
