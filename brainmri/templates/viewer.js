@@ -73,7 +73,7 @@ async function mountViewer(root) {
       bar.setAttribute("y", Number(top) + Number(tall) - length);
       bar.setAttribute("height", length);
     });
-    chart.querySelector(".largest").textContent = format((largest || 1) * unit, data.pixel_mm2 ? 1 : 0);
+    chart.querySelector(".largest").textContent = largest ? format(largest * unit, data.pixel_mm2 ? 1 : 0) : "";
   }
 
   function maskChanged() {
