@@ -86,11 +86,14 @@ class AnalyseTab:
         )
         # values are inputs, from `encode`
         with gr.Column(visible=False, elem_id="several") as self.several:
-            self.items = gr.Radio(choices, value=choices[0][1] if choices else None, label="Inputs", elem_id="items")
+            selected_item = choices[0][1] if choices else None
+            self.items = gr.Radio(choices, value=selected_item, label="Inputs", elem_id="items")
             with gr.Row(elem_classes="downloads"):
                 self.all = gr.Button("Analyse all", size="md", min_width=90)
                 self.table = gr.DownloadButton("↓ Table (CSV)", size="md", min_width=90, visible=False)
             self.rows = gr.HTML(elem_id="rows", padding=False)
+        # what the radio selects; Gradio refuses the radio's own value with an error once the list is another
+        self.item = gr.Textbox(selected_item, visible=False)
         cards = [(str(example.card), example.label) for example in self.shown_examples]
         gr.Markdown(EXAMPLES_LABEL, visible=bool(cards), elem_id="examples-label")
         self.gallery = gr.Gallery(
@@ -114,9 +117,9 @@ class AnalyseTab:
         self.button = gr.Button("Analyse", variant="primary", size="lg")
 
     def _connect(self) -> None:
-        settings = [self.files, self.items, self.segmenter, self.classifier, self.sequence]
+        settings = [self.files, self.item, self.segmenter, self.classifier, self.sequence]
         outputs = self.panel.outputs
-        fields, batch = [self.selection, *self.channels, self.sequence], [self.several, self.items, self.table, self.rows]
+        fields, batch = [self.item, self.selection, *self.channels, self.sequence], [self.several, self.items, self.table, self.rows]
         hidden = {"show_progress": "hidden", "trigger_mode": "multiple", **PRIVATE}
         upload = [self.files, self.upload]
         self.given.click(self.expect, self.upload, None, js=EXPECT_UPLOAD, **hidden)
@@ -159,7 +162,7 @@ class AnalyseTab:
     def _explain_after(self, event: Callable[..., Dependency]) -> None:
         """Explain the result that is shown, after an event."""
         explanation = event(
-            self.explain, [self.files, self.items, self.panel.token], self.panel.explained, api_visibility="private",
+            self.explain, [self.files, self.item, self.panel.token], self.panel.explained, api_visibility="private",
             show_progress_on=self.panel.explanation, trigger_mode="multiple", **GPU,
         )  # fmt: skip
         explanation.failure(lambda: self.panel.offer_why(NOT_EXPLAINED), None, self.panel.explained, **PRIVATE)
@@ -187,7 +190,6 @@ class AnalyseTab:
         except gr.Error as error:
             name = files_label(uploaded) if uploaded else ""
             unmarked = {self.gallery: gr.Gallery(selected_index=None), self.several: hide, self.selection: hide}
-            # the items keep their choices: the browser still sends the value of a radio that is set to None
             refused = self.panel.numbered(self.panel.refuse(error, name), latest) | unmarked | {self.files: None}
             return refused if upload == latest.upload else gr.skip()
         if upload != latest.upload:
@@ -205,7 +207,7 @@ class AnalyseTab:
         }
 
     def choose(self, files: list[str], item: str, request: gr.Request) -> dict:
-        """Fill the sequence fields with the volumes or series of an input; show them if there is a choice.
+        """Select an input, and fill the sequence fields with the volumes or series of an input; show them if there is a choice.
 
         The sequence that was chosen for an earlier slice does not hold for this one.
         """
@@ -218,7 +220,7 @@ class AnalyseTab:
             field: gr.Dropdown([(absent[channel], field_value(ABSENT, item)), *choices], value=field_value(number, item))
             for field, channel, number in zip(self.channels, CHANNELS, detected(candidates, study), strict=True)
         }
-        return {self.selection: gr.Column(visible=len(choices) > 1), self.sequence: "", **updates}
+        return {self.item: item, self.selection: gr.Column(visible=len(choices) > 1), self.sequence: "", **updates}
 
     def require_files(self, files: list[str] | None) -> None:
         """Say so if there is nothing to analyse; what is shown stays, like a reopened result, which has no files."""

@@ -143,3 +143,26 @@ def test_an_earlier_result_is_dimmed_and_cannot_be_used_while_it_is_replaced(vis
     assert page.inner_text("#verdict .replacing-message") == ""
     with page.expect_download():
         page.click("#downloads >> text=All files")
+
+
+def test_an_analysis_that_begins_after_the_next_drop_shows_nothing(visit, caplog):
+    """Its input is not in the list any more, which Gradio's own radio would refuse."""
+    caplog.set_level(logging.INFO, "brainmri")
+    page, held = visit(1440, 900), []
+    answer(page, "Large lesion")
+
+    def hold_analysis(route) -> None:
+        wanted = not held and "study-three.zip" in str(route.request.post_data) and "effunet" in str(route.request.post_data)
+        held.append(route) if wanted else route.continue_()
+
+    page.route("**/gradio_api/queue/join?*", hold_analysis)
+    page.evaluate(NAMES)
+    upload(page, EXAMPLE.parent / "study-three.zip")
+    while not held:
+        page.wait_for_timeout(20)
+    upload(page, EXAMPLE.parent / "frontal-lesion.png", EXAMPLE.parent / "healthy-high.png")
+    answer(page, "frontal-lesion.png")
+    held[0].continue_()
+    page.wait_for_timeout(2000)  # nothing may follow
+    assert page.evaluate("window.names") == ["frontal-lesion.png"]
+    assert answer(page, "frontal-lesion.png").endswith("Tumour")
