@@ -30,23 +30,16 @@ from train.data import average_with_teacher
 from train.datasets import Slice
 from train.datasets.wider import find_pictures, read_picture
 from train.mirroring import mirror_half
+from train.mix import AXIAL, CUT, Mix
 from train.uploads import as_upload, resize
 
 UNKNOWN = -100  # label that cross-entropy ignores
 
-AXIAL, CUT = "lgg", "lgg-cut"
 WITHOUT_SKULL = ("open_ms", "alzheimer")  # sources that are stripped already
 CUTS, LEAST_SLICES = 14, 18  # coronal and sagittal slices of a volume, and the axial slices that it needs for them
 HEIGHT = 0.8  # of a head, as a share of its length: the LGG files have no slice spacing
-LGG_SEQUENCES = {"three sequences": 0.38, "FLAIR": 0.26, "T1c": 0.20, "T1": 0.16}  # share of each as input
 CHANNELS = {"T1": 0, "FLAIR": FLAIR, "T1c": 2}
 
-# share of each source in an epoch, of tumour slices in a source that has both, of each kind among the tumours with one, and of
-# each sequence of the heads without tumour, of which few volumes are T1c
-SOURCE_SHARE = {AXIAL: 0.40, CUT: 0.09, "figshare": 0.27, "heads": 0.15, "alzheimer": 0.03, "ms": 0.06}
-TUMOUR_SHARE = {AXIAL: 0.58, CUT: 0.5}
-KIND_SHARE = {"meningioma": 0.28, "glioma": 0.42, "pituitary": 0.30}
-HEADS_SHARE = {"T1": 0.40, "T1c": 0.25, "T2": 0.20, "PD": 0.15}
 TURN_SHARE = (0.86, 0.02, 0.10, 0.02)
 MIRRORED = {"figshare": 0.8}  # how often a slice is replaced by one of its halves, if it can be (`train.mirroring`)
 MIRRORED_ELSEWHERE = 0.15
@@ -59,7 +52,7 @@ class Example:
     Attributes:
         pixels: (H, W, 3) uint8 with pre-contrast T1, FLAIR and post-contrast T1, or (H, W, 1) of one sequence.
         mask: (H, W) bool; with a teacher float16 in [0, 1], its mean with the teacher's map (`learn_from`).
-        source: a key of `SOURCE_SHARE`.
+        source: a source of `train.mix.Mix`.
         collection: the set of pictures within the source.
         group: patient, or block of neighbouring pictures.
         tumour: 0 or 1.
@@ -157,8 +150,8 @@ def mirrored(example: Example, random: np.random.Generator) -> Example:
 class UploadDataset(Dataset):
     """Examples changed into uploads, augmented, on the network's grid; an item is addressed by (index, seed)."""
 
-    def __init__(self, examples: list[Example], preprocess: Preprocess) -> None:
-        self.examples, self.preprocess = examples, preprocess
+    def __init__(self, examples: list[Example], preprocess: Preprocess, mix: Mix) -> None:
+        self.examples, self.preprocess, self.mix = examples, preprocess, mix
         keys = ["image", "mask"]
         self.spatial = mt.Compose([
             mt.RandFlipd(keys, prob=0.5, spatial_axis=1),
@@ -186,7 +179,7 @@ class UploadDataset(Dataset):
         random = np.random.default_rng(seed)
         example = self.examples[index]
         if example.source in (AXIAL, CUT):
-            sequence = str(random.choice(list(LGG_SEQUENCES), p=list(LGG_SEQUENCES.values())))
+            sequence = str(random.choice(list(self.mix.lgg), p=list(self.mix.lgg.values())))
             example = example if sequence == "three sequences" else single_sequence(example, sequence)
         if random.random() < MIRRORED.get(example.source, MIRRORED_ELSEWHERE):
             example = mirrored(example, random)
@@ -210,7 +203,7 @@ class UploadDataset(Dataset):
 
 
 class SourceSampler(Sampler[tuple[int, int]]):
-    """Sample (index, seed) with replacement: sources, tumours, kinds and sequences by their shares, groups more evenly.
+    """Sample (index, seed) with replacement: sources, tumours, kinds and sequences by the mix, groups more evenly.
 
     The sample depends on the seed and the epoch only, so a resumed run gets the same examples.
 
@@ -218,16 +211,16 @@ class SourceSampler(Sampler[tuple[int, int]]):
         samples: examples per epoch.
     """
 
-    def __init__(self, examples: list[Example], samples: int, seed: int) -> None:
+    def __init__(self, examples: list[Example], samples: int, seed: int, mix: Mix) -> None:
         strata = [(e.source, e.tumour, e.kind, e.sequence) for e in examples]
         counts = Counter(zip(strata, (e.group for e in examples), strict=True))
         weights = np.array([counts[s, e.group] ** -0.5 for s, e in zip(strata, examples, strict=True)])
         for stratum in set(strata):
             members = np.array([s == stratum for s in strata])
-            weights[members] *= share_in_source(*stratum) / weights[members].sum()
+            weights[members] *= share_in_source(mix, *stratum) / weights[members].sum()
         sources = np.array([e.source for e in examples])
         for source in set(sources):  # which may lack some of its strata here
-            weights[sources == source] *= SOURCE_SHARE[source] / weights[sources == source].sum()
+            weights[sources == source] *= mix.source[source] / weights[sources == source].sum()
         self.weights = torch.from_numpy(weights)
         self.samples, self.seed, self.epoch = samples, seed, 0
 
@@ -241,11 +234,11 @@ class SourceSampler(Sampler[tuple[int, int]]):
             yield index, int(np.random.SeedSequence([self.seed, self.epoch, position]).generate_state(1)[0])
 
 
-def share_in_source(source: str, tumour: int, kind: int, sequence: int) -> float:
+def share_in_source(mix: Mix, source: str, tumour: int, kind: int, sequence: int) -> float:
     """The share of its source for the examples with or without tumour, of one kind and sequence."""
     share = 1.0
-    if source in TUMOUR_SHARE:
-        share *= TUMOUR_SHARE[source] if tumour else 1 - TUMOUR_SHARE[source]
+    if source in mix.tumour:
+        share *= mix.tumour[source] if tumour else 1 - mix.tumour[source]
     if kind != UNKNOWN:
-        share *= KIND_SHARE[KINDS[kind]]
-    return share * HEADS_SHARE[SEQUENCES[sequence]] if source == "heads" else share
+        share *= mix.kind[KINDS[kind]]
+    return share * mix.heads[SEQUENCES[sequence]] if source == "heads" else share

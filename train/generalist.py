@@ -28,9 +28,7 @@ from train.datasets.wider import fold_of
 from train.depthwise import speed_up_depthwise
 from train.evaluation.metrics import auc, dice
 from train.examples import (
-    AXIAL,
     CHANNELS,
-    CUT,
     UNKNOWN,
     Example,
     SourceSampler,
@@ -43,6 +41,7 @@ from train.examples import (
 from train.folds import Split, split_cases
 from train.loop import CLIP, RunFiles, choose_precision, fit, seed_epoch, to_channels_last
 from train.losses import segmentation_loss
+from train.mix import AXIAL, CUT, MIXES
 from train.pretrained import imagenet_effunet
 from train.run import ATTRIBUTE_HEADS, find_eligible, load_teacher, save_run, start_from
 
@@ -63,6 +62,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--wider", type=Path, required=True, help="folder with the index.csv of other heads")
     parser.add_argument("--net", choices=["effunet", "resunet"], default="effunet", help="resunet is the paper's")
     parser.add_argument("--encoder", choices=["lite0", "lite2"], default="lite2", help="of effunet")
+    parser.add_argument("--mix", choices=MIXES, default="any", help="shares of sources, sequences and kinds (train.mix)")
     parser.add_argument(
         "--teacher", type=Path, help="run folder or zoo entry; targets are the mean of its masks and the annotators'"
     )
@@ -210,7 +210,8 @@ def train_net(
     optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=device.type in ("cpu", "cuda"))
     steps = options.epochs * -(-options.samples // options.batch)
     scheduler = OneCycleLR(optimiser, max_lr=[group["lr"] for group in groups], total_steps=steps, pct_start=max(0.2, 2 / steps))
-    dataset, sampler = UploadDataset(train, preprocess), SourceSampler(train, options.samples, options.seed)
+    mix = MIXES[options.mix]
+    dataset, sampler = UploadDataset(train, preprocess, mix), SourceSampler(train, options.samples, options.seed, mix)
     if device.type == "cpu":
         speed_up_depthwise(net)
 

@@ -18,7 +18,6 @@ from train import generalist
 from train.datasets.lgg import find_slices
 from train.datasets.wider import find_pictures, fold_of, read_picture
 from train.examples import (
-    SOURCE_SHARE,
     UNKNOWN,
     SourceSampler,
     UploadDataset,
@@ -27,6 +26,7 @@ from train.examples import (
     picture_examples,
     single_sequence,
 )
+from train.mix import MIXES
 from train.phantoms import phantom_slice, write_phantom_dataset
 
 
@@ -80,7 +80,7 @@ def test_flair_takes_the_place_of_a_sequence_that_the_dataset_lacks(tmp_path):
 
 
 def test_items_are_on_the_grid_and_depend_on_their_seed_only(wider):
-    dataset = UploadDataset(picture_examples(wider), Preprocess(size=64))
+    dataset = UploadDataset(picture_examples(wider), Preprocess(size=64), MIXES["any"])
     for index in range(len(dataset)):
         first, second = dataset[index, 5], dataset[index, 5]
         assert first["image"].shape == (3, 64, 64)
@@ -102,24 +102,27 @@ def test_a_teacher_moves_the_targets_and_no_label(wider, tmp_path):
         np.testing.assert_allclose(after.mask, (before.mask + maps[0]) / 2, atol=1e-3)
         np.testing.assert_array_equal(after.mask > 0.5, before.mask)
         assert (after.tumour, after.kind) == (before.tumour, before.kind)
-    items = [UploadDataset(part, Preprocess(size=64))[0, 5] for part in (examples, taught)]
+    items = [UploadDataset(part, Preprocess(size=64), MIXES["any"])[0, 5] for part in (examples, taught)]
     assert (items[0]["image"] == items[1]["image"]).all()
     assert not (items[0]["mask"] == items[1]["mask"]).all()
 
 
-def test_sources_and_kinds_are_sampled_by_their_shares(wider):
+@pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES)
+def test_sources_and_kinds_are_sampled_by_their_shares(wider, mix):
+    for shares in (mix.source, mix.kind, mix.lgg, mix.heads):
+        assert sum(shares.values()) == pytest.approx(1)
     examples = picture_examples(wider)
-    drawn = Counter((examples[i].source, examples[i].kind) for i, _ in SourceSampler(examples, 6000, seed=0))
+    drawn = Counter((examples[i].source, examples[i].kind) for i, _ in SourceSampler(examples, 6000, seed=0, mix=mix))
     present = {e.source for e in examples}
-    total = sum(SOURCE_SHARE[source] for source in present)
+    total = sum(mix.source[source] for source in present)
     for source in present:
         share = sum(count for (s, _), count in drawn.items() if s == source) / 6000
-        assert share == pytest.approx(SOURCE_SHARE[source] / total, abs=0.03)
+        assert share == pytest.approx(mix.source[source] / total, abs=0.03)
     assert drawn["figshare", KINDS.index("glioma")] > drawn["figshare", KINDS.index("meningioma")]
 
 
 def test_an_epoch_repeats_and_the_next_one_differs(wider):
-    sampler = SourceSampler(picture_examples(wider), 50, seed=1)
+    sampler = SourceSampler(picture_examples(wider), 50, seed=1, mix=MIXES["any"])
     first = list(sampler)
     assert first == list(sampler)
     sampler.epoch = 1

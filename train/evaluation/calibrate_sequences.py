@@ -16,7 +16,7 @@ from brainmri.zoo.attributes import FLAIR, T1, T1C, THREE_SEQUENCES
 from brainmri.zoo.calibration import UNKNOWN, Fusion, Rules, SequenceRules, smooth_across_slices
 from train.evaluation.calibrate import NEIGHBOURS, choose_review_band, choose_threshold
 from train.evaluation.inputs import Measured, nearest_threshold
-from train.examples import AXIAL
+from train.mix import AXIAL
 
 SEQUENCES_WITH_TUMOURS = (FLAIR, T1, T1C, THREE_SEQUENCES)  # of the datasets
 SINGLE = (FLAIR, T1, T1C)  # what an unrecognised single sequence can be

@@ -23,7 +23,8 @@ from brainmri.report.metric_tables import markdown_table
 from brainmri.zoo.attributes import SEQUENCES
 from train.datasets import DATASETS
 from train.evaluation.metrics import auc
-from train.examples import AXIAL, CHANNELS, UNKNOWN, Example, patient_examples, picture_examples, single_sequence
+from train.examples import CHANNELS, UNKNOWN, Example, patient_examples, picture_examples, single_sequence
+from train.mix import AXIAL
 from train.uploads import resize
 
 THUMBNAIL = 16  # pixels a side

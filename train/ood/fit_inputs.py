@@ -25,7 +25,8 @@ from brainmri.zoo.registry import EMBEDDED, LoadedModel, load
 from train.datasets import dataset_of
 from train.datasets.wider import find_pictures, read_picture
 from train.evaluation.inputs import validation_views
-from train.examples import CHANNELS, CUT, WITHOUT_SKULL, Example, patient_examples, picture_examples, single_sequence
+from train.examples import CHANNELS, WITHOUT_SKULL, Example, patient_examples, picture_examples, single_sequence
+from train.mix import CUT
 from train.ood.fit import FEATURES, fit_tensors, shares, show, write_ood_detector
 from train.ood.negatives import PACKAGES
 from train.uploads import as_upload

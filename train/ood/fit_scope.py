@@ -29,7 +29,8 @@ from brainmri.zoo.records import OodConfig, SpecialistConfig
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, find_entry, load
 from train.datasets import dataset_of
 from train.evaluation.inputs import without_skull
-from train.examples import AXIAL, CHANNELS, CUT, Example, patient_examples, picture_examples, single_sequence
+from train.examples import CHANNELS, Example, patient_examples, picture_examples, single_sequence
+from train.mix import AXIAL, CUT
 from train.ood.fit import FEATURES, fit_tensors
 from train.ood.fit_inputs import find_slice, make_detector
 from train.release.card import write_card
