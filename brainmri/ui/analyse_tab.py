@@ -119,7 +119,10 @@ class AnalyseTab:
     def _connect(self) -> None:
         settings = [self.files, self.item, self.segmenter, self.classifier, self.sequence]
         outputs = self.panel.outputs
-        fields, batch = [self.item, self.selection, *self.channels, self.sequence], [self.several, self.items, self.table, self.rows]
+        fields, batch = (
+            [self.item, self.selection, *self.channels, self.sequence],
+            [self.several, self.items, self.table, self.rows],
+        )
         hidden = {"show_progress": "hidden", "trigger_mode": "multiple", **PRIVATE}
         upload = [self.files, self.upload]
         self.given.click(self.expect, self.upload, None, js=EXPECT_UPLOAD, **hidden)
@@ -207,7 +210,7 @@ class AnalyseTab:
         }
 
     def choose(self, files: list[str], item: str, request: gr.Request) -> dict:
-        """Select an input, and fill the sequence fields with the volumes or series of an input; show them if there is a choice.
+        """Select an input, and fill the sequence fields with its volumes or series; show them if there is a choice.
 
         The sequence that was chosen for an earlier slice does not hold for this one.
         """
