@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainmri.io.dicom_copies import Copies
+from brainmri.io.dicom_copies import without_copies
 from brainmri.io.dicom_headers import (
     DIRECTORY,
     MR_CLASSES,
@@ -135,7 +135,7 @@ def find_studies(files: list[StudyFile]) -> list[DicomStudy]:
     """
     frames: dict[Hashable, list[Frame]] = {}
     ignored: Counter[str] = Counter()
-    modalities, copies, total = set(), Copies(), 0
+    modalities, total = set(), 0
     for file in files:
         header = read_header(file)
         problem = _problem(header)
@@ -149,16 +149,17 @@ def find_studies(files: list[StudyFile]) -> list[DicomStudy]:
         study = frames.setdefault((str(header.get("StudyInstanceUID") or ""), header.PatientID), [])
         for index in range(frame_count(header)):
             position, orientation, spacing = frame_geometry(header, index)
-            frame = Frame(file=file, header=header, index=index, position=position, orientation=orientation, spacing=spacing)
-            if copies.add(frame):
-                ignored["copies of others"] += 1
-                continue
-            study.append(frame)
+            study.append(
+                Frame(file=file, header=header, index=index, position=position, orientation=orientation, spacing=spacing)
+            )
     if not frames:
         raise _refuse_files(len(files), ignored, modalities)
+    kept = [without_copies(found) for found in frames.values()]
+    if copies := total - sum(map(len, kept)):
+        ignored["copies of others"] = copies
     warnings = [f"{count} DICOM files that are {problem} are ignored" for problem, count in sorted(ignored.items()) if problem]
     studies = []
-    for found in frames.values():
+    for found in kept:
         dropped = _drop_frames_of_reference(found)
         studies.append(DicomStudy(series=_find_series(found), warnings=[*warnings, *dropped]))
     return studies
