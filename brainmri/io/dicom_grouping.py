@@ -46,7 +46,7 @@ _SAFE_WORDS = set(
     "t1 t2 t1w t2w flair dark fluid pre post without with contrast native gd gado ce km c +c c+ t1ce t1gd t1c dwi adc trace "
     "diff dti swi swan pd perf asl dsc dce bold mra mrv tof pc mip mpr mprage mp2rage spgr bravo space cube vista vibe tfe "
     "tse fse se gre ge ir stir fs fat sat fatsat ax axial tra transverse sag sagittal cor coronal obl oblique iso 2d 3d p2 "
-    "brain head localizer loc scout survey and of sub tirm wo w/o w".split()
+    "dir psir inv1 inv2 uni brain head localizer loc scout survey and of sub tirm wo w/o w".split()
 )
 # the standard's two-letter modalities; no other word of a header is shown as a modality
 _MODALITIES = set("AR AU BI CR CT DG DX EC EM ES GM HC IO KO LS MG NM OP OT PR PT PX RF RG SC SM SR TG US XA XC".split())

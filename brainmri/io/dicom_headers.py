@@ -198,6 +198,11 @@ def number_of(dataset: Dataset, keyword: str) -> float | None:
     return number if np.isfinite(number) else None
 
 
+def _count(value: object) -> int:
+    """How many values an element has."""
+    return len(value) if isinstance(value, Sequence) and not isinstance(value, str) else 1
+
+
 def image_types(header: Dataset, index: int) -> frozenset[str]:
     """The values of a frame's ImageType or FrameType, and whether it is magnitude or phase, in upper case."""
     group = functional_group(header, index, "MRImageFrameTypeSequence")
@@ -224,6 +229,7 @@ def physics_of(header: Dataset, index: int = 0) -> Physics:
         b_value=number_of(diffusion, "DiffusionBValue"),
         contrast=not _NO_AGENT.fullmatch(agent) or bool(header.get("ContrastBolusAgentSequence")),
         inversion=inversion,
+        inversions=_count(modifier.get("InversionTimes")),
         image_type=image_types(header, index),
         acquisition_contrast=functional_group(header, index, "MRImageFrameTypeSequence").get("AcquisitionContrast"),
     )

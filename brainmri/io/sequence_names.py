@@ -25,7 +25,7 @@ _COUNTABLE = ("segmentation", "localizer", "map", "subtraction", "projection", "
 # parts of a name that say where an image was resampled to, who it shows or when; they name no sequence of the image itself
 _TARGET = r"s?(?:t1|t2|flair|mni)[a-z0-9]*"
 _CONTEXT = [
-    re.compile(r"(?:^|(?<=[_/]))(?:sub|ses|run|task|desc|res|den|hemi)-[a-z0-9]+_?"),  # BIDS entities
+    re.compile(r"(?:^|(?<=[_/]))(?:sub|ses|run|task|desc|res|den|hemi|dir)-[a-z0-9]+_?"),  # BIDS entities
     re.compile(r"(?:^|(?<=_))space-[a-z0-9]+_"),
     # "T1_to_FLAIR", "T1_regtoFLAIR", "flair2t1", "flair_in_T1_space": the image is the first of the two
     re.compile(
@@ -66,12 +66,17 @@ _OTHERS = {
     ),
     "map": re.compile(
         r"(?<![a-z0-9])(?:t1|t2|b0|b1|pd|field|phase)[-_ ]?(?:map|rho)|relaxometry|(?<![a-z])mt(?:r|v|s|w|sat)(?![a-z0-9])"
-        r"|phasediff|(?<=_)(?:magnitude|phase)[12]?$"
+        r"|phasediff|(?<=_)(?:magnitude|phase)[12]?$|mp2.?rage.*[_ -]t1[_ ]images"
     ),
-    "phase": re.compile(r"part-(?:phase|real|imag)|filt_?pha|pha_images"),
+    "phase": re.compile(r"part-(?:phase|real|imag)|filt_?pha|pha_images|_(?:ph|real|imaginary)$"),  # "_ph" by dcm2niix
     "subtraction": re.compile(r"subtr|(?<=[ _-])sub$|(?<![a-z])substrac|differenz|soustr|sottr"),
     "projection": _words(r"mip|minip|mnip|pjn"),
     "spectroscopy": _words(r"mrs|csi|svs|spectro\w*"),
+    # inversion recovery with the times of a FLAIR or a T1, but another contrast
+    "double inversion recovery": _words(r"dir|(?:double|dual)[ _-]*(?:ir|inv\w*)"),
+    "PSIR": _words(r"psir\w*|phase[ _-]?sensitive"),
+    "raw MP2RAGE": re.compile(r"mp2.?rage.*(?<![a-z])inv(?:ersion)?[ _-]?[12](?![0-9])|(?<![a-z])inv-[12]_.*mp2rage"),
+    "white-matter-nulled T1": _words(r"fgatir|wmn|white.?matter.?null\w*"),
 }
 
 _PLANE = r"(?:o?ax|sag|cor|tra)"
@@ -90,7 +95,6 @@ _T2 = re.compile(
 # weightings that count if the name says neither T1 nor FLAIR; a gradient echo is then T2*-weighted
 _OTHER_WEIGHTINGS = {
     "STIR": _words(r"stir"),
-    "double inversion recovery": _words(r"dir|double ?ir"),
     "T2": _T2,
     "PD": _words(r"pdw?|proton ?dens\w*|dp"),
     "susceptibility": _words(r"m?gre|megre|mpgr|merge"),
@@ -130,6 +134,7 @@ _TYPES = {
     **dict.fromkeys(("SUB", "SUBTRACT", "SUBTRACTION"), "subtraction"),
     **dict.fromkeys(("MIP", "MNIP", "MIN_IP", "PROJECTION IMAGE"), "projection"),
     **dict.fromkeys(("PHASE", "P", "P_FFE", "P_SE", "P_IR", "I", "IMAGINARY", "PHASE MAP", "PHASE CONTRAST M"), "phase"),
+    **dict.fromkeys(("REAL", "R", "R_FFE", "R_SE", "R_IR"), "phase"),
     **dict.fromkeys(("ADC", "TRACEW", "DIFFUSION", "DIFFUSION_ANISO", "FA", "EXP"), "diffusion"),
     **dict.fromkeys(("SWI", "T2_STAR"), "susceptibility"),
     **dict.fromkeys(("ASL", "PERFUSION", "CBF", "CBV", "MTT", "TTP", "RCBV", "RCBF", "RELCBV", "RELCBF", "RELMTT"), _PERFUSION),
@@ -146,6 +151,7 @@ class Physics:
         b_value: in s/mm².
         contrast: whether a contrast agent is named.
         inversion: whether the sequence has an inversion pulse.
+        inversions: how many inversion times an enhanced image has.
         image_type: the values of ImageType.
         acquisition_contrast: "T1", "FLUID_ATTENUATED" and so on, of enhanced images.
     """
@@ -156,11 +162,12 @@ class Physics:
     b_value: float | None = None
     contrast: bool = False
     inversion: bool | None = None
+    inversions: int = 1
     image_type: frozenset[str] = field(default_factory=frozenset)
     acquisition_contrast: str | None = None
 
     def weighting(self) -> str | None:
-        """ "T1", "T2", "FLAIR" or "STIR", if the times decide it.
+        """ "T1", "T2", "FLAIR", "STIR" or "double inversion recovery", if the times decide it.
 
         Fluid is suppressed at inversion times of 1.5 to 3.5 s; a T1-weighted image has a short echo time.
         """
@@ -171,6 +178,8 @@ class Physics:
         if te is None:
             return None
         if ti:
+            if te >= 50 and self.inversions > 1:
+                return "double inversion recovery"
             if te >= 50 and 1500 <= ti <= 3500:
                 return "FLAIR"
             if ti < 350:
@@ -186,7 +195,8 @@ def identify(words: str, physics: Physics | None = None) -> str | None:
 
     Args:
         words: a file name or a series description.
-        physics: of its DICOM header, which outweighs the words. "Lesion" or "label" in a description names no segmentation, as
+        physics: of its DICOM header, which outweighs the words, unless they name a sequence that shares its times with another
+            one, such as double inversion recovery with FLAIR. "Lesion" or "label" in a description names no segmentation, as
             DICOM stores segmentations in a class of their own.
     """
     if physics is None:
@@ -200,7 +210,7 @@ def identify(words: str, physics: Physics | None = None) -> str | None:
     if named in _OTHERS:
         return named
     weighting = physics.weighting()
-    if named in ("susceptibility", "PD") or weighting is None or (weighting == "STIR" and named == FLAIR_T2):
+    if named in ("susceptibility", "PD", "STIR") or (weighting == "STIR" and named == FLAIR_T2):
         weighting = None
     if weighting == "T1" or (weighting is None and named in (PRE_T1, POST_T1)):
         if physics.contrast:

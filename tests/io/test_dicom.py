@@ -8,12 +8,13 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom import Dataset
 from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 import brainmri.io.files
 from brainmri.io.pixels import FLAIR
-from brainmri.io.reading import UnreadableImage, read_study
+from brainmri.io.reading import UnreadableImage, list_sequences, read_study
 from brainmri.io.sequences import ONE_SEQUENCE, POST, PRE
 from tests.support.phantom import (
     EXPECTED,
@@ -141,6 +142,32 @@ def test_series_are_recognised_by_their_descriptions(tmp_path):
         *others,
         "1 picture beside the volume was left out; to analyse slices, upload them without the volume",
     )
+
+
+TIMES = {"ScanningSequence": ["SE", "IR"], "InversionTime": 2500, "EchoTime": 120, "RepetitionTime": 9000}
+
+
+def test_double_inversion_recovery_is_not_read_as_flair(tmp_path):
+    folder = save(tmp_path / "study", images(description="SAG DIR", pixels=EXPECTED[:, :, ::-1], **TIMES))
+    scan = read(folder)
+    assert scan.single_sequence == "double inversion recovery"
+    assert scan.warnings[0] == "the series is double inversion recovery, not FLAIR"
+    save(folder, images(description="AX", series=2, **TIMES), prefix="b")
+    assert [candidate.channel for candidate in list_sequences(folder)] == [None, FLAIR]
+    assert marker(read(folder)) == MARKER
+
+
+def test_two_inversion_times_are_not_those_of_a_flair(tmp_path):
+    ds = enhanced()
+    ds.SeriesDescription = "AX"
+    modifier, timing, echo = Dataset(), Dataset(), Dataset()
+    modifier.InversionRecovery, modifier.InversionTimes = "YES", [2900.0, 450.0]
+    timing.RepetitionTime, echo.EffectiveEchoTime = 7500.0, 300.0
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    shared.MRModifierSequence, shared.MRTimingAndRelatedParametersSequence, shared.MREchoSequence = [modifier], [timing], [echo]
+    assert read(save(tmp_path / "one", [ds])).single_sequence == "double inversion recovery"
+    modifier.InversionTimes = [2300.0]
+    assert read(save(tmp_path / "two", [ds])).single_sequence == "FLAIR"
 
 
 def test_duplicate_series_are_left_out(tmp_path):

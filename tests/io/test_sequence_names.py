@@ -5,6 +5,7 @@ import pytest
 from brainmri.io.sequence_names import FLAIR_T2, POST_T1, PRE_T1, Physics, identify
 
 P, F, C = PRE_T1, FLAIR_T2, POST_T1
+DIR, RAW = "double inversion recovery", "raw MP2RAGE"
 NAMES = {
     "Siemens": [
         ("t2_tirm_tra_dark-fluid", F), ("t2_space_dark-fluid_sag_p2_iso", F), ("*tir2d1_16", F), ("TIRM", F), ("da-fl", F),
@@ -84,6 +85,14 @@ NAMES = {
         ("T1 s/ contraste", P), ("T1 voor contrast", P), ("difusão", "diffusion"), ("T1 na gd", C),
     ],
     "Polish and Swedish": [("T1 bez kontrastu", P), ("T1 po kontraście", C), ("T1 före kontrast", P), ("T1 med kontrast", C)],
+    "inversion recovery": [
+        ("t2_space_DIR_sag", DIR), ("Sag DIR.nii.gz", DIR), ("DIR FLAIR", DIR), ("MAGiC DIR", DIR), ("dual IR", DIR),
+        ("Double Inversion Recovery", DIR), ("sub-01_dir-AP_FLAIR", F), ("sub-01_dir-AP_T1w", P), ("directory", None),
+        ("AX PSIR", "PSIR"), ("T1_PSIR_tra", "PSIR"), ("Phase-sensitive IR", "PSIR"), ("AX STIR", "STIR"),
+        ("mp2rage_sag_p3_INV1", RAW), ("MP2RAGE_INV2.nii", RAW), ("sub-01_inv-2_MP2RAGE.nii.gz", RAW), ("mp2rage_UNI_Images", P),
+        ("mp2rage_T1_Images", "map"), ("sub-01_FGATIR.nii.gz", "white-matter-nulled T1"), ("FLAIR_ph.nii", "phase"),
+        ("T1_IR_real.nii.gz", "phase"), ("flair_phase.nii", "map"),
+    ],
     "files": [
         ("pre.nii", P), ("post.nii", C), ("flair.nii (1).gz", F), ("sub01_T1.nii", P), ("sub_01_t1", P), ("pat1_T1_km.nii", C),
     ],
@@ -96,6 +105,8 @@ def test_names_of_sequences(vendor):
     assert [(words, identify(words)) for words, _ in NAMES[vendor]] == NAMES[vendor]
 
 
+OF_FLAIR = {"inversion_time": 2500, "echo_time": 120, "repetition_time": 9000}
+OF_T1 = {"inversion_time": 750, "echo_time": 10, "repetition_time": 2000}
 SPIN_ECHO = {"inversion": False, "repetition_time": 600, "echo_time": 12}
 
 
@@ -122,6 +133,17 @@ SPIN_ECHO = {"inversion": False, "repetition_time": 600, "echo_time": 12}
         ("AX T1", {"image_type": frozenset({"DERIVED", "SUBTRACTION"})}, "subtraction"),
         ("AX FLAIR", {"image_type": frozenset({"ORIGINAL", "PRIMARY", "P"})}, "phase"),
         ("AX FLAIR", {"image_type": frozenset({"DERIVED", "SECONDARY", "MPR"})}, F),
+        ("3D DIR", OF_FLAIR, DIR),
+        ("AX STIR", OF_FLAIR, "STIR"),
+        ("AX PSIR", OF_T1, "PSIR"),
+        ("AX T1 PSIR", OF_T1 | {"contrast": True}, "PSIR"),
+        ("MP2RAGE_INV1", OF_T1, RAW),
+        ("MP2RAGE_INV2", {"inversion_time": 2500, "echo_time": 3, "repetition_time": 5000}, RAW),
+        ("FGATIR", OF_T1, "white-matter-nulled T1"),
+        ("T2 FLAIR phase map", OF_FLAIR, "map"),
+        ("", OF_FLAIR | {"inversions": 2}, DIR),
+        ("MP2RAGE UNI", OF_T1 | {"inversions": 2}, P),
+        ("AX IR", OF_T1 | {"image_type": frozenset({"ORIGINAL", "PRIMARY", "R_IR"})}, "phase"),
     ],
 )
 def test_the_header_outweighs_the_name(words, physics, sequence):
