@@ -75,7 +75,7 @@ class Geometry:
         affine: (4, 4) float64, index into the stored array to mm, towards the patient's right, anterior and superior.
         instances: for DICOM, the frame of each slice that is not missing.
         missing: for DICOM, the indices along the first axis where a slice is missing.
-        oriented: False where the file has sizes only and the directions had to be assumed.
+        oriented: False where the file has sizes only, or directions that cannot be trusted, so that left and right are unknown.
         sized: False where the file has no voxel size and 1 mm had to be assumed.
         nifti: for NIfTI, the header's own transforms.
 

@@ -38,6 +38,9 @@ UNITS = {1: "meter", 2: "mm", 3: "micron"}  # by NIfTI's code
 SAME_SIZE = 0.05  # how far sizes in two places of a header may differ, as a share
 TO_MM = {"meter": 1000.0, "micron": 0.001}
 _MGH_TYPES = (0, 1, 3, 4)
+AGREEMENT = 0.5  # least cosine between the left-right axes of a header's sform and qform; a registration turns a head by less
+NOT_GIVEN = "so the sides of lesions are not given"
+PLACEHOLDER = f"the file's orientation is only the default of a converter; left and right are unknown, {NOT_GIVEN}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,8 +247,12 @@ def _geometry(kind: str, header: Any, shape: tuple[int, int, int], name: str) ->
     elif sized and np.abs((lengths := np.linalg.norm(affine[:3, :3], axis=0)) / sides - 1).max() > SAME_SIZE:
         found, other = (" x ".join(f"{side:.3g}" for side in one) for one in (lengths, sides))
         warnings.append(f"the header gives two voxel sizes, {found} by its sform and {other} by its pixdim; the first are used")
+    base = np.asarray(header.get_base_affine(), np.float64)
+    problem = _explain_unknown_sides(space, affine, base) if any(space.codes) else None
+    warnings += [problem] if problem else []
     sized = sized or any(space.codes)
-    geometry = Geometry(shape=shape, affine=affine, oriented=any(space.codes), sized=sized, nifti=space)
+    oriented = any(space.codes) and problem is None
+    geometry = Geometry(shape=shape, affine=affine, oriented=oriented, sized=sized, nifti=space)
     if space.unit not in TO_MM:
         return geometry, tuple(warnings)
     in_mm = np.diag([*[TO_MM[space.unit]] * 3, 1.0]) @ affine
@@ -253,6 +260,38 @@ def _geometry(kind: str, header: Any, shape: tuple[int, int, int], name: str) ->
     if geometry.plausible and not converted.plausible:
         return geometry, (*warnings, f"the header gives sizes in {space.unit}, which is impossible; they are read as mm")
     return converted, tuple(warnings)
+
+
+def _explain_unknown_sides(space: NiftiSpace, affine: np.ndarray, base: np.ndarray) -> str | None:
+    """Why the transforms of a header do not tell left from right; None if they do.
+
+    Args:
+        affine: (4, 4), the transform that is used.
+        base: (4, 4), what nibabel assumes for a header without a transform.
+    """
+    from nibabel.orientations import aff2axcodes
+
+    if space.sform is not None and space.qform is not None:
+        one, other = ((form[:3, :3] / np.linalg.norm(form[:3, :3], axis=0))[0] for form in (space.sform, space.qform))
+        if one @ other < AGREEMENT * np.linalg.norm(one) * np.linalg.norm(other):
+            codes = " and ".join("".join(aff2axcodes(form)) for form in (space.sform, space.qform))
+            return f"the header's sform and qform ({codes}) disagree about left and right; the sform is used, {NOT_GIVEN}"
+    return PLACEHOLDER if _is_placeholder(affine, base, space.codes) else None
+
+
+def _is_placeholder(affine: np.ndarray, base: np.ndarray, codes: tuple[int, int]) -> bool:
+    """Whether a transform is one that programs write for voxels of unknown orientation, although its code claims another.
+
+    These are nibabel's default, and axes along those of the body from a first voxel at exactly 0: ITK's default, the identity,
+    and, as nibabel saves what is made by hand, the voxel sizes alone. No scanner puts the corner of its volume there.
+    """
+    sizes, tolerance = affine.diagonal()[:3], 1e-3 * np.linalg.norm(affine[:3, :3], axis=0).min()
+    if np.abs(affine - base).max() < tolerance:
+        return True
+    if np.abs(affine - np.diag([*sizes, 1.0])).max() >= tolerance:
+        return False
+    itk = (np.sign(sizes) == (-1, -1, 1)).all()
+    return bool(itk or ((sizes > 0).all() and (np.allclose(sizes, 1) or codes == (2, 0))))
 
 
 def _nifti_space(header: Any) -> NiftiSpace:

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 import brainmri.io.files
+from brainmri.analysis.lesions import find_lesions, find_parts, midline
+from brainmri.io.itk_files import NO_ORIENTATION
 from brainmri.io.pixels import FLAIR
 from brainmri.io.sequences import ONE_SEQUENCE, POST, PRE
+from brainmri.io.volume_files import PLACEHOLDER
+from brainmri.io.writers import write_nifti
 from tests.support.phantom import EXPECTED, PHANTOM, RAS, SHAPE, affine_of, nifti, stored, zip_of
 from tests.support.studies import MARKER, marker, nifti_bytes, read, refusal
 
@@ -63,6 +67,107 @@ def test_file_without_orientation_is_assumed_axial(tmp_path):
     assert marker(scan) == MARKER
     assert "no orientation" in scan.warnings[1]
     assert ONE_SEQUENCE in scan.warnings
+
+
+def sides(scan) -> list[str | None]:
+    """The side of the marker, which lies in the right half of the phantom, and its place in the patient."""
+    mask = scan.pixels[..., FLAIR] == 1
+    lesions = find_lesions(mask, find_parts(mask, scan.geometry), scan.geometry, midline(scan.pixels))
+    assert all((lesion.side is None) == (lesion.centroid_mm is None) for lesion in lesions)
+    return [lesion.side for lesion in lesions]
+
+
+def saved(path, affine, sform: int, qform: int, other=None):
+    """The phantom with these codes, and another qform."""
+    image = nibabel.Nifti1Image(PHANTOM, affine)
+    image.set_sform(affine, sform)
+    image.set_qform(affine if other is None else other, qform)
+    nibabel.save(image, path)
+    return path
+
+
+def moved(affine, *origin: float):
+    return affine + np.array([[0.0] * 3 + [value] for value in (*origin, 0)])
+
+
+MIRRORED = np.diag([-1.0, 1, 1, 1]) @ RAS
+HALF_TURN = np.diag([-1.0, -1, 1, 1]) @ RAS  # no mirroring, but left and right are exchanged
+QUARTER_TURN = np.array([[0, 2.0, 0, 0], [-2.0, 0, 0, 0], [0, 0, 5.0, 0], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("qform", "code"),
+    [(MIRRORED, "LAS"), (HALF_TURN, "LPS"), (QUARTER_TURN, "PRS")],
+    ids=["mirrored", "half turn", "quarter turn"],
+)
+def test_transforms_that_disagree_about_left_and_right_give_no_side(tmp_path, qform, code):
+    scan = read(saved(tmp_path / "flair.nii", moved(RAS, -40, -30, -20), 1, 1, qform))
+    assert marker(scan) == MARKER  # read by its sform
+    assert scan.warnings[0] == (
+        f"the header's sform and qform (RAS and {code}) disagree about left and right; the sform is used, so the sides of "
+        "lesions are not given"
+    )
+    assert sides(scan) == [None]
+    assert scan.geometry.plausible
+
+
+def test_transforms_that_agree_about_left_and_right_give_a_side(tmp_path):
+    turned = moved(np.eye(4), 7, -60, 30)
+    angle = np.radians(25)
+    turned[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    for number, qform in enumerate((RAS, turned @ RAS, np.diag([1.0, -1, -1, 1]) @ RAS)):
+        scan = read(saved(tmp_path / f"flair{number}.nii", moved(RAS, -40, -30, -20), 4, 1, qform))
+        assert sides(scan) == ["right"]
+        assert len(scan.warnings) == 1
+    for sform, qform in ((1, 0), (0, 1)):  # the other one does not count
+        scan = read(saved(tmp_path / "flair.nii", RAS if sform else MIRRORED, sform, qform, MIRRORED if sform else RAS))
+        assert sides(scan) == ["right"]
+
+
+def placeholders() -> dict[str, nibabel.Nifti1Image]:
+    """Volumes as lazy programs save them."""
+    default = nibabel.Nifti1Image(PHANTOM, None)
+    default.header.set_zooms((2, 2, 5))
+    return {
+        "identity": nibabel.Nifti1Image(PHANTOM, np.eye(4)),
+        "identity of the scanner": nibabel.Nifti1Image(PHANTOM, np.eye(4)),
+        "voxel sizes alone": nibabel.Nifti1Image(PHANTOM, RAS),
+        "nibabel's default": nibabel.Nifti1Image(PHANTOM, default.header.get_base_affine()),
+        "ITK's default": nibabel.Nifti1Image(PHANTOM, HALF_TURN),
+        "code 0": nibabel.Nifti1Image(PHANTOM, None),
+    }
+
+
+@pytest.mark.parametrize("kind", placeholders())
+def test_placeholder_of_a_converter_gives_no_side(tmp_path, kind):
+    image = placeholders()[kind]
+    if kind == "identity of the scanner":
+        image.set_sform(np.eye(4), 1)
+        image.set_qform(np.eye(4), 1)
+    nibabel.save(image, tmp_path / "flair.nii")
+    scan = read(tmp_path / "flair.nii")
+    assert scan.warnings[0] == (NO_ORIENTATION if kind == "code 0" else PLACEHOLDER)
+    assert sides(scan) == [None]
+    assert not scan.geometry.oriented
+
+
+def test_placeholder_of_simple_itk_gives_no_side(tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    image = sitk.GetImageFromArray(EXPECTED)
+    sitk.WriteImage(image, str(tmp_path / "flair.nii"))
+    assert sides(read(tmp_path / "flair.nii")) == [None]
+    image.SetOrigin((-40, -30, -20))
+    sitk.WriteImage(image, str(tmp_path / "flair.nii"))
+    assert None not in sides(read(tmp_path / "flair.nii"))
+
+
+def test_a_result_keeps_the_transforms_that_disagree(tmp_path):
+    scan = read(saved(tmp_path / "flair.nii", moved(RAS, -40, -30, -20), 1, 1, MIRRORED))
+    write_nifti(tmp_path / "mask.nii.gz", scan.pixels[..., FLAIR] == 1, scan.geometry)
+    header = nibabel.load(tmp_path / "mask.nii.gz").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
+    assert np.allclose(header.get_qform(), MIRRORED)
+    assert np.array_equal(np.asarray(nibabel.load(tmp_path / "mask.nii.gz").dataobj), PHANTOM == 1000)
 
 
 def test_anisotropic_pixels_keep_their_spacing(tmp_path):
