@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -100,6 +100,17 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
         for check, p, area in zip(checks, probabilities, areas, strict=True)
     ]
     return SliceDecisions(maps=maps, masks=masks, min_areas=min_areas, probabilities=probabilities, verdicts=verdicts, ood=checks)
+
+
+def for_review(decisions: SliceDecisions, problem: str | None) -> SliceDecisions:
+    """The decisions, for review because of a problem with the picture, a clause; unchanged where there is none."""
+    if problem is None:
+        return decisions
+    verdicts = [
+        verdict if check and check.reason else (REVIEW, sentence(problem))
+        for verdict, check in zip(decisions.verdicts, decisions.ood, strict=True)
+    ]
+    return replace(decisions, verdicts=verdicts)
 
 
 def decide_slice(probability: float, area_on_grid: float, review: tuple[float, float]) -> tuple[str, str]:

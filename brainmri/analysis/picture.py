@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from brainmri.analysis.decision import SliceDecisions
+from brainmri.analysis.coverage import several_heads
+from brainmri.analysis.decision import SliceDecisions, for_review
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, Decision, slice_numbers
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.preparation import Prepared
@@ -56,6 +57,7 @@ def decide_picture(parts: tuple[Prepared, ...], decide: Decide, shape: tuple[int
 
 def _decide_part(part: Prepared, decide: Decide, shape: tuple[int, ...]) -> PictureDecision:
     decisions, specialist = decide(part)
+    decisions = for_review(decisions, several_heads(*part.view.panel.box[2:]))
     maps, masks = (part.view.restore(values, (1, *shape)) for values in (decisions.maps, decisions.masks))
     return PictureDecision(
         prepared=part, decisions=replace(decisions, maps=maps, masks=masks), specialist=specialist,

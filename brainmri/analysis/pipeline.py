@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from brainmri._version import __version__
-from brainmri.analysis.coverage import ONLY_AXIAL, READ_AS_FLAIR, is_axial, not_evaluated
-from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, left_out, no_images
+from brainmri.analysis.coverage import ONLY_AXIAL, READ_AS_FLAIR, is_axial, not_evaluated, several_heads
+from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, for_review, left_out, no_images
 from brainmri.analysis.explain import Explanation, explain
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Decision, Finding, Study, sentence
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices
@@ -230,6 +230,8 @@ class Pipeline:
         (prepared,) = self.prepare(scan, sequence, progress)
         warnings += prepared.warnings
         decisions, specialist = self._decide(prepared, progress)
+        several = None if geometry else several_heads(*scan.pixels.shape[1:3])
+        decisions = for_review(decisions, several)
         head, grid = prepared.view.head, scan.pixels.shape[:3]
         maps, mask = (prepared.view.restore(values, grid) for values in (decisions.maps, decisions.masks))
         decisions = replace(decisions, maps=maps[head], masks=mask[head])
@@ -252,6 +254,8 @@ class Pipeline:
         )
         if verdict == NO_TUMOUR and scan.incomplete:
             verdict, reason = REVIEW, f"{sentence(scan.incomplete)} {reason}"
+        if several:
+            verdict, reason = REVIEW, sentence(several)
         if not self.rules.was_evaluated_on(prepared.sequence):
             verdict, reason = REVIEW, sentence(not_evaluated(prepared.sequence))
         if found := no_images(finding.ood for finding in findings):

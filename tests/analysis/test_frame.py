@@ -197,6 +197,42 @@ def test_a_sequence_without_tumours_in_the_evaluation_is_for_review():
     assert found.recognition.kind is None
 
 
+def panel(width: int) -> np.ndarray:
+    """(64, width, 3): a grey bar, as of a legend beside a slice."""
+    pixels = np.zeros((64, width, 3), np.float32)
+    pixels[28:36, 4:-4] = 0.3
+    return pixels
+
+
+@pytest.mark.parametrize("spot", [True, False])
+@pytest.mark.parametrize("turned", [0, 1])
+@pytest.mark.parametrize(("width", "several"), [(48, False), (51, False), (52, True), (140, True)])
+def test_a_picture_too_long_for_one_head_is_for_review(spot, turned, width, several):
+    picture = np.rot90(np.concatenate([head(spot), panel(width)], 1), turned).copy()
+    assert len(find_panels(picture)) == 1
+    verdict, reason = analyse(picture).decisions.verdicts[0]
+    if not several:
+        assert verdict == ("tumour" if spot else "no tumour")
+        return
+    sides = "high as wide" if turned else "wide as high"
+    assert verdict == "review"
+    ratio = f"{1 + width / 64:.1f}"
+    assert reason == (
+        f"The picture is {ratio} times as {sides}, so it probably shows several slices; please upload them one at a time."
+    )
+
+
+def test_a_page_does_not_make_a_slice_too_long():
+    page = np.pad(head(), ((10, 10), (200, 90), (0, 0)), constant_values=1)
+    assert analyse(page).decisions.verdicts[0][0] == "tumour"
+
+
+def test_the_reason_of_an_image_that_is_no_slice_stays():
+    white = np.full((64, 200, 3), 0.7, np.float32)
+    white[20:40, 20:60] = 0.95
+    assert analyse(white).decisions.verdicts[0] == ("review", "far")
+
+
 def test_the_kind_is_given_for_post_contrast_t1_only():
     assert analyse(head()).recognition.kind.name == "glioma"
     coloured = head()

@@ -222,6 +222,19 @@ def test_a_head_without_some_of_its_slices_is_not_free_of_tumour(pipe, tmp_path,
 
 
 @pytest.mark.slow
+def test_pictures_of_several_heads_are_for_review(pipe):
+    healthy = read_study(EXAMPLES / "study-healthy.nii.gz").pixels[5:9]
+    rows = np.concatenate([healthy] * 3, axis=2)
+    reason = f"The picture is {rows.shape[2] / rows.shape[1]:.1f} times as wide as high, so it probably shows several slices"
+    found = pipe.study(rows)
+    assert (found.verdict, found.reason) == (R, f"{reason}; please upload them one at a time.")
+    assert {finding.verdict for finding in found.findings} == {R}
+    assert pipe.study(healthy).verdict == N
+    slab = Scan(pixels=rows, name="slab", sha256="", geometry=geometry(rows.shape[:3]))
+    assert "several slices" not in pipe.study(slab).reason
+
+
+@pytest.mark.slow
 def test_progress_is_reported_to_the_end_of_every_network(pipe, phantom):
     seen = []
     study = pipe.study(phantom[0], progress=lambda done, total: seen.append((done, total)))
