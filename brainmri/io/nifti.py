@@ -6,9 +6,10 @@ nibabel and pydicom read the files: MONAI's readers order DICOM by instance numb
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -44,6 +45,20 @@ def is_nifti(file: StudyFile) -> bool:
 def is_voxel_half(name: str) -> bool:
     """Whether a file is named as the half of a pair that has voxels but no header."""
     return bool(_VOXELS.search(name.lower()))
+
+
+def voxel_halves(files: list[StudyFile]) -> dict[StudyFile, StudyFile]:
+    """By the header of each pair among the files, its half with the voxels.
+
+    Files that are listed may lie in folders of their own, so of these the name is enough if no other pair has it.
+    """
+    halves = [file for file in files if is_voxel_half(file.name.name)]
+    headers = [file for file in files if file not in halves]
+    names = [Counter(_stem_name(file) for file in part if file.listed) for part in (headers, halves)]
+    by_path = {_stem(file): file for file in halves}
+    by_name = {_stem_name(file): file for file in halves if all(counted[_stem_name(file)] == 1 for counted in names)}
+    found = {file: by_path.get(_stem(file)) or by_name.get(_stem_name(file)) for file in headers}
+    return {file: half for file, half in found.items() if half}
 
 
 def is_mask(name: str) -> bool:
@@ -105,8 +120,8 @@ def _volumes(files: list[StudyFile], name: str) -> tuple[list[_Volume], list[Stu
     Raises:
         UnreadableImage: for an unreadable file that is named as a sequence, or when no file can be read.
     """
-    halves = {_stem(file): file for file in files if is_voxel_half(file.name.name)}
-    headers = [file for file in files if file not in halves.values()]
+    halves = voxel_halves(files)
+    headers = [file for file in files if not is_voxel_half(file.name.name)]
     if not headers:  # a header beside the voxels, which the caller need not name
         headers = [header for file in files if (header := _find_beside(file, ".hdr", ".HDR", ".hdr.gz"))]
     images = [file for file in headers if not is_mask(file.name.name)] or headers
@@ -117,7 +132,7 @@ def _volumes(files: list[StudyFile], name: str) -> tuple[list[_Volume], list[Stu
     for file in images:
         folder = file.name.parent.name if apart else ""
         try:
-            head = read_head(file, name, halves.get(_stem(file)) or _find_beside(file, ".img", ".IMG", ".img.gz"))
+            head = read_head(file, name, halves.get(file) or _find_beside(file, ".img", ".IMG", ".img.gz"))
         except UnreadableImage as refusal:
             if channel_of(identify(file.name.name) or identify(folder)) is not None:
                 raise
@@ -140,6 +155,10 @@ def _volumes(files: list[StudyFile], name: str) -> tuple[list[_Volume], list[Stu
 def _stem(file: StudyFile) -> str:
     """The path without the suffix in which the halves of a pair differ."""
     return re.sub(r"\.(hdr|img)(\.gz)?$", "", file.name.as_posix(), flags=re.IGNORECASE)
+
+
+def _stem_name(file: StudyFile) -> str:
+    return PurePosixPath(_stem(file)).name
 
 
 def _find_beside(file: StudyFile, *suffixes: str) -> StudyFile | None:

@@ -1,5 +1,6 @@
 """Sequences: recognised by the readers, listed for the page, and assigned by the caller."""
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -286,6 +287,17 @@ def test_slices_from_different_folders_are_ordered(tmp_path):
     for name in names:
         (together / name).write_bytes(png(int(name[13:-4])))
     assert scan.sha256 == read(together).sha256
+
+
+def test_halves_of_a_pair_in_separate_folders_are_read_together(tmp_path):
+    nibabel.save(nibabel.Nifti1Pair(PHANTOM, moved := RAS + np.eye(4, k=3)), tmp_path / "flair.hdr")
+    nibabel.save(nibabel.Nifti1Pair(PHANTOM[::-1], moved), tmp_path / "t1.hdr")
+    halves = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    scan = read(in_separate_folders(tmp_path / "uploads", halves))
+    assert marker(scan) == MARKER
+    assert np.array_equal(scan.pixels[..., PRE], scan.pixels[:, :, ::-1, FLAIR])
+    twice = [path for folder in "ab" for path in in_separate_folders(tmp_path / folder, halves)]
+    assert "header of a pair without its voxels" in refusal(twice)  # which voxels belong to which header is unknown
 
 
 def test_slices_of_different_cases_are_refused(tmp_path):
