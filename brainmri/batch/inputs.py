@@ -10,14 +10,12 @@ from pathlib import Path
 from brainmri.io.dicom_headers import is_dicom, study_uid
 from brainmri.io.files import StudyFile, folder_files, is_zip
 from brainmri.io.images import SUFFIXES
+from brainmri.io.input_grouping import group_pictures, group_volumes
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.name_words import patient_words
 from brainmri.io.nifti import is_mask, is_nifti, is_voxel_half
-from brainmri.io.pixels import FLAIR
-from brainmri.io.sequence_names import identify
 from brainmri.io.sequences import sequence_of
-from brainmri.io.slice_grouping import NUMBERED, named_masks
-from brainmri.io.volume_grouping import SURE, difference, split_studies
+from brainmri.io.volume_grouping import split_studies
 from brainmri.report.outputs import RECORD, is_results_folder
 
 NO_SUBJECTS = ("code", "derivatives", "sourcedata", "stimuli", "phenotype", "logs")  # folders of a BIDS dataset
@@ -35,7 +33,7 @@ def given_inputs(paths: Iterable[Path], out: Path | None = None) -> list[Input]:
             folders.setdefault(path.parent, []).append(path)
     joined: dict[Path, Input] = {}
     for volumes in folders.values():
-        for one in group_volumes(dict.fromkeys(volumes)):
+        for one in _group_volumes(dict.fromkeys(volumes)):
             if isinstance(one, tuple):
                 joined |= dict.fromkeys(one, one)
     inputs: list[Input] = []
@@ -69,7 +67,7 @@ def find_inputs(path: Path, out: Path | None = None) -> list[Input]:
     zips = [file for file in files if is_zip(file) or file.suffix.lower() == ".zip"]
     volumes = [file for file in files if _is_volume(file)]
     dicom = [file for file in files if file not in zips + volumes and is_dicom(StudyFile(path=file))]
-    studies = group_volumes(volumes)
+    studies = _group_volumes(volumes)
     if zips or len(studies) > 1 or (studies and _hold_studies(path, folders)):
         pictures = [file for file in files if file.suffix.lower() in SUFFIXES and file not in zips + volumes + dicom]
         series = [one_input(dicom)] if dicom else []
@@ -81,27 +79,9 @@ def find_inputs(path: Path, out: Path | None = None) -> list[Input]:
     return [*folders]
 
 
-def group_volumes(volumes: Iterable[Path]) -> list[Input]:
-    """The studies among the volumes of one folder: the files of each, or its only file.
-
-    A FLAIR and the other sequences of its patient and visit are one study. Volumes that are named as no sequence, as the same
-    sequence twice or as another patient are studies of their own.
-    """
-    found: list[Input] = []
-    for files in split_studies([StudyFile(path=path) for path in volumes]):
-        flair = [file for file in files if sequence_of(file.name.name) == FLAIR]
-        named = [file for file in files if identify(file.name.name) is not None]
-        if len(flair) == 1:
-            named = [file for file in named if difference(file, flair[0]) not in SURE]
-        channels = [sequence_of(file.name.name) for file in named]
-        known = [channel for channel in channels if channel is not None]
-        # without a FLAIR, other sequences such as T2 are analysed by themselves
-        if len(known) > len(set(known)) or (not flair and len(known) < len(channels)):
-            named = []
-        if named:
-            found.append(one_input([file.path for file in named]))
-        found += [file.path for file in files if file not in named]
-    return found
+def _group_volumes(volumes: Iterable[Path]) -> list[Input]:
+    """The studies among the volumes of one folder. Nobody can choose the sequences of unnamed ones, so each is a study."""
+    return [one_input(files) for files in group_volumes([StudyFile(path=path) for path in volumes], choosable=False)]
 
 
 def one_input(paths: list[Path]) -> Input:
@@ -144,13 +124,7 @@ def _first(source: Input) -> Path:
 
 def _group_pictures(pictures: list[Path]) -> list[Input]:
     """The pictures beside several studies: slices that are numbered for one case are a study, others are slices."""
-    cases: dict[str, list[Path]] = {}
-    masks = named_masks(pictures)
-    for picture in pictures:
-        if picture not in masks and not picture.stem.endswith("_mask"):
-            numbered = NUMBERED.fullmatch(picture.stem)
-            cases.setdefault(numbered["case"] + "_" if numbered else picture.name, []).append(picture)
-    return [one_input(found) for found in cases.values()]
+    return [one_input(files) for files in group_pictures([StudyFile(path=path) for path in pictures], least=2)]
 
 
 def _hold_studies(path: Path, folders: list[Path]) -> bool:

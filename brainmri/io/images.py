@@ -291,8 +291,6 @@ class ImageReader:
     preview = True
 
     def sniff(self, file: StudyFile) -> bool:
-        if file.name.stem.endswith("_mask"):
-            return False
         if file.name.suffix.lower() in SUFFIXES:
             return True
         with file.open() as handle:

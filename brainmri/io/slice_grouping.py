@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from pathlib import PurePath
 
 from brainmri.io.files import StudyFile
@@ -16,20 +15,24 @@ _WORDS = r"(?:masks?|seg|segm|segmentations?|labels?)"
 _MASK = re.compile(rf"{_WORDS}[-_](?P<after>.+)|(?P<before>.+)[-_]{_WORDS}(?P<number>[-_]\d{{1,9}})?", re.IGNORECASE)
 
 
-def named_masks(names: Collection[PurePath]) -> set[PurePath]:
-    """Those of the pictures that are named as masks of others in their folder, of the same name or the same number.
+def find_masks(pictures: list[StudyFile]) -> set[StudyFile]:
+    """Those of the pictures that are masks by their names: `…_mask`, and masks of others in their folder by name or number.
 
-    A mask's name has no effect without such a picture: "label_3.png" alone may be a slice.
+    Without a picture that it belongs to, another name has no effect: "label_3.png" alone may be a slice. If all names end in
+    `_mask`, none is a mask, so that they are flagged instead of ignored.
     """
-    matches = {name: match for name in names if (match := _MASK.fullmatch(name.stem))}
-    pictures = [name for name in names if name not in matches]
-    of_pictures = {(one.parent, one.stem.lower()) for one in pictures} | {(one.parent, _number(one.stem)) for one in pictures}
-    found = set()
-    for name, match in matches.items():
+    places = {picture: _place(picture) for picture in pictures}
+    matches = {picture: match for picture, place in places.items() if (match := _MASK.fullmatch(place.stem))}
+    others = [place for picture, place in places.items() if picture not in matches]
+    of_others = {(one.parent, one.stem.lower()) for one in others} | {(one.parent, _number(one.stem)) for one in others}
+    found = {picture for picture in pictures if picture.name.stem.endswith("_mask")}
+    if len(found) == len(pictures):
+        return set()
+    for picture, match in matches.items():
         rest = (match["after"] or f"{match['before']}{match['number'] or ''}").lower()
-        number = _number(rest)
-        if (name.parent, rest) in of_pictures or (number is not None and (name.parent, number) in of_pictures):
-            found.add(name)
+        number, folder = _number(rest), places[picture].parent
+        if (folder, rest) in of_others or (number is not None and (folder, number) in of_others):
+            found.add(picture)
     return found
 
 
@@ -45,8 +48,8 @@ def split_slices(files: list[StudyFile]) -> tuple[list[list[StudyFile]], int]:
     A study is the slices of one folder that are numbered for one case (`<case>_<number>`), or one multi-page TIFF. A folder in
     which a slice has no number is one study. Masks are ignored. Folders of masks and those below a folder of slices are left out.
     """
-    masks = named_masks([_place(file) for file in files])
-    files = [file for file in files if _place(file) not in masks]
+    masks = find_masks(files)
+    files = [file for file in files if file not in masks]
     folders = {file.name.parent for file in files if not file.listed}
     kept = [file for file in files if file.listed or not folders.intersection(file.name.parent.parents)]
     kept = [file for file in kept if file.listed or identify(file.name.parent.name) != "segmentation"] or kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 from brainmri.io.dicom_headers import is_dicom
 from brainmri.io.files import StudyFile, is_zip
 from brainmri.io.images import SUFFIXES, has_image_magic
+from brainmri.io.input_grouping import group_pictures, group_volumes
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.nifti import is_nifti
 from brainmri.io.reading import holds_one_slice, open_study
-from brainmri.io.sequences import Candidate, sequence_of
-from brainmri.io.slice_grouping import NUMBERED, named_masks
+from brainmri.io.sequences import Candidate
+from brainmri.io.slice_grouping import NUMBERED
 
 SLICE, STUDY = "slice", "study"
 SIDECARS = (".json", ".tsv", ".bval", ".bvec")  # belong to the volumes beside them
@@ -67,13 +67,11 @@ def list_inputs(paths: Sequence[str]) -> list[Input]:
     inputs = [one for archive in archives for one in _studies([archive])]
     if volumes:
         left_out = len(images) + len(stacks)
-        found = [one for group in _by_patient(volumes) for one in _studies(group)]
+        found = [one for group in _group_volumes(volumes) for one in _studies(group)]
         inputs += [replace(one, pictures_left_out=left_out) for one in found]
     else:
         inputs += [one for stack in stacks for one in _studies([stack])]
-        slices = [image for image in images if not image.stem.endswith("_mask")] or images
-        masks = named_masks([Path(image.name) for image in slices])  # a browser may put each file into a folder of its own
-        inputs += _slices([image for image in slices if Path(image.name) not in masks])
+        inputs += _slices(images)
     return [replace(one, unreadable=unreadable) for one in inputs] or _studies(files)
 
 
@@ -98,17 +96,10 @@ def _is_volume(file: Path) -> bool:
     return is_nifti(opened) or is_dicom(opened)
 
 
-def _by_patient(volumes: list[Path]) -> list[list[Path]]:
-    """Group NIfTI files by their names without the sequence, if a sequence occurs twice; other files stay together."""
-    named = [file for file in volumes if is_nifti(StudyFile(path=file))]
-    sequences = [sequence for file in named if (sequence := sequence_of(file.name)) is not None]
-    if len(named) < len(volumes) or len(sequences) == len({*sequences}):
-        return [volumes]
-    groups: dict[str, list[Path]] = {}
-    for file in named:
-        words = re.split(r"[^A-Za-z0-9]+", file.name.split(".")[0])
-        groups.setdefault("_".join(word for word in words if sequence_of(word) is None), []).append(file)
-    return list(groups.values())
+def _group_volumes(volumes: list[Path]) -> list[list[Path]]:
+    """The studies among uploaded volumes; files of which some are DICOM stay together."""
+    files = [StudyFile(path=volume, listed=True) for volume in volumes]
+    return group_volumes(files, choosable=True) if all(map(is_nifti, files)) else [volumes]
 
 
 def _studies(files: list[Path]) -> list[Input]:
@@ -126,14 +117,9 @@ def _studies(files: list[Path]) -> list[Input]:
 
 def _slices(images: list[Path]) -> list[Input]:
     """Single slices, and studies of numbered slices."""
-    cases: dict[str, list[Path]] = {}
-    for image in images:
-        numbered = NUMBERED.fullmatch(image.stem)
-        cases.setdefault(numbered["case"] if numbered else "", []).append(image)
     found = []
-    for case, files in cases.items():
-        if case and len(files) >= MIN_STACK:
-            found.append(Input(kind=STUDY, label=case, files=tuple(map(str, files))))
-        else:
-            found += [Input(kind=SLICE, label=file.name, files=(str(file),)) for file in files]
+    for files in group_pictures([StudyFile(path=image, listed=True) for image in images], least=MIN_STACK):
+        numbered = NUMBERED.fullmatch(files[0].stem)
+        kind, label = (STUDY, numbered["case"]) if numbered and len(files) > 1 else (SLICE, files[0].name)
+        found.append(Input(kind=kind, label=label, files=tuple(map(str, files))))
     return found
