@@ -14,6 +14,7 @@ from brainmri.analysis.lesions import without_islands
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.ood import BLACK, EMPTY, LABELS, MASK, WARNING, OodResult
 
+APART = "The slices do not seem to follow one another in one head, so each was analysed by itself"
 MIN_AREA = 12  # pixels on the network's grid; a smaller mask counts as empty
 
 
@@ -180,6 +181,25 @@ def decide_study(
         which = "one isolated slice shows" if len(tumour) == 1 else "isolated slices show"
         return REVIEW, f"Only {which} a tumour: {slice_numbers(tumour)}.", tuple(sorted(tumour + undecided))
     return REVIEW, f"No slice clearly shows a tumour; {slice_numbers(undecided)} are undecided.", tuple(undecided)
+
+
+def decide_apart(verdicts: Sequence[str], subject: str) -> tuple[str, str, tuple[int, ...]]:
+    """Combine the verdicts of slices that are not neighbours: tumour where any shows one, else review where any is for review.
+
+    Args:
+        verdicts: the slices' verdicts, in order.
+        subject: what the slices are, the beginning of the reason.
+
+    Returns:
+        The verdict, its reason, and the indices of the slices that it rests on.
+    """
+    tumour, undecided = ([n for n, one in enumerate(verdicts) if one == verdict] for verdict in (TUMOUR, REVIEW))
+    if tumour:
+        return TUMOUR, f"{subject}; {slice_numbers(tumour)} show{'s' * (len(tumour) == 1)} a tumour.", tuple(tumour)
+    if undecided:
+        needed = f"{slice_numbers(undecided)} need{'s' * (len(undecided) == 1)} review"
+        return REVIEW, f"{subject}; none clearly shows a tumour, but {needed}.", tuple(undecided)
+    return NO_TUMOUR, f"{subject}; none of them shows a tumour.", ()
 
 
 def mostly_unknown(out_of_distribution: Sequence[int], slices: int, analysed: int) -> str | None:

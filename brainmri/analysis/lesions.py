@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -116,7 +116,9 @@ def midline(pixels: np.ndarray) -> float:
     return left + (wide - 1) / 2
 
 
-def find_lesions(mask: np.ndarray, parts: Sequence[Part], geometry: Geometry | None, middle: float) -> tuple[Lesion, ...]:
+def find_lesions(
+    mask: np.ndarray, parts: Sequence[Part], geometry: Geometry | None, middle: float, apart: bool = False
+) -> tuple[Lesion, ...]:
     """The lesions in a mask, the largest first.
 
     Args:
@@ -124,11 +126,15 @@ def find_lesions(mask: np.ndarray, parts: Sequence[Part], geometry: Geometry | N
         parts: `find_parts` of this mask.
         geometry: the position of the slices in the patient; None if the files store none.
         middle: the column of the head's midline.
+        apart: whether the slices are of different heads, so that no lesion extends over several.
     """
-    from skimage.measure import label, regionprops
+    from scipy import ndimage
+    from skimage.measure import regionprops
 
     measured = geometry if geometry is not None and geometry.plausible else None
-    labels = np.asarray(label(mask, connectivity=3))
+    touching = np.ones((3, 3, 3), bool)
+    touching[::2] = not apart
+    labels, _ = cast(tuple[np.ndarray, int], ndimage.label(mask, touching))
     # of a lesion's parts the last one wins: the widest, and of equally wide ones the first in the head
     ascending = sorted(reversed(parts), key=lambda part: part.diameter)
     widest = {int(labels[part.plane, *part.pixel]): part for part in ascending}

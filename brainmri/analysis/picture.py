@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from brainmri.analysis.coverage import several_heads
-from brainmri.analysis.decision import SliceDecisions, for_review
-from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, Decision, slice_numbers
+from brainmri.analysis.decision import SliceDecisions, decide_apart, for_review
+from brainmri.analysis.findings import Decision
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.preparation import Prepared
 from brainmri.analysis.recognition import Recognition
@@ -66,17 +66,9 @@ def _decide_part(part: Prepared, decide: Decide, shape: tuple[int, ...]) -> Pict
 
 
 def _join(parts: list[PictureDecision]) -> PictureDecision:
-    """Join the decisions on the slices of a sheet: tumour where any slice shows one, else review where any is for review."""
+    """Join the decisions on the slices of a sheet."""
     verdicts = [part.decisions.verdicts[0][0] for part in parts]
-    by_verdict = {verdict: [number for number, one in enumerate(verdicts) if one == verdict] for verdict in (TUMOUR, REVIEW)}
-    sheet = f"The picture is a sheet of {len(parts)} slices"
-    if shown := by_verdict[TUMOUR]:
-        verdict, reason = TUMOUR, f"{sheet}; {slice_numbers(shown)} show{'s' * (len(shown) == 1)} a tumour."
-    elif undecided := by_verdict[REVIEW]:
-        needed = f"{slice_numbers(undecided)} need{'s' * (len(undecided) == 1)} review"
-        verdict, reason = REVIEW, f"{sheet}; none clearly shows a tumour, but {needed}."
-    else:
-        verdict, reason = NO_TUMOUR, f"{sheet}; none of them shows a tumour."
+    verdict, reason, _ = decide_apart(verdicts, f"The picture is a sheet of {len(parts)} slices")
     strange = [part.decisions.ood[0] for part in parts]
     in_distribution = [one for one in strange if one is None or one.reason is None]
     decisions = SliceDecisions(

@@ -13,7 +13,17 @@ from PIL import Image
 
 from brainmri._version import __version__
 from brainmri.analysis.coverage import ONLY_AXIAL, READ_AS_FLAIR, is_axial, not_evaluated, several_heads
-from brainmri.analysis.decision import SliceDecisions, decide_slices, decide_study, for_review, left_out, no_images
+from brainmri.analysis.decision import (
+    APART,
+    SliceDecisions,
+    decide_apart,
+    decide_slices,
+    decide_study,
+    for_review,
+    left_out,
+    mostly_unknown,
+    no_images,
+)
 from brainmri.analysis.explain import Explanation, explain
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Decision, Finding, Study, sentence
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices
@@ -186,7 +196,7 @@ class Pipeline:
 
         if study:
             named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
-            return (prepare_study(scan.pixels, predict, named, spacing),)
+            return (prepare_study(scan, predict, named),)
         # a detector of axial slices was not measured on what is cut out of pages, and would let some other images pass
         any_upload = self.ood_model.ood is not None and self.ood_model.ood.any_plane
         return prepare_picture(scan.pixels, predict, sequence, find_slices=any_upload)
@@ -236,7 +246,7 @@ class Pipeline:
         maps, mask = (prepared.view.restore(values, grid) for values in (decisions.maps, decisions.masks))
         decisions = replace(decisions, maps=maps[head], masks=mask[head])
         parts = find_parts(mask, geometry)
-        provenance = self.provenance(scan, prepared.predicted, prepared.recognition, sequence, specialist)
+        provenance = self.provenance(scan, prepared.predicted, prepared.recognition, sequence, specialist, prepared.mode)
         pixel = float(np.prod(prepared.spacing)) if measured else None
         places = iter(range(len(decisions.masks)))
         findings = tuple(
@@ -246,12 +256,13 @@ class Pipeline:
             for analysed in head
         )
         out_of_distribution = [number for number, finding in enumerate(findings) if finding.out_of_distribution]
-        verdict, reason, carried_by = decide_study(
-            [finding.verdict for finding in findings],
-            out_of_distribution,
-            int(head.sum()),
-            [number for number, finding in enumerate(findings) if finding.mask.any() and not finding.out_of_distribution],
-        )
+        apart = len(findings) > 1 and prepared.mode == "slice"
+        verdicts, analysed = [finding.verdict for finding in findings], int(head.sum())
+        if apart and not mostly_unknown(out_of_distribution, len(findings), analysed):
+            verdict, reason, carried_by = decide_apart(verdicts, APART)
+        else:
+            outlined = [number for number, one in enumerate(findings) if one.mask.any() and not one.out_of_distribution]
+            verdict, reason, carried_by = decide_study(verdicts, out_of_distribution, analysed, outlined)
         if verdict == NO_TUMOUR and scan.incomplete:
             verdict, reason = REVIEW, f"{sentence(scan.incomplete)} {reason}"
         if several:
@@ -269,7 +280,7 @@ class Pipeline:
             mask=mask,
             probability_map=maps,
             diameters=tuple(diameters(parts, len(mask))),
-            lesions=find_lesions(mask, parts, geometry, midline(scan.pixels)),
+            lesions=find_lesions(mask, parts, geometry, midline(scan.pixels), apart),
             sequences=scan.sequences,
             recognition=prepared.recognition,
             geometry=geometry,
@@ -321,6 +332,7 @@ class Pipeline:
         recognition: Recognition | None = None,
         sequence: str | None = None,
         specialist: Prediction | None = None,
+        mode: str | None = None,
     ) -> dict:
         """What a result for the scan depends on: input, models, thresholds, calibration, devices, runtimes and versions.
 
@@ -330,8 +342,10 @@ class Pipeline:
             recognition: what was recognised; threshold and review band are those of the sequence.
             sequence: what the user says that the sequence is.
             specialist: the specialist's prediction, if it decided; threshold and review band are its own then.
+            mode: of the rules, as for `decide_slices`; None to find it out.
         """
         ood_config, rules = self.ood_model.entry.ood, self._deciding_rules(recognition, specialist is not None)
+        mode = mode or mode_of(scan)
         ran_on = {"segmenter": RanOn.of(self.segmenter), "classifier": RanOn.of(self.classifier)}
         if predicted:
             assert predicted.segmenter is not None
@@ -342,10 +356,10 @@ class Pipeline:
             "sequence": sequence,
             "segmenter": ran_on["segmenter"].record(self.segmenter),
             "classifier": ran_on["classifier"].record(self.classifier),
-            "specialist": self.specialist and self.specialist.record(specialist, mode_of(scan.pixels)),
+            "specialist": self.specialist and self.specialist.record(specialist, mode),
             "mask_threshold": rules.mask_threshold,
-            "review_band": list(rules.band(mode_of(scan.pixels))),
-            "calibration": self.rules.config(mode_of(scan.pixels)),
+            "review_band": list(rules.band(mode)),
+            "calibration": self.rules.config(mode),
             "ood": ood_config and {"name": self.ood_model.entry.name, **ood_config.config()},
             "versions": {
                 "brainmri": __version__,

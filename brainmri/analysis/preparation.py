@@ -9,12 +9,15 @@ import numpy as np
 
 from brainmri.analysis.forward import Prediction, with_head
 from brainmri.analysis.frame import Panel, find_panels
+from brainmri.analysis.neighbours import follow_one_another
 from brainmri.analysis.recognition import Recognition, find_turn, known_sequence, recognise, sequence_of
+from brainmri.io.scan import Scan
 
 Predict = Callable[[np.ndarray], Prediction]  # of slices (S, H, W, 3) in [0, 1]
 
 PAGE_REMOVED = "the page around the slice was left out"
 INVERTED = "the grey values are inverted; they were inverted back before the analysis"
+NO_NEIGHBOURS = "neighbouring slices are no more alike than others, so each was analysed by itself"
 SQUARE = (1.0, 1.0)  # spacing of pixels that are as wide as high
 
 
@@ -80,7 +83,7 @@ class Prepared:
         slices: (S, h, w, 3) in [0, 1], upright, in order along the head.
         view: how they were taken out of the input.
         spacing: between rows and between columns, in a common unit.
-        mode: of the rules, "slice" or "study"; see `brainmri.analysis.decision.decide_slices`.
+        mode: of the rules, "slice" or "study" (`mode_of`).
         predicted: the prediction of the networks that turned them upright.
         recognition: what these recognised; None if they recognise nothing.
         sequence: the MR sequence, one of `brainmri.zoo.attributes.SEQUENCES`; None if unknown.
@@ -125,26 +128,35 @@ def _prepare_panel(panel: Panel, picture: np.ndarray, predict: Predict, sequence
     return _prepared(view.cut(picture), view, predicted, sequence, (*warnings, *turned))
 
 
-def prepare_study(
-    pixels: np.ndarray, predict: Predict, sequence: str | None = None, spacing: tuple[float, float] | None = None
-) -> Prepared:
-    """Take the slices with a head out of a study (S, H, W, 3) in [0, 1], and turn them upright if they have no geometry.
+def prepare_study(scan: Scan, predict: Predict, sequence: str | None = None) -> Prepared:
+    """Take the slices with a head out of a study, and turn them upright if they have no geometry.
 
     Args:
+        scan: the study, pixels (S, H, W, 3) in [0, 1].
         predict: runs the networks.
         sequence: the MR sequence as the file or the user gives it; None to recognise it.
-        spacing: between rows and between columns, in a common unit, of slices with a geometry; None without one.
     """
+    pixels, spacing = scan.pixels, scan.geometry.spacing[1:] if scan.geometry else None
     view = View(head=with_head(pixels), panel=_whole(pixels))
     predicted, warnings = predict(view.cut(pixels)), ()
     if spacing is None:
         view, predicted, warnings = _turn_upright(pixels, view, predicted, predict)
-    return _prepared(view.cut(pixels), view, predicted, sequence, warnings, mode_of(pixels), spacing or SQUARE)
+    mode = mode_of(scan)
+    if len(pixels) > 1 and mode == "slice":
+        warnings = (*warnings, NO_NEIGHBOURS)
+    return _prepared(view.cut(pixels), view, predicted, sequence, warnings, mode, spacing or SQUARE)
 
 
-def mode_of(pixels: np.ndarray) -> str:
-    """The mode of the rules for pixels (H, W, 3) or (S, H, W, 3): "study" if there are several slices, else "slice"."""
-    return "study" if pixels.ndim == 4 and len(pixels) > 1 else "slice"
+def mode_of(scan: Scan) -> str:
+    """The mode of the rules for a scan: "study" for several slices of one head, else "slice".
+
+    Slices without geometry, such as numbered pictures, may be of different heads; those that are not neighbours are not smoothed.
+    """
+    pixels = scan.pixels
+    if pixels.ndim == 3 or len(pixels) == 1:
+        return "slice"
+    known = scan.geometry is not None or follow_one_another([pixels[number] for number in np.flatnonzero(with_head(pixels))])
+    return "study" if known else "slice"
 
 
 def _turn_upright(
