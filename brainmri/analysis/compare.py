@@ -10,7 +10,7 @@ import numpy as np
 
 from brainmri.analysis.coverage import ONLY_AXIAL, is_axial, not_evaluated
 from brainmri.analysis.decision import left_out, mostly_unknown, outline, without_specks
-from brainmri.analysis.forward import predict_slices
+from brainmri.analysis.forward import Prediction, predict_slices
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.analysis.preparation import Prepared
 from brainmri.io.scan import Scan
@@ -35,7 +35,8 @@ class ModelResult:
         mask: (H, W) or (S, H, W) bool on the input's own grid, as an analysis by this model alone outlines the prepared slices.
         probability_map: float32 in [0, 1], of the mask's shape.
         volume_mm3: of the mask; None for a slice, and without a plausible voxel size.
-        seconds: from prepared slices to result, without loading the network.
+        seconds: from prepared slices to result, without loading the network; of the pipeline's own model with its
+            out-of-distribution check.
         warnings: what the input shows that the model was not evaluated on, so that its result may be wrong.
     """
 
@@ -80,6 +81,8 @@ class Comparison:
 def compare(models: Mapping[str, LoadedModel], scan: Scan, pipe: Pipeline) -> Comparison:
     """Run every model by itself on a slice or a study. All of them get the slices that a pipeline prepares for its own analysis.
 
+    The pipeline's own model does not run again: its prediction is that of the preparation.
+
     Args:
         models: the models by their names.
         scan: a slice (H, W, 3) or a study (S, H, W, 3).
@@ -92,7 +95,7 @@ def compare(models: Mapping[str, LoadedModel], scan: Scan, pipe: Pipeline) -> Co
     strange = _check(parts, scan)
     changes = dict.fromkeys(warning for part in parts for warning in part.warnings)
     return Comparison(
-        results=tuple(_result(name, model, scan, parts, strange) for name, model in models.items()),
+        results=tuple(_result(name, model, scan, parts, strange, pipe) for name, model in models.items()),
         warnings=(*scan.warnings, *changes, *(left_out(strange) if scan.pixels.ndim == 4 else ())),
     )
 
@@ -111,15 +114,17 @@ def _check(parts: tuple[Prepared, ...], scan: Scan) -> list[int]:
     return numbers
 
 
-def _result(name: str, model: LoadedModel, scan: Scan, parts: tuple[Prepared, ...], strange: list[int]) -> ModelResult:
+def _result(
+    name: str, model: LoadedModel, scan: Scan, parts: tuple[Prepared, ...], strange: list[int], pipe: Pipeline
+) -> ModelResult:
+    segmenter, classifier = split_roles(model)
+    predictions = [_predict(segmenter, classifier, part, pipe) for part in parts]
     start = time.perf_counter()
     study, geometry = scan.pixels.ndim == 4, scan.geometry
-    segmenter, classifier = split_roles(model)
     rules = rules_of(segmenter and segmenter.entry, classifier and classifier.entry)
     grid = scan.pixels.shape[:3] if study else (1, *scan.pixels.shape[:2])
     probabilities, maps, mask = np.zeros(grid[0]), np.zeros(grid, np.float32), np.zeros(grid, bool)
-    for part in parts:
-        predicted = predict_slices(segmenter, classifier, part.slices, part.spacing)
+    for part, predicted in zip(parts, predictions, strict=True):
         own, view = rules.for_sequence(part.sequence), part.view
         if predicted.logits is not None:
             found = own.probability(predicted.logits, predicted.evidence, part.mode)
@@ -138,9 +143,16 @@ def _result(name: str, model: LoadedModel, scan: Scan, parts: tuple[Prepared, ..
         mask=(mask if study else mask[0]) if segmenter else None,
         probability_map=(maps if study else maps[0]) if segmenter else None,
         volume_mm3=None if voxel is None else float(mask.sum() * voxel),
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - start + sum(one.seconds or 0.0 for one in predictions),
         warnings=_not_covered(model, rules, scan, parts),
     )
+
+
+def _predict(segmenter: LoadedModel | None, classifier: LoadedModel | None, part: Prepared, pipe: Pipeline) -> Prediction:
+    """The prediction for prepared slices; that of the preparation, if it ran the same models."""
+    if segmenter is pipe.segmenter and classifier is pipe.classifier:
+        return part.predicted
+    return predict_slices(segmenter, classifier, part.slices, part.spacing)
 
 
 def _not_covered(model: LoadedModel, rules: Rules, scan: Scan, parts: tuple[Prepared, ...]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -55,6 +56,7 @@ class Prediction:
         attributes: by attribute (`brainmri.zoo.attributes`) and class, (S,) float64 probabilities.
         segmenter: what the segmenter ran on.
         classifier: what the classifier ran on.
+        seconds: how long it took to compute all of this.
     """
 
     maps: np.ndarray | None = None
@@ -66,6 +68,7 @@ class Prediction:
     attributes: dict[str, dict[str, np.ndarray]] | None = None
     segmenter: RanOn | None = None
     classifier: RanOn | None = None
+    seconds: float | None = None
 
 
 def with_head(pixels: np.ndarray) -> np.ndarray:
@@ -110,6 +113,7 @@ def _predict(
     progress: Progress | None,
     ood_model: LoadedModel | None,
 ) -> Prediction:
+    start = time.perf_counter()
     done: dict[int, tuple[GridOutput, tuple[Placement, ...]]] = {}
     for model in (segmenter, classifier):
         if model is not None and id(model) not in done:
@@ -143,7 +147,7 @@ def _predict(
                 name: dict(zip(classifier.net.attributes[name], logits.softmax(dim=1).numpy().T, strict=True))
                 for name, logits in parts.items()
             }
-    return Prediction(**fields)
+    return Prediction(**fields, seconds=time.perf_counter() - start)
 
 
 def _place(

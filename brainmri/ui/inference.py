@@ -130,7 +130,7 @@ def analyse_and_explain_slice(
     return pipe(scan, sequence), pipe.explain(scan, sequence)
 
 
-@on_gpu(lambda scan, names: gpu_seconds((1 + len(names)) * (len(scan.pixels) if scan.pixels.ndim == 4 else 1)))
+@on_gpu(lambda scan, names: gpu_seconds(len({DEFAULT, *names}) * (len(scan.pixels) if scan.pixels.ndim == 4 else 1)))
 def compare_models(scan: Scan, names: list[str]) -> Comparison:
     """Run several models on a slice or a study that the default model prepares."""
     return compare({name: get_model(name) for name in names}, scan, _pipeline(DEFAULT, DEFAULT, None))

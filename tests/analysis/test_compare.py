@@ -1,5 +1,6 @@
 """Several models on one input, each as an analysis by it alone: on the slices that the default model prepares."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,27 @@ def test_what_a_model_was_not_evaluated_on_is_reported(models, pipe, stack, chan
     results = by_name(compare(models, replace(scan_of(greyscale), **changes), pipe))
     assert {name: result.warnings for name, result in results.items()} == {name: warnings for name in models} | {DEFAULT: ()}
     assert results[NAME].record()["warnings"] == list(warnings)
+
+
+@pytest.mark.parametrize(("example", "batches"), [("large-lesion.png", 1), ("study-flair.nii.gz", 4)])
+def test_every_network_runs_once_and_its_time_is_counted(models, pipe, example, batches):
+    """Also the one that prepares the slices."""
+    scan = read_slice(EXAMPLES / example) if example.endswith(".png") else read_study(EXAMPLES / example)
+    some = {name: models[name] for name in (NAME, DEFAULT)}
+    spans: dict[str, list[float]] = {name: [] for name in some}  # start and end of every pass of the encoder
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda *_: spans[name].append(time.perf_counter())
+
+    encoders = [(name, model.net.unet.encoder) for name, model in some.items()]
+    hooks = [encoder.register_forward_pre_hook(note(name)) for name, encoder in encoders]
+    hooks += [encoder.register_forward_hook(note(name)) for name, encoder in encoders]
+    results = by_name(compare(some, scan, pipe))
+    for hook in hooks:
+        hook.remove()
+    assert {name: len(times) for name, times in spans.items()} == dict.fromkeys(some, 2 * batches)
+    for name, times in spans.items():
+        assert results[name].seconds > times[-1] - times[0], name
 
 
 def test_masks_are_compared_pixel_by_pixel(models, pipe):
