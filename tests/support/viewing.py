@@ -1,11 +1,15 @@
 """Results for the viewer's tests, built from a probability map that is known by hand."""
 
+from pathlib import Path
+
 import numpy as np
 
 from brainmri.analysis.decision import decide_study
 from brainmri.analysis.findings import NO_TUMOUR, TUMOUR, Finding, Study
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, without_islands
 from brainmri.io.scan import Geometry, Scan
+from brainmri.report.html import report_html
+from brainmri.report.render import montage_picture
 
 THRESHOLD, SMALLEST = 0.55, 12  # the model's threshold; a slice's mask of fewer pixels is empty
 PROVENANCE = {
@@ -37,13 +41,18 @@ SET_THRESHOLD = """async (threshold) => {
 }"""
 
 
-def results(slices: int = SLICES, side: int = SIDE) -> tuple[Scan, Study]:
-    """A study of three sequences with one large lesion, an island that only low thresholds keep, and its result."""
+def results(slices: int = SLICES, side: int = SIDE, peak: float = 1.0) -> tuple[Scan, Study]:
+    """A study of three sequences with one large lesion, an island that only low thresholds keep, and its result.
+
+    Args:
+        slices, side: of the study.
+        peak: the highest probability of a voxel.
+    """
     shape = (slices, side, side)
     y, x = np.mgrid[:side, :side] / side - 0.5
     head = np.where((y / 0.45) ** 2 + (x / 0.36) ** 2 < 1, 0.5 + 0.2 * np.cos(40 * y) * np.cos(40 * x), 0.0)
-    maps = np.maximum(ball(shape, (slices / 2, 0.42 * side, 0.6 * side), 0.12 * side),
-                      0.5 * ball(shape, (slices / 2, 0.6 * side, 0.35 * side), 0.1 * side))  # fmt: skip
+    maps = peak * np.maximum(ball(shape, (slices / 2, 0.42 * side, 0.6 * side), 0.12 * side),
+                             0.5 * ball(shape, (slices / 2, 0.6 * side, 0.35 * side), 0.1 * side))  # fmt: skip
     flair = np.clip(head + 0.3 * maps, 0, 1)
     pixels = np.stack([0.8 * head + 0 * maps, flair, np.clip(1.2 * head + 0.1 * maps, 0, 1)], axis=-1).astype(np.float32)
     geometry = Geometry(shape=(side, side, slices), affine=np.diag([1.0, 1.0, 3.0, 1.0]))
@@ -64,3 +73,9 @@ def results(slices: int = SLICES, side: int = SIDE) -> tuple[Scan, Study]:
         sequences=SEQUENCES, recognition=None, geometry=geometry, warnings=(), provenance=PROVENANCE,
     )  # fmt: skip
     return Scan(pixels=pixels, name="phantom.nii.gz", sha256="0" * 64, geometry=geometry, sequences=SEQUENCES), study
+
+
+def save_report(path: Path, scan: Scan, study: Study) -> str:
+    """Write the report of a result; return its address."""
+    path.write_text(report_html(scan, study, scan.name, montage_picture(scan.pixels, study)), encoding="utf-8")
+    return path.as_uri()

@@ -5,10 +5,8 @@ import subprocess
 
 import pytest
 
-from brainmri.report.html import report_html
-from brainmri.report.render import montage_picture
 from tests.support.browsing import ARGUMENTS, CHROMIUM, visiting
-from tests.support.viewing import results
+from tests.support.viewing import results, save_report
 
 AXE = "4.14.1"  # of axe-core
 
@@ -51,10 +49,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def report(study, tmp_path_factory):
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    scan, found = study
-    path.write_text(report_html(scan, found, scan.name, montage_picture(scan.pixels, found)), encoding="utf-8")
-    return path.as_uri()
+    return save_report(tmp_path_factory.mktemp("report") / "report.html", *study)
 
 
 @pytest.fixture

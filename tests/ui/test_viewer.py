@@ -13,9 +13,9 @@ from brainmri.io.orientation import TAG
 from brainmri.io.reading import read_study
 from brainmri.io.writers import write_png
 from brainmri.report.viewer import nifti_data, orientation_data, segmentation_data
-from tests.support.browsing import CHROMIUM, computed_seconds
+from tests.support.browsing import CHROMIUM, computed_seconds, visiting
 from tests.support.phantom import images, save
-from tests.support.viewing import SET_THRESHOLD, SIDE, SLICES, THRESHOLD, expected_mask
+from tests.support.viewing import SET_THRESHOLD, SIDE, SLICES, THRESHOLD, expected_mask, results, save_report
 
 pytestmark = [
     pytest.mark.browser,
@@ -124,6 +124,22 @@ def test_the_threshold_redraws_outline_area_volume_and_downloads(open_report, st
     assert np.array_equal(stored_mask(path, found), found.mask)
     assert json.loads(download(page, "record", tmp_path).read_text())["lesions"]
     assert redraw_seconds(page) < 0.05
+
+
+def test_the_chart_names_the_largest_area_where_something_is_outlined(browser, tmp_path):
+    scan, found = results(peak=0.5)  # below the model's threshold
+    url = save_report(tmp_path / "report.html", scan, found)
+    with visiting(browser, url, ready=".viewer-caption >> text=/./") as open_page:
+        page = open_page()
+        label = page.locator(".study-chart .largest")
+        for threshold, outlined in ((None, False), (0.3, True), (0.2, True), (0.95, False)):
+            if threshold:
+                page.evaluate(SET_THRESHOLD, threshold)
+            areas = expected_mask(found.probability_map, threshold or THRESHOLD).sum(axis=(1, 2))
+            assert areas.any() == outlined
+            assert label.text_content() == (f"{areas.max() / 100:.1f}" if outlined else ""), threshold
+        page.click(".viewer-reset")
+        assert label.text_content() == ""
 
 
 def test_views_display_and_slices(open_report, tmp_path):
