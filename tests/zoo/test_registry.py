@@ -26,8 +26,19 @@ from brainmri.zoo.nets import create_network
 from brainmri.zoo.records import Training, TrainingStage
 from brainmri.zoo.registry import DEFAULT
 from train.datasets.lgg import HELD_OUT
-from train.release.card import by_slice, card_data, measured, metrics_page, model_card, readme_row, released_weights
+from train.release.card import (
+    OPEN,
+    by_slice,
+    card_data,
+    measured,
+    metrics_page,
+    model_card,
+    readme_row,
+    readme_table,
+    released_weights,
+)
 
+ROOT = Path(__file__).parents[2]
 ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
 
 
@@ -170,6 +181,19 @@ def test_the_readme_shows_its_measured_figures(entry):
     row = next(line for line in text.splitlines() if line.startswith(f"| [`{entry.name}`]("))
     cells = row.strip("| ").split(" | ")
     assert row == readme_row(entry, best_for=cells[1], milliseconds=cells[-1])
+
+
+def test_rows_for_the_readme_have_its_cells_and_mark_those_that_are_missing():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme_table(ENTRIES.values(), text).splitlines()
+    assert len(table) == 2 + len(ENTRIES)
+    assert {*table} <= {*text.splitlines()}
+    known, new = ENTRIES["effunet-lgg"], replace(ENTRIES["effunet-lgg"], name="mine")
+    header, _, first, second, *note = readme_table([known, new], text).splitlines()
+    columns, complete, cells = (line.strip("| ").split(" | ") for line in (header, first, second))
+    assert [column for column, cell in zip(columns, cells, strict=True) if cell == OPEN] == ["best for", "ms"]
+    assert [cell for cell in cells[1:] if cell != OPEN] == complete[2:-1]
+    assert "python -m brainmri bench NAME" in " ".join(note)
 
 
 def test_saved_entries_load_bit_for_bit(tmp_path):

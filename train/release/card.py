@@ -1,4 +1,4 @@
-"""Model cards: python -m train.release.card [NAME…] renders those of the zoo again and prints the rows of the README's table.
+"""Model cards: python -m train.release.card [NAME…] renders those of the zoo again and prints their rows of the README's table.
 
 A card is rendered from an entry and `card_template.md`. Its long tables are in `metrics.md` beside it, its picture shows the
 model's result on the bundled synthetic slice.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,12 @@ TEMPLATE = Path(__file__).with_name("card_template.md")
 METRICS_TEMPLATE = Path(__file__).with_name("card_metrics_template.md")
 SPACE = "brainmri"  # the name of the Space, from which the package can be installed
 PICTURE_QUALITY = 85  # of the WebP file, of 100
+README = Path(__file__).parents[2] / "README.md"
+README_COLUMNS = ["model", "best for", "inputs", "Dice", "AUC", "MB", "ms"]
+OPEN = "…"  # a cell of a new entry's row that is filled in by hand
+OPEN_CELLS = f"""\n
+Replace {OPEN}. best for: what to choose the model for. ms: 1000 / slices per second at batch size 1, plain torch / the fastest
+backend, which `python -m brainmri bench NAME` prints."""
 
 
 def measured(entry: ModelEntry) -> dict[tuple[str, str], float]:
@@ -382,6 +389,20 @@ def readme_row(entry: ModelEntry, best_for: str = "", milliseconds: str = "-") -
     return f"| {' | '.join(cells)} |"
 
 
+def readme_table(entries: Iterable[ModelEntry], readme: str) -> str:
+    """The README's table of models, with the rows of these entries.
+
+    What is written by hand is taken from the README's text; it is left open for an entry that has no row yet, and a note follows.
+    """
+    written = {line.split("`")[1]: line.strip("| ").split(" | ") for line in readme.splitlines() if line.startswith("| [`")}
+    lines = [markdown_table(README_COLUMNS, [])]
+    for entry in entries:
+        cells = written.get(entry.name, [OPEN] * len(README_COLUMNS))
+        lines.append(readme_row(entry, best_for=cells[1], milliseconds=cells[-1]))
+    table = "\n".join(lines)
+    return table + OPEN_CELLS if OPEN in table else table
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="entries of the zoo (default: all)")
@@ -389,9 +410,10 @@ def main(arguments: list[str] | None = None) -> None:
     known = {entry.name: entry for entry in list_models()}
     if unknown := sorted(set(options.names) - set(known)):
         parser.error(f"unknown model {unknown[0]!r}; choose from {', '.join(known)}")
-    for name in options.names or known:
-        write_card(known[name])
-        print(readme_row(known[name]))
+    entries = [known[name] for name in options.names or known]
+    for entry in entries:
+        write_card(entry)
+    print(readme_table(entries, README.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
