@@ -12,12 +12,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from brainmri._version import __version__
 from brainmri.zoo import registry
-from brainmri.zoo.attributes import SEQUENCES, THREE_SEQUENCES
+from brainmri.zoo.attributes import SINGLE_SEQUENCES
 
 OUT = Path("results")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 ENGINES = ("local", "ray")
-ONE_SEQUENCE = tuple(name for name in SEQUENCES if name != THREE_SEQUENCES)
 MODEL = "zoo entry, local folder, or OWNER/NAME on the Hub"
 
 EXAMPLES = """examples:
@@ -181,7 +180,7 @@ def _predict(parser: Parser) -> None:
         help="outline pixels whose probability is above P, between 0 and 1 (default: the segmenter's own threshold)",
     )  # fmt: skip
     add(
-        "--sequence", choices=ONE_SEQUENCE, type=one_of("sequence", ONE_SEQUENCE),
+        "--sequence", choices=SINGLE_SEQUENCES, type=one_of("sequence", SINGLE_SEQUENCES),
         help="MR sequence of greyscale slices and of studies with a single sequence (default: recognise it)",
     )  # fmt: skip
     _add_from_hub(parser)

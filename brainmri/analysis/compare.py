@@ -78,7 +78,7 @@ class Comparison:
     warnings: tuple[str, ...]
 
 
-def compare(models: Mapping[str, LoadedModel], scan: Scan, pipe: Pipeline) -> Comparison:
+def compare(models: Mapping[str, LoadedModel], scan: Scan, pipe: Pipeline, sequence: str | None = None) -> Comparison:
     """Run every model by itself on a slice or a study. All of them get the slices that a pipeline prepares for its own analysis.
 
     The pipeline's own model does not run again: its prediction is that of the preparation.
@@ -87,11 +87,13 @@ def compare(models: Mapping[str, LoadedModel], scan: Scan, pipe: Pipeline) -> Co
         models: the models by their names.
         scan: a slice (H, W, 3) or a study (S, H, W, 3).
         pipe: finds the slices, turns them upright, recognises their sequence and checks whether they show a brain.
+        sequence: the MR sequence, one of `brainmri.zoo.attributes.SEQUENCES`; None to recognise it.
 
     Raises:
+        ValueError: for an unknown sequence, or one for a study of several.
         OutOfDistribution: if the slice, or most of the study, does not look like brain MRI.
     """
-    parts = pipe.prepare(scan)
+    parts = pipe.prepare(scan, sequence)
     strange = _check(parts, scan)
     changes = dict.fromkeys(warning for part in parts for warning in part.warnings)
     return Comparison(

@@ -185,9 +185,11 @@ class Pipeline:
             Several for a sheet of slices, else one.
 
         Raises:
-            ValueError: for an unknown sequence.
+            ValueError: for an unknown sequence, or one for a study of several.
         """
         check_sequence(sequence)
+        if sequence not in (None, THREE_SEQUENCES) and (found := sum(label is not None for label in scan.sequences)) > 1:
+            raise ValueError(f"expected a study of one sequence for sequence={sequence!r}, got {found} sequences; leave it out")
         study, spacing = scan.pixels.ndim == 4, scan.geometry.spacing[1:] if scan.geometry else None
 
         def predict(slices: np.ndarray) -> Prediction:
@@ -231,8 +233,6 @@ class Pipeline:
         """
         check_sequence(sequence)
         scan = source if isinstance(source, Scan) else read_study(source)
-        if sequence not in (None, THREE_SEQUENCES) and (found := sum(label is not None for label in scan.sequences)) > 1:
-            raise ValueError(f"expected a study of one sequence for sequence={sequence!r}, got {found} sequences; leave it out")
         geometry, warnings = scan.geometry, self._input_warnings(scan)
         measured = geometry is not None and geometry.plausible
         if geometry and geometry.sized and not measured:

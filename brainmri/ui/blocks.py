@@ -23,7 +23,7 @@ from brainmri.io.limits import MAX_STUDY_BYTES
 from brainmri.ui.fetch import FetchRefused
 from brainmri.ui.logs import REFUSED, SUPERSEDED, error_chain, start_request
 from brainmri.ui.upload_names import with_own_names
-from brainmri.ui.values import check_values
+from brainmri.ui.values import check_values, with_added
 
 ERROR_LOGGED = "The error was logged. Please try again."
 INTERNAL_ERROR = f"Analysis failed. {ERROR_LOGGED}"
@@ -101,10 +101,12 @@ class Page(gr.Blocks):
         gradio_preprocess = super().preprocess_data
 
         async def preprocess():
+            values = inputs
             if block_fn.api_visibility == "public":
-                check_values(block_fn, inputs)
-            check_files(inputs)
-            return with_own_names(await gradio_preprocess(block_fn, inputs, *arguments, **options), inputs)
+                values = with_added(block_fn, inputs)
+                check_values(block_fn, values)
+            check_files(values)
+            return with_own_names(await gradio_preprocess(block_fn, values, *arguments, **options), values)
 
         try:
             return await run_off_loop(preprocess)

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from brainmri.report.viewer import viewer_script
 from brainmri.ui.blocks import UPLOAD_EXPIRED
 from brainmri.ui.inference import available_models, models_loading
+from brainmri.zoo.attributes import SINGLE_SEQUENCES
 from brainmri.zoo.entry import ModelEntry
 from brainmri.zoo.registry import DEFAULT
 from brainmri.zoo.titles import TITLES
@@ -118,6 +119,11 @@ def best_first() -> list[tuple[str, ModelEntry]]:
         return item[0] != DEFAULT, titles.index(item[1].name) if known else len(titles)
 
     return sorted(available_models.items(), key=place)
+
+
+def sequence_input() -> gr.Dropdown:
+    """The optional sequence of the API endpoints."""
+    return gr.Dropdown(list(SINGLE_SEQUENCES), value=None, label="Sequence", visible=False)
 
 
 def threshold_input() -> gr.Number:

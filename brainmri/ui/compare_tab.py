@@ -14,7 +14,17 @@ from brainmri.report.comparison import crop_box, outline_colour, outlined_slices
 from brainmri.report.render import heat_picture, overlay_picture
 from brainmri.ui.answer import empty_state, refusal
 from brainmri.ui.blocks import ERROR_LOGGED
-from brainmri.ui.common import ASSETS, GPU, PRIVATE, REPLACE_SCRIPT, errors_as_messages, model_choices, model_heading, model_title
+from brainmri.ui.common import (
+    ASSETS,
+    GPU,
+    PRIVATE,
+    REPLACE_SCRIPT,
+    errors_as_messages,
+    model_choices,
+    model_heading,
+    model_title,
+    sequence_input,
+)
 from brainmri.ui.decoding import list_inputs, read_input
 from brainmri.ui.inference import available_models, compare_models
 from brainmri.ui.logs import record_refusal, record_scan_size, record_upload_size
@@ -25,12 +35,13 @@ EMPTY = empty_state("Drop a slice or a study, or pick the example, to compare mo
 FAILED = "Could not compare the models"
 
 
-def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
+def compare(image: str, models: list[str] | None = None, sequence: str | None = None) -> tuple[dict, list]:
     """Compare several models on one brain MRI slice or study. Research demo, not for diagnosis.
 
     Args:
         image: slice as PNG, JPEG or TIFF, red = pre-contrast T1, green = FLAIR, blue = post-contrast T1, greyscale = one sequence; or a volume or a zip of a study
         models: names of the models; default: all available models
+        sequence: MR sequence of a greyscale slice or of a study with a single one; default: taken from names and headers, or recognised
 
     Returns:
         record: for each model, probability of tumour (of a study the highest, with its slice), outlined area or volume, seconds, and what it was not evaluated on; mean Dice between the masks; warnings
@@ -40,7 +51,7 @@ def compare(image: str, models: list[str] | None = None) -> tuple[dict, list]:
         raise gr.Error("Please upload a slice or a study.", print_exception=False)
     with errors_as_messages(FAILED):
         scan, _ = read_one([image])
-        found = compare_models(scan, models or list(available_models))
+        found = compare_models(scan, models or list(available_models), sequence)
         return _record(found), _pictures(found.results, scan) if scan.pixels.ndim == 3 else outlines(found.results, scan)[0]
 
 
@@ -199,4 +210,4 @@ def compare_tab() -> None:
 
     image, endpoint = gr.File(label="Slice or study", type="filepath", visible=False), gr.Button(visible=False)
     record, gallery = gr.JSON(visible=False), gr.Gallery(format="png", visible=False)
-    endpoint.click(compare, [image, models], [record, gallery], api_name="compare", **GPU)
+    endpoint.click(compare, [image, models, sequence_input()], [record, gallery], api_name="compare", **GPU)

@@ -6,7 +6,7 @@ import gradio as gr
 
 from brainmri.io.sequences import SEQUENCES
 from brainmri.report.render import gallery
-from brainmri.ui.common import GPU, errors_as_messages, model_choices, threshold_input
+from brainmri.ui.common import GPU, errors_as_messages, model_choices, sequence_input, threshold_input
 from brainmri.ui.decoding import read_slice, read_study
 from brainmri.ui.inference import ZERO_GPU, analyse_slice, analyse_study
 from brainmri.ui.logs import record_scan_size, record_upload_size
@@ -14,7 +14,9 @@ from brainmri.ui.results import CHANNELS, assignment, pack_study, slice_files
 from brainmri.zoo.registry import DEFAULT
 
 
-def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None) -> tuple:
+def predict(
+    image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None, sequence: str | None = None
+) -> tuple:
     """Detect and outline a tumour in one brain MRI slice. Research demo, not for diagnosis.
 
     Args:
@@ -22,6 +24,7 @@ def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, thr
         segmenter: name of the model that draws the mask
         classifier: name of the model that predicts the verdict
         threshold: mask threshold on the probability map, 0.05 to 0.95; default: the segmenter's own
+        sequence: MR sequence of a greyscale slice; default: recognised, or FLAIR for models that recognise none
 
     Returns:
         record: verdict (tumour, no tumour or review) with its reason, probability, outlined area, warnings and provenance
@@ -36,13 +39,14 @@ def predict(image: str, segmenter: str = DEFAULT, classifier: str = DEFAULT, thr
         record_upload_size([image])
         scan = read_slice(image)
         record_scan_size(scan)
-        finding = analyse_slice(scan, segmenter, classifier, threshold)
+        finding = analyse_slice(scan, segmenter, classifier, threshold, sequence)
         return finding.record(), gallery(scan.pixels, finding), *slice_files(scan, finding)
 
 
 def study(
     files: list[str], segmenter: str = DEFAULT, classifier: str = DEFAULT, threshold: float | None = None,
-    flair: int | None = None, pre: int | None = None, post: int | None = None, study: int | None = None, progress=gr.Progress(),
+    flair: int | None = None, pre: int | None = None, post: int | None = None, study: int | None = None,
+    sequence: str | None = None, progress=gr.Progress(),
 ) -> tuple:  # fmt: skip
     """Detect and outline tumours in a brain MRI study, with a report. Research demo, not for diagnosis.
 
@@ -55,6 +59,7 @@ def study(
         pre: index of the pre-contrast T1; needs flair
         post: index of the post-contrast T1; needs flair
         study: index of the study, from 0, if the files hold several; an error without it lists them in order
+        sequence: MR sequence of a study with a single one; default: taken from names and headers, or recognised
 
     Returns:
         record: verdict (tumour, no tumour or review) with its reason, lesions, a row for each slice, warnings and provenance
@@ -73,7 +78,7 @@ def study(
             progress((done, total), desc="Analysing", unit="slices")
 
         # on ZeroGPU the analysis runs in another process and cannot report progress
-        found = analyse_study(scan, segmenter, classifier, threshold, None if ZERO_GPU else slices)
+        found = analyse_study(scan, segmenter, classifier, threshold, None if ZERO_GPU else slices, sequence)
         packed, report, record = pack_study(scan, found)
         return record, packed, report
 
@@ -91,6 +96,8 @@ def analysis_endpoints() -> None:
     pictures = gr.Gallery(format="png", visible=False)
     outputs = [gr.DownloadButton(label, visible=False) for label in ("Mask", "Overlay", "Finding", "All files", "Report")]
     labels = [*(SEQUENCES[channel] for channel in CHANNELS), "Study"]
+    sequence = sequence_input()
     numbers = [gr.Number(None, precision=0, minimum=0, label=label, visible=False) for label in labels]
-    gr.Button(visible=False).click(predict, [image, *models], [record, pictures, *outputs[:3]], api_name="predict", **GPU)
-    gr.Button(visible=False).click(study, [files, *models, *numbers], [record, *outputs[3:]], api_name="study", **GPU)
+    slice_inputs, study_inputs = [image, *models, sequence], [files, *models, *numbers, sequence]
+    gr.Button(visible=False).click(predict, slice_inputs, [record, pictures, *outputs[:3]], api_name="predict", **GPU)
+    gr.Button(visible=False).click(study, study_inputs, [record, *outputs[3:]], api_name="study", **GPU)

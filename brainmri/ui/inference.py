@@ -130,19 +130,20 @@ def analyse_and_explain_slice(
     return pipe(scan, sequence), pipe.explain(scan, sequence)
 
 
-@on_gpu(lambda scan, names: gpu_seconds(len({DEFAULT, *names}) * (len(scan.pixels) if scan.pixels.ndim == 4 else 1)))
-def compare_models(scan: Scan, names: list[str]) -> Comparison:
+@on_gpu(lambda scan, names, *_: gpu_seconds(len({DEFAULT, *names}) * (len(scan.pixels) if scan.pixels.ndim == 4 else 1)))
+def compare_models(scan: Scan, names: list[str], sequence: str | None = None) -> Comparison:
     """Run several models on a slice or a study that the default model prepares."""
-    return compare({name: get_model(name) for name in names}, scan, _pipeline(DEFAULT, DEFAULT, None))
+    return compare({name: get_model(name) for name in names}, scan, _pipeline(DEFAULT, DEFAULT, None), sequence)
 
 
 @counted
 @on_gpu(lambda scan, *_, **__: gpu_seconds(len(scan.pixels)))
 def analyse_study(
-    scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Progress | None = None
-) -> Study:
+    scan: Scan, segmenter: str, classifier: str, threshold: float | None, progress: Progress | None = None,
+    sequence: str | None = None,
+) -> Study:  # fmt: skip
     """Analyse a study; `progress` is called with the slices done and their number, and what it raises ends the analysis."""
-    return _pipeline(segmenter, classifier, threshold).study(scan, progress)
+    return _pipeline(segmenter, classifier, threshold).study(scan, progress, sequence)
 
 
 def likeliest_slice(scan: Scan, study: Study) -> Scan:

@@ -11,7 +11,14 @@ from typing import Any
 
 import gradio as gr
 
+ADDED = ("sequence",)  # parameters added at the end; a list of values from before lacks them
 FILE = 'as {"path": …} with the path that /gradio_api/upload gives'
+
+
+def with_added(event: Any, values: list[Any]) -> list[Any]:
+    """The values of a call, completed by None for the parameters in `ADDED` that it lacks."""
+    missing = _parameters(event)[len(values) :]
+    return [*values, *[None] * len(missing)] if {*missing} <= {*ADDED} else values
 
 
 def check_values(event: Any, values: Sequence[Any]) -> None:
@@ -24,13 +31,17 @@ def check_values(event: Any, values: Sequence[Any]) -> None:
     Raises:
         gr.Error: with the parameter, what is expected and what was given.
     """
-    names = list(inspect.signature(event.fn).parameters)[: len(event.inputs)]
+    names = _parameters(event)
     if len(values) != len(names):
         raise _error(f"expected {len(names)} values ({', '.join(names)}), got {len(values)}")
     for name, component, value in zip(names, event.inputs, values, strict=True):
         expected = _describe_misfit(component, value)
         if expected:
             raise _error(f"{name}: expected {expected}, got {shorten(value)}")
+
+
+def _parameters(event: Any) -> list[str]:
+    return list(inspect.signature(event.fn).parameters)[: len(event.inputs)]
 
 
 def _error(message: str) -> gr.Error:
@@ -49,7 +60,7 @@ def _describe_misfit(component: Any, value: Any) -> str | None:
         choices = [str(choice) for _, choice in component.choices]
         one_of = f"one of {', '.join(choices)}"
         if isinstance(component, gr.Dropdown):
-            return None if value in choices else one_of
+            return None if value in choices or (value is None and component.value is None) else one_of
         return None if isinstance(value, list) and all(one in choices for one in value) else f"a list of models, each {one_of}"
     return None
 

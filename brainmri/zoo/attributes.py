@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 KINDS = ("meningioma", "glioma", "pituitary")
 FLAIR, T1, T1C, THREE_SEQUENCES = "FLAIR", "T1", "T1c", "three sequences"
-SEQUENCES = (FLAIR, T1, T1C, "T2", "PD", THREE_SEQUENCES)
+SINGLE_SEQUENCES = (FLAIR, T1, T1C, "T2", "PD")
+SEQUENCES = (*SINGLE_SEQUENCES, THREE_SEQUENCES)
 PLANES = ("axial", "coronal", "sagittal")
 TURNS = ("0", "90", "180", "270")  # degrees counter-clockwise from upright
 

@@ -58,7 +58,10 @@ ENTRIES = ["effunet-lgg", "effunet-lgg"]
     ("route", "body", "status", "message"),
     [
         ("run/predict", {"data": [None, "effunet-lgg", "effunet-lgg", None]}, 422, "Please upload a slice"),
-        ("run/predict", {"data": []}, 422, "expected 4 values (image, segmenter, classifier, threshold), got 0"),
+        ("run/predict", {"data": []}, 422, "expected 5 values (image, segmenter, classifier, threshold, sequence), got 0"),
+        ("run/predict", {"data": [None, *ENTRIES]}, 422, "threshold, sequence), got 3"),
+        ("run/predict", {"data": [None, *ENTRIES, None, "T3"]}, 422, "expected one of FLAIR, T1, T1c, T2, PD, got 'T3'"),
+        ("run/predict", {"data": [None, *ENTRIES, None, None]}, 422, "Please upload a slice"),
         ("run/predict", {"data": [5, "effunet-lgg", "effunet-lgg", None]}, 422, "image: expected a file, as {"),
         ("run/predict", {"data": [None, "<b>'s", "effunet-lgg", None]}, 422, ', resunet-paper, got "<b>\'s"; '),
         ("run/predict", {"data": [None, ["effunet-lgg"], "effunet-lgg", None]}, 422, "segmenter: expected one of effunet-any, "),

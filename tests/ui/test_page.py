@@ -19,6 +19,7 @@ from skimage import data
 
 import brainmri
 from brainmri.ui.compare_tab import table_html
+from brainmri.zoo.registry import DEFAULT
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +74,23 @@ def test_the_threshold_is_the_segmenters_own_unless_given(client):
         if threshold is not None:
             assert record["provenance"]["mask_threshold"] == threshold
     assert areas[0] > areas[1] > areas[2] > 0
+
+
+def test_the_sequence_of_a_greyscale_slice_can_be_given(client):
+    image = handle_file(EXAMPLES / "flair-only.png")
+    recognised, positional, given, contrast = (
+        client.predict(image, *values, **options, api_name="/predict")[0]
+        for values, options in (((), {}), ((DEFAULT, DEFAULT, None), {}), ((), {"sequence": "FLAIR"}), ((), {"sequence": "T2"}))
+    )
+    assert positional == recognised
+    assert recognised["recognition"]["sequence"]["name"] == "FLAIR"
+    assert recognised["recognition"]["sequence"]["probability"] < 1
+    assert given["recognition"]["sequence"] == {"name": "FLAIR", "probability": 1}
+    assert [record["provenance"]["sequence"] for record in (recognised, given, contrast)] == [None, "FLAIR", "T2"]
+    assert [record["verdict"] for record in (recognised, given, contrast)] == ["tumour", "tumour", "review"]
+    assert contrast["reason"].startswith("The model was not evaluated on tumours in T2 images")
+    record, _ = client.predict(image, ["effunet-lgg", "effunet-any"], "T1c", api_name="/compare")
+    assert [model["warnings"] for model in record["models"]] == [["the model was not evaluated on tumours in T1c images"], []]
 
 
 @pytest.mark.parametrize("name", ["/etc", "../weights", "owner/model"])
@@ -210,6 +228,17 @@ def test_the_sequences_of_a_study_can_be_chosen(client, tmp_path):
         client.predict(uploads, api_name="/study")
     record, *_ = client.predict(uploads, flair=1, pre=0, api_name="/study")
     assert record["sequences"] == {"pre-contrast T1": "one.nii.gz", "FLAIR": "two.nii.gz", "post-contrast T1": None}
+
+
+def test_the_sequence_of_a_study_with_a_single_one_can_be_given(client):
+    models = {"segmenter": "effunet-lgg", "classifier": "effunet-lgg"}
+    record, *_ = client.predict([handle_file(STUDY)], **models, sequence="T1c", api_name="/study")
+    assert (record["verdict"], record["provenance"]["sequence"]) == ("review", "T1c")
+    assert record["reason"] == "The model was not evaluated on tumours in T1c images."
+    three = handle_file(EXAMPLES / "study-three.zip")
+    for sent, endpoint in (([three], "/study"), (three, "/compare")):
+        with pytest.raises(AppError, match="expected a study of one sequence for sequence='T1c', got 3 sequences; leave it out"):
+            client.predict(sent, sequence="T1c", api_name=endpoint)
 
 
 def test_a_refused_study_says_why(client, tmp_path):
