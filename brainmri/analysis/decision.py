@@ -97,7 +97,7 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
         if check and check.reason
         else decide_slice(float(p), float(area), rules.band(mode))
         if evaluated
-        else (REVIEW, sentence(f"{not_evaluated(sequence)} ({chance(p, REVIEW)})"))
+        else (REVIEW, sentence(f"{not_evaluated(sequence)} ({chance(p, REVIEW, rules.band(mode))})"))
         for check, p, area in zip(checks, probabilities, areas, strict=True)
     ]
     return SliceDecisions(maps=maps, masks=masks, min_areas=min_areas, probabilities=probabilities, verdicts=verdicts, ood=checks)
@@ -128,13 +128,13 @@ def decide_slice(probability: float, area_on_grid: float, review: tuple[float, f
     low, high = review
     found = area_on_grid >= MIN_AREA
     if low <= probability <= high and low < high:
-        return REVIEW, f"The classifier is undecided ({chance(probability, REVIEW)})."
+        return REVIEW, f"The classifier is undecided ({chance(probability, REVIEW, review)})."
     if probability > high:
-        classified = f"The classifier found a tumour ({chance(probability, TUMOUR)})"
+        classified = f"The classifier found a tumour ({chance(probability, TUMOUR, review)})"
         if found:
             return TUMOUR, f"{classified} and the segmenter outlined it."
         return REVIEW, f"{classified}, but the segmenter outlined nothing."
-    classified = f"the classifier found no tumour ({chance(probability, NO_TUMOUR)})"
+    classified = f"the classifier found no tumour ({chance(probability, NO_TUMOUR, review)})"
     if found:
         return REVIEW, f"The segmenter outlined a region, but {classified}."
     return NO_TUMOUR, f"{classified.capitalize()} and the segmenter outlined nothing."

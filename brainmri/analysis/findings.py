@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -205,11 +205,42 @@ class Study:
         ]
 
 
-def percent(probability: float) -> str:
-    """A probability in whole percent; never 0% or 100%, which would claim certainty."""
-    if probability > 0.995:
+def percent(probability: float, review: Sequence[float] = (0, 1)) -> str:
+    """A probability in whole percent; never 0% or 100%, which would claim certainty.
+
+    Beside a review band, the percentage is on the probability's side of both ends of the band, as `percent_number` writes them:
+    where rounding would take it to or past an end, it has one digit more or names the end.
+
+    >>> percent(0.0962), percent(0.0962, (0.1, 0.9)), percent(0.0997, (0.1, 0.9))
+    ('10%', '9.6%', 'under 10%')
+
+    Args:
+        probability: in [0, 1].
+        review: [low, high], the band; without a band both are equal.
+    """
+    low, high = review if review[0] < review[1] else (0, 1)
+    side = int(probability > high) - int(probability < low)  # NumPy's own booleans cannot be subtracted
+    ends = low_end, high_end = percent_number(low), percent_number(high)
+
+    def fits(*percentages: float) -> bool:
+        return all((one > float(high_end)) - (one < float(low_end)) == side for one in percentages)
+
+    if probability >= 0.995 and fits(99, 100):
         return "over 99%"
-    return "under 1%" if probability < 0.005 else f"{100 * probability:.0f}%"
+    if probability <= 0.005 and fits(0, 1):
+        return "under 1%"
+    for digits in (0, 1):
+        rounded = f"{100 * probability:.{digits}f}"
+        if 0 < float(rounded) < 100 and fits(float(rounded)):
+            return f"{rounded}%"
+    if side:
+        return f"over {high_end}%" if side > 0 else f"under {low_end}%"
+    return f"{min(ends, key=lambda end: abs(float(end) - 100 * probability))}%"
+
+
+def percent_number(share: float) -> str:
+    """A share in percent with all of its digits: 0.1 gives "10", 0.125 gives "12.5"."""
+    return f"{100 * share:.10g}"
 
 
 def count(number: int, noun: str) -> str:
@@ -217,9 +248,14 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def chance(probability: float, verdict: str) -> str:
-    """A probability beside a verdict: "probability over 99%" with "tumour", else "probability of tumour under 1%"."""
-    return f"probability{'' if verdict == TUMOUR else ' of tumour'} {percent(probability)}"
+def chance(probability: float, verdict: str, review: Sequence[float] = (0, 1)) -> str:
+    """A probability beside a verdict: "probability over 99%" with "tumour", else "probability of tumour under 1%".
+
+    Args:
+        probability, review: as for `percent`.
+        verdict: of the slice.
+    """
+    return f"probability{'' if verdict == TUMOUR else ' of tumour'} {percent(probability, review)}"
 
 
 def sentence(clause: str) -> str:

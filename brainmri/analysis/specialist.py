@@ -62,7 +62,8 @@ class Specialist:
         other = predict_slices(*models, slices, prepared.spacing, progress=progress, ood_model=self.model)
         if np.mean([check.reason is None for check in other.ood or []] or [True]) < LEAST_KNOWN:
             return unchanged
-        return Decided(self._join(decide_slices(other, self.rules, prepared.mode, sequence), decisions), other)
+        review = self.rules.for_sequence(sequence).band(prepared.mode)
+        return Decided(self._join(decide_slices(other, self.rules, prepared.mode, sequence), decisions, review), other)
 
     def record(self, predicted: Prediction | None, mode: str) -> dict:
         """For a finding's provenance; `predicted` is the specialist's prediction, None if it did not decide."""
@@ -70,8 +71,8 @@ class Specialist:
         calibration = self.rules.config(mode)
         return {**ran_on.record(self.model), "decided": predicted is not None, "calibration": calibration}
 
-    def _join(self, own: SliceDecisions, general: SliceDecisions) -> SliceDecisions:
-        """The specialist's decisions; a slice is for review where the two models contradict each other."""
+    def _join(self, own: SliceDecisions, general: SliceDecisions, review: tuple[float, float]) -> SliceDecisions:
+        """The specialist's decisions, with its review band; a slice is for review where the two models contradict each other."""
         verdicts, checks = [], []
         for number, (one, other) in enumerate(zip(own.verdicts, general.verdicts, strict=True)):
             check = general.ood[number]
@@ -80,14 +81,14 @@ class Specialist:
             verdicts.append(
                 other
                 if strange
-                else (REVIEW, self._disagreement(own.probabilities[number], general.probabilities[number]))
+                else (REVIEW, self._disagreement(own.probabilities[number], general.probabilities[number], review))
                 if {one[0], other[0]} == {TUMOUR, NO_TUMOUR}
                 else one
             )
         return replace(own, verdicts=verdicts, ood=checks)
 
-    def _disagreement(self, own: float, general: float) -> str:
+    def _disagreement(self, own: float, general: float, review: tuple[float, float]) -> str:
         return (
-            f"Two models disagree: {shown_name(self.model.entry.name)} gives a probability of tumour of {percent(own)}, "
-            f"{shown_name(self.generalist)} of {percent(general)}."
+            f"Two models disagree: {shown_name(self.model.entry.name)} gives a probability of tumour of {percent(own, review)}, "
+            f"{shown_name(self.generalist)} of {percent(general, review)}."
         )

@@ -123,7 +123,7 @@ def slice_caption(number: int, finding: Finding, study: Study) -> str:
 def _chance(finding: Finding) -> str:
     if finding.out_of_distribution:  # a probability of tumour in what is no brain would mislead
         return "does not look like a brain MRI slice"
-    return chance(finding.probability, finding.verdict)
+    return chance(finding.probability, finding.verdict, finding.provenance["review_band"])
 
 
 def views(geometry: Geometry | None) -> list[View]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from brainmri.analysis.coverage import READ_AS_FLAIR
 from brainmri.analysis.explain import head_mask
-from brainmri.analysis.findings import TUMOUR, Finding, Study, count, percent, slice_numbers
+from brainmri.analysis.findings import TUMOUR, Finding, Study, count, percent, percent_number, slice_numbers
 from brainmri.analysis.forward import with_head
 from brainmri.analysis.lesions import MIDLINE_TOLERANCE, midline
 from brainmri.analysis.recognition import Recognised, Recognition, differ_in_channels
@@ -172,7 +172,8 @@ def probability_scale(probability: float, review: list[float], where: str = "") 
     low, high = review
     middle = min(max(50 * (low + high), 30), 70)  # percent; leaves room for the labels at both ends
     chance = Markup("Highest probability: <b>{}</b>, {}" if where else "<b>{}</b> probability of tumour")
-    band = Markup('<span style="left:{:.0f}%">review: {:.0f} to {:.0f}%</span>').format(middle, 100 * low, 100 * high)
+    ends = percent_number(low), percent_number(high)
+    band = Markup('<span style="left:{:.0f}%">review: {} to {}%</span>').format(middle, *ends)
     return Markup("""
   <p class="probability">{chance}</p>
   <div class="scale" aria-hidden="true">
@@ -180,7 +181,7 @@ def probability_scale(probability: float, review: list[float], where: str = "") 
     <b style="left:{needle:.2f}%"></b>
   </div>
   <p class="zones"><span>no tumour</span>{band}<span>tumour</span></p>""").format(
-        chance=chance.format(percent(probability), where), low=100 * low, width=100 * (high - low),
+        chance=chance.format(percent(probability, review), where), low=100 * low, width=100 * (high - low),
         needle=100 * probability, band=band if high > low else "",
     )  # fmt: skip
 

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from brainmri.analysis.coverage import READ_AS_FLAIR
-from brainmri.analysis.findings import TUMOUR, Finding
+from brainmri.analysis.decision import decide_slice
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, Finding
 from brainmri.analysis.frame import Panel
 from brainmri.analysis.preparation import View
 from brainmri.analysis.recognition import Recognised, Recognition
 from brainmri.io.scan import Scan
+from brainmri.report.viewer import slice_viewer
 from brainmri.ui.answer import head_share, probability_scale, refusal, slice_answer, study_answer
 from brainmri.ui.examples import EXAMPLES, first_result
 from brainmri.ui.inference import set_available_models
@@ -139,6 +141,33 @@ def test_the_scale_is_drawn_from_the_review_band():
     assert 'class="review" style="width:30.00%"' in html
     assert '<b style="left:25.00%">' in html
     assert "review" not in words(probability_scale(0.25, [0.5, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("probability", "shown", "verdict"),
+    [
+        (0.0962, "9.6%", NO_TUMOUR),
+        (0.0998, "under 10%", NO_TUMOUR),
+        (0.1, "10%", REVIEW),
+        (0.9, "90%", REVIEW),
+        (0.9004, "over 90%", TUMOUR),
+        (0.904, "90.4%", TUMOUR),
+    ],
+)
+def test_box_caption_and_reason_show_a_probability_on_its_side_of_the_review_band(slice_result, probability, shown, verdict):
+    decided, reason = decide_slice(probability, 500 if verdict == TUMOUR else 0, (0.1, 0.9))
+    provenance = PROVENANCE | {"mask_threshold": 0.5}
+    scan, finding = slice_result(verdict=decided, reason=reason, probability=probability, provenance=provenance)
+    box = words(slice_answer(scan, finding))
+    assert decided == verdict
+    assert f"{shown} probability of tumour no tumour review: 10 to 90% tumour" in box
+    assert f"(probability{'' if verdict == TUMOUR else ' of tumour'} {shown})" in box
+    assert f"{shown})" in slice_viewer(scan, finding)
+
+
+def test_the_ends_of_a_review_band_are_shown_with_all_digits():
+    assert "review: 12.5 to 89.6%" in words(probability_scale(0.25, [0.125, 0.896]))
+    assert "review: 29 to 57%" in words(probability_scale(0.25, [0.29, 0.57]))
 
 
 def test_a_refusal_is_escaped_once():
