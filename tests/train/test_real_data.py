@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import brainmri
+from brainmri.analysis.neighbours import follow_one_another
 from brainmri.io.pixels import to_unit
 from brainmri.zoo.metrics import AUC, THREE_SEQUENCES, VOLUMETRIC_DICE, label
 from brainmri.zoo.ood import DARK, MASK, MASK_SHARE, check_pixels, equal_share
@@ -43,6 +44,21 @@ def test_masks_are_distinguished_from_slices(cases):
     for mask in (one.read_mask() for one in slices):
         if mask.mean() > 0.01:
             assert check_pixels(np.repeat(mask[..., None], 3, axis=2).astype(np.float32)) == (True, MASK)
+
+
+def test_studies_are_told_from_sets_of_slices_of_different_patients(cases):
+    """The parameters were chosen on these patients, so the shares measure no others."""
+    volumes = []
+    for patient in cases.values():
+        images = [to_unit(one.read_image()) for one in patient]
+        volumes.append([image for image in images if (image > DARK).mean() > 0.03])
+    assert all(follow_one_another(volume) for volume in volumes)
+    random, taken_apart = np.random.default_rng(0), 0
+    for _ in range(100):
+        chosen = random.choice(len(volumes), 12, replace=False)
+        mixed = [volumes[number][random.integers(len(volumes[number]))] for number in chosen]
+        taken_apart += not follow_one_another(mixed)
+    assert taken_apart >= 95
 
 
 @pytest.fixture(scope="module")
