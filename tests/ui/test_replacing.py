@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -45,11 +46,20 @@ LONG = 480  # slices; long beside the time in which a busy machine receives the 
 PROGRESS = re.compile(r"(\d+)/(\d+) slices")
 
 
-def long_study(path: Path) -> Path:
-    """The example study many times over."""
-    volume = np.asarray(nibabel.load(STUDY).dataobj)
-    nibabel.save(nibabel.Nifti1Image(np.concatenate([volume] * (LONG // volume.shape[2]), 2), np.diag([1, 1, 1, 1])), path)
+def long_study(path: Path, volume: Path = STUDY, length: int = LONG) -> Path:
+    """A volume of an example many times over."""
+    slices = np.asarray(nibabel.load(volume).dataobj)
+    nibabel.save(nibabel.Nifti1Image(np.concatenate([slices] * (length // slices.shape[2]), 2), np.diag([1, 1, 1, 1])), path)
     return path
+
+
+def long_study_of_three_sequences(folder: Path) -> Path:
+    """A zip of the three volumes of the example, each many times over."""
+    shutil.unpack_archive(EXAMPLE.parent / "study-three.zip", folder / "example")
+    (folder / "long").mkdir()
+    for volume in (folder / "example").rglob("*.nii.gz"):
+        long_study(folder / "long" / volume.name, volume, LONG // 3)
+    return Path(shutil.make_archive(str(folder / "study-three"), "zip", folder / "long"))
 
 
 def shown_progress(page, after: int) -> str:
@@ -64,13 +74,13 @@ def outcomes(caplog, outcome: str) -> list[str]:
     return [line for line in caplog.messages if line.startswith(f"analyse_tab.analyse {outcome}:")]
 
 
-def test_files_dropped_during_an_analysis_replace_its_input(visit):
+def test_files_dropped_during_an_analysis_replace_its_input(visit, tmp_path):
     """Neither the waiting analysis nor the fields of an earlier study's sequences get in the way."""
     page = visit(1440, 900)
     answer(page, "Large lesion")
     page.evaluate(NAMES)
-    upload(page, EXAMPLE.parent / "study-three.zip")
-    page.wait_for_selector("#verdict >> text=/Reading|Analysing|queue/")
+    upload(page, long_study_of_three_sequences(tmp_path))
+    shown_progress(page, 0)
     upload(page, EXAMPLE.parent / "frontal-lesion.png", EXAMPLE.parent / "healthy-high.png")
     page.wait_for_selector("#current >> text=frontal-lesion.png")
     page.wait_for_timeout(2000)  # nothing else may follow
