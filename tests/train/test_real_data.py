@@ -46,7 +46,7 @@ def test_masks_are_distinguished_from_slices(cases):
             assert check_pixels(np.repeat(mask[..., None], 3, axis=2).astype(np.float32)) == (True, MASK)
 
 
-def test_studies_are_told_from_sets_of_slices_of_different_patients(cases):
+def test_slices_of_different_patients_do_not_pass_for_a_study(cases):
     """The parameters were chosen on these patients, so the shares measure no others."""
     volumes = []
     for patient in cases.values():
