@@ -10,7 +10,6 @@ new model.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from brainmri.analysis.findings import count
 from brainmri.zoo.entry import CARD, SPLIT, ModelEntry, read_entry, read_split, require_metrics
 from brainmri.zoo.metrics import THREE_SEQUENCES, VOLUMETRIC_DICE
 from brainmri.zoo.registry import DEFAULT
@@ -95,15 +93,7 @@ def complete(entry: ModelEntry, validated: Path, data: Path) -> None:
     cases = {case: found[case] for role in ("train", "validation") for case in split[role]}
     which = [entry.name, "--data", str(data), "--validated", str(validated), "--into", str(entry.folder.parent)]
     attempt("an out-of-distribution check of its own", lambda: fit_ood(entry, validated, cases))
-    attempt("an 8-bit network", lambda: quantise_quietly(which))
-
-
-def quantise_quietly(arguments: list[str]) -> None:
-    """Run `train.release.quantise` without the lines of NNCF on every layer that stays in float32."""
-    import nncf  # here, since it takes seconds
-
-    nncf.set_log_level(logging.WARNING)
-    quantise.main(arguments)
+    attempt("an 8-bit network", lambda: quantise.main(which))
 
 
 def attempt(what: str, step: Callable[[], object]) -> None:
@@ -127,7 +117,7 @@ def main(arguments: list[str] | None = None) -> ModelEntry:
     figures = require_metrics(entry).variants[THREE_SEQUENCES]
     score = figures[VOLUMETRIC_DICE]["value"]
     print(
-        f"{entry.name}: mean volumetric Dice {score:.3f} over {count(figures['patients'], 'patient')} not used for training; "
+        f"{entry.name}: mean volumetric Dice {score:.3f} over {figures['patients']} patients not used for training; "
         f"every figure is in {entry.folder / CARD}"
     )
     print(f"open the page with it:\n  python -m brainmri serve --models {entry.folder}")
