@@ -133,8 +133,8 @@ def _result(
             probabilities[view.numbers] = np.maximum(probabilities[view.numbers], found)
         if predicted.maps is not None and predicted.grid_share is not None:
             thresholded, outlined = outline(predicted.maps, own, part.mode)
-            maps = np.maximum(maps, view.restore(thresholded, grid))
-            mask |= view.restore(without_specks(outlined, predicted.grid_share)[0], grid)
+            maps[view.numbers] = np.maximum(maps[view.numbers], view.restore(thresholded, *grid[1:]))
+            mask[view.numbers] |= view.restore(without_specks(outlined, predicted.grid_share)[0], *grid[1:])
     if study:
         probabilities[strange] = 0
     voxel = geometry.voxel_volume if study and segmenter and geometry and geometry.plausible else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from brainmri.analysis.coverage import not_evaluated
-from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, chance, sentence, slice_numbers
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, Finding, chance, sentence, slice_numbers
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.lesions import without_islands
 from brainmri.zoo.calibration import Rules
@@ -138,6 +138,24 @@ def decide_slice(probability: float, area_on_grid: float, review: tuple[float, f
     if found:
         return REVIEW, f"The segmenter outlined a region, but {classified}."
     return NO_TUMOUR, f"{classified.capitalize()} and the segmenter outlined nothing."
+
+
+def decide_findings(
+    findings: Sequence[Finding], out_of_distribution: Sequence[int], analysed: int, apart: bool
+) -> tuple[str, str, tuple[int, ...]]:
+    """Combine the findings for a study's slices, as `decide_study`, or as `decide_apart` where they are not neighbours.
+
+    Args:
+        findings: in order along the head.
+        out_of_distribution: indices of the slices that do not look like those that the model was trained on.
+        analysed: the number of slices with a head.
+        apart: whether the slices are not neighbours.
+    """
+    verdicts = [finding.verdict for finding in findings]
+    if apart and not mostly_unknown(out_of_distribution, len(findings), analysed):
+        return decide_apart(verdicts, APART)
+    outlined = [number for number, one in enumerate(findings) if one.mask.any() and not one.out_of_distribution]
+    return decide_study(verdicts, out_of_distribution, analysed, outlined)
 
 
 def decide_study(

@@ -73,6 +73,23 @@ class Finding:
         }
 
 
+def without_head(shape: tuple[int, int], warnings: tuple[str, ...], provenance: dict, pixel: float | None) -> Finding:
+    """The finding for a slice of a study, of shape (H, W), that shows no head."""
+    return Finding(
+        verdict=NO_TUMOUR,
+        reason="No head in this slice; it was not analysed.",
+        probability=0.0,
+        mask=np.zeros(shape, bool),
+        probability_map=np.zeros(shape, np.float32),
+        area_px=0,
+        area_mm2=None if pixel is None else 0.0,
+        ood=None,
+        recognition=None,
+        warnings=warnings,
+        provenance=provenance,
+    )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decision:
     """What was decided about a slice, for its explanation.

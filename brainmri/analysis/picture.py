@@ -1,32 +1,34 @@
-"""Decide a prepared picture: its slice, or the slices of a sheet together."""
+"""Decide prepared slices: of a picture, of a sheet together, of each of several pictures, or of one head."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from brainmri.analysis.coverage import several_heads
 from brainmri.analysis.decision import SliceDecisions, decide_apart, for_review
-from brainmri.analysis.findings import Decision
+from brainmri.analysis.findings import Decision, slice_numbers
 from brainmri.analysis.forward import Prediction
-from brainmri.analysis.preparation import Prepared
+from brainmri.analysis.preparation import NO_NEIGHBOURS, Prepared
 from brainmri.analysis.recognition import Recognition
 from brainmri.analysis.specialist import Decided
+from brainmri.io.scan import Scan
 
 Decide = Callable[[Prepared], Decided]  # applies the rules
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PictureDecision:
-    """The decision on a picture.
+    """The decision on a picture, or on the slices of one head.
 
     Attributes:
-        prepared: the slice; of a sheet, the one with the highest probability of tumour.
-        decisions: of one slice, the whole picture (S = 1).
-        specialist: the specialist's prediction of that slice, if it decided it.
-        recognition: what was recognised about the slice; None for a sheet of slices, or if no network recognises anything.
+        prepared: the slice or slices; of a sheet, the one with the highest probability of tumour.
+        decisions: of the whole picture (S = 1), or of each slice with a head, on the pixels of the input.
+        specialist: the specialist's prediction of the prepared slices, if it decided them.
+        recognition: what was recognised about them; None for a sheet of slices, or if no network recognises anything.
         warnings: what was changed before the analysis.
         place: of a sheet, the place of `prepared` in it, counted from 1, and the number of its slices; None for one slice.
     """
@@ -49,16 +51,39 @@ class PictureDecision:
         )
 
 
-def decide_picture(parts: tuple[Prepared, ...], decide: Decide, shape: tuple[int, ...]) -> PictureDecision:
-    """Decide the slices of a picture of shape (H, W)."""
-    decided = [_decide_part(part, decide, shape) for part in parts]
+def decide_picture(parts: Iterable[Prepared], decide: Decide, height: int, width: int) -> PictureDecision:
+    """Decide the slices of a picture of height times width pixels."""
+    decided = [_decide_part(part, decide, height, width, several_heads(*part.view.panel.box[2:])) for part in parts]
     return decided[0] if len(decided) == 1 else _join(decided)
 
 
-def _decide_part(part: Prepared, decide: Decide, shape: tuple[int, ...]) -> PictureDecision:
+def decide_pictures(parts: Iterable[Prepared], decide: Decide, height: int, width: int) -> Iterator[PictureDecision]:
+    """Decide each of several pictures by itself; the slices of a picture follow one another."""
+    for _, of_picture in itertools.groupby(parts, lambda part: part.view.numbers.tolist()):
+        yield decide_picture(of_picture, decide, height, width)
+
+
+def decide_head(part: Prepared, decide: Decide, scan: Scan) -> PictureDecision:
+    """Decide the slices of one head together."""
+    height, width = scan.pixels.shape[1:3]
+    return _decide_part(part, decide, height, width, None if scan.geometry else several_heads(height, width))
+
+
+def changes(decided: list[PictureDecision]) -> tuple[str, ...]:
+    """What was changed before the analysis; of several pictures, with their numbers."""
+    if len(decided) == 1:
+        return decided[0].warnings
+    numbers: dict[str, list[int]] = {}
+    for one in decided:
+        for warning in one.warnings:
+            numbers.setdefault(warning, []).append(int(one.prepared.view.numbers[0]))
+    return (NO_NEIGHBOURS, *(f"{slice_numbers(of_one)}: {warning}" for warning, of_one in numbers.items()))
+
+
+def _decide_part(part: Prepared, decide: Decide, height: int, width: int, problem: str | None) -> PictureDecision:
     decisions, specialist = decide(part)
-    decisions = for_review(decisions, several_heads(*part.view.panel.box[2:]))
-    maps, masks = (part.view.restore(values, (1, *shape)) for values in (decisions.maps, decisions.masks))
+    decisions = for_review(decisions, problem)
+    maps, masks = (part.view.restore(values, height, width) for values in (decisions.maps, decisions.masks))
     return PictureDecision(
         prepared=part, decisions=replace(decisions, maps=maps, masks=masks), specialist=specialist,
         recognition=part.recognition, warnings=part.warnings,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,25 +14,30 @@ from PIL import Image
 from brainmri._version import __version__
 from brainmri.analysis.coverage import ONLY_AXIAL, READ_AS_FLAIR, is_axial, not_evaluated, several_heads
 from brainmri.analysis.decision import (
-    APART,
     SliceDecisions,
-    decide_apart,
+    decide_findings,
     decide_slices,
-    decide_study,
-    for_review,
     left_out,
-    mostly_unknown,
     no_images,
 )
 from brainmri.analysis.explain import Explanation, explain
-from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Decision, Finding, Study, sentence
+from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Decision, Finding, Study, sentence, without_head
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
-from brainmri.analysis.picture import PictureDecision, decide_picture
-from brainmri.analysis.preparation import SQUARE, Prepared, mode_of, prepare_picture, prepare_study
+from brainmri.analysis.picture import PictureDecision, changes, decide_head, decide_picture, decide_pictures
+from brainmri.analysis.preparation import (
+    SQUARE,
+    Prepared,
+    holds_pictures,
+    mode_of,
+    prepare_picture,
+    prepare_pictures,
+    prepare_study,
+)
 from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, sequence_of
 from brainmri.analysis.specialist import Decided, Specialist
 from brainmri.analysis.stability import Stability, stability
+from brainmri.io.images import READ_AS_ONE_HEAD
 from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.io.sequences import ONE_SEQUENCE
 from brainmri.zoo import ood
@@ -158,7 +163,7 @@ class Pipeline:
         """
         scan = _one_slice(source)
         picture = self._decide_picture(scan, sequence, progress)
-        view, pixels = picture.prepared.view, picture.prepared.slices[0]
+        view, pixels, grid = picture.prepared.view, picture.prepared.slices[0], scan.pixels.shape[:2]
         decided = decision or picture.decision
         mask = view.cut_masks(decided.mask[None])[0]
         segmenter, classifier = self.segmenter, self.classifier
@@ -167,10 +172,9 @@ class Pipeline:
         rules = self._deciding_rules(picture.recognition, decided.by_specialist)
         explanation = explain(classifier, pixels, mask, decided.probability, decided.verdict, picture.place)
         stable = stability(segmenter, pixels, rules.mask_threshold, progress)
-        grid = (1, *scan.pixels.shape[:2])
         return (
-            replace(explanation, saliency=view.restore(explanation.saliency[None], grid)[0]),
-            replace(stable, share=view.restore(stable.share[None], grid)[0]),
+            replace(explanation, saliency=view.restore(explanation.saliency[None], *grid)[0]),
+            replace(stable, share=view.restore(stable.share[None], *grid)[0]),
         )
 
     def prepare(self, scan: Scan, sequence: str | None = None, progress: Progress | None = None) -> tuple[Prepared, ...]:
@@ -182,30 +186,35 @@ class Pipeline:
             progress: as for `study`.
 
         Returns:
-            Several for a sheet of slices, else one.
+            One for a slice and for the slices of one head; several for a sheet of slices and for several pictures.
 
         Raises:
             ValueError: for an unknown sequence, or one for a study of several.
         """
+        return tuple(self._prepare(scan, sequence, progress))
+
+    def _prepare(self, scan: Scan, sequence: str | None, progress: Progress | None) -> Iterable[Prepared]:
         check_sequence(sequence)
         if sequence not in (None, THREE_SEQUENCES) and (found := sum(label is not None for label in scan.sequences)) > 1:
             raise ValueError(f"expected a study of one sequence for sequence={sequence!r}, got {found} sequences; leave it out")
-        study, spacing = scan.pixels.ndim == 4, scan.geometry.spacing[1:] if scan.geometry else None
+        spacing = scan.geometry.spacing[1:] if scan.geometry else None
 
         def predict(slices: np.ndarray) -> Prediction:
             models = self.segmenter, self.classifier
             return predict_slices(*models, slices, spacing or SQUARE, progress=progress, ood_model=self.ood_model)
 
-        if study:
-            named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
-            return (prepare_study(scan, predict, named),)
         # a detector of axial slices was not measured on what is cut out of pages, and would let some other images pass
         any_upload = self.ood_model.ood is not None and self.ood_model.ood.any_plane
-        return prepare_picture(scan.pixels, predict, sequence, find_slices=any_upload)
+        if scan.pixels.ndim == 3:
+            return prepare_picture(scan.pixels, predict, sequence, find_slices=any_upload)
+        named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
+        if holds_pictures(scan):
+            return prepare_pictures(scan, predict, named, find_slices=any_upload)
+        return (prepare_study(scan, predict, named),)
 
     def _decide_picture(self, scan: Scan, sequence: str | None, progress: Progress | None) -> PictureDecision:
-        parts = self.prepare(scan, sequence, progress)
-        return decide_picture(parts, lambda part: self._decide(part, progress), scan.pixels.shape[:2])
+        parts = self._prepare(scan, sequence, progress)
+        return decide_picture(parts, lambda part: self._decide(part, progress), *scan.pixels.shape[:2])
 
     def _decide(self, prepared: Prepared, progress: Progress | None) -> Decided:
         """Decide upright slices, by the specialist where they are like its training data."""
@@ -231,48 +240,30 @@ class Pipeline:
             ValueError: for an unknown sequence, or one for a study of several.
             brainmri.io.reading.UnreadableImage: if the input cannot be read.
         """
-        check_sequence(sequence)
         scan = source if isinstance(source, Scan) else read_study(source)
         geometry, warnings = scan.geometry, self._input_warnings(scan)
         measured = geometry is not None and geometry.plausible
         if geometry and geometry.sized and not measured:
             warnings += ("the voxel size cannot be that of a head; volumes are in voxels and distances in pixels",)
-        (prepared,) = self.prepare(scan, sequence, progress)
-        warnings += prepared.warnings
-        decisions, specialist = self._decide(prepared, progress)
-        several = None if geometry else several_heads(*scan.pixels.shape[1:3])
-        decisions = for_review(decisions, several)
-        head, grid = prepared.view.head, scan.pixels.shape[:3]
-        maps, mask = (prepared.view.restore(values, grid) for values in (decisions.maps, decisions.masks))
-        decisions = replace(decisions, maps=maps[head], masks=mask[head])
+        decided = self._decide_study(scan, sequence, progress)
+        if apart := len(decided) > 1:
+            warnings = tuple(warning for warning in warnings if READ_AS_ONE_HEAD not in warning)
+        findings = self._study_findings(scan, decided, warnings, sequence)
+        mask, maps = np.stack([one.mask for one in findings]), np.stack([one.probability_map for one in findings])
         parts = find_parts(mask, geometry)
-        provenance = self.provenance(scan, prepared.predicted, prepared.recognition, sequence, specialist, prepared.mode)
-        pixel = float(np.prod(prepared.spacing)) if measured else None
-        places = iter(range(len(decisions.masks)))
-        findings = tuple(
-            self._finding(decisions, next(places), warnings, provenance, pixel, prepared.recognition)
-            if analysed
-            else _without_head(scan.pixels.shape[1:3], warnings, provenance, pixel)
-            for analysed in head
-        )
         out_of_distribution = [number for number, finding in enumerate(findings) if finding.out_of_distribution]
-        apart = len(findings) > 1 and prepared.mode == "slice"
-        verdicts, analysed = [finding.verdict for finding in findings], int(head.sum())
-        if apart and not mostly_unknown(out_of_distribution, len(findings), analysed):
-            verdict, reason, carried_by = decide_apart(verdicts, APART)
+        if holds_pictures(scan) and len(findings) == 1:
+            verdict, reason, carried_by = findings[0].verdict, findings[0].reason, (0,) * (findings[0].verdict != NO_TUMOUR)
         else:
-            outlined = [number for number, one in enumerate(findings) if one.mask.any() and not one.out_of_distribution]
-            verdict, reason, carried_by = decide_study(verdicts, out_of_distribution, analysed, outlined)
+            analysed = sum(len(one.decisions.masks) for one in decided)
+            verdict, reason, carried_by = decide_findings(findings, out_of_distribution, analysed, apart)
+        if problem := self._problem(scan, decided):
+            verdict, reason = REVIEW, sentence(problem)
         if verdict == NO_TUMOUR and scan.incomplete:
             verdict, reason = REVIEW, f"{sentence(scan.incomplete)} {reason}"
-        if several:
-            verdict, reason = REVIEW, sentence(several)
-        if not self.rules.was_evaluated_on(prepared.sequence):
-            verdict, reason = REVIEW, sentence(not_evaluated(prepared.sequence))
         if found := no_images(finding.ood for finding in findings):
             verdict, reason = REVIEW, found
-        warnings += left_out(out_of_distribution)
-        return Study(
+        study = Study(
             verdict=verdict,
             reason=reason,
             carried_by=carried_by,
@@ -282,11 +273,48 @@ class Pipeline:
             diameters=tuple(diameters(parts, len(mask))),
             lesions=find_lesions(mask, parts, geometry, midline(scan.pixels), apart),
             sequences=scan.sequences,
-            recognition=prepared.recognition,
+            recognition=None if apart else decided[0].recognition,
             geometry=geometry,
-            warnings=warnings,
-            provenance=provenance,
+            warnings=(*warnings, *changes(decided), *left_out(out_of_distribution)),
+            provenance={},
         )
+        return replace(study, provenance=findings[study.most_probable].provenance)
+
+    def _decide_study(self, scan: Scan, sequence: str | None, progress: Progress | None) -> list[PictureDecision]:
+        """Decide the slices of one head together, or each of several pictures by itself."""
+        if not holds_pictures(scan):
+            (prepared,) = self._prepare(scan, sequence, progress)
+            return [decide_head(prepared, lambda part: self._decide(part, progress), scan)]
+        decided, prepared = [], self._prepare(scan, sequence, None)
+        for one in decide_pictures(prepared, lambda part: self._decide(part, None), *scan.pixels.shape[1:3]):
+            decided.append(one)
+            if progress:
+                progress(int(one.prepared.view.numbers[0]) + 1, len(scan.pixels))
+        return decided
+
+    def _study_findings(
+        self, scan: Scan, decided: list[PictureDecision], warnings: tuple[str, ...], sequence: str | None
+    ) -> tuple[Finding, ...]:
+        """The findings for all slices of a study, also for those without a head."""
+        geometry, found = scan.geometry, {}
+        pixel = float(np.prod(geometry.spacing[1:])) if geometry and geometry.plausible else None
+        for one in decided:
+            prepared, own = one.prepared, (*warnings, *one.warnings)
+            provenance = self.provenance(scan, prepared.predicted, one.recognition, sequence, one.specialist, prepared.mode)
+            for place, number in enumerate(prepared.view.numbers.tolist()):
+                found[number] = self._finding(one.decisions, place, own, provenance, pixel, one.recognition)
+        others = set(range(len(scan.pixels))) - set(found)
+        provenance = next(iter(found.values())).provenance
+        found |= {number: without_head(scan.pixels.shape[1:3], warnings, provenance, pixel) for number in others}
+        return tuple(found[number] for number in range(len(scan.pixels)))
+
+    def _problem(self, scan: Scan, decided: list[PictureDecision]) -> str | None:
+        """Why the slices of one head are for review, a clause; None if they are not, and for pictures decided one by one."""
+        if holds_pictures(scan):
+            return None
+        if not self.rules.was_evaluated_on(sequence := decided[0].prepared.sequence):
+            return not_evaluated(sequence)
+        return None if scan.geometry else several_heads(*scan.pixels.shape[1:3])
 
     def _input_warnings(self, scan: Scan) -> tuple[str, ...]:
         """The warnings of the reader, and how the models take a sequence that the file does not name, or another plane."""
@@ -390,19 +418,3 @@ def _one_slice(source: Source) -> Scan:
     if scan.pixels.ndim != 3:
         raise ValueError(f"expected one slice (H, W, 3), got pixels of shape {scan.pixels.shape}; use study() for a stack")
     return scan
-
-
-def _without_head(shape: tuple[int, int], warnings: tuple[str, ...], provenance: dict, pixel: float | None) -> Finding:
-    return Finding(
-        verdict=NO_TUMOUR,
-        reason="No head in this slice; it was not analysed.",
-        probability=0.0,
-        mask=np.zeros(shape, bool),
-        probability_map=np.zeros(shape, np.float32),
-        area_px=0,
-        area_mm2=None if pixel is None else 0.0,
-        ood=None,
-        recognition=None,
-        warnings=warnings,
-        provenance=provenance,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,12 +66,11 @@ class View:
         part = masks[self._chosen, top : top + height, left : left + width]
         return np.ascontiguousarray(np.rot90(part, -self.turned // 90, axes=(1, 2)))
 
-    def restore(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Values (S, h, w) of the upright slices on the grid (N, H, W) of the input, 0 elsewhere."""
-        restored = np.zeros(shape, values.dtype)
-        top, left, height, width = self.panel.box
-        part = np.rot90(values, self.turned // 90, axes=(1, 2))
-        restored[self._chosen, top : top + height, left : left + width] = part
+    def restore(self, values: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Values (S, h, w) of the upright slices on the pixels (S, height, width) that these slices have in the input."""
+        restored = np.zeros((len(values), height, width), values.dtype)
+        top, left, rows, columns = self.panel.box
+        restored[:, top : top + rows, left : left + columns] = np.rot90(values, self.turned // 90, axes=(1, 2))
         return restored
 
 
@@ -98,6 +97,14 @@ class Prepared:
     recognition: Recognition | None
     sequence: str | None
     warnings: tuple[str, ...]
+
+
+def prepare_pictures(scan: Scan, predict: Predict, sequence: str | None = None, find_slices: bool = True) -> Iterator[Prepared]:
+    """Prepare every picture with a head of a scan (N, H, W, 3) by itself; arguments are those of `prepare_picture`."""
+    for number in np.flatnonzero(with_head(scan.pixels)):
+        place = np.arange(len(scan.pixels)) == number
+        for part in prepare_picture(scan.pixels[number], predict, sequence, find_slices):
+            yield replace(part, view=replace(part.view, head=place))
 
 
 def prepare_picture(
@@ -129,7 +136,7 @@ def _prepare_panel(panel: Panel, picture: np.ndarray, predict: Predict, sequence
 
 
 def prepare_study(scan: Scan, predict: Predict, sequence: str | None = None) -> Prepared:
-    """Take the slices with a head out of a study, and turn them upright if they have no geometry.
+    """Take the slices with a head out of a study of one head, and turn them upright if they have no geometry.
 
     Args:
         scan: the study, pixels (S, H, W, 3) in [0, 1].
@@ -141,10 +148,12 @@ def prepare_study(scan: Scan, predict: Predict, sequence: str | None = None) -> 
     predicted, warnings = predict(view.cut(pixels)), ()
     if spacing is None:
         view, predicted, warnings = _turn_upright(pixels, view, predicted, predict)
-    mode = mode_of(scan)
-    if len(pixels) > 1 and mode == "slice":
-        warnings = (*warnings, NO_NEIGHBOURS)
-    return _prepared(view.cut(pixels), view, predicted, sequence, warnings, mode, spacing or SQUARE)
+    return _prepared(view.cut(pixels), view, predicted, sequence, warnings, mode_of(scan), spacing or SQUARE)
+
+
+def holds_pictures(scan: Scan) -> bool:
+    """Whether the slices of a scan are pictures to analyse one by one, and not those of one head with a place in the patient."""
+    return scan.geometry is None and mode_of(scan) == "slice"
 
 
 def mode_of(scan: Scan) -> str:

@@ -24,6 +24,7 @@ from brainmri.io.tiff import check_sides, decode_tiff
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 NOT_AN_IMAGE = "not an image. Please upload a PNG, JPEG, TIFF, WebP or BMP slice"
+READ_AS_ONE_HEAD = "numbered pictures were read as neighbouring slices of one head"
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # named, so that Pillow's other decoders are never reached by an upload
 
 
@@ -198,10 +199,7 @@ def read_images(files: list[StudyFile], name: str) -> Scan:
     orientations = {s.orientation for s in scans}
     orientation = orientations.pop() if len(orientations) == 1 else 1
     others = dict.fromkeys(w for s in scans for w in s.warnings if w != ONE_SEQUENCE)
-    one_head = (
-        f"{len(files)} numbered pictures were read as neighbouring slices of one head; if they are of different people, rename "
-        "them or upload them one at a time"
-    )
+    one_head = f"{len(files)} {READ_AS_ONE_HEAD}; if they are of different people, rename them or upload them one at a time"
     warnings = (*channel_warnings(pixels), one_head, *others)
     if orientations:
         warnings += ("the files have different orientation tags; the mask file is upright",)

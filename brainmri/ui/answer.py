@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -59,8 +60,8 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
     facts = {}
     if study.lesions:
         facts = {"Lesions": str(len(study.lesions)), "Size": study_size(scan.pixels, study), "Side": patient_side(study)}
-    seen = recognised_facts(study.recognition, study.verdict) if study.recognition else {}
-    if not study.recognition or sum(label is not None for label in scan.sequences) > 1:  # the names say more than "three"
+    seen = recognised_facts(study.recognition, study.verdict) if study.recognition else recognised_one_by_one(study)
+    if not seen or sum(label is not None for label in scan.sequences) > 1:  # the names say more than "three"
         seen |= read_sequences(scan, study.warnings)
     if study.geometry and study.geometry.oriented:
         seen["Plane"] = study.geometry.plane
@@ -201,6 +202,17 @@ def recognised_facts(recognition: Recognition, verdict: str) -> dict[str, str | 
         "Plane": known(recognition.plane),
         "Kind": known(recognition.kind) if has_kind else None,
     }
+
+
+def recognised_one_by_one(study: Study) -> dict[str, str | None]:
+    """Sequences and planes of a study's slices, with their numbers, the most frequent first; empty if none was recognised."""
+    found = [one.recognition for one in study.findings if one.recognition and not one.out_of_distribution]
+
+    def counted(parts: list[Recognised | None]) -> str:
+        names = Counter(LABELS.get(part.name, part.name) if part else NOT_RECOGNISED for part in parts)
+        return ", ".join(f"{name} ({number})" for name, number in names.most_common())
+
+    return {"Sequence": counted([one.sequence for one in found]), "Plane": counted([one.plane for one in found])} if found else {}
 
 
 def assumed_sequence(scan: Scan, warnings: Sequence[str]) -> str:

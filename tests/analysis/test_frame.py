@@ -120,7 +120,7 @@ def decide(part: Prepared) -> Decided:
 
 
 def analyse(picture: np.ndarray, sequence: str | None = None) -> PictureDecision:
-    return decide_picture(prepare_picture(picture, bright_spot_rule, sequence), decide, picture.shape[:2])
+    return decide_picture(prepare_picture(picture, bright_spot_rule, sequence), decide, *picture.shape[:2])
 
 
 def test_an_upside_down_slice_is_analysed_upright_and_the_mask_comes_back():
@@ -170,7 +170,7 @@ def test_the_slice_in_a_picture_is_cut_upright_and_values_come_back_to_its_place
     assert (upright == found.prepared.slices).all()
     assert (mask == (upright[..., 0] > 0.8)).all()
     assert mask.sum() == 64
-    assert (view.restore(mask, masks.shape) == masks).all()
+    assert (view.restore(mask, *masks.shape[1:]) == masks).all()
 
 
 def test_the_likeliest_slice_of_a_sheet_is_explained():

@@ -7,10 +7,12 @@ import pytest
 from PIL import Image
 
 import brainmri
+from brainmri.analysis.compare import compare
 from brainmri.analysis.decision import APART, decide_apart
 from brainmri.analysis.lesions import find_lesions, find_parts
 from brainmri.analysis.neighbours import FEWEST, follow_one_another
-from brainmri.analysis.preparation import NO_NEIGHBOURS, mode_of
+from brainmri.analysis.preparation import NO_NEIGHBOURS, PAGE_REMOVED, mode_of
+from brainmri.io.images import READ_AS_ONE_HEAD
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import read_study
 from brainmri.io.scan import Scan
@@ -77,6 +79,46 @@ def test_lesions_of_different_heads_are_not_joined():
     parts = find_parts(mask, None)
     assert [one.voxels for one in find_lesions(mask, parts, None, 20)] == [200, 9]
     assert [one.voxels for one in find_lesions(mask, parts, None, 20, apart=True)] == [100, 100, 9]
+
+
+@pytest.mark.slow
+def test_pictures_of_different_heads_are_analysed_as_if_each_were_uploaded_alone(tmp_path):
+    greys = [np.rint(pixels[..., FLAIR] * 255).astype(np.uint8) for pixels in shuffled(planes("study-flair")[4 : 4 + FEWEST])]
+    height, width = greys[0].shape
+    greys[2] = np.rot90(greys[2], 2)
+    greys[5] = np.pad(greys[5][12:-12, 12:-12], 12, constant_values=255)  # a white page
+    greys[7] = np.tile(np.linspace(0, 255, width, dtype=np.uint8), (height, 1))  # no head
+    for number, grey in enumerate(greys):
+        Image.fromarray(grey).save(tmp_path / f"case_{number}.png")
+    pipe, counts = brainmri.Pipeline(device="cpu"), []
+    found = pipe.study(tmp_path, lambda done, total: counts.append((done, total)))
+    alone = [pipe(tmp_path / f"case_{number}.png") for number in range(FEWEST)]
+    for one, other in zip(found.findings, alone, strict=True):
+        assert (one.verdict, one.reason, one.recognition) == (other.verdict, other.reason, other.recognition)
+        assert one.probability == pytest.approx(other.probability, abs=1e-6)
+        assert (one.mask == other.mask).all()
+        assert set(other.warnings) <= set(one.warnings)
+    assert counts == [(number + 1, FEWEST) for number in range(FEWEST)]
+    assert found.recognition is None
+    assert not any(READ_AS_ONE_HEAD in warning for warning in found.warnings)
+    assert "slice 3: the slice is turned by 180°; it was analysed upright" in found.warnings
+    assert f"slice 6: {PAGE_REMOVED}" in found.warnings
+    assert found.provenance == found.findings[found.most_probable].provenance
+    (compared,) = compare({"effunet-any": pipe.segmenter}, read_study(tmp_path), pipe).results
+    own = [number for number, one in enumerate(found.findings) if not one.provenance["specialist"]["decided"]]
+    assert len(own) > FEWEST / 2
+    assert all((compared.mask[number] == found.findings[number].mask).all() for number in own)
+
+
+@pytest.mark.slow
+def test_a_study_of_one_picture_is_analysed_as_the_picture(tmp_path):
+    grey = np.rint(people(1)[0][..., FLAIR] * 255).astype(np.uint8)
+    Image.fromarray(np.pad(grey[12:-12, 12:-12], 12, constant_values=255)).save(tmp_path / "a.png")
+    pipe = brainmri.Pipeline(device="cpu")
+    study, alone = pipe.study(tmp_path / "a.png"), pipe(tmp_path / "a.png")
+    assert PAGE_REMOVED in study.warnings
+    assert (study.verdict, study.reason, study.recognition) == (alone.verdict, alone.reason, alone.recognition)
+    assert (study.mask[0] == alone.mask).all()
 
 
 @pytest.mark.slow
