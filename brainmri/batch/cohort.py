@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from brainmri.analysis.forward import Progress
@@ -42,8 +44,8 @@ def process(
     """Analyse one input and write its files.
 
     A slice gets the files `<name>.mask.png` and so on (`outputs.write_slice`), a study a folder `<name>` (`outputs.write_study`);
-    if the input holds several studies, they get folders `<name>/study-1` and so on. A slice or study is skipped if its record
-    exists and names the same input, networks, thresholds and release.
+    if the input holds several studies, they get folders `<name>/study-1` and so on, or of single pictures `<name>/<picture>`. A
+    slice or study is skipped if its record exists and names the same input, networks, thresholds and release.
 
     Args:
         path: of the input, or those of its files.
@@ -63,7 +65,7 @@ def process(
             kind = "slice"
             return [_process_slice(pipe, path, out, name, sequence)]
         source = open_study(path, ignore=results_in(path, out) if isinstance(path, Path) else ())
-        count = source.count()
+        names = _study_names(source.study.pictures)
     except Exception as error:
         return [failed_row(name, _problem(error, source_name), kind)]
 
@@ -73,9 +75,16 @@ def process(
         except Exception as error:
             return failed_row(name, _problem(error, source_name))
 
-    if count == 1:
+    if len(names) == 1:
         return [process_study(None, name)]
-    return [process_study(number, f"{name}/study-{number + 1}") for number in range(count)]
+    return [process_study(number, f"{name}/{study}") for number, study in enumerate(names)]
+
+
+def _study_names(pictures: Sequence[str | None]) -> list[str]:
+    """The folders of an input's studies: the names of single pictures without suffix, else `study-1` and so on."""
+    stems = [PurePosixPath(picture).with_suffix("").as_posix().replace("/", "-") if picture else "" for picture in pictures]
+    unclear = {stem for stem, times in Counter(stems).items() if times > 1 or not stem or stem.startswith("study-")}
+    return [f"study-{number}" if stem in unclear else stem for number, stem in enumerate(stems, 1)]
 
 
 def _process_slice(pipe: Pipeline, path: Path, out: Path, name: str, sequence: str | None) -> dict:

@@ -53,7 +53,7 @@ def find_inputs(path: Path, out: Path | None = None) -> list[Input]:
     A folder holds several studies if it contains zips, NIfTI volumes of several studies (`group_volumes`), or only subfolders
     that are neither the series of one DICOM study nor named after sequences. Then every zip, study, subfolder and picture in it
     is an input; pictures beside the volumes of a single study are taken for previews. Of a BIDS dataset, the subjects are the
-    studies.
+    studies. In a folder of pictures that are no slices of one head, every picture is an input.
     """
     if not path.is_dir():
         return [path]
@@ -72,8 +72,10 @@ def find_inputs(path: Path, out: Path | None = None) -> list[Input]:
         pictures = [file for file in files if file.suffix.lower() in SUFFIXES and file not in zips + volumes + dicom]
         series = [one_input(dicom)] if dicom else []
         return sorted([*zips, *studies, *folders, *_group_pictures(pictures), *series], key=_first)
-    if volumes or dicom or any(file.suffix.lower() in SUFFIXES for file in files):
+    if volumes or dicom:
         return [path]
+    if pictures := _group_pictures([file for file in files if file.suffix.lower() in SUFFIXES]):
+        return pictures if len(pictures) > 1 and not any(isinstance(one, tuple) for one in pictures) else [path]
     if (len(folders) < 2 and not bids) or not folders or _is_one_study(folders):
         return [path]
     return [*folders]

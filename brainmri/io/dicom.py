@@ -57,8 +57,8 @@ class OpenDicom:
             return tuple(candidates)
 
     @property
-    def study_count(self) -> int:
-        return len(self.studies)
+    def pictures(self) -> tuple[None, ...]:
+        return (None,) * len(self.studies)
 
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
         """One study to a scan: its FLAIR series, with the T1 series on its grid, resampled if necessary.

@@ -17,13 +17,15 @@ from brainmri.io.orientation import TAG, orientation_warnings, turn_upright
 from brainmri.io.pixels import FLAIR, MAX_SIDE, to_unit
 from brainmri.io.scan import Scan
 from brainmri.io.sequences import HOW_TO_CHOOSE_STUDY, ONE_SEQUENCE, SEQUENCES, Candidate
-from brainmri.io.slice_grouping import NUMBERED, split_slices
+from brainmri.io.slice_grouping import NUMBERED, holds_pages, split_slices
 from brainmri.io.stack import compose
 from brainmri.io.tiff import MAGIC as TIFF_MAGIC
 from brainmri.io.tiff import check_sides, decode_tiff
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 NOT_AN_IMAGE = "not an image. Please upload a PNG, JPEG, TIFF, WebP or BMP slice"
+OF_SEVERAL_CASES = "studies, of different folders or cases"
+SINGLE_PICTURES = "pictures of different sizes or without slice numbers (<case>_<number>), each a study of its own"
 READ_AS_ONE_HEAD = "numbered pictures were read as neighbouring slices of one head"
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # named, so that Pillow's other decoders are never reached by an upload
 
@@ -67,6 +69,28 @@ def image_pixels(image: Image.Image, name: str) -> np.ndarray:
     if image.mode not in ("L", "RGB", "RGBA", "I", "F") and not image.mode.startswith("I;16"):
         raise refuse(name, f"got an image of mode {image.mode}. Please save it as grey or RGB")
     return np.asarray(image)
+
+
+def separate_pictures(files: list[StudyFile]) -> list[list[StudyFile]]:
+    """The pictures of one folder or case; each by itself if none has a slice number, or if they differ in size.
+
+    Only headers are read. Where two of a case have the same number, or only some of pictures of one size have one, they stay
+    together and are refused when they are read.
+    """
+    numbered = [match for file in files if (match := NUMBERED.fullmatch(file.name.stem))]
+    twice = len({(match["case"], int(match["number"])) for match in numbered}) < len(numbered)
+    apart = not numbered or (not twice and len({_size(file) for file in files} - {None}) > 1)
+    return [[file] for file in files] if apart else [files]
+
+
+def _size(file: StudyFile) -> tuple[int, int] | None:
+    """Width and height of an upright picture, by its header; None where that is damaged."""
+    try:
+        with file.open() as handle, Image.open(handle, formats=(*FORMATS, "TIFF")) as image:
+            width, height = image.size
+            return (width, height) if image_orientation(image) < 5 else (height, width)
+    except Exception:  # damaged headers raise exceptions of many types; reading the picture reports them
+        return None
 
 
 def image_orientation(image: Image.Image) -> int:
@@ -256,25 +280,23 @@ class _OpenImages:
         studies: the files of each study.
         name: of all of them, for messages.
         left_out: how many pictures are in no study.
+        pictures: the names of those studies that are single pictures beside others; None for others.
+        kind: what several studies are, for messages.
     """
 
     studies: list[list[StudyFile]]
     name: str
     left_out: int
+    pictures: tuple[str | None, ...]
+    kind: str
     candidates: tuple[Candidate, ...] = ()
-
-    @property
-    def study_count(self) -> int:
-        return len(self.studies)
 
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
         refuse_assignment(assign, self.name)
         if study is None and len(self.studies) > 1:
             listed = ", ".join("/".join(files[0].name.parts[-2:]) for files in self.studies[:6])
-            raise refuse(
-                self.name, f"got {len(self.studies)} studies, of different folders or cases ({listed}). {HOW_TO_CHOOSE_STUDY}"
-            )
-        scan = read_images(self.studies[study or 0], self.name)
+            raise refuse(self.name, f"got {len(self.studies)} {self.kind} ({listed}). {HOW_TO_CHOOSE_STUDY}")
+        scan = read_images(self.studies[study or 0], self.pictures[study or 0] or self.name)
         if not self.left_out:
             return scan
         pictures = "1 picture is" if self.left_out == 1 else f"{self.left_out} pictures are"
@@ -283,7 +305,7 @@ class _OpenImages:
 
 
 class ImageReader:
-    """Slices named `<case>_<number>`, counted along the head, or one multi-page TIFF. Masks are ignored."""
+    """Slices named `<case>_<number>`, counted along the head, a multi-page TIFF, or single pictures. Masks are ignored."""
 
     format = "image"
     preview = True
@@ -296,4 +318,24 @@ class ImageReader:
 
     def open(self, files: list[StudyFile], name: str) -> _OpenImages:
         studies, left_out = split_slices(files)
-        return _OpenImages(studies=studies, name=name, left_out=left_out)
+        separate = [(part, len(parts) > 1) for study in studies for parts in [separate_pictures(study)] for part in parts]
+        names = _picture_names(separate) if len(separate) > 1 else (None,)
+        kind = OF_SEVERAL_CASES if len(studies) > 1 else SINGLE_PICTURES
+        return _OpenImages(studies=[part for part, _ in separate], name=name, left_out=left_out, pictures=names, kind=kind)
+
+
+def _picture_names(studies: list[tuple[list[StudyFile], bool]]) -> tuple[str | None, ...]:
+    """The names of the single pictures among studies, with their folders where two have the same name; None for other studies.
+
+    Args:
+        studies: the files of each, and whether they are one of several pictures that are no slices of one head.
+    """
+    single = [
+        apart or (len(files) == 1 and not NUMBERED.fullmatch(files[0].name.stem) and not holds_pages(files[0]))
+        for files, apart in studies
+    ]
+    names = [files[0].name for files, _ in studies]
+    unique = len({name.name for name in names}) == len(names)
+    return tuple(
+        (name.name if unique else "/".join(name.parts[-2:])) if one else None for name, one in zip(names, single, strict=True)
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from brainmri.io.files import StudyFile
+from brainmri.io.images import separate_pictures
 from brainmri.io.nifti import voxel_halves
 from brainmri.io.pixels import FLAIR
 from brainmri.io.sequence_names import identify
@@ -32,19 +33,19 @@ def group_volumes(volumes: list[StudyFile], choosable: bool) -> list[list[Path]]
 
 
 def group_pictures(pictures: list[StudyFile], least: int) -> list[list[Path]]:
-    """The pictures of one place without masks: those that are numbered for one case, `<case>_<number>`, and single ones.
+    """The pictures of one place without masks: single ones, and those of one size that are numbered for one case.
 
     Args:
-        least: how many numbered pictures of a case are one study; fewer are single slices.
+        least: how many pictures of a case, `<case>_<number>`, are one study; fewer are single slices.
     """
     masks = find_masks(pictures)
-    cases: dict[str | StudyFile, list[Path]] = {}
+    cases: dict[str | StudyFile, list[StudyFile]] = {}
     for picture in pictures:
         if picture not in masks:
             numbered = NUMBERED.fullmatch(picture.name.stem)
-            cases.setdefault(numbered["case"] if numbered else picture, []).append(picture.path)
-    groups = cases.values()
-    return [part for group in groups for part in ([group] if len(group) >= least else [[path] for path in group])]
+            cases.setdefault(numbered["case"] if numbered else picture, []).append(picture)
+    groups = [separate_pictures(group) if len(group) >= least else [[picture] for picture in group] for group in cases.values()]
+    return [[picture.path for picture in part] for group in groups for part in group]
 
 
 def _split_group(files: list[StudyFile]) -> list[list[StudyFile]]:

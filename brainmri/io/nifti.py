@@ -262,8 +262,8 @@ class _OpenNifti:
         return tuple(found)
 
     @property
-    def study_count(self) -> int:
-        return len(self.studies)
+    def pictures(self) -> tuple[None, ...]:
+        return (None,) * len(self.studies)
 
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
         """One study to a scan.

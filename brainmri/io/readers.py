@@ -23,8 +23,11 @@ class OpenStudy(Protocol):
         ...
 
     @property
-    def study_count(self) -> int:
-        """How many studies the files hold: several for different examinations, patients or cases."""
+    def pictures(self) -> tuple[str | None, ...]:
+        """For each study that the files hold, the file name if it is a single picture beside others, else None.
+
+        There are several studies for different examinations, patients or cases, and for pictures that are no slices of one head.
+        """
         ...
 
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:

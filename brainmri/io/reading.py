@@ -112,7 +112,7 @@ class StudySource:
 
     def count(self) -> int:
         """How many studies there are: several for files of several examinations, patients or cases, else 1."""
-        return self.study.study_count
+        return len(self.study.pictures)
 
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
         """The scan; arguments and errors are those of `read_study`."""

@@ -53,7 +53,7 @@ def split_slices(files: list[StudyFile]) -> tuple[list[list[StudyFile]], int]:
     folders = {file.name.parent for file in files if not file.listed}
     kept = [file for file in files if file.listed or not folders.intersection(file.name.parent.parents)]
     kept = [file for file in kept if file.listed or identify(file.name.parent.name) != "segmentation"] or kept
-    stacks = {file for file in kept if _holds_pages(file)}
+    stacks = {file for file in kept if holds_pages(file)}
     unnumbered = {_folder(file) for file in kept if file not in stacks and not NUMBERED.fullmatch(file.name.stem)}
     studies: dict[tuple[str, str], list[StudyFile]] = {}
     for file in kept:
@@ -73,7 +73,7 @@ def _folder(file: StudyFile) -> str:
     return "" if file.listed else file.name.parent.as_posix()
 
 
-def _holds_pages(file: StudyFile) -> bool:
+def holds_pages(file: StudyFile) -> bool:
     """Whether a file is a TIFF of several slices."""
     with file.open() as handle:
         return handle.read(4) in MAGIC and not holds_one_page(handle)

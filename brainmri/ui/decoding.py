@@ -190,7 +190,10 @@ def read_study(paths: Sequence[str], assign: Mapping[int, int | None] | None = N
 
 def read_input(one: Input, assign: Mapping[int, int | None] | None = None) -> Scan:
     """Read a slice or a study that `list_inputs` found; warnings count the pictures and name the files that were left out."""
-    if one.kind == SLICE:
+    if one.kind == SLICE and one.study is not None:  # of a zip
+        scan = read_study(one.files, study=one.study)
+        scan = replace(scan, pixels=scan.pixels[0])
+    elif one.kind == SLICE:
         scan = read_slice(one.files[0])
     else:
         scan = warn_of_pictures(read_study(one.files, assign, one.study), one.pictures_left_out)

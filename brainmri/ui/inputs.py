@@ -112,7 +112,12 @@ def _studies(files: list[Path]) -> list[Input]:
         raise error.named(label) from None
     if source.count() == 1:
         return [Input(kind=STUDY, label=label, files=paths, candidates=candidates)]
-    return [Input(kind=STUDY, label=f"Study {n + 1}", files=paths, study=n, candidates=candidates) for n in range(source.count())]
+    return [
+        Input(kind=SLICE, label=picture, files=paths, study=number)
+        if picture
+        else Input(kind=STUDY, label=f"Study {number + 1}", files=paths, study=number, candidates=candidates)
+        for number, picture in enumerate(source.study.pictures)
+    ]
 
 
 def _slices(images: list[Path]) -> list[Input]:

@@ -52,6 +52,16 @@ def test_two_folders_of_slices_in_a_zip_give_two_rows(pipe, tmp_path):
 
 
 @pytest.mark.slow
+def test_pictures_in_a_zip_and_in_a_folder_are_rows_with_their_names(pipe, tmp_path):
+    (tmp_path / "upload").mkdir()
+    for name in ("Y1.png", "Y2.png"):
+        (tmp_path / "upload" / name).write_bytes(png(90))
+    rows = process(pipe, zip_of(tmp_path / "upload"), tmp_path / "out", "upload")
+    assert [(row["input"], row["status"]) for row in rows] == [("upload/Y1", "done"), ("upload/Y2", "done")]
+    assert find_inputs(tmp_path / "upload") == [tmp_path / "upload" / "Y1.png", tmp_path / "upload" / "Y2.png"]
+
+
+@pytest.mark.slow
 def test_lone_t2_is_for_review(pipe, tmp_path):
     (row,) = process(pipe, save(tmp_path / "t2", images(description="AX T2 FSE")), tmp_path, "t2")
     assert row["verdict"] == "review"

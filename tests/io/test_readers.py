@@ -14,7 +14,7 @@ from brainmri.io.stack import compose
 class OpenNumpy:
     """Volumes (S, H, W) as NumPy files."""
 
-    study_count = 1
+    pictures = (None,)
 
     def __init__(self, files, name):
         self.files, self.name = files, name

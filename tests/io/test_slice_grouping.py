@@ -1,14 +1,16 @@
 """Pictures of several folders or cases are separate studies."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from brainmri.io.reading import UnreadableImage, count_studies, list_sequences, open_study, read_study
 from tests.support.phantom import zip_of
-from tests.support.studies import png, read, refusal
+from tests.support.studies import png, read, refusal, zip_of_bytes
 
 LAYOUTS = {
     "folders of patients": "P{0}/case_{1}.png",
@@ -101,3 +103,54 @@ def test_study_that_does_not_exist_is_refused(tmp_path, study):
         write(tmp_path, name, 1)
     with pytest.raises(UnreadableImage, match=f"expected the index of a study, from 0 to 1, got {study}"):
         open_study(tmp_path).read(study=study)
+
+
+def picture(width: int, height: int, value: int = 90) -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (width, height), value).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("members", "names"),
+    [
+        (["no/1 no.png", "yes/Y1.png", "yes/Y2.png"], ["1 no.png", "Y1.png", "Y2.png"]),  # without slice numbers
+        (["no/1.png", "yes/1.png"], ["no/1.png", "yes/1.png"]),
+        (["glioma_1.png", "glioma_2.png", "glioma_3.png"], ["glioma_1.png", "glioma_2.png", "glioma_3.png"]),  # sizes differ
+        (["007.png", "head_1.png", "other_1.png"], ["007.png", "head_1.png", "other_1.png"]),
+    ],
+)
+def test_pictures_that_are_no_slices_of_one_head_are_read_one_by_one(tmp_path, members, names):
+    source = zip_of_bytes(tmp_path, {name: picture(40 + 2 * number, 36, number) for number, name in enumerate(members)})
+    opened = open_study(source)
+    assert opened.study.pictures == tuple(names)
+    for number in range(len(members)):
+        scan = opened.read(study=number)
+        assert scan.pixels.shape == (1, 36, 40 + 2 * number, 3)
+        assert scan.name == names[number]
+        assert round(255 * scan.pixels[0, 0, 0, 0]) == number
+    assert f"got {len(members)} " in refusal(source)
+
+
+def test_slices_of_one_size_by_their_orientation_stay_one_study(tmp_path):
+    lying = Image.new("L", (36, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    lying.save(stream, "PNG", exif=exif)
+    source = zip_of_bytes(tmp_path, {"case_1.png": picture(40, 36), "case_2.png": stream.getvalue()})
+    assert open_study(source).study.pictures == (None,)
+    assert read_study(source).pixels.shape == (2, 36, 40, 3)
+
+
+def test_a_damaged_picture_stays_with_the_slices_of_its_case_and_is_refused(tmp_path):
+    source = zip_of_bytes(tmp_path, {"case_1.png": picture(40, 36), "case_2.png": picture(40, 36)[:30]})
+    assert refusal(source).startswith("case_2.png is not an image")
+
+
+def test_a_slice_by_itself_and_a_stack_of_pages_are_no_pictures(tmp_path):
+    write(tmp_path, "a/case_1.png", 1)
+    write(tmp_path, "b/head.png", 1)
+    (tmp_path / "c").mkdir()
+    tifffile.imwrite(tmp_path / "c" / "pages.tif", np.zeros((5, 40, 36), np.uint8), photometric="minisblack")
+    assert sorted(map(str, open_study(zip_of(tmp_path)).study.pictures)) == ["None", "None", "head.png"]

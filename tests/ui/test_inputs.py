@@ -108,6 +108,28 @@ def test_folders_of_slices_in_a_zip_are_several_studies(tmp_path):
     ]
 
 
+def test_pictures_of_different_sizes_are_single_slices_though_they_are_numbered(tmp_path):
+    files = copies(tmp_path, [f"case_{number}.png" for number in range(1, 4)], EXAMPLE)
+    with Image.open(EXAMPLE) as example:
+        example.crop((2, 0, *example.size)).save(files[1])
+    assert sort(*files) == [(SLICE, file.name, 1) for file in files]
+
+
+@pytest.mark.slow
+def test_pictures_in_a_zip_are_slices_as_if_each_were_uploaded_alone(tmp_path):
+    files = copies(tmp_path, ["Y1.png", "Y2.png"], EXAMPLE)
+    archive = zip_of(tmp_path)
+    found = list_inputs([str(archive)])
+    assert [(one.kind, one.label) for one in found] == [(SLICE, "Y1.png"), (SLICE, "Y2.png")]
+    set_available_models([], False)
+    rows = [
+        analyse_input(one, "effunet-lgg", "effunet-lgg", None)
+        for one in (decode(encode(found[1], [str(archive)]), [str(archive)]), *list_inputs([str(files[1])]))
+    ]
+    assert rows[0] == rows[1]
+    assert rows[0]["verdict"] == "tumour"
+
+
 @pytest.mark.parametrize(
     ("name", "content"), [("notes.txt", b"nothing"), ("broken.zip", b"PK\3\4 broken"), ("empty.nii.gz", b"")]
 )
