@@ -131,10 +131,12 @@ class Study:
         lesions: the largest first.
         sequences: the labels of the sequences that were read as pre-contrast T1, FLAIR and post-contrast T1; None where FLAIR
             replaces a missing sequence, and for images, whose colours are the channels.
-        recognition: sequence, plane and kind of tumour of the whole study; None if no network recognises them.
+        recognition: sequence, plane and kind of tumour of the whole study; None if no network recognises them, and where `apart`.
         geometry: the position of the slices in the patient; None if the files do not store it.
         warnings: what the user should know about the input, for example assumptions of the reader.
-        provenance: SHA-256 of the input, models with the SHA-256 of their weights, thresholds, versions, device.
+        provenance: SHA-256 of the input, models with the SHA-256 of their weights, thresholds, versions, device; where `apart`,
+            of the most probable slice.
+        apart: whether the slices are pictures that do not follow one another in a head, each analysed as if it were alone.
     """
 
     verdict: str
@@ -150,6 +152,7 @@ class Study:
     geometry: Geometry | None
     warnings: tuple[str, ...]
     provenance: dict
+    apart: bool = False
 
     @property
     def measured(self) -> bool:

@@ -242,8 +242,7 @@ class Pipeline:
         """
         scan = source if isinstance(source, Scan) else read_study(source)
         geometry, warnings = scan.geometry, self._input_warnings(scan)
-        measured = geometry is not None and geometry.plausible
-        if geometry and geometry.sized and not measured:
+        if geometry and geometry.sized and not geometry.plausible:
             warnings += ("the voxel size cannot be that of a head; volumes are in voxels and distances in pixels",)
         decided = self._decide_study(scan, sequence, progress)
         if apart := len(decided) > 1:
@@ -277,6 +276,7 @@ class Pipeline:
             geometry=geometry,
             warnings=(*warnings, *changes(decided), *left_out(out_of_distribution)),
             provenance={},
+            apart=apart,
         )
         return replace(study, provenance=findings[study.most_probable].provenance)
 

@@ -105,7 +105,9 @@ def study_viewer(scan: Scan, study: Study, chart: Markup, references: bool = Tru
         "first": study.most_probable,
         "plain": study.out_of_distribution,
     }
-    if study.lesions and not data["plain"]:
+    if study.apart:  # pictures of different heads are no volume
+        data |= {"min_island_share": 0, "planes": 1}
+    elif study.lesions and not data["plain"]:
         data["projection"] = projection_data(scan.pixels[..., FLAIR], study.geometry, data["proportions"])
     return _render(data, "Slices of the study", study.geometry, chart)
 
@@ -163,22 +165,22 @@ def projection_data(flair: np.ndarray, geometry: Geometry | None, lengths: list[
     }
 
 
-def levels(maps: np.ndarray, threshold: float) -> tuple[np.ndarray, list[float]]:
+def levels(maps: np.ndarray, *thresholds: float) -> tuple[np.ndarray, list[float]]:
     """Probability maps in 8 bits that give the same masks as the maps themselves, at every threshold of the slider.
 
     Args:
         maps: (S, H, W) float32 in [0, 1].
-        threshold: another threshold that must give the same mask.
+        thresholds: other ones that must give the same mask.
 
     Returns:
         (S, H, W) uint8, the number of edges below each probability, and the edges: a probability is above `edges[n]` where its
         level is above n. Probabilities that no threshold outlines have level 0.
     """
-    edges = np.unique(np.append(np.arange(STEPS) / STEPS, threshold)).astype(np.float32)
+    edges = np.unique(np.append(np.arange(STEPS) / STEPS, thresholds))
     found = np.zeros(maps.shape, np.uint8)
-    outlined = maps > np.float32(min(LOWEST_THRESHOLD, threshold))
-    found[outlined] = np.searchsorted(edges, maps[outlined])
-    return found, np.unique(np.append(np.arange(STEPS) / STEPS, threshold)).tolist()
+    outlined = maps > np.float32(min(LOWEST_THRESHOLD, *thresholds))
+    found[outlined] = np.searchsorted(edges.astype(np.float32), maps[outlined])
+    return found, edges.tolist()
 
 
 def _data(
@@ -192,8 +194,8 @@ def _data(
     measured = geometry if geometry is not None and geometry.plausible else None
     # where the slice thickness is unknown: a head is about as high as it is wide
     lengths = geometry.spacing if geometry else (max(height, width) / slices, 1.0, 1.0)
-    threshold = record["provenance"]["mask_threshold"]
-    found, edges = levels(maps, threshold)
+    thresholds = [finding.provenance["mask_threshold"] for finding in findings]
+    found, edges = levels(maps, *set(thresholds))
     images, sequences, first = _images(pixels, MAX_SIDE if slices > 1 else MAX_SLICE_SIDE)
     return {
         "name": scan.name,
@@ -201,11 +203,13 @@ def _data(
         "proportions": list(lengths),
         "pixel_mm2": measured and measured.spacing[1] * measured.spacing[2],
         "voxel_mm3": measured and measured.voxel_volume,
-        "threshold": threshold,
+        "threshold": record["provenance"]["mask_threshold"],
+        "thresholds": thresholds,
         "edges": edges,
         "levels": base64.b64encode(gzip.compress(found.tobytes(), mtime=0)).decode(),
         "min_areas": [finding.min_area_px for finding in findings],
         "min_island_share": MIN_ISLAND_SHARE if slices > 1 else 0,
+        "planes": 3 if slices > 1 else 1,
         "images": images,
         "sequences": sequences,
         "sequence": first,
@@ -216,7 +220,7 @@ def _data(
 
 def _render(data: dict, label: str, geometry: Geometry | None, chart: Markup | None = None) -> Markup:
     slices, shape, lengths = data["shape"][0], data["shape"], data["proportions"]
-    shown = views(geometry)[: 3 if slices > 1 else 1]
+    shown = views(geometry)[: data["planes"]]
     panes = []
     for view in shown:
         tall, wide = (shape[axis] * lengths[axis] for axis in view.axes[:2])

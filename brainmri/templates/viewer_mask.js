@@ -7,6 +7,7 @@ class ViewerMask {
     this.edges = data.edges;
     this.minAreas = data.min_areas;
     this.minShare = data.min_island_share;
+    this.offsets = data.thresholds.map((own) => own - data.threshold); // a picture among others has the threshold of its own sequence
     this.levels = levels;
     const lowest = this.levelOf(0);
     let count = 0;
@@ -32,11 +33,11 @@ class ViewerMask {
 
   // Threshold anew; corrections are kept.
   cut(threshold) {
-    const { voxels, levels, areas, plane } = this, level = this.levelOf(threshold);
+    const { voxels, levels, areas, plane } = this, cuts = this.offsets.map((offset) => this.levelOf(threshold + offset));
     this.threshold = threshold;
     this.version++;
     for (const voxel of this.edits.keys()) voxels[voxel] = 0; // those that are no candidates
-    for (const voxel of this.candidates) voxels[voxel] = levels[voxel] > level ? 1 : 0;
+    for (const voxel of this.candidates) voxels[voxel] = levels[voxel] > cuts[Math.floor(voxel / plane)] ? 1 : 0;
     if (this.minShare) this.removeIslands();
     areas.fill(0);
     for (const voxel of this.candidates) if (voxels[voxel]) areas[Math.floor(voxel / plane)]++;

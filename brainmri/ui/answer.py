@@ -59,7 +59,8 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         return answer_html(study.verdict, [study.reason], warnings, Markup(""), {})
     facts = {}
     if study.lesions:
-        facts = {"Lesions": str(len(study.lesions)), "Size": study_size(scan.pixels, study), "Side": patient_side(study)}
+        size = None if study.apart else study_size(scan.pixels, study)  # of different people, there is no sum
+        facts = {"Lesions": str(len(study.lesions)), "Size": size, "Side": patient_side(study)}
     seen = recognised_facts(study.recognition, study.verdict) if study.recognition else recognised_one_by_one(study)
     if not seen or sum(label is not None for label in scan.sequences) > 1:  # the names say more than "three"
         seen |= read_sequences(scan, study.warnings)
@@ -205,8 +206,8 @@ def recognised_facts(recognition: Recognition, verdict: str) -> dict[str, str | 
 
 
 def recognised_one_by_one(study: Study) -> dict[str, str | None]:
-    """Sequences and planes of a study's slices, with their numbers, the most frequent first; empty if none was recognised."""
-    found = [one.recognition for one in study.findings if one.recognition and not one.out_of_distribution]
+    """Sequences and planes of pictures, with their numbers, the most frequent first; empty if nothing was recognised."""
+    found = [one.recognition for one in study.findings if study.apart and one.recognition and not one.out_of_distribution]
 
     def counted(parts: list[Recognised | None]) -> str:
         names = Counter(LABELS.get(part.name, part.name) if part else NOT_RECOGNISED for part in parts)

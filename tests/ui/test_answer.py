@@ -126,9 +126,10 @@ def test_what_is_recognised_slice_by_slice_is_counted():
     scan, study = results(slices=4, side=64)
     seen = [Recognition(sequence=Recognised(name=name, probability=0.9)) for name in ("FLAIR", "T1c", "T1c")]
     findings = [replace(one, recognition=own) for one, own in zip(study.findings, [*seen, Recognition()], strict=True)]
-    pictures = replace(study, findings=tuple(findings), recognition=None, geometry=None)
+    pictures = replace(study, findings=tuple(findings), recognition=None, geometry=None, apart=True)
     shown = words(study_answer(replace(scan, sequences=(None, None, None), geometry=None), pictures, []))
     assert "Sequence post-contrast T1 (2), FLAIR (1), not recognised (1) Plane not recognised (4)" in shown
+    assert "Size" not in shown
 
 
 def test_a_study_tells_the_slices_of_the_outline_from_those_of_the_verdict():

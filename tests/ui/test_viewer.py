@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import highdicom
 import nibabel
@@ -15,7 +16,7 @@ from brainmri.io.writers import write_png
 from brainmri.report.viewer import nifti_data, orientation_data, segmentation_data
 from tests.support.browsing import CHROMIUM, computed_seconds, visiting
 from tests.support.phantom import images, save
-from tests.support.viewing import SET_THRESHOLD, SIDE, SLICES, THRESHOLD, expected_mask, results, save_report
+from tests.support.viewing import SET_THRESHOLD, SIDE, SLICES, SMALLEST, THRESHOLD, expected_mask, results, save_report
 
 pytestmark = [
     pytest.mark.browser,
@@ -140,6 +141,31 @@ def test_the_chart_names_the_largest_area_where_something_is_outlined(browser, t
             assert label.text_content() == (f"{areas.max() / 100:.1f}" if outlined else ""), threshold
         page.click(".viewer-reset")
         assert label.text_content() == ""
+
+
+def test_pictures_of_different_heads_keep_their_own_masks_and_are_no_volume(browser, tmp_path):
+    scan, found = results(slices=10, side=64)
+    scan, maps = replace(scan, geometry=None), found.probability_map.copy()
+    maps[2:8] *= np.float32(0.5 / maps[2:8].max())  # below the threshold of the others
+    own = [0.45 if 2 <= number < 8 else THRESHOLD for number in range(len(maps))]
+    maps[0, 4:8, 4:8] = 1  # small compared with the largest lesion
+    masks = maps > np.array(own, np.float32)[:, None, None]
+    masks &= (masks.sum(axis=(1, 2)) >= SMALLEST)[:, None, None]
+    assert masks[0].any()
+    assert masks[2:8].any()
+    findings = tuple(
+        replace(one, mask=mask, probability_map=own_map, provenance=one.provenance | {"mask_threshold": cut})
+        for one, mask, own_map, cut in zip(found.findings, masks, maps, own, strict=True)
+    )
+    pictures = replace(found, findings=findings, mask=masks, probability_map=maps, geometry=None, apart=True)
+    url = save_report(tmp_path / "report.html", scan, pictures)
+    with visiting(browser, url, ready=".viewer-caption >> text=/./") as open_page:
+        page = open_page()
+        assert f"Outlined: {masks.sum():,} voxels in total." in shown(page)
+        page.evaluate(SET_THRESHOLD, 0.95)
+        page.click(".viewer-reset")
+        assert f"Outlined: {masks.sum():,} voxels in total." in shown(page)
+        assert page.locator(".viewer-planes, .viewer-rotation").count() == 0
 
 
 def test_views_display_and_slices(open_report, tmp_path):
