@@ -30,6 +30,8 @@ from train.release.card import (
     OPEN,
     by_slice,
     card_data,
+    headlines,
+    long_tables,
     measured,
     metrics_page,
     model_card,
@@ -37,6 +39,7 @@ from train.release.card import (
     readme_table,
     released_weights,
 )
+from train.release.card_calibration import change, fusion_table
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = {entry.name: entry for entry in brainmri.list_models()}
@@ -170,6 +173,41 @@ def test_a_card_relates_the_released_weights_to_the_measured_ones(patients, meas
     stages = tuple(TrainingStage(command=(), samples=0, patients=number) for number in patients)
     made_up = replace(ENTRIES["resunet-lgg"], training=Training(stages=stages), metrics=Measurements(stages=measured))
     assert expected in released_weights(made_up)
+
+
+def test_a_card_claims_no_shared_stages_that_were_trained_on_the_measured_patients():
+    patients = ({"command": ("train.generalist", "--all-patients"), "patients": 434}, {"command": (), "patients": 522})
+    stages = tuple(TrainingStage(samples=0, **stage) for stage in patients)
+    made_up = replace(ENTRIES["resunet-lgg"], training=Training(stages=stages), metrics=Measurements(variants={}, stages=2))
+    assert "they share no stage" in released_weights(made_up)
+    assert "share" not in released_weights(ENTRIES["resunet-lgg"])
+
+
+def test_the_cards_headline_and_its_table_have_the_same_share_for_review():
+    entry = ENTRIES["effunet-any"]
+    (row,) = [line for line in model_card(entry).splitlines() if line.startswith("| lgg | three sequences | axial |")]
+    review, right = row.split(" | ")[-2:]
+    assert headlines(entry)[1].endswith(f"{review} of slices go to review, {right.strip(' |')} of the others are right.")
+
+
+def test_a_card_shows_the_fusions_that_the_pipeline_applies():
+    table = fusion_table(ENTRIES["effunet-any"])
+    assert table.count("| study |") == len(ENTRIES["effunet-any"].sequences)
+    assert "any sequence" not in table
+    assert "any sequence" in fusion_table(ENTRIES["effunet-lgg"])
+    assert not fusion_table(ENTRIES["resunet-lgg"])
+
+
+def test_a_card_writes_no_change_as_zero():
+    assert change(-0.00001) == change(0.0) == "less than 0.0001"
+    assert (change(0.00064), change(-0.0366), change(0.0072, sign="")) == ("+0.0006", "-0.0366", "0.0072")
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_card_lists_the_sections_of_its_long_tables(name):
+    titles = {title.lower() for title in re.findall(r"^## (.+)$", metrics_page(ENTRIES[name]), re.M)}
+    words = {"brains without tumour": "heads without tumour", "failures": "failures by group and patient"}
+    assert {words.get(title, title) for title in titles} == set(long_tables(ENTRIES[name]))
 
 
 def test_weights_from_a_split_by_slice_are_the_measured_ones():

@@ -15,7 +15,7 @@ automatically extracted by a deep learning algorithm. Computers in Biology and M
 [mateuszbuda/lgg-mri-segmentation](https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation) on Kaggle."""
 
 INTENDED_USE = """\
-Research and teaching on brain MR slices: transverse FLAIR, alone or with T1 before and after contrast, of adults with
+Research and teaching on brain MR slices: axial FLAIR, alone or with T1 before and after contrast, of adults with
 suspected lower-grade glioma. Not a medical device; no clinical decision may rest on it. Other tumours, other
 sequences, children, and scans after surgery are outside what it has seen."""
 

@@ -26,7 +26,8 @@ from brainmri.report.metric_tables import (
     scope_table,
 )
 from brainmri.report.overview import headline, input_names
-from brainmri.zoo.attributes import KINDS
+from brainmri.zoo.attributes import KINDS, PLANES
+from brainmri.zoo.attributes import THREE_SEQUENCES as THREE_SEQUENCES_NAME
 from brainmri.zoo.backends import TORCH
 from brainmri.zoo.entry import (
     CARD,
@@ -62,6 +63,8 @@ from brainmri.zoo.registry import DEFAULT, list_models, load
 from train.datasets import Dataset, dataset_of, wider
 from train.evaluation.healthy import healthy_table
 from train.evaluation.inputs import input_table, merge_planes
+from train.mix import AXIAL
+from train.release.card_calibration import fusion_table, int8_cost, settings
 from train.release.card_picture import draw_result, picture_text
 from train.release.onnx_example import numpy_example
 
@@ -71,6 +74,7 @@ SPACE = "brainmri"  # the name of the Space, from which the package can be insta
 PICTURE_QUALITY = 85  # of the WebP file, of 100
 README = Path(__file__).parents[2] / "README.md"
 README_COLUMNS = ["model", "best for", "inputs", "Dice", "AUC", "MB", "ms"]
+ALL_PATIENTS = {"--all", "--all-patients"}  # options of stages that leave out no patient who may be trained on
 OPEN = "…"  # a cell of a new entry's row that is filled in by hand
 OPEN_CELLS = f"""\n
 Replace {OPEN}. best for: what to choose the model for. ms: 1000 / slices per second at batch size 1, plain torch / the fastest
@@ -164,13 +168,14 @@ def model_card(entry: ModelEntry, owner: str | None = None, space: str = SPACE) 
         comparisons="\n".join(comparisons(entry)),
         diagram=DIAGRAM if has_diagram(entry) else "",
         metrics_page=METRICS_PAGE if metrics_page(entry) else "",
+        long_tables=", ".join(long_tables(entry)),
         inputs=input_names(entry),
         onnx_example=numpy_example(entry) if (entry.folder / ONNX).is_file() else "",
         int8_cost=int8_cost(entry),
         scope_table=scope_table(entry.specialist.measured) if entry.specialist else "",
         stages=[describe_stage(stage) for stage in entry.training.stages],
         settings=settings(entry),
-        fusions=fusions(entry),
+        fusion_table=fusion_table(entry),
         started_from=started_from(entry),
     )
     return card.content.rstrip("\n") + "\n"
@@ -190,6 +195,18 @@ def metrics_page(entry: ModelEntry) -> str:
         return ""
     template = Template(METRICS_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(entry=entry, counts=variants[THREE_SEQUENCES], **tables).rstrip("\n") + "\n"
+
+
+def long_tables(entry: ModelEntry) -> list[str]:
+    """What the tables of `metrics_page` are about."""
+    metrics = require_metrics(entry)
+    parts = {
+        "datasets, sequences and planes": bool(metrics.inputs),
+        "reliability": has_diagram(entry),
+        "failures by group and patient": FAILURES in metrics.variants[THREE_SEQUENCES],
+        "heads without tumour": bool(metrics.healthy),
+    }
+    return [name for name, there in parts.items() if there]
 
 
 def write_card(entry: ModelEntry) -> None:
@@ -216,10 +233,24 @@ def headlines(entry: ModelEntry) -> list[str]:
         lines.append(f"Mask: slice Dice {format_figure(slices[SLICE_DICE])}, soft Tversky {format_figure(slices.get(TVERSKY))}.")
     if AUC in slices:
         lines.append(f"Verdict: AUC {_listed(AUC, {'in whole studies': study, 'slice by slice': slices})}.")
-    if REVIEW_SHARE in slices and DECIDED_ACCURACY in slices:
-        review, right = slices[REVIEW_SHARE]["value"], slices[DECIDED_ACCURACY]["value"]
-        lines[-1] += f" {review:.1%} of slices go to review, {right:.1%} of the others are right."
+    if decided := decided_shares(entry):
+        lines[-1] += f" {decided[0]:.1%} of slices go to review, {decided[1]:.1%} of the others are right."
     return lines
+
+
+def decided_shares(entry: ModelEntry) -> tuple[float, float] | None:
+    """Of LGG slices of three sequences, the share for review and the share of the others with the right verdict.
+
+    With rules for each sequence, these are the shares under those rules, which the pipeline applies.
+    """
+    metrics = require_metrics(entry)
+    for row in (metrics.inputs or {}).get("validated", {}).get("rows", ()):
+        if (row["dataset"], row["sequence"], row["plane"]) == (AXIAL, THREE_SEQUENCES_NAME, PLANES[0]):
+            return row["review"], row["right"]
+    slices = metrics.variants.get(THREE_SEQUENCES, {})
+    if REVIEW_SHARE in slices and DECIDED_ACCURACY in slices:
+        return slices[REVIEW_SHARE]["value"], slices[DECIDED_ACCURACY]["value"]
+    return None
 
 
 def _listed(metric: str, places: dict[str, dict]) -> str:
@@ -295,31 +326,6 @@ def describe_stage(stage: TrainingStage) -> str:
     return f"`{stage.command_line}` ({data}{'; teacher: ' + stage.teacher if stage.teacher else ''})"
 
 
-def settings(entry: ModelEntry) -> str:
-    """A sentence: the calibration and thresholds of its tasks."""
-    parts = []
-    if "classification" in entry.tasks:
-        low, high = entry.review
-        parts.append(f"temperature {entry.temperature:.3f}; review band {low:.2f} to {high:.2f}")
-    if "segmentation" in entry.tasks:
-        parts.append(
-            f"mask threshold {entry.mask_threshold:.2f}; masks of studies smoothed across neighbouring slices with a standard "
-            f"deviation of {entry.mask_neighbours:g} slices"
-        )
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def fusions(entry: ModelEntry) -> list[str]:
-    """How mask and verdict are combined into one probability, a line for a single slice and one for a study."""
-    return [
-        f"Probability of tumour in a {mode}: sigmoid({f.logit:.3f} x logit {f.evidence:+.3f} x log(1 + summed mask probability) "
-        f"{f.bias:+.3f}), smoothed across neighbouring slices with a standard deviation of {f.neighbours:g} slices; "
-        f"review band {f.review[0]:.2f} to {f.review[1]:.2f}."
-        for mode, f in entry.fusion.items()
-    ]
-
-
 def split_of(entry: ModelEntry) -> dict:
     """The entry's `split.json`."""
     return read_split(entry.folder)
@@ -341,7 +347,12 @@ def released_weights(entry: ModelEntry) -> str:
     if measured_are_released(entry):
         return "The released weights are the measured ones."
     patients, stages = [stage.patients for stage in entry.training.stages], require_metrics(entry).stages
-    earlier = patients.index(max(patients))  # stages without the patients measured on
+    earlier = patients.index(max(patients))  # stages on fewer patients or groups of pictures
+    if any(set(stage.command) & ALL_PATIENTS for stage in entry.training.stages[:earlier]):
+        return (
+            "The released weights were trained on these patients too. The measured ones are of a separate run, so they share "
+            "no stage."
+        )
     if earlier == stages:
         return (
             f"The released weights continue the training of the measured ones, from stage {earlier + 1} below, with these "
@@ -350,24 +361,6 @@ def released_weights(entry: ModelEntry) -> str:
     further = ", and trained further in the last stage below" if len(patients) > stages else ""
     shared = f" Both share the stages before stage {earlier + 1} below, which did not use these patients." if earlier else ""
     return f"The released weights were trained with the same recipe on all patients, including these{further}.{shared}"
-
-
-def int8_cost(entry: ModelEntry) -> str:
-    """How far the quantised network's figures are from float32; empty without one."""
-    if not entry.int8:
-        return ""
-    found, costs = entry.int8.measured, []
-    if "dice_lost" in found:
-        costs.append(
-            f"mean volumetric Dice {-found['dice_lost']:+.4f} over {found['patients']} validation patients, at most "
-            f"{found['dice_changed_at_most']:.4f} for any one of them"
-        )
-    if "auc_lost" in found:
-        costs.append(
-            f"AUC {-found['auc_lost']:+.4f} over {found['slices']} slices, uncalibrated probability "
-            f"{found['probability_changed_on_average']:.4f} on average"
-        )
-    return "; ".join(costs)
 
 
 def readme_row(entry: ModelEntry, best_for: str = "", milliseconds: str = "-") -> str:
