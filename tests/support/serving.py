@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def without_rights() -> list[str]:
     if not shutil.which("setpriv"):
         pytest.skip("needs setpriv, or a user other than root")
     return ["setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
+
+
+@contextmanager
+def paused(processes: Iterable[int]) -> Iterator[None]:
+    """Pause processes, by their ids. A request that waits for paused decoding workers runs for as long as a test needs."""
+    processes = list(processes)
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
 
 
 @contextmanager

@@ -24,8 +24,10 @@ from gradio_client.exceptions import AppError
 from gradio_client.utils import QueueError, Status
 
 import brainmri
+from brainmri.ui.decoding import decoder_pool
 from brainmri.zoo.registry import DEFAULT
 from tests.support import phantom
+from tests.support.serving import paused
 
 pytestmark = pytest.mark.slow
 
@@ -122,18 +124,19 @@ def test_queue_reports_positions_and_when_it_is_full(page_url):
     _, url, _ = page.launch(**app.launch_options(), server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
     try:
         client = connect(url)
-        running = client.submit([handle_file(STUDY)], api_name="/study")
-        while running.status().code not in (Status.PROCESSING, Status.PROGRESS):
-            time.sleep(0.02)
-        waiting = [client.submit(handle_file(EXAMPLE), api_name="/predict") for _ in range(2)]
-        while any(job.status().code != Status.IN_QUEUE for job in waiting):
-            time.sleep(0.02)
-        first, second = sorted((job.status() for job in waiting), key=lambda status: status.rank)
-        assert (first.rank, second.rank, second.queue_size) == (0, 1, 2)
-        with pytest.raises(QueueError, match=r"Queue is full! Please try again\."):
-            client.predict(handle_file(EXAMPLE), api_name="/predict")
-        refused = httpx.post(url + "gradio_api/call/v2/predict", json={"image": None})
-        assert (refused.status_code, refused.json()["detail"]) == (503, "Queue is full. Max size is 2 and size is 2.")
+        with paused(worker.process.pid for worker in decoder_pool().idle.queue):
+            running = client.submit([handle_file(STUDY)], api_name="/study")
+            while running.status().code not in (Status.PROCESSING, Status.PROGRESS):
+                time.sleep(0.02)
+            waiting = [client.submit(handle_file(EXAMPLE), api_name="/predict") for _ in range(2)]
+            while any(job.status().code != Status.IN_QUEUE for job in waiting):
+                time.sleep(0.02)
+            first, second = sorted((job.status() for job in waiting), key=lambda status: status.rank)
+            assert (first.rank, second.rank, second.queue_size) == (0, 1, 2)
+            with pytest.raises(QueueError, match=r"Queue is full! Please try again\."):
+                client.predict(handle_file(EXAMPLE), api_name="/predict")
+            refused = httpx.post(url + "gradio_api/call/v2/predict", json={"image": None})
+            assert (refused.status_code, refused.json()["detail"]) == (503, "Queue is full. Max size is 2 and size is 2.")
         assert all(job.result()[0]["verdict"] == "tumour" for job in (running, *waiting))
     finally:
         page.close(verbose=False)

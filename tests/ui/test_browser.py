@@ -9,8 +9,6 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from gradio_client import Client, handle_file
-from gradio_client.utils import Status
 from PIL import Image
 from skimage import data
 
@@ -80,17 +78,6 @@ def test_the_header_of_a_lone_series_overrules_what_the_network_recognises(visit
     drag(page, folder)
     page.wait_for_selector("#verdict >> text=The model was not evaluated on tumours in T2 images")
     assert "review" in page.inner_text(VERDICT)
-
-
-def test_a_waiting_visitor_sees_the_queue_position(visit, page_url):
-    page = visit(1440, 900)
-    client = Client(page_url, verbose=False, analytics_enabled=False, download_files=False)
-    before = [client.submit([handle_file(STUDY)], api_name="/study") for _ in range(2)]
-    while before[0].status().code == Status.STARTING:
-        page.wait_for_timeout(50)
-    upload(page, EXAMPLE)
-    page.wait_for_selector(r"#verdict >> text=/queue: \d+\/\d+/")
-    answer(page, EXAMPLE.name)
 
 
 PASTE = """([name, base64]) => {

@@ -105,14 +105,18 @@ def test_the_last_of_several_drops_during_an_upload_is_analysed(visit):
     assert page.evaluate("window.names") == ["No lesion"]
 
 
-def test_a_newer_input_ends_the_analysis_of_a_long_study_and_no_other(visit, tmp_path, caplog):
-    """The remaining time is computed from the progress, so that a busy processor changes both times alike."""
+def test_a_newer_input_ends_a_long_analysis_and_a_visitor_who_waits_is_next(visit, tmp_path, caplog):
+    """The visitor who waits sees the position in the queue.
+
+    The remaining time is computed from the progress, so that a busy processor changes both times alike.
+    """
     caplog.set_level(logging.INFO, "brainmri")
     pages = [visit(1440, 900) for _ in range(2)]
     for page in pages:
         answer(page, "Large lesion")
     upload(pages[0], long_study(tmp_path / "long.nii.gz"))
     first, (began, _) = PROGRESS.search(shown_progress(pages[0], 0)), (time.monotonic(), upload(pages[1], STUDY))
+    pages[1].wait_for_selector(r"#verdict >> text=/queue: \d+\/\d+/")
     later = PROGRESS.search(shown_progress(pages[0], int(first[1])))
     per_slice = (time.monotonic() - began) / (int(later[1]) - int(first[1]))
     remaining = per_slice * (LONG - int(later[1]))

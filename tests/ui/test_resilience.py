@@ -1,5 +1,6 @@
 """Requests survive a server that is stopped or killed, and a full disk."""
 
+import contextlib
 import os
 import resource
 import shutil
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -17,7 +19,7 @@ from gradio_client.utils import Status
 
 from brainmri.ui import cache, page
 from brainmri.ui.cache import delete_expired, limit_size
-from tests.support.serving import ROOT, served
+from tests.support.serving import ROOT, paused, served
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +38,19 @@ def start_study(client: Client):
         assert not job.done(), job.result()
         time.sleep(0.02)
     return job
+
+
+def wait_until_closing(client: Client) -> None:
+    """Ask until the server refuses new requests; it checks for a signal every second."""
+    with contextlib.suppress(AppError):
+        while True:
+            client.predict(api_name="/models")
+
+
+def decoders(server: subprocess.Popen) -> list[int]:
+    """The ids of a server's decoding workers."""
+    children = psutil.Process(server.pid).children()
+    return [child.pid for child in children if "brainmri.ui.worker" in child.cmdline()]
 
 
 def own_folders(home: Path) -> list[Path]:
@@ -72,11 +87,16 @@ def test_server_recovers_from_a_kill_and_a_full_disk_and_cleans_up(tmp_path):
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (hard, hard))
         assert client.predict(image, api_name="/predict")[0]["probability"] == expected["probability"]
 
-        running, late = start_study(client), connect(url, tmp_path / "c")
-        server.send_signal(signal.SIGTERM)
-        time.sleep(1.5)  # the server checks for the signal every second
+        late = connect(url, tmp_path / "c")
+        with paused(decoders(server)):
+            running = start_study(client)
+            server.send_signal(signal.SIGTERM)
+            wait_until_closing(late)
+            refused = late.submit(image, api_name="/predict")
+            while refused.status().code != Status.IN_QUEUE:
+                time.sleep(0.02)
         with pytest.raises(AppError, match="being restarted"):
-            late.predict(image, api_name="/predict")
+            refused.result()
         assert running.result()[0]["verdict"] == "tumour"
         assert server.wait(timeout=30) == 0
         assert list(own.parent.iterdir()) == []
