@@ -92,6 +92,7 @@
     if (entry.isFile) return [await wait((done, failed) => entry.file(done, failed))];
     const reader = entry.createReader(), found = [];
     for (let part; (part = await wait((done, failed) => reader.readEntries(done, failed))).length; ) found.push(...part);
+    found.sort((one, other) => one.name.localeCompare(other.name, "en", { numeric: true })); // a list begins with 1, 2, 3
     return (await Promise.all(found.map(filesOf))).flat();
   }
   document.addEventListener("dragover", (event) => event.preventDefault());
@@ -110,7 +111,8 @@
     const box = document.querySelector("#verdict"), results = document.querySelector("#results");
     const tracker = box?.querySelector("[data-testid=status-tracker]:not(.hide)"); // Gradio's, while an analysis waits or runs
     const answered = Number(box?.querySelector("[data-upload]")?.dataset.upload ?? 0);
-    const replacing = Boolean(tracker) || (uploads.awaited > 0 && uploads.awaited !== answered);
+    const awaits = uploads.awaited > 0 && uploads.awaited !== answered;
+    const replacing = awaits || Boolean(tracker && !box.querySelector("[data-refused]")); // nothing is analysed after a refusal
     let message = box?.querySelector(".replacing-message");
     if (box && !message) {
       message = Object.assign(document.createElement("p"), { className: "replacing-message" });
@@ -156,6 +158,19 @@
     };
     focus(100);
   });
+
+  // --- Gradio focuses the selected thumbnail of a new gallery, which would scroll the page to it, past the table above
+  const focusAnything = HTMLElement.prototype.focus;
+  HTMLElement.prototype.focus = function (options) {
+    if (!this.matches(".thumbnail-small")) return focusAnything.call(this, options);
+    const active = document.activeElement, elsewhere = active && active !== document.body && !this.parentElement.contains(active);
+    if (!elsewhere) focusAnything.call(this, { ...options, preventScroll: true });
+  };
+
+  // --- folded notes are printed too
+  const fold = (open) => document.querySelectorAll("#verdict details").forEach((notes) => { notes.open = open; });
+  addEventListener("beforeprint", () => fold(true));
+  addEventListener("afterprint", () => fold(false));
 
   // --- on a phone, the examples are a strip: the chosen card is scrolled into sight, and the page stays where it is
   let chosenCard = null;

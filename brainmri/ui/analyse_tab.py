@@ -193,7 +193,7 @@ class AnalyseTab:
         except gr.Error as error:
             name = files_label(uploaded) if uploaded else ""
             unmarked = {self.gallery: gr.Gallery(selected_index=None), self.several: hide, self.selection: hide}
-            refused = self.panel.numbered(self.panel.refuse(error, name), latest) | unmarked | {self.files: None}
+            refused = self.panel.numbered(self.panel.refuse(error, name), latest, refused=True) | unmarked | {self.files: None}
             return refused if upload == latest.upload else gr.skip()
         if upload != latest.upload:
             return gr.skip()

@@ -33,6 +33,7 @@ CHANGE_SEQUENCE = Markup('<button type="button" class="change-sequence" aria-lab
 OF_MASK = ("Lesions", "Size", "Side")  # facts of the model's mask, which are not printed where another mask is shown
 MODEL_MASK = Markup(' class="model-mask"')
 THUMBNAIL = 112  # pixels; longer side
+OPEN_NOTES = 2  # further ones are folded, so that the box does not outgrow its place
 
 
 def slice_answer(scan: Scan, finding: Finding) -> Markup:
@@ -40,16 +41,15 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
     if finding.out_of_distribution:  # nothing that was computed is meaningful
         return answer_html(finding.verdict, [finding.reason], finding.warnings, Markup(""), {})
     recognition = finding.recognition
-    facts = {}
-    if finding.area_px:
-        facts = {"Size": slice_size(scan.pixels, finding), "Side": image_side(scan.pixels, finding)}
+    size = {"Size": slice_size(scan.pixels, finding)} if finding.area_px else {}
+    side = {"Side": image_side(scan.pixels, finding)} if finding.area_px else {}  # long, so that it begins a row
     seen = (
         recognised_facts(recognition, finding.verdict) if recognition else {"Sequence": assumed_sequence(scan, finding.warnings)}
     )
     if recognition and not (recognition.sequence and recognition.sequence.name == THREE_SEQUENCES):
         seen["Sequence"] = Markup("{} {}").format(seen["Sequence"], CHANGE_SEQUENCE)
     scale = probability_scale(finding.probability, finding.provenance["review_band"])
-    facts |= seen | {"Model": deciding_models(finding.provenance)}
+    facts = size | seen | side | {"Model": deciding_models(finding.provenance)}
     return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts)
 
 
@@ -155,12 +155,20 @@ def answer_html(
         for name, value in facts.items()
         if value
     )
-    notes = Markup("").join(Markup('<p class="warning"><b>Note:</b> {}.</p>').format(warning) for warning in warnings)
     return Markup("""<section class="verdict {}">
   <h2><span aria-hidden="true">{}</span> {}</h2>{}
   <dl class="facts">{}</dl>
   <p>{}</p>{}
-</section>""").format(state, symbol, label, scale, rows, Markup(" ").join(filter(None, sentences)), notes)
+</section>""").format(state, symbol, label, scale, rows, Markup(" ").join(filter(None, sentences)), notes_html(warnings))
+
+
+def notes_html(warnings: Sequence[str]) -> Markup:
+    """The warnings of a result; if there are many, those beyond the first ones are folded."""
+    notes = [Markup('<p class="warning"><b>Note:</b> {}.</p>').format(warning) for warning in warnings]
+    if len(notes) <= OPEN_NOTES + 1:  # one folded note would take as much space as an open one
+        return Markup("").join(notes)
+    fold = Markup("{}<details><summary>{} more notes</summary>{}</details>")
+    return fold.format(Markup("").join(notes[:OPEN_NOTES]), len(notes) - OPEN_NOTES, Markup("").join(notes[OPEN_NOTES:]))
 
 
 def probability_scale(probability: float, review: list[float], where: str = "") -> Markup:

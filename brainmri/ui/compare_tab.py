@@ -185,7 +185,11 @@ def compare_tab() -> None:
             )  # fmt: skip
             files = gr.File(file_count="multiple", type="filepath", interactive=False, visible="hidden")
             example = gr.Button(
-                "Example: small synthetic lesion", size="sm", visible=EXAMPLE.is_file(), elem_id="compare-example"
+                "Example: small synthetic lesion",
+                size="md",
+                visible=EXAMPLE.is_file(),
+                elem_id="compare-example",
+                elem_classes="outlined",
             )
             models = gr.CheckboxGroup(model_choices(), value=[name for _, name in model_choices()], label="Models")
             button = gr.Button("Compare", variant="primary", size="lg")

@@ -93,6 +93,6 @@ def skip_if_superseded(handler: Callable[P, Result]) -> Callable[P, Result | dic
     return handle
 
 
-def of_upload(upload: int, box: Markup) -> Markup:
-    """A box with the number of the upload that it answers."""
-    return Markup('<div data-upload="{}">{}</div>').format(upload, box)
+def of_upload(upload: int, box: Markup, refused: bool = False) -> Markup:
+    """A box with the number of the upload that it answers; `refused` if nothing of that upload is analysed."""
+    return Markup('<div data-upload="{}"{}>{}</div>').format(upload, Markup(" data-refused") if refused else "", box)

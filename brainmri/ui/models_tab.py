@@ -206,7 +206,7 @@ def models_tab(tab: gr.Tab, tabs: gr.Tabs, analyse: AnalyseTab) -> None:
         with gr.Column(scale=4, min_width=320):
             chosen = gr.Dropdown(model_choices(), value=DEFAULT, label="Model details")
         with gr.Column(scale=6, min_width=320):
-            button = gr.Button("Verify on this machine", size="md", elem_id="selfcheck")
+            button = gr.Button("Verify on this machine", size="md", elem_id="selfcheck", elem_classes="outlined")
             gr.Markdown("Runs the model on a bundled synthetic slice and compares the output with the one stored at release.")
             answer = gr.HTML(elem_id="selfcheck-answer", elem_classes="verdict-box", padding=False)
     shown = gr.HTML(model_html(available_models[DEFAULT]), elem_id="model", elem_classes="verdict-box", padding=False)

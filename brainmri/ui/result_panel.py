@@ -61,7 +61,7 @@ class ResultPanel:
                     first.evidence if first else None, show_label=False, columns=2, object_fit="contain", height="auto",
                     format="png", buttons=["fullscreen"], interactive=False, elem_id="evidence",
                 )  # fmt: skip
-                self.ask = gr.Button("Explain the result", size="md", visible=False)
+                self.ask = gr.Button("Explain the result", size="md", visible=False, elem_classes="outlined")
             with gr.Accordion("Record and provenance", open=False, elem_id="record"):
                 self.record = gr.JSON(first.finding.record() if first else None, label="Record", show_label=False)
         self.explained = [self.why, self.explanation, self.evidence, self.ask]
@@ -169,9 +169,12 @@ class ResultPanel:
         """The updates after an error of the server, which was logged."""
         return self.numbered(self.clear() | {self.box: refusal("Analysis failed", ERROR_LOGGED)}, latest)
 
-    def numbered(self, updates: dict, latest: Latest) -> dict:
-        """Updates whose box has the number of the upload that it answers, which ends the wait for it in page.js."""
-        return updates | {self.box: of_upload(latest.upload, updates[self.box])}
+    def numbered(self, updates: dict, latest: Latest, refused: bool = False) -> dict:
+        """Updates whose box has the number of the upload that it answers, which ends the wait for it in page.js.
+
+        `refused` is for an upload of which nothing is analysed.
+        """
+        return updates | {self.box: of_upload(latest.upload, updates[self.box], refused)}
 
 
 def keep_to_explain(

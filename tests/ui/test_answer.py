@@ -57,6 +57,17 @@ def test_a_slice_is_answered_at_a_glance(slice_result):
     assert "Note: <b>note</b>." in shown  # escaped in the HTML
 
 
+def test_notes_beyond_the_first_ones_are_folded_if_there_are_many(slice_result):
+    notes = tuple(f"note {number}" for number in range(1, 7))
+    for number in (2, 3):
+        shown = slice_answer(*slice_result(warnings=notes[:number]))
+        assert "<details>" not in shown
+        assert words(shown).count("Note: ") == number
+    open_part, folded = slice_answer(*slice_result(warnings=notes)).split("<details>")
+    assert words(open_part).endswith("Note: note 1. Note: note 2.")
+    assert words(folded) == "4 more notes Note: note 3. Note: note 4. Note: note 5. Note: note 6."
+
+
 def test_the_deciding_model_is_shown_by_the_name_people_know(slice_result):
     default, mixed = "Any sequence and plane (effunet-any)", {"classifier": {"name": "resnet50-lgg"}}
     special = [{"specialist": {"name": "effunet-lite2-lgg", "decided": decided}} for decided in (False, True)]
