@@ -25,7 +25,8 @@ from brainmri.io.tiff import check_sides, decode_tiff
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 NOT_AN_IMAGE = "not an image. Please upload a PNG, JPEG, TIFF, WebP or BMP slice"
 OF_SEVERAL_CASES = "studies, of different folders or cases"
-SINGLE_PICTURES = "pictures of different sizes or without slice numbers (<case>_<number>), each a study of its own"
+SINGLE_PICTURES = "pictures of different sizes or without slice numbers, each a study of its own"
+NAME_SLICES = "Please name slices <case>_<number> if they are of one head and size"
 READ_AS_ONE_HEAD = "numbered pictures were read as neighbouring slices of one head"
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # named, so that Pillow's other decoders are never reached by an upload
 
@@ -295,7 +296,8 @@ class _OpenImages:
         refuse_assignment(assign, self.name)
         if study is None and len(self.studies) > 1:
             listed = ", ".join("/".join(files[0].name.parts[-2:]) for files in self.studies[:6])
-            raise refuse(self.name, f"got {len(self.studies)} {self.kind} ({listed}). {HOW_TO_CHOOSE_STUDY}")
+            how = f"{NAME_SLICES}. {HOW_TO_CHOOSE_STUDY}" if self.kind == SINGLE_PICTURES else HOW_TO_CHOOSE_STUDY
+            raise refuse(self.name, f"got {len(self.studies)} {self.kind} ({listed}). {how}")
         scan = read_images(self.studies[study or 0], self.pictures[study or 0] or self.name)
         if not self.left_out:
             return scan
