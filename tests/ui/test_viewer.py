@@ -22,6 +22,8 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (apt install chromium)"),
 ]
+# waits until earlier changes are drawn, which the viewer does in the next frame
+DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 # a picture's pixels that differ from those before, as a share; the first call remembers
 CHANGED = """(name) => {
     const { width, height } = document.querySelector(name);
@@ -174,18 +176,18 @@ def test_views_display_and_slices(open_report, tmp_path):
     page.wait_for_timeout(500)  # images are decoded
     page.evaluate(CHANGED, IMAGE), page.evaluate(CHANGED, MARKS)
     page.click("text=Original")
-    page.wait_for_timeout(100)
+    page.evaluate(DRAWN)
     assert page.evaluate(CHANGED, MARKS) > 0.01
     assert page.evaluate(CHANGED, IMAGE) == 0
     page.click("text=Heat map")
     assert page.is_visible(".viewer-legend")
-    page.wait_for_timeout(100)
+    page.evaluate(DRAWN)
     assert page.evaluate(CHANGED, MARKS) > 0.01
     page.click("text=Mask >> nth=0")
-    page.wait_for_timeout(100)
+    page.evaluate(DRAWN)
     assert page.evaluate(CHANGED, IMAGE) > 0.3
     page.click("text=Overlay")
-    page.wait_for_timeout(100)
+    page.evaluate(DRAWN)
     page.evaluate(CHANGED, IMAGE), page.evaluate(CHANGED, MARKS)
     page.click("summary:has-text('Display')")
     page.select_option(".viewer-sequence", label="Post-contrast T1")
@@ -193,10 +195,10 @@ def test_views_display_and_slices(open_report, tmp_path):
     assert page.evaluate(CHANGED, IMAGE) > 0.1
     for control, value in (("opacity", "1"), ("zoom", "3"), ("swipe", "30")):
         page.locator(f".viewer-{control}").fill(value)
-        page.wait_for_timeout(100)
+        page.evaluate(DRAWN)
         assert page.evaluate(CHANGED, MARKS) > 0.001, control
     page.locator(".viewer-brightness").fill("2")
-    page.wait_for_timeout(100)
+    page.evaluate(DRAWN)
     assert "brightness(2)" in page.locator(IMAGE).first.evaluate("canvas => canvas.style.filter")
 
     pane = page.locator(".viewer-pane").first
