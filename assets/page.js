@@ -168,9 +168,12 @@
   };
 
   // --- folded notes are printed too
-  const fold = (open) => document.querySelectorAll("#verdict details").forEach((notes) => { notes.open = open; });
-  addEventListener("beforeprint", () => fold(true));
-  addEventListener("afterprint", () => fold(false));
+  let unfolded = [];
+  addEventListener("beforeprint", () => {
+    unfolded = [...document.querySelectorAll("#verdict details:not([open])")];
+    for (const notes of unfolded) notes.open = true;
+  });
+  addEventListener("afterprint", () => { for (const notes of unfolded) notes.open = false; });
 
   // --- on a phone, the examples are a strip: the chosen card is scrolled into sight, and the page stays where it is
   let chosenCard = null;

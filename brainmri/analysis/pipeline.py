@@ -191,9 +191,10 @@ class Pipeline:
         Raises:
             ValueError: for an unknown sequence, or one for a study of several.
         """
-        return tuple(self._prepare(scan, sequence, progress))
+        return tuple(self._prepare(scan, holds_pictures(scan), sequence, progress))
 
-    def _prepare(self, scan: Scan, sequence: str | None, progress: Progress | None) -> Iterable[Prepared]:
+    def _prepare(self, scan: Scan, pictures: bool, sequence: str | None, progress: Progress | None) -> Iterable[Prepared]:
+        """As `prepare`, for pictures one at a time; `pictures` is what `holds_pictures` says of a study."""
         check_sequence(sequence)
         if sequence not in (None, THREE_SEQUENCES) and (found := sum(label is not None for label in scan.sequences)) > 1:
             raise ValueError(f"expected a study of one sequence for sequence={sequence!r}, got {found} sequences; leave it out")
@@ -208,12 +209,12 @@ class Pipeline:
         if scan.pixels.ndim == 3:
             return prepare_picture(scan.pixels, predict, sequence, find_slices=any_upload)
         named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
-        if holds_pictures(scan):
+        if pictures:
             return prepare_pictures(scan, predict, named, find_slices=any_upload)
         return (prepare_study(scan, predict, named),)
 
     def _decide_picture(self, scan: Scan, sequence: str | None, progress: Progress | None) -> PictureDecision:
-        parts = self._prepare(scan, sequence, progress)
+        parts = self.prepare(scan, sequence, progress)
         return decide_picture(parts, lambda part: self._decide(part, progress), *scan.pixels.shape[:2])
 
     def _decide(self, prepared: Prepared, progress: Progress | None) -> Decided:
@@ -244,19 +245,20 @@ class Pipeline:
         geometry, warnings = scan.geometry, self._input_warnings(scan)
         if geometry and geometry.sized and not geometry.plausible:
             warnings += ("the voxel size cannot be that of a head; volumes are in voxels and distances in pixels",)
-        decided = self._decide_study(scan, sequence, progress)
+        pictures = holds_pictures(scan)
+        decided = self._decide_study(scan, pictures, sequence, progress)
         if apart := len(decided) > 1:
             warnings = tuple(warning for warning in warnings if READ_AS_ONE_HEAD not in warning)
         findings = self._study_findings(scan, decided, warnings, sequence)
         mask, maps = np.stack([one.mask for one in findings]), np.stack([one.probability_map for one in findings])
         parts = find_parts(mask, geometry)
         out_of_distribution = [number for number, finding in enumerate(findings) if finding.out_of_distribution]
-        if holds_pictures(scan) and len(findings) == 1:
+        if pictures and len(findings) == 1:
             verdict, reason, carried_by = findings[0].verdict, findings[0].reason, (0,) * (findings[0].verdict != NO_TUMOUR)
         else:
             analysed = sum(len(one.decisions.masks) for one in decided)
             verdict, reason, carried_by = decide_findings(findings, out_of_distribution, analysed, apart)
-        if problem := self._problem(scan, decided):
+        if problem := None if pictures else self._problem(scan, decided[0]):
             verdict, reason = REVIEW, sentence(problem)
         if verdict == NO_TUMOUR and scan.incomplete:
             verdict, reason = REVIEW, f"{sentence(scan.incomplete)} {reason}"
@@ -280,12 +282,12 @@ class Pipeline:
         )
         return replace(study, provenance=findings[study.most_probable].provenance)
 
-    def _decide_study(self, scan: Scan, sequence: str | None, progress: Progress | None) -> list[PictureDecision]:
+    def _decide_study(self, scan: Scan, pictures: bool, sequence: str | None, progress: Progress | None) -> list[PictureDecision]:
         """Decide the slices of one head together, or each of several pictures by itself."""
-        if not holds_pictures(scan):
-            (prepared,) = self._prepare(scan, sequence, progress)
+        if not pictures:
+            (prepared,) = self._prepare(scan, pictures, sequence, progress)
             return [decide_head(prepared, lambda part: self._decide(part, progress), scan)]
-        decided, prepared = [], self._prepare(scan, sequence, None)
+        decided, prepared = [], self._prepare(scan, pictures, sequence, None)
         for one in decide_pictures(prepared, lambda part: self._decide(part, None), *scan.pixels.shape[1:3]):
             decided.append(one)
             if progress:
@@ -308,11 +310,9 @@ class Pipeline:
         found |= {number: without_head(scan.pixels.shape[1:3], warnings, provenance, pixel) for number in others}
         return tuple(found[number] for number in range(len(scan.pixels)))
 
-    def _problem(self, scan: Scan, decided: list[PictureDecision]) -> str | None:
-        """Why the slices of one head are for review, a clause; None if they are not, and for pictures decided one by one."""
-        if holds_pictures(scan):
-            return None
-        if not self.rules.was_evaluated_on(sequence := decided[0].prepared.sequence):
+    def _problem(self, scan: Scan, decided: PictureDecision) -> str | None:
+        """Why the slices of one head are for review, a clause; None if they are not."""
+        if not self.rules.was_evaluated_on(sequence := decided.prepared.sequence):
             return not_evaluated(sequence)
         return None if scan.geometry else several_heads(*scan.pixels.shape[1:3])
 

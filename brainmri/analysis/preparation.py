@@ -148,12 +148,13 @@ def prepare_study(scan: Scan, predict: Predict, sequence: str | None = None) -> 
     predicted, warnings = predict(view.cut(pixels)), ()
     if spacing is None:
         view, predicted, warnings = _turn_upright(pixels, view, predicted, predict)
-    return _prepared(view.cut(pixels), view, predicted, sequence, warnings, mode_of(scan), spacing or SQUARE)
+    mode = "study" if len(pixels) > 1 else "slice"
+    return _prepared(view.cut(pixels), view, predicted, sequence, warnings, mode, spacing or SQUARE)
 
 
 def holds_pictures(scan: Scan) -> bool:
-    """Whether the slices of a scan are pictures to analyse one by one, and not those of one head with a place in the patient."""
-    return scan.geometry is None and mode_of(scan) == "slice"
+    """Whether a study is of pictures to analyse one by one: without a place in the patient, and not neighbours in one head."""
+    return scan.pixels.ndim == 4 and scan.geometry is None and mode_of(scan) == "slice"
 
 
 def mode_of(scan: Scan) -> str:

@@ -65,7 +65,7 @@ def process(
             kind = "slice"
             return [_process_slice(pipe, path, out, name, sequence)]
         source = open_study(path, ignore=results_in(path, out) if isinstance(path, Path) else ())
-        names = _study_names(source.study.pictures)
+        names = _study_names(source.pictures)
     except Exception as error:
         return [failed_row(name, _problem(error, source_name), kind)]
 

@@ -112,7 +112,12 @@ class StudySource:
 
     def count(self) -> int:
         """How many studies there are: several for files of several examinations, patients or cases, else 1."""
-        return len(self.study.pictures)
+        return len(self.pictures)
+
+    @property
+    def pictures(self) -> tuple[str | None, ...]:
+        """As `OpenStudy.pictures`."""
+        return self.study.pictures
 
     def read(self, assign: Mapping[int, int | None] | None = None, study: int | None = None) -> Scan:
         """The scan; arguments and errors are those of `read_study`."""

@@ -7,7 +7,7 @@ class ViewerMask {
     this.edges = data.edges;
     this.minAreas = data.min_areas;
     this.minShare = data.min_island_share;
-    this.offsets = data.thresholds.map((own) => own - data.threshold); // a picture among others has the threshold of its own sequence
+    this.offsets = data.thresholds.map((own) => own - data.threshold); // each picture of several has the threshold of its own sequence
     this.levels = levels;
     const lowest = this.levelOf(0);
     let count = 0;

@@ -41,15 +41,15 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
     if finding.out_of_distribution:  # nothing that was computed is meaningful
         return answer_html(finding.verdict, [finding.reason], finding.warnings, Markup(""), {})
     recognition = finding.recognition
-    size = {"Size": slice_size(scan.pixels, finding)} if finding.area_px else {}
-    side = {"Side": image_side(scan.pixels, finding)} if finding.area_px else {}  # long, so that it begins a row
+    size = slice_size(scan.pixels, finding) if finding.area_px else None
+    side = image_side(scan.pixels, finding) if finding.area_px else None
     seen = (
         recognised_facts(recognition, finding.verdict) if recognition else {"Sequence": assumed_sequence(scan, finding.warnings)}
     )
     if recognition and not (recognition.sequence and recognition.sequence.name == THREE_SEQUENCES):
         seen["Sequence"] = Markup("{} {}").format(seen["Sequence"], CHANGE_SEQUENCE)
     scale = probability_scale(finding.probability, finding.provenance["review_band"])
-    facts = size | seen | side | {"Model": deciding_models(finding.provenance)}
+    facts = {"Size": size} | seen | {"Side": side, "Model": deciding_models(finding.provenance)}  # the long ones begin a row
     return answer_html(finding.verdict, [finding.reason], finding.warnings, scale, facts)
 
 

@@ -116,7 +116,7 @@ def _studies(files: list[Path]) -> list[Input]:
         Input(kind=SLICE, label=picture, files=paths, study=number)
         if picture
         else Input(kind=STUDY, label=f"Study {number + 1}", files=paths, study=number, candidates=candidates)
-        for number, picture in enumerate(source.study.pictures)
+        for number, picture in enumerate(source.pictures)
     ]
 
 

@@ -123,7 +123,7 @@ def picture(width: int, height: int, value: int = 90) -> bytes:
 def test_pictures_that_are_no_slices_of_one_head_are_read_one_by_one(tmp_path, members, names):
     source = zip_of_bytes(tmp_path, {name: picture(40 + 2 * number, 36, number) for number, name in enumerate(members)})
     opened = open_study(source)
-    assert opened.study.pictures == tuple(names)
+    assert opened.pictures == tuple(names)
     for number in range(len(members)):
         scan = opened.read(study=number)
         assert scan.pixels.shape == (1, 36, 40 + 2 * number, 3)
@@ -139,7 +139,7 @@ def test_slices_of_one_size_by_their_orientation_stay_one_study(tmp_path):
     stream = io.BytesIO()
     lying.save(stream, "PNG", exif=exif)
     source = zip_of_bytes(tmp_path, {"case_1.png": picture(40, 36), "case_2.png": stream.getvalue()})
-    assert open_study(source).study.pictures == (None,)
+    assert open_study(source).pictures == (None,)
     assert read_study(source).pixels.shape == (2, 36, 40, 3)
 
 
@@ -153,4 +153,4 @@ def test_a_slice_by_itself_and_a_stack_of_pages_are_no_pictures(tmp_path):
     write(tmp_path, "b/head.png", 1)
     (tmp_path / "c").mkdir()
     tifffile.imwrite(tmp_path / "c" / "pages.tif", np.zeros((5, 40, 36), np.uint8), photometric="minisblack")
-    assert sorted(map(str, open_study(zip_of(tmp_path)).study.pictures)) == ["None", "None", "head.png"]
+    assert sorted(map(str, open_study(zip_of(tmp_path)).pictures)) == ["None", "None", "head.png"]
