@@ -103,13 +103,18 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
     return SliceDecisions(maps=maps, masks=masks, min_areas=min_areas, probabilities=probabilities, verdicts=verdicts, ood=checks)
 
 
-def for_review(decisions: SliceDecisions, problem: str | None) -> SliceDecisions:
-    """The decisions, for review because of a problem with the picture, a clause; unchanged where there is none."""
-    if problem is None:
-        return decisions
+def for_review(
+    decisions: SliceDecisions, problems: Iterable[str | None], of: tuple[str, ...] = (TUMOUR, NO_TUMOUR, REVIEW)
+) -> SliceDecisions:
+    """The decisions, with slices for review that have a problem.
+
+    Args:
+        problems: for each slice, a clause; None for a slice without a problem.
+        of: the verdicts that the problem puts in question.
+    """
     verdicts = [
-        verdict if check and check.reason else (REVIEW, sentence(problem))
-        for verdict, check in zip(decisions.verdicts, decisions.ood, strict=True)
+        (REVIEW, sentence(problem)) if problem and verdict[0] in of and not (check and check.reason) else verdict
+        for verdict, check, problem in zip(decisions.verdicts, decisions.ood, problems, strict=True)
     ]
     return replace(decisions, verdicts=verdicts)
 

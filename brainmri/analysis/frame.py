@@ -135,14 +135,14 @@ def _cells(grey: np.ndarray, number: int) -> list[tuple[int, int]]:
     lines = [grey[:, edge - 1 : edge + 1].max(axis=1) > FOREGROUND * np.percentile(grey, 99) for edge in edges[1:-1]]
     if max(line.mean() for line in lines) > CELL_GAP:
         return []
-    heads = [_head(grey[:, left : left + side]) for left in edges[:-1]]
+    heads = [head_region(grey[:, left : left + side]) for left in edges[:-1]]
     filled = all(_extent(head, axis) >= CELL_FILLED for head in heads for axis in (0, 1))
     overlaps = ((one & other).sum() / max(1, (one | other).sum()) for n, one in enumerate(heads) for other in heads[:n])
     return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)) if filled and min(overlaps) >= CELL_OVERLAP else []
 
 
-def _head(grey: np.ndarray) -> np.ndarray:
-    """The largest region of a cell, filled, (H, W) bool."""
+def head_region(grey: np.ndarray) -> np.ndarray:
+    """The largest bright region of a slice (H, W) in [0, 1], filled, (H, W) bool: the head."""
     from skimage.measure import label
 
     bright = ndimage.binary_opening(grey > FOREGROUND * np.percentile(grey, 99))

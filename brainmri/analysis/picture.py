@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from brainmri.analysis.coverage import several_heads
+from brainmri.analysis.coverage import coloured_marks, cut_off, unfit_size
 from brainmri.analysis.decision import SliceDecisions, decide_apart, for_review
-from brainmri.analysis.findings import Decision, slice_numbers
+from brainmri.analysis.findings import NO_TUMOUR, Decision, slice_numbers
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.preparation import NO_NEIGHBOURS, Prepared
 from brainmri.analysis.recognition import Recognition
@@ -53,7 +53,7 @@ class PictureDecision:
 
 def decide_picture(parts: Iterable[Prepared], decide: Decide, height: int, width: int) -> PictureDecision:
     """Decide the slices of a picture of height times width pixels."""
-    decided = [_decide_part(part, decide, height, width, several_heads(*part.view.panel.box[2:])) for part in parts]
+    decided = [_decide_part(part, decide, height, width) for part in parts]
     return decided[0] if len(decided) == 1 else _join(decided)
 
 
@@ -66,7 +66,7 @@ def decide_pictures(parts: Iterable[Prepared], decide: Decide, height: int, widt
 def decide_head(part: Prepared, decide: Decide, scan: Scan) -> PictureDecision:
     """Decide the slices of one head together."""
     height, width = scan.pixels.shape[1:3]
-    return _decide_part(part, decide, height, width, None if scan.geometry else several_heads(height, width))
+    return _decide_part(part, decide, height, width, measured=scan.geometry is not None)
 
 
 def changes(decided: list[PictureDecision]) -> tuple[str, ...]:
@@ -80,9 +80,13 @@ def changes(decided: list[PictureDecision]) -> tuple[str, ...]:
     return (NO_NEIGHBOURS, *(f"{slice_numbers(of_one)}: {warning}" for warning, of_one in numbers.items()))
 
 
-def _decide_part(part: Prepared, decide: Decide, height: int, width: int, problem: str | None) -> PictureDecision:
+def _decide_part(part: Prepared, decide: Decide, height: int, width: int, measured: bool = False) -> PictureDecision:
+    """Decide slices that belong together; measured are those with a geometry."""
     decisions, specialist = decide(part)
-    decisions = for_review(decisions, problem)
+    unfit = unfit_size(*part.view.panel.box[2:], measured)
+    decisions = for_review(decisions, [unfit or coloured_marks(pixels) for pixels in part.slices])
+    if len(part.slices) == 1 and part.recognition and part.recognition.plane and part.recognition.plane.name == "axial":
+        decisions = for_review(decisions, [cut_off(part.slices[0])], of=(NO_TUMOUR,))
     maps, masks = (part.view.restore(values, height, width) for values in (decisions.maps, decisions.masks))
     return PictureDecision(
         prepared=part, decisions=replace(decisions, maps=maps, masks=masks), specialist=specialist,

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from brainmri._version import __version__
-from brainmri.analysis.coverage import ONLY_AXIAL, READ_AS_FLAIR, is_axial, not_evaluated, several_heads
+from brainmri.analysis.coverage import ONLY_AXIAL, READ_AS_FLAIR, is_axial, not_evaluated, unfit_size
 from brainmri.analysis.decision import (
     SliceDecisions,
     decide_findings,
@@ -314,7 +314,7 @@ class Pipeline:
         """Why the slices of one head are for review, a clause; None if they are not."""
         if not self.rules.was_evaluated_on(sequence := decided.prepared.sequence):
             return not_evaluated(sequence)
-        return None if scan.geometry else several_heads(*scan.pixels.shape[1:3])
+        return unfit_size(*scan.pixels.shape[1:3], measured=scan.geometry is not None)
 
     def _input_warnings(self, scan: Scan) -> tuple[str, ...]:
         """The warnings of the reader, and how the models take a sequence that the file does not name, or another plane."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from brainmri.analysis.decision import decide_slices
 from brainmri.analysis.forward import Prediction
@@ -103,11 +104,11 @@ def bright_spot_rule(slices: np.ndarray) -> Prediction:
 
 
 def head(spot: bool = True) -> np.ndarray:
-    """(64, 64, 3): a grey head with a bright spot in its upper half."""
-    pixels = np.zeros((64, 64, 3), np.float32)
-    pixels[8:56, 12:52] = 0.4
+    """(128, 128, 3): a grey head with a bright spot in its upper half."""
+    pixels = np.zeros((128, 128, 3), np.float32)
+    pixels[16:112, 24:104] = 0.4
     if spot:
-        pixels[16:24, 20:28] = 0.95
+        pixels[32:48, 40:56] = 0.95
     return pixels
 
 
@@ -169,14 +170,14 @@ def test_the_slice_in_a_picture_is_cut_upright_and_values_come_back_to_its_place
     upright, mask = view.cut(picture[None]), view.cut_masks(masks)
     assert (upright == found.prepared.slices).all()
     assert (mask == (upright[..., 0] > 0.8)).all()
-    assert mask.sum() == 64
+    assert mask.sum() == 256
     assert (view.restore(mask, *masks.shape[1:]) == masks).all()
 
 
 def test_the_likeliest_slice_of_a_sheet_is_explained():
     sheet = np.concatenate([np.concatenate([head(spot=number == 2) for number in row], 1) for row in ((0, 1), (2, 3))])
     shown = analyse(sheet).prepared
-    assert shown.view.panel.box[:2] == (64, 0)
+    assert shown.view.panel.box[:2] == (128, 0)
     assert (shown.slices > 0.8).any()
 
 
@@ -184,8 +185,8 @@ def test_a_sheet_is_decided_by_its_slices():
     sheet = np.concatenate([np.concatenate([head(spot=number == 2) for number in row], 1) for row in ((0, 1), (2, 3))])
     found = analyse(sheet)
     assert found.decisions.verdicts[0] == ("tumour", "The picture is a sheet of 4 slices; slice 3 shows a tumour.")
-    assert found.decisions.masks.shape == (1, 128, 128)
-    assert found.decisions.masks[0].sum() == 64
+    assert found.decisions.masks.shape == (1, 256, 256)
+    assert found.decisions.masks[0].sum() == 256
     assert found.recognition is None
 
 
@@ -198,15 +199,15 @@ def test_a_sequence_without_tumours_in_the_evaluation_is_for_review():
 
 
 def panel(width: int) -> np.ndarray:
-    """(64, width, 3): a grey bar, as of a legend beside a slice."""
-    pixels = np.zeros((64, width, 3), np.float32)
-    pixels[28:36, 4:-4] = 0.3
+    """(128, width, 3): a grey bar, as of a legend beside a slice."""
+    pixels = np.zeros((128, width, 3), np.float32)
+    pixels[56:72, 8:-8] = 0.3
     return pixels
 
 
 @pytest.mark.parametrize("spot", [True, False])
 @pytest.mark.parametrize("turned", [0, 1])
-@pytest.mark.parametrize(("width", "several"), [(48, False), (51, False), (52, True), (140, True)])
+@pytest.mark.parametrize(("width", "several"), [(96, False), (102, False), (104, True), (280, True)])
 def test_a_picture_too_long_for_one_head_is_for_review(spot, turned, width, several):
     picture = np.rot90(np.concatenate([head(spot), panel(width)], 1), turned).copy()
     assert len(find_panels(picture)) == 1
@@ -216,7 +217,7 @@ def test_a_picture_too_long_for_one_head_is_for_review(spot, turned, width, seve
         return
     sides = "high as wide" if turned else "wide as high"
     assert verdict == "review"
-    ratio = f"{1 + width / 64:.1f}"
+    ratio = f"{1 + width / 128:.1f}"
     assert reason == (
         f"The picture is {ratio} times as {sides}, so it probably shows several slices; please upload them one at a time."
     )
@@ -228,9 +229,30 @@ def test_a_page_does_not_make_a_slice_too_long():
 
 
 def test_the_reason_of_an_image_that_is_no_slice_stays():
-    white = np.full((64, 200, 3), 0.7, np.float32)
-    white[20:40, 20:60] = 0.95
+    white = np.full((128, 400, 3), 0.7, np.float32)
+    white[40:80, 40:120] = 0.95
     assert analyse(white).decisions.verdicts[0] == ("review", "far")
+
+
+@pytest.mark.parametrize(("side", "small"), [(40, True), (79, True), (80, False)])
+def test_a_picture_smaller_than_those_trained_on_is_for_review(side, small):
+    picture = np.asarray([Image.fromarray(channel).resize((side - 8, side), 0) for channel in np.moveaxis(head(), 2, 0)])
+    verdict, reason = analyse(np.moveaxis(picture, 0, 2).copy()).decisions.verdicts[0]
+    assert verdict == ("review" if small else "tumour")
+    assert reason.startswith(f"The image has {side - 8} x {side} pixels") == small
+
+
+def test_a_head_cut_off_at_the_edge_is_not_called_free_of_tumour():
+    verdict, reason = analyse(head(spot=False)[:80]).decisions.verdicts[0]
+    assert (verdict, reason) == ("review", "The picture shows only a part of the head, and a tumour may lie in the rest.")
+    assert analyse(head()[:80]).decisions.verdicts[0][0] == "tumour"
+
+
+def test_something_coloured_drawn_on_a_slice_is_for_review():
+    marked = head()
+    marked[60:64, 40:80] = (1, 0.9, 0)
+    verdict, reason = analyse(marked).decisions.verdicts[0]
+    assert (verdict, reason) == ("review", "Something coloured is drawn on the image; please upload it without marks.")
 
 
 def test_the_kind_is_given_for_post_contrast_t1_only():
