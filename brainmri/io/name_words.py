@@ -43,6 +43,8 @@ _TECHNICAL = frozenset(
     " res noised s m r rw wm".split()
 )
 
+_INITIALS = ("ad", "ct", "fa", "md", "rd")  # of people, unless they are all of a name
+
 
 @dataclass(frozen=True, kw_only=True)
 class PatientWords:
@@ -76,4 +78,4 @@ def patient_words(name: str) -> PatientWords:
 
 
 def _is_technical(part: str) -> bool:
-    return part in _TECHNICAL or identify(part) is not None
+    return part in _TECHNICAL or (part not in _INITIALS and identify(part) is not None)

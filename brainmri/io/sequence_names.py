@@ -11,19 +11,14 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from brainmri.io.other_images import COUNTABLE, NOT_IN_DICOM, OTHERS, SEGMENTATION, other_by_type, other_image, whole_words
+
 PRE_T1, FLAIR_T2, POST_T1 = "pre-contrast T1", "FLAIR", "post-contrast T1"
 
-
-def _words(pattern: str) -> re.Pattern:
-    """A pattern of alternatives that must neither follow nor precede a letter."""
-    return re.compile(rf"(?<![a-z])(?:{pattern})(?![a-z])")
-
-
-_SUFFIX = re.compile(r"\.(?:nii|mg[hz]|hdr|img|nrrd|mha)(?: ?\(\d+\))?(?:\.gz|\.zst)?$")
+_SUFFIX = re.compile(r"\.(?:nii|mg[hz]|n?hdr|img|nrrd|mh[ad])(?: ?\(\d+\))?(?:\.gz|\.zst)?$")
 _TUMOUR_FILE = re.compile(r"tumou?r\.[a-z].*")  # not a folder, which may hold the slices of people with a tumour
-_COUNTABLE = ("segmentation", "localizer", "map", "subtraction", "projection", "mosaic", "screen capture")
 # parts of a name that say where an image was resampled to, who it shows or when; they name no sequence of the image itself
-_TARGET = r"s?(?:t1|t2|flair|mni)[a-z0-9]*"
+_TARGET = r"s?(?:t1|t2|flair|mni|ct|pet)[a-z0-9]*"
 _CONTEXT = [
     re.compile(r"(?:^|(?<=[_/]))(?:sub|ses|run|task|desc|res|den|hemi|dir)-[a-z0-9]+_?"),  # BIDS entities
     re.compile(r"(?:^|(?<=_))space-[a-z0-9]+_"),
@@ -36,48 +31,6 @@ _CONTEXT = [
     re.compile(r"(?<=[a-z0-9])[-_ .]+(?:(?:co)?reg(?:istered)?|warped|aligned|resampled|rigid|affine)[-_ .]+" + _TARGET),
     re.compile(rf"(?<=[a-z0-9])[-_.]{_TARGET}[-_.]?space$"),
 ]
-
-# names of other images; the first match counts
-_OTHERS = {
-    "segmentation": re.compile(
-        r"(?<![a-z])(?:[ad]?seg|probseg|tumou?rseg|segm|segmentations?|labels?|labelst[rs]|roi|lesions?|gtv|ctv|ground.?truth"
-        r"|rt.?struct)(?![a-z])|masks?(?![a-z])|(?<![a-z])o\.ot(?![a-z])|(?<=[-_])[gw]m$"
-        r"|(?<![a-z])(?:wmh|prob(?:ability|map)?|pred(?:iction|icted)?|contours?|annotations?|gt|glistr[a-z]*)$"
-    ),
-    "diffusion": _words(
-        r"(?:iso|[ed])?(?:dwi|adc)(?:sg)?|dti|diff|dif+usi(?:on|one|e)|difusao|hardi|trace ?w?|ivim|dki|resolve|fa ?map"
-        r"|fractional ?anis\w*|b[ _=-]?[1-9]\d{2,3}|b[ _=-]?0(?![0-9])(?!.?map)"
-    ),
-    "susceptibility": re.compile(
-        r"(?<![a-z])(?:swi\w*|swan\w*|swip|ven ?_?bold|susc\w*|t2[ -]?star\w*|t2s|t2w?[ _]?ffe|qsm|hemo|fe?fe ?t2|fsbb|bsi"
-        r"|mag_images|t2 eg|t2 echo de gradient)(?![a-z])|(?<![a-z])t2 ?\*"
-    ),
-    "perfusion or dynamic": _words(
-        r"perf\w*|pwi|dsc|dce|p?casl|asl|r?(?:el)?(?:cb[fv]|mtt|ttp)|[gp]bp|k ?trans|dyn\w*|tw(?:ist)?"
-    ),
-    "angiography": re.compile(
-        r"(?<![a-z])(?:tof|ce)?[ _-]?mr[av](?![a-z])|(?<![a-z0-9])(?:\dd ?)?tof|angio"
-        r"|(?<![a-z0-9])(?:[sm]?\dd[ _]?)?pca(?![a-z])|(?<![a-z])mc_hr$"
-    ),
-    "functional": _words(r"f?mri ?rest\w*|bold|rest(?:ing)?|fmri|epi ?task|fe_?epi|sbref"),
-    "localizer": re.compile(
-        r"locali[sz]|lokali|locator|scout|reperage|ubersicht|calib|shim|smart ?(?:brain|survey)|ref[ _]?scan"
-        r"|(?<![a-z])(?:loc|survey|topogram|plan[- _]?scan|3[ -]?pl(?:ane)?|(?:asset|head)[ _]cal|cal[ _]head)(?![a-z])"
-    ),
-    "map": re.compile(
-        r"(?<![a-z0-9])(?:t1|t2|b0|b1|pd|field|phase)[-_ ]?(?:map|rho)|relaxometry|(?<![a-z])mt(?:r|v|s|w|sat)(?![a-z0-9])"
-        r"|phasediff|(?<=_)(?:magnitude|phase)[12]?$|mp2.?rage.*[_ -]t1[_ ]images"
-    ),
-    "phase": re.compile(r"part-(?:phase|real|imag)|filt_?pha|pha_images|_(?:ph|real|imaginary)$"),  # "_ph" by dcm2niix
-    "subtraction": re.compile(r"subtr|(?<=[ _-])sub$|(?<![a-z])substrac|differenz|soustr|sottr"),
-    "projection": _words(r"mip|minip|mnip|pjn"),
-    "spectroscopy": _words(r"mrs|csi|svs|spectro\w*"),
-    # inversion recovery with the times of a FLAIR or a T1, but another contrast
-    "double inversion recovery": _words(r"dir|(?:double|dual)[ _-]*(?:ir|inv\w*)"),
-    "PSIR": _words(r"psir\w*|phase[ _-]?sensitive"),
-    "raw MP2RAGE": re.compile(r"mp2.?rage.*(?<![a-z])inv(?:ersion)?[ _-]?[12](?![0-9])|(?<![a-z])inv-[12]_.*mp2rage"),
-    "white-matter-nulled T1": _words(r"fgatir|wmn|white.?matter.?null\w*"),
-}
 
 _PLANE = r"(?:o?ax|sag|cor|tra)"
 _FLAIR = re.compile(
@@ -94,10 +47,11 @@ _T2 = re.compile(
 )
 # weightings that count if the name says neither T1 nor FLAIR; a gradient echo is then T2*-weighted
 _OTHER_WEIGHTINGS = {
-    "STIR": _words(r"stir"),
+    "STIR": whole_words(r"stir"),
     "T2": _T2,
-    "PD": _words(r"pdw?|proton ?dens\w*|dp"),
-    "susceptibility": _words(r"m?gre|megre|mpgr|merge"),
+    "PD": whole_words(r"pdw?|proton ?dens\w*|dp"),
+    "susceptibility": whole_words(r"m?gre|megre|mpgr|merge"),
+    "echo-planar": whole_words(r"ep2d|epi"),
 }
 
 # a contrast agent, and the shorter words for one, which mean it only after another word
@@ -127,19 +81,6 @@ _POST = re.compile(
 
 # the weightings among the values of AcquisitionContrast (DICOM PS3.3, C.8.13.3.1)
 _ACQUISITION_CONTRASTS = {"FLUID_ATTENUATED": "FLAIR", "T1": "T1", "T2": "T2", "STIR": "STIR"}
-_PERFUSION = "perfusion or dynamic"
-# DICOM's ImageType names these images
-_TYPES = {
-    "MOSAIC": "mosaic", "LOCALIZER": "localizer", "SCREEN SAVE": "screen capture", "FMRI": "functional",
-    **dict.fromkeys(("SUB", "SUBTRACT", "SUBTRACTION"), "subtraction"),
-    **dict.fromkeys(("MIP", "MNIP", "MIN_IP", "PROJECTION IMAGE"), "projection"),
-    **dict.fromkeys(("PHASE", "P", "P_FFE", "P_SE", "P_IR", "I", "IMAGINARY", "PHASE MAP", "PHASE CONTRAST M"), "phase"),
-    **dict.fromkeys(("REAL", "R", "R_FFE", "R_SE", "R_IR"), "phase"),
-    **dict.fromkeys(("ADC", "TRACEW", "DIFFUSION", "DIFFUSION_ANISO", "FA", "EXP"), "diffusion"),
-    **dict.fromkeys(("SWI", "T2_STAR"), "susceptibility"),
-    **dict.fromkeys(("ASL", "PERFUSION", "CBF", "CBV", "MTT", "TTP", "RCBV", "RCBF", "RELCBV", "RELCBF", "RELMTT"), _PERFUSION),
-    **dict.fromkeys(("T1 MAP", "T2 MAP", "T2_STAR MAP", "R2 MAP", "R2_STAR MAP", "B0 MAP", "B1 MAP", "VELOCITY MAP"), "map"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,21 +137,20 @@ def identify(words: str, physics: Physics | None = None) -> str | None:
     Args:
         words: a file name or a series description.
         physics: of its DICOM header, which outweighs the words, unless they name a sequence that shares its times with another
-            one, such as double inversion recovery with FLAIR. "Lesion" or "label" in a description names no segmentation, as
-            DICOM stores segmentations in a class of their own.
+            one, such as double inversion recovery with FLAIR. "Lesion", "label" or "CT" in a description names no segmentation
+            and no other modality, as the header says which class and modality an image has.
     """
     if physics is None:
         return _by_words(words)
-    named = _by_words(words, ("segmentation",))
-    for value in physics.image_type:
-        if value in _TYPES:
-            return _TYPES[value]
+    named = _by_words(words, NOT_IN_DICOM)
+    if other := other_by_type(physics.image_type):
+        return other
     if physics.b_value:
         return "diffusion"
-    if named in _OTHERS:
+    if named in OTHERS:
         return named
     weighting = physics.weighting()
-    if named in ("susceptibility", "PD", "STIR") or (weighting == "STIR" and named == FLAIR_T2):
+    if named in ("susceptibility", "PD", "STIR", "echo-planar") or (weighting == "STIR" and named == FLAIR_T2):
         weighting = None
     if weighting == "T1" or (weighting is None and named in (PRE_T1, POST_T1)):
         if physics.contrast:
@@ -225,7 +165,7 @@ def describe(sequence: str) -> str:
     >>> describe("map")
     'a map'
     """
-    return f"a {sequence}" if sequence in _COUNTABLE else sequence
+    return f"a {sequence}" if sequence in COUNTABLE else sequence
 
 
 def plain(words: str) -> str:
@@ -239,17 +179,16 @@ def _contrast(words: str) -> str | None:
 
 
 def _by_words(words: str, without: Sequence[str] = ()) -> str | None:
-    if _TUMOUR_FILE.fullmatch(words.lower()) and "segmentation" not in without:
-        return "segmentation"
+    if _TUMOUR_FILE.fullmatch(words.lower()) and SEGMENTATION not in without:
+        return SEGMENTATION
     name = plain(words)
     image = name
     for context in _CONTEXT:
         image = context.sub("", image)
     if not (_FLAIR.search(image) or _T1.search(image) or _T2.search(image)):
         image = name
-    for other, pattern in _OTHERS.items():
-        if other not in without and pattern.search(image):
-            return other
+    if other := other_image(image, without):
+        return other
     contrast = _contrast(image)
     flair, t1 = _FLAIR.search(image), _T1.search(image)
     if flair and (not t1 or _T2_FLAIR.search(image)):

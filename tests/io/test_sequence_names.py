@@ -91,7 +91,7 @@ NAMES = {
         ("AX PSIR", "PSIR"), ("T1_PSIR_tra", "PSIR"), ("Phase-sensitive IR", "PSIR"), ("AX STIR", "STIR"),
         ("mp2rage_sag_p3_INV1", RAW), ("MP2RAGE_INV2.nii", RAW), ("sub-01_inv-2_MP2RAGE.nii.gz", RAW), ("mp2rage_UNI_Images", P),
         ("mp2rage_T1_Images", "map"), ("sub-01_FGATIR.nii.gz", "white-matter-nulled T1"), ("FLAIR_ph.nii", "phase"),
-        ("T1_IR_real.nii.gz", "phase"), ("flair_phase.nii", "map"),
+        ("T1_IR_real.nii.gz", "phase"), ("flair_phase.nii", "phase"),
     ],
     "files": [
         ("pre.nii", P), ("post.nii", C), ("flair.nii (1).gz", F), ("sub01_T1.nii", P), ("sub_01_t1", P), ("pat1_T1_km.nii", C),

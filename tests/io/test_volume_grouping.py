@@ -48,6 +48,12 @@ def test_patients_and_visits_are_studies_of_their_own(tmp_path, layout):
     assert "got 2 studies, of different patients or visits" in refusal(folder)
 
 
+def test_initials_that_are_also_names_of_maps_tell_patients_apart(tmp_path):
+    for name in ("ad_flair", "ad_t1", "md_flair", "md_t1"):
+        nifti(tmp_path / f"{name}.nii")
+    assert count_studies(tmp_path) == 2
+
+
 def test_volumes_of_several_studies_can_be_assigned(tmp_path):
     folder = write_patients(tmp_path / "upload", LAYOUTS["folders of patients"])
     candidates = list_sequences(folder)
