@@ -206,9 +206,9 @@ class Pipeline:
 
         # a detector of axial slices was not measured on what is cut out of pages, and would let some other images pass
         any_upload = self.ood_model.ood is not None and self.ood_model.ood.any_plane
-        if scan.pixels.ndim == 3:
-            return prepare_picture(scan.pixels, predict, sequence, find_slices=any_upload)
         named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
+        if scan.pixels.ndim == 3:
+            return prepare_picture(scan.pixels, predict, named, find_slices=any_upload)
         if pictures:
             return prepare_pictures(scan, predict, named, find_slices=any_upload)
         return (prepare_study(scan, predict, named),)

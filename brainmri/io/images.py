@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -14,8 +16,10 @@ from brainmri.io.files import StudyFile
 from brainmri.io.foreign import describe_foreign
 from brainmri.io.limits import MAX_BYTES, MAX_SLICES, UnreadableImage, check_extent, describe_size, refuse
 from brainmri.io.orientation import TAG, orientation_warnings, turn_upright
+from brainmri.io.other_images import SEGMENTATION, other_image
 from brainmri.io.pixels import FLAIR, MAX_SIDE, to_unit
 from brainmri.io.scan import Scan
+from brainmri.io.sequence_names import describe, plain
 from brainmri.io.sequences import HOW_TO_CHOOSE_STUDY, ONE_SEQUENCE, SEQUENCES, Candidate
 from brainmri.io.slice_grouping import NUMBERED, holds_pages, split_slices
 from brainmri.io.stack import compose
@@ -28,6 +32,8 @@ OF_SEVERAL_CASES = "studies, of different folders or cases"
 SINGLE_PICTURES = "pictures of different sizes or without slice numbers, each a study of its own"
 NAME_SLICES = "Please name slices <case>_<number> if they are of one head and size"
 READ_AS_ONE_HEAD = "numbered pictures were read as neighbouring slices of one head"
+NAMED_AS = "the file is named as {}; if it is something else, choose its sequence"
+_LAST_NUMBER = re.compile(r"(?<!^sub)[-_]\d+$")  # of a slice; "sub_12" is a subject
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # named, so that Pillow's other decoders are never reached by an upload
 
 
@@ -39,6 +45,14 @@ class _Decoded:
     orientation: int
     warnings: tuple[str, ...]
     sha256: str
+
+
+def other_by_name(name: str) -> str | None:
+    """What a picture's name says that it is, if that is none of the sequences that a network may recognise.
+
+    Masks are recognised by `find_masks`: "lesion_3.png" is a slice with a lesion.
+    """
+    return other_image(_LAST_NUMBER.sub("", plain(PurePath(name).stem)), (SEGMENTATION,))
 
 
 def unit_pixels(pixels: np.ndarray, name: str, value_range: tuple[float, float] | None = None) -> np.ndarray:
@@ -150,8 +164,16 @@ def read_bytes(data: bytes, name: str) -> Scan:
 
 def _scan(decoded: _Decoded, name: str, value_range: tuple[float, float] | None = None) -> Scan:
     unit = unit_pixels(decoded.pixels, name, value_range)
-    warnings = (*channel_warnings(unit), *decoded.warnings)
-    return Scan(pixels=unit, name=name, sha256=decoded.sha256, warnings=warnings, orientation=decoded.orientation)
+    other = other_by_name(name)
+    named = (NAMED_AS.format(describe(other)),) if other else ()
+    return Scan(
+        pixels=unit,
+        name=name,
+        sha256=decoded.sha256,
+        warnings=(*channel_warnings(unit), *named, *decoded.warnings),
+        single_sequence=other,
+        orientation=decoded.orientation,
+    )
 
 
 def _decode(data: bytes, name: str) -> _Decoded:
@@ -231,7 +253,8 @@ def read_images(files: list[StudyFile], name: str) -> Scan:
     first, last = min(numbered), max(numbered)
     if absent := last - first + 1 - len(numbered):
         warnings += (f"{absent} of the slices' numbers from {first} to {last} are missing. Please upload the missing slices",)
-    return Scan(pixels=pixels, name=name, sha256=digest, warnings=warnings, orientation=orientation)
+    other = next((s.single_sequence for s in scans if s.single_sequence), None)
+    return Scan(pixels=pixels, name=name, sha256=digest, warnings=warnings, single_sequence=other, orientation=orientation)
 
 
 def read_stack(file: StudyFile, name: str) -> Scan:
@@ -252,8 +275,12 @@ def read_stack(file: StudyFile, name: str) -> Scan:
         warnings.append(ONE_SEQUENCE)
     else:
         sequences = {channel: pixels[..., channel] for channel in SEQUENCES}
-    digest = file.digest()
-    return compose(sequences, None, name=name, sha256=digest, warnings=warnings, orientation=tiff.orientation)
+    digest, other = file.digest(), other_by_name(file.name.name)
+    if other:
+        warnings.append(NAMED_AS.format(describe(other)))
+    return compose(
+        sequences, None, name=name, sha256=digest, warnings=warnings, single_sequence=other, orientation=tiff.orientation
+    )
 
 
 def sort_by_number(files: list[StudyFile], name: str) -> dict[int, StudyFile]:

@@ -71,11 +71,12 @@ def patient_words(name: str) -> PatientWords:
     rest = _NO_WORDS.sub(" ", _DATE.sub(" ", rest))
     parts = re.findall(r"[a-z0-9]+", rest.replace("flair", " flair "))
     return PatientWords(
-        words=frozenset(part for part in parts if not part.isdigit() and not _is_technical(part)),
+        words=frozenset(part for part in parts if not part.isdigit() and part not in _TECHNICAL and not names_image(part)),
         numbers=tuple(part.lstrip("0") or "0" for part in parts if part.isdigit()),
         dates=dates,
     )
 
 
-def _is_technical(part: str) -> bool:
-    return part in _TECHNICAL or (part not in _INITIALS and identify(part) is not None)
+def names_image(word: str) -> bool:
+    """Whether a word or a folder names a sequence or another image, and is not likely to be the initials of a person."""
+    return word.lower() not in _INITIALS and identify(word) is not None

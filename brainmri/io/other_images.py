@@ -96,7 +96,7 @@ OTHERS = {
     # only fat, without water
     "Dixon fat": re.compile(r"dixon.*[-_ ]f(?:at)?$|^fat:|(?<![a-z])fat[-_ ]?(?:fraction|only|images?)(?![a-z])"),
     # inversion recovery with the times of a FLAIR or a T1, but another contrast
-    "double inversion recovery": whole_words(r"dir|(?:double|dual)[ _-]*(?:ir|inv\w*)"),
+    "double inversion recovery": whole_words(r"dir(?!-?\d)|(?:double|dual)[ _-]*(?:ir|inv\w*)"),
     "PSIR": whole_words(r"psir\w*|phase[ _-]?sensitive"),
     "raw MP2RAGE": re.compile(r"mp2.?rage.*(?<![a-z])inv(?:ersion)?[ _-]?[12](?![0-9])|(?<![a-z])inv-[12]_.*mp2rage"),
     "white-matter-nulled T1": whole_words(r"fgatir|wmn|white.?matter.?null\w*"),

@@ -229,7 +229,8 @@ class Scan:
         sequences: by channel, the label of its sequence; None where FLAIR is used in its place, and for slices, whose
             channels are their colours.
         single_sequence: what the only sequence is, by its name or header: "FLAIR", "pre-contrast T1", "post-contrast T1", "T2"
-            and so on; None where there are several, and where it is not known.
+            and so on; of a picture only what its name says if that is no sequence: "CT", "subtraction"; None where there are
+            several, and where it is not known.
         orientation: the EXIF orientation (1 to 8) that was applied to the stored pixels.
         incomplete: why the slices do not show the whole head though the files hold, or held, more of it: a clause for a message;
             None where nothing is known to be missing. A study without tumour in such slices is to be reviewed.

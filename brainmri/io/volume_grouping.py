@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from brainmri.io.files import StudyFile
-from brainmri.io.name_words import PatientWords, patient_words
+from brainmri.io.name_words import PatientWords, names_image, patient_words
 from brainmri.io.pixels import FLAIR
-from brainmri.io.sequence_names import identify
 from brainmri.io.sequences import sequence_of
 
 # how BIDS, BraTS and other collections number their patients and visits
@@ -83,7 +82,7 @@ def in_other_folders(file: StudyFile, other: StudyFile) -> bool:
     folders = [one.name.parent for one in (file, other)]
     if folders[0] == folders[1]:
         return False
-    if folders[0].name != folders[1].name and not any(identify(folder.name) for folder in folders):
+    if folders[0].name != folders[1].name and not any(names_image(folder.name) for folder in folders):
         return True
     homes = [_home(folder, of_processing=True) for folder in folders]
     return homes[0] != homes[1] and not any(home in folder.parents for home, folder in zip(homes, folders[::-1], strict=True))
@@ -110,7 +109,7 @@ def _group(keyed: Iterable[tuple[str, StudyFile]]) -> list[list[StudyFile]]:
 def _home(folder: PurePosixPath, of_processing: bool = False) -> PurePosixPath:
     """A folder, or the one above it that is not named as a sequence or a kind of image, or `of_processing`."""
     while folder.name and (
-        identify(folder.name) is not None
+        names_image(folder.name)
         or folder.name.lower() in _KINDS
         or (of_processing and not patient_words(folder.name.lower()).key)
     ):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import brainmri
 from brainmri.analysis.coverage import READ_AS_FLAIR
@@ -68,6 +69,16 @@ def test_slices_are_decided_in_the_sequences_that_the_entry_was_trained_on(lgg, 
     colours = (images[1] * 255).astype(np.uint8)
     assert own(colours).reason.startswith("The model was not evaluated on tumours in images of three sequences (")
     assert other(colours).verdict == "tumour"
+
+
+def test_pictures_that_are_named_as_other_images_are_for_review(lgg, images, tmp_path):
+    pipe, path = Pipeline(lgg), tmp_path / "t1_sub_1.png"
+    Image.fromarray((images[1, ..., 1] * 255).astype(np.uint8)).save(path)
+    finding = pipe(path)
+    assert finding.verdict == "review"
+    assert finding.reason.startswith("The model was not evaluated on tumours in subtraction images (")
+    assert pipe.study(path).reason == finding.reason
+    assert pipe(path, sequence="FLAIR").verdict == pipe.study(path, sequence="FLAIR").verdict == "tumour"
 
 
 def test_both_networks_have_to_be_trained_on_the_sequence(lgg, images):

@@ -1,9 +1,14 @@
 """Maps, subtractions and images of other modalities are not read as FLAIR, T1, T2 or PD, nor sequences as one of those."""
 
+import numpy as np
 import pytest
+import tifffile
 
+from brainmri.io.images import other_by_name
 from brainmri.io.other_images import other_by_type
+from brainmri.io.reading import read_slice, read_study
 from brainmri.io.sequence_names import FLAIR_T2, POST_T1, PRE_T1, Physics, identify
+from tests.support.studies import png
 
 SPIN_ECHO = Physics(inversion=False, repetition_time=600, echo_time=12)  # of a T1
 # names of files and of DICOM series
@@ -135,6 +140,36 @@ def test_descriptions_of_other_images_outweigh_the_header(kind):
 def test_names_of_sequences_that_are_like_those_of_other_images(sequence):
     names = SEQUENCES[sequence]
     assert {name: identify(name) for name in names} == dict.fromkeys(names, sequence)
+
+
+PICTURES = {
+    "CT_12.png": "CT", "ct_healthy (1).png": "CT", "brain-CT.png": "CT", "pet-ct.png": "PET or SPECT",
+    "x-ray.png": "X-ray", "T1_SUB.png": "subtraction", "t1_sub_12.png": "subtraction", "t1_phase_12.png": "phase",
+    "FA_12.png": "diffusion",
+    "adc_3.png": "diffusion", "swi_12.png": "susceptibility", "T1_map_3.png": "map", "heatmap_12.png": "map",
+    **dict.fromkeys(
+        ["sub_12.png", "SUB-12.png", "sub01_12.png", "Te-gl_0010.png", "gg (1).png", "TCGA_CS_4941_19960909_12.png",
+         "flair_3.png", "t2_3.png", "lesion_3.png", "label_3.png", "dir1_12.png", "different_3.png",
+         "case-ct01_12.png", "map of brain.png"]
+    ),
+}  # fmt: skip
+
+
+def test_pictures_are_named_as_other_images(tmp_path):
+    assert {name: other_by_name(name) for name in PICTURES} == PICTURES
+    path = tmp_path / "t1_sub_1.png"
+    path.write_bytes(png(7))
+    warning = "the file is named as a subtraction; if it is something else, choose its sequence"
+    for scan in (read_slice(path), read_study(path)):
+        assert scan.single_sequence == "subtraction"
+        assert warning in scan.warnings
+    (tmp_path / "t1_sub_2.png").write_bytes(png(8))
+    pages = tmp_path / "dti_FA.tif"
+    tifffile.imwrite(pages, np.arange(3 * 32 * 32, dtype=np.uint16).reshape(3, 32, 32), photometric="minisblack")
+    studies = read_study([path, tmp_path / "t1_sub_2.png"]), read_study(pages)
+    assert [scan.single_sequence for scan in studies] == ["subtraction", "diffusion"]
+    assert warning in studies[0].warnings
+    assert warning.replace("a subtraction", "diffusion") in studies[1].warnings
 
 
 @pytest.mark.parametrize("description", ["PET/MR T1", "T1 CT protocol", "T1 lesion", "T1 dsa"])

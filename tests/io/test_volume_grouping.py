@@ -49,9 +49,12 @@ def test_patients_and_visits_are_studies_of_their_own(tmp_path, layout):
 
 
 def test_initials_that_are_also_names_of_maps_tell_patients_apart(tmp_path):
-    for name in ("ad_flair", "ad_t1", "md_flair", "md_t1"):
-        nifti(tmp_path / f"{name}.nii")
-    assert count_studies(tmp_path) == 2
+    for patient in ("ad", "md"):
+        (tmp_path / "folders" / patient).mkdir(parents=True)
+        for sequence in ("flair", "t1"):
+            nifti(tmp_path / f"{patient}_{sequence}.nii")
+            nifti(tmp_path / "folders" / patient / f"{sequence}.nii")
+    assert count_studies(list(tmp_path.glob("*.nii"))) == count_studies(tmp_path / "folders") == 2
 
 
 def test_volumes_of_several_studies_can_be_assigned(tmp_path):
