@@ -169,7 +169,8 @@ def functional_group(header: Dataset, index: int, name: str) -> Dataset:
 def frame_geometry(header: Dataset, index: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """A frame's position (3,), orientation (6,) and pixel spacing (2,) in mm, None where the header has none.
 
-    A position that all frames of a file share is none. The two directions of the orientation have length 1.
+    A position that all frames of a file share is none, and so is a spacing of 0. The two directions of the orientation
+    have length 1.
     """
     found = []
     for name, keyword, length in (
@@ -182,6 +183,8 @@ def frame_geometry(header: Dataset, index: int) -> tuple[np.ndarray | None, np.n
         vector = np.array(value if value is not None else [], np.float64)
         found.append(vector if vector.shape == (length,) and np.isfinite(vector).all() else None)
     position, orientation, spacing = found
+    if spacing is not None and not (spacing > 0).all():
+        spacing = None
     if orientation is not None:
         lengths = np.linalg.norm(orientation.reshape(2, 3), axis=1).repeat(3)
         orientation = orientation / np.where(lengths > 0, lengths, 1)

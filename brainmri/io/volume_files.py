@@ -225,20 +225,24 @@ def _scaling(header: Any) -> tuple[float | None, float | None]:
 
 def _mgh_geometry(start: bytes, header: Any, shape: tuple[int, int, int]) -> tuple[Geometry, tuple[str, ...]]:
     oriented = start[28:30] != b"\0\0"  # nibabel fills in the default, as FreeSurfer does
-    notes = ("the file has no orientation; it is read as coronal, as FreeSurfer does", NO_SIZE)
+    sized = oriented and bool((header["delta"] > 0).all())
+    if not sized:
+        header["delta"] = 1
+    notes = ["the file has no orientation; it is read as coronal, as FreeSurfer does"] * (not oriented) + [NO_SIZE] * (not sized)
     affine = np.asarray(header.get_affine(), np.float64)
-    return Geometry(shape=shape, affine=affine, oriented=oriented, sized=oriented), () if oriented else notes
+    return Geometry(shape=shape, affine=affine, oriented=oriented, sized=sized), tuple(notes)
 
 
 def _geometry(kind: str, header: Any, shape: tuple[int, int, int], name: str) -> tuple[Geometry, tuple[str, ...]]:
     """Where a volume lies, and what had to be assumed."""
-    if kind == "Analyze":
-        note = "Analyze files have no orientation; the slices are read as axial, and left and right may be swapped"
-        return Geometry(shape=shape, affine=np.asarray(header.get_best_affine(), np.float64), oriented=False), (note,)
-    space = _nifti_space(header)
     sides = np.abs(np.asarray(header["pixdim"][1:4], np.float64))
     sized = bool((np.isfinite(sides) & (sides > 0)).all())
-    if not any(space.codes) and (header["sform_code"] > 0 or header["qform_code"] > 0):
+    if kind == "Analyze":
+        note = "Analyze files have no orientation; the slices are read as axial, and left and right may be swapped"
+        affine = np.asarray(header.get_best_affine(), np.float64) if sized else np.diag([-1.0, 1, 1, 1])
+        return Geometry(shape=shape, affine=affine, oriented=False, sized=sized), (note, *[NO_SIZE] * (not sized))
+    space = _nifti_space(header)
+    if sized and not any(space.codes) and (header["sform_code"] > 0 or header["qform_code"] > 0):
         raise refuse(name, "got a header whose sform and qform are damaged. Please export the volume again")
     affine, warnings = space.sform if space.sform is not None else space.qform, []
     if affine is None:

@@ -269,9 +269,10 @@ def test_a_slice_in_a_volume_file_of_two_axes_is_read(tmp_path):
     assert (scan.pixels[0, ..., FLAIR] == 1).sum() == 5 * 6
 
 
-def test_slices_without_pixel_size_are_in_the_order_of_their_positions(tmp_path):
+@pytest.mark.parametrize("spacing", [None, [0, 0], [0, 2]])
+def test_slices_without_pixel_size_are_in_the_order_of_their_positions(tmp_path, spacing):
     def reverse(number, ds):
-        del ds.PixelSpacing
+        ds.PixelSpacing = spacing
         ds.InstanceNumber = 12 - number
 
     scan = read(dicom(changed(reverse))(tmp_path))
@@ -354,6 +355,8 @@ def test_2d_series_is_read_in_its_own_plane(tmp_path, axis, plane):
             b"NDims = 3\nDimSize = 40 36 12\nElementType = MET_SHORT\nElementDataFile = LOCAL\n" + PHANTOM.tobytes("F"),
         ),
         ("flair.mgh", b"".join((mgh()[:28], bytes(2), mgh()[30:]))),
+        ("flair.mgh", b"".join((mgh()[:30], bytes(12), mgh()[42:]))),  # voxel size 0
+        ("flair.nii", nifti_bytes(patch={80: bytes(12), 254: bytes(2)})),  # only a qform, of size 0
     ],
 )
 def test_unknown_voxel_size_gives_a_warning_and_no_millimetres(tmp_path, name, data):

@@ -8,7 +8,7 @@ import pytest
 
 import brainmri.io.files
 from brainmri.analysis.lesions import find_lesions, find_parts, midline
-from brainmri.io.itk_files import NO_ORIENTATION
+from brainmri.io.itk_files import NO_ORIENTATION, NO_SIZE
 from brainmri.io.pixels import FLAIR
 from brainmri.io.sequences import ONE_SEQUENCE, POST, PRE
 from brainmri.io.volume_files import PLACEHOLDER
@@ -67,6 +67,15 @@ def test_file_without_orientation_is_assumed_axial(tmp_path):
     assert marker(scan) == MARKER
     assert "no orientation" in scan.warnings[1]
     assert ONE_SEQUENCE in scan.warnings
+
+
+def test_analyze_pair_of_voxel_size_0_has_no_millimetres(tmp_path):
+    path = tmp_path / "flair.hdr"
+    nibabel.save(nibabel.AnalyzeImage(PHANTOM, RAS), path)
+    path.write_bytes(path.read_bytes()[:80] + bytes(12) + path.read_bytes()[92:])
+    scan = read(path)
+    assert NO_SIZE in scan.warnings
+    assert not scan.geometry.plausible
 
 
 def sides(scan) -> list[str | None]:
