@@ -59,8 +59,9 @@ OTHERS = {
     "spectroscopy": whole_words(r"mrsi?|mrsref|csi|svs|spectro\w*|sv ?press|mega-?press|naa|probe-[ps]|metabolite\w*"),
     "CEST": whole_words(r"apt-?(?:w|weighted|cest)?|cest\w*|mtr[-_ ]?asym\w*"),
     PERFUSION: whole_words(
-        r"perf\w*|pwi|dsc|dce|p?c?asl|asl|[a-z]{0,3}(?:cb[fv]|mtt|ttp)|rbv|t ?max|[gp]bp|m0scan|transit ?delay|k ?trans|kep|i?auc"
-        r"|enh ?integral|time ?to ?(?:enhance|peak)|wash[-_ ]?(?:in|out)|dyn\w*|tw(?:ist)?"
+        r"perf\w*|pwi|dsc|dce|p?c?asl|asl|[a-z]{0,3}(?:cb[fv]|mtt|ttp)|rbv|t ?max|[gp]bp|m0scan"
+        r"|transit ?(?:delay|time)|blood ?(?:flow|vol(?:ume)?)"
+        r"|k ?trans|kep|i?auc|enh ?integral|time ?to ?(?:enhance|peak)|wash[-_ ]?(?:in|out)|dyn\w*|tw(?:ist)?"
     ),
     "angiography": re.compile(
         r"(?<![a-z])(?:tof|ce)?[ _-]?mr[av](?![a-z])|(?<![a-z0-9])(?:\dd ?)?tof|(?<![a-z0-9])(?:[sm]?\dd[ _]?)?pca(?![a-z])"
@@ -79,18 +80,22 @@ OTHERS = {
         r"|(?<!bit)(?<!brain)(?<!brain[-_ ])(?<!road)maps?[-_ ]?\d*$|(?<![a-z])mt(?:r|v|s|w|sat)(?![a-z0-9])"
         r"|phasediff|(?<=_)(?:magnitude[12]?|phase[12])$|mp2.?rage.*[_ -]t1[_ ]images|jacobian|bias[-_ ]?field(?![-_ ]?corr)"
         r"|cort[a-z]*[-_ ]?thickness|_thickness$|(?<![a-z])(?:mrac|spm[tf]_\d|[tz]stat)|grad-?cam"
+        r"|(?<![a-z])(?:ratio|q(?:t[12]|pd))(?![a-z0-9])|t1wdividedby"
     ),
     "relaxometry": whole_words(r"(?<=_)(?:mese|vfa|irt1|mpm|tb1[a-z]+|rb1cor)$|(?:sh)?molli|despot\d?|mrf|finger-?print\w*"),
     "phase": re.compile(
         r"part-(?:phase|real|imag)|(?:filt|orig)_?pha|pha_images|(?<=[-_ ])pha$|_(?:ph|real|imaginary)[a-z]?$"  # last: dcm2niix
-        r"|phase[-_ ]?im(?:g|ages?)?(?![a-z])|(?:t[12]w?|flair|gre|ffe|ir|wrapped)[-_ ]?phase$"
+        r"|^(?:(?:ax|cor|sag|tra)[a-z]*[-_ ])?phase$|phase[-_ ]?im(?:g|ages?)?(?![a-z])"
+        r"|(?:t[12]w?|flair|gre|ffe|ir|wrapped)[-_ ]?phase$"
         # not "in_phase" and "opposed_phase" of a Dixon, nor "venous_phase", "arterial_phase" and "late_phase"
         r"|(?<!in)(?<!of)(?<!out)(?<!opp)(?<!sed)(?<!ous)(?<!ial)(?<!tal)(?<!late)(?<!rly)(?<!yed)_phase$"
     ),
     "subtraction": re.compile(
-        rf"subtr|su(?:b|s)trac|differenz|soustr|sottr|(?<![a-z])resta(?![a-z])|(?<![a-z0-9])subs?{_NO_SUBTRACTION}| sub \d$"
-        r"|(?<![a-z])sub(?=t1)|(?<=t1)sub(?![a-z0-9])|delta[-_ ]?t1|t1(?:c|ce|gd)[-_ ]*(?:-|minus)[-_ ]*t1(?![a-z])"
-        r"|post[-_ ]?(?:contrast|gad[a-z]*|gd|c)?[-_ ]*(?:-|_|minus)[-_ ]*pre(?![a-z]|[-_ ]?(?:op|treat|tx|rt|surg|resect|biops))"
+        r"subtr|su(?:b|s)trac|differen[cz]|soustr|sottr|(?<![a-z])resta(?![a-z])"
+        rf"|(?<![a-z0-9])subs?{_NO_SUBTRACTION}|(?:t1|post|rage).*[_ ]sub[_ ]\d"
+        r"|(?<![a-z])sub(?=t1)|(?<=t1)sub(?![a-z0-9])|delta[-_ ]?t1|t1[-_ ]?delta|t1(?:c|ce|gd)[-_ ]*(?:-|minus)[-_ ]*t1(?![a-z])"
+        r"|post[-_ ]?(?:contrast|gad[a-z]*|gd|c)?[-_ ]*(?:-|_|minus)[-_ ]*(?:t1[-_ ]?)?pre"
+        r"(?![a-z]|[-_ ]?(?:op|treat|tx|rt|surg|resect|biops))"
     ),
     "projection": whole_words(r"(?:thin)?mips?|min[-_ ]?ip|mnip|pjn|vrt|volume[-_ ]?render\w*"),
     # only fat, without water

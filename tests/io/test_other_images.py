@@ -18,7 +18,8 @@ OTHERS = {
         "t1_sub_tra", "sub_t1.nii", "subT1.nii", "T1sub.nii", "T1 SUB 1", "Sub - Ax T1 +C", "T1 (sub)", "T1_subtraction.nii",
         "T1 subtracted", "SUBTRACTION AX", "Subtraktion T1", "soustraction T1", "sustracción T1", "sottrazione T1",
         "subtração T1", "T1 post minus pre", "post_pre_T1.nii", "T1 POST - PRE", "T1 post-contrast minus pre", "SUB 3D T1",
-        "sub-T1 post", "t1ce-t1.nii", "T1c_minus_T1.nii", "delta_T1.nii", "T1 resta", "AX SUBS",
+        "sub-T1 post", "t1ce-t1.nii", "T1c_minus_T1.nii", "delta_T1.nii", "T1 resta", "AX_T1_POST_SUB_12.nii",
+        "T1_sub_012.nii.gz", "T1 post - T1 pre", "T1 difference", "T1 delta", "sub-01_acq-sub_T1w.nii", "AX SUBS",
     ],
     "diffusion": [
         "FA", "FA.nii.gz", "dti_FA.nii.gz", "sub-01_FA.nii.gz", "FA_ColFA", "ColFA", "DTI_30dir_ColFA", "Color FA", "FA map",
@@ -37,7 +38,7 @@ OTHERS = {
     "phase": [
         "Pha_Images", "FLAIR_ph.nii", "T1_e2_ph.nii.gz", "T1_e1_pha.nii", "T1_phase_image", "T1 phase", "T1_PHA.nii",
         "t1_real.nii", "T1_imaginary.nii", "FLAIR phase images", "sub-01_part-phase_T1w.nii.gz", "unwrapped_phase.nii",
-        "T1 GRE PHASE",
+        "T1 GRE PHASE", "AX PHASE",
     ],
     "map": [
         "T1 map", "T1map.nii", "sub-01_T1map.nii.gz", "T2 map", "T2_map.nii", "sub-01_T2map.nii.gz", "R1map", "R2 map",
@@ -45,7 +46,7 @@ OTHERS = {
         "sub-01_fieldmap.nii.gz", "MTR", "MTsat.nii", "sub-01_MWFmap.nii.gz", "T1rho", "sub-01_S0map.nii", "sub-01_TB1map.nii.gz",
         "t2 relaxometry", "heatmap_T1.nii", "T1_heatmap_12", "saliency map", "jacobian_T1.nii", "T1_biasfield.nii.gz",
         "mp2rage_T1_Images", "T1_thickness.nii", "MRAC map", "umap.nii", "spmT_0001.nii", "zstat1.nii.gz", "Mean_&_t-Maps",
-        "T1_Colormap", "sub-01_phasediff.nii.gz",
+        "T1_Colormap", "T1w/T2w ratio", "T1_T2_ratio.nii", "sub-01_phasediff.nii.gz",
     ],
     "relaxometry": [
         "sub-01_MESE.nii.gz", "sub-01_VFA.nii.gz", "sub-01_IRT1.nii.gz", "sub-01_flip-1_mt-on_MPM.nii.gz", "MOLLI T1", "DESPOT1",
@@ -54,8 +55,8 @@ OTHERS = {
     "perfusion or dynamic": [
         "CBF", "CBV", "rCBV", "rCBV_map.nii", "relCBF", "nrCBV", "rBV", "MTT", "TTP", "Tmax", "T1_perfusion", "ASL", "pASL",
         "pasl_3d_tra", "pCASL", "3D ASL (CBF)", "(Transit delay) 3D ASL", "AX DSC", "DCE", "Ktrans", "Kep.nii", "IAUC",
-        "AX T1 DYNAMIC", "PWI", "sub-01_asl.nii.gz", "sub-01_m0scan.nii.gz", "Perfusion_Weighted", "Neg Enh Integral",
-        "Mean Time To Enhance", "T1 TWIST", "T1 wash-in", "rCBV leakage corrected",
+        "AX T1 DYNAMIC", "PWI", "sub-01_asl.nii.gz", "sub-01_m0scan.nii.gz", "Perfusion_Weighted", "Cerebral Blood Flow",
+        "Mean Transit Time", "Neg Enh Integral", "Mean Time To Enhance", "T1 TWIST", "T1 wash-in", "rCBV leakage corrected",
     ],
     "functional": [
         "BOLD", "ep2d_bold_rest", "fMRI", "rfMRI_REST_AP", "rsfMRI_LR", "tfMRI_MOTOR", "resting state",
@@ -99,7 +100,7 @@ OF_FILES = {
 # names of sequences that look like one of those
 SEQUENCES = {
     PRE_T1: [
-        "Subject01_T1", "sub-01_T1w.nii.gz", "sub01_T1.nii", "sub_01_t1", "sub 01 T1", "T1_sub01.nii", "T1_sub_012.nii.gz",
+        "Subject01_T1", "sub-01_T1w.nii.gz", "sub01_T1.nii", "sub_01_t1", "sub 01 T1", "T1_sub01.nii", "T1_sub-012.nii.gz",
         "sub-ABC_T1w.nii", "sub-ct01_T1w.nii.gz", "T1 subacute infarct", "T1 subdural", "sub-mm T1", "T1 submillimeter",
         "SAG T1 FSE", "T1 phantom", "MPRAGE Phantom GRAPPA2", "alpha T1", "T1 MPRAGE FA8", "T1 FA=15", "T1_FA_15", "T1 FA 12deg",
         "t1_fl3d_fa20.nii", "T1 fast act", "T1 fat sat", "t1_vibe_dixon_W", "t1_vibe_dixon_in", "T1 in phase",
