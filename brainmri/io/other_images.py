@@ -48,20 +48,20 @@ OTHERS = {
     **MODALITIES,
     "diffusion": re.compile(
         r"(?<![a-z])(?:[a-z]{0,4}(?:dwi|adc)(?:sg|map)?|d-?mri|dti|diff|dif+usi(?:on|one|e|vity)|difusao|hardi|trace ?w?|ivim|dki"
-        r"|noddi|resolve|muse|tensor|tractogra\w*|nodif|average ?dc|isotropic ?images?|fractional ?anis\w*"
+        r"|noddi|resolve|muse|tensor|tractogra\w*|nodif|average[-_ ]?dc|isotropic[-_ ]?images?|fractional ?anis\w*"
         r"|(?:col|colou?r|rgb)?[-_ ]?g?fa(?![-_ =]*\d{1,2}(?!\d|mm))"  # not the flip angle, "FA 15"
         r"|b[ _=-]?[1-9]\d{2,3}|b[ _=-]?0(?![0-9])(?!.?map))(?![a-z])|^(?!.*(?:t1|t2|flair|rage)).*(?<![a-z])[amr]d$"
     ),
     "susceptibility": re.compile(
-        r"(?<![a-z])(?:swi\w*|swan\w*|swip|ven ?_?bold|susc\w*|[rt]2[-_ ]?star\w*|t2s|t2w?[ _]?ffe|qsm|chi ?map|hemo|fe?fe ?t2"
-        r"|fsbb|bsi|mag_images|t2 eg|t2 echo de gradient)(?![a-z])|(?<![a-z])[rt]2 ?\*"
+        r"(?<![a-z])(?:swi\w*|swan\w*|swip|ven ?_?bold|susc\w*|[rt]2[-_ ]?star\w*|t2s|t2w?[ _]?ffe|qsm|chi[-_ ]?map|hemo"
+        r"|fe?fe ?t2|fsbb|bsi|mag_images|t2 eg|t2 echo de gradient)(?![a-z])|(?<![a-z])[rt]2 ?\*"
     ),
     "spectroscopy": whole_words(r"mrsi?|mrsref|csi|svs|spectro\w*|sv ?press|mega-?press|naa|probe-[ps]|metabolite\w*"),
     "CEST": whole_words(r"apt-?(?:w|weighted|cest)?|cest\w*|mtr[-_ ]?asym\w*"),
     PERFUSION: whole_words(
-        r"perf\w*|pwi|dsc|dce|p?c?asl|asl|[a-z]{0,3}(?:cb[fv]|mtt|ttp)|rbv|t ?max|[gp]bp|m0scan"
-        r"|transit ?(?:delay|time)|blood ?(?:flow|vol(?:ume)?)"
-        r"|k ?trans|kep|i?auc|enh ?integral|time ?to ?(?:enhance|peak)|wash[-_ ]?(?:in|out)|dyn\w*|tw(?:ist)?"
+        r"perf\w*|pwi|dsc|dce|p?c?asl|asl|[a-z]{0,3}(?:cb[fv]|mtt|ttp)|rbv|t[-_ ]?max|[gp]bp|m0scan"
+        r"|transit[-_ ]?(?:delay|time)|blood[-_ ]?(?:flow|vol(?:ume)?)"
+        r"|k[-_ ]?trans|kep|i?auc|enh[-_ ]?integral|time[-_ ]to[-_ ](?:enhance|peak)|wash[-_ ]?(?:in|out)|dyn\w*|tw(?:ist)?"
     ),
     "angiography": re.compile(
         r"(?<![a-z])(?:tof|ce)?[ _-]?mr[av](?![a-z])|(?<![a-z0-9])(?:\dd ?)?tof|(?<![a-z0-9])(?:[sm]?\dd[ _]?)?pca(?![a-z])"

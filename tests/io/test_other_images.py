@@ -6,8 +6,10 @@ import tifffile
 
 from brainmri.io.images import other_by_name
 from brainmri.io.other_images import other_by_type
-from brainmri.io.reading import read_slice, read_study
+from brainmri.io.pixels import FLAIR
+from brainmri.io.reading import list_sequences, read_slice, read_study
 from brainmri.io.sequence_names import FLAIR_T2, POST_T1, PRE_T1, Physics, identify
+from tests.support.phantom import images, save
 from tests.support.studies import png
 
 SPIN_ECHO = Physics(inversion=False, repetition_time=600, echo_time=12)  # of a T1
@@ -55,7 +57,7 @@ OTHERS = {
     "perfusion or dynamic": [
         "CBF", "CBV", "rCBV", "rCBV_map.nii", "relCBF", "nrCBV", "rBV", "MTT", "TTP", "Tmax", "T1_perfusion", "ASL", "pASL",
         "pasl_3d_tra", "pCASL", "3D ASL (CBF)", "(Transit delay) 3D ASL", "AX DSC", "DCE", "Ktrans", "Kep.nii", "IAUC",
-        "AX T1 DYNAMIC", "PWI", "sub-01_asl.nii.gz", "sub-01_m0scan.nii.gz", "Perfusion_Weighted", "Cerebral Blood Flow",
+        "AX T1 DYNAMIC", "PWI", "sub-01_asl.nii.gz", "sub-01_m0scan.nii.gz", "Perfusion_Weighted", "Cerebral_Blood_Flow.nii",
         "Mean Transit Time", "Neg Enh Integral", "Mean Time To Enhance", "T1 TWIST", "T1 wash-in", "rCBV leakage corrected",
     ],
     "functional": [
@@ -176,6 +178,16 @@ def test_pictures_are_named_as_other_images(tmp_path):
 @pytest.mark.parametrize("description", ["PET/MR T1", "T1 CT protocol", "T1 lesion", "T1 dsa"])
 def test_a_description_names_no_other_modality(description):
     assert identify(description, SPIN_ECHO) == PRE_T1
+
+
+def test_a_subtraction_is_not_read_as_a_sequence_of_its_study(tmp_path):
+    alone = save(tmp_path / "alone", images(description="Sub T1 post-pre"))
+    scan = read_study(alone)
+    assert scan.single_sequence == "subtraction"
+    assert scan.warnings[0] == "the series is a subtraction, not FLAIR"
+    study = save(tmp_path / "study", images(description="AX FLAIR"), prefix="a")
+    save(study, images(description="Sub T1 post-pre", series=2), prefix="b")
+    assert [candidate.channel for candidate in list_sequences(study)] == [FLAIR, None]
 
 
 @pytest.mark.parametrize(
