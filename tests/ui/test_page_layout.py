@@ -112,6 +112,9 @@ def test_a_comparison_neither_scrolls_the_page_nor_takes_the_focus(width, height
         page.wait_for_timeout(500)  # nothing else may follow
         assert page.evaluate("[scrollY, document.activeElement.id]") == [0, "compare-example"]
         assert page.locator("#comparison-pictures .thumbnails").is_visible() == (path is not None)
+        picture = page.locator("#comparison-pictures .preview > button").bounding_box()
+        frame = page.locator("#comparison-pictures .preview").bounding_box()
+        assert (picture["height"] > frame["height"] - 5) == (path is None)  # an only picture fills the frame
     page.click("#comparison-pictures .thumbnail-small >> nth=1")
     page.keyboard.press("ArrowRight")
     selected = "document.activeElement === document.querySelectorAll('#comparison-pictures .thumbnail-small')[2]"
@@ -125,6 +128,19 @@ def test_a_narrow_window_is_used_in_full(width, visit):
     places = page.evaluate("['#drop', '#verdict'].map((name) => document.querySelector(name).getBoundingClientRect().toJSON())")
     assert min(place["left"] for place in places) < 40
     assert max(place["right"] for place in places) > width - 40
+
+
+@pytest.mark.parametrize("width", [1280, 1099, 901, 390])
+def test_the_drop_zones_words_stay_in_one_line(width, visit):
+    page = visit(width, 900)
+    answer(page, "Large lesion")
+    words = page.locator("#drop .upload-container .wrap")
+    assert "click to choose" in words.inner_text()
+    assert words.evaluate("""(element) => {
+        const range = document.createRange();
+        range.selectNodeContents(element);
+        return range.getBoundingClientRect().height;
+    }""") < 1.5 * float(words.evaluate("(element) => parseFloat(getComputedStyle(element).lineHeight)"))
 
 
 def test_the_pictures_of_a_folder_are_listed_in_the_order_of_their_numbers(visit, tmp_path):
