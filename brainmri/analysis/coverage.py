@@ -16,6 +16,7 @@ SMALLEST = 80  # pixels of the longer side; the networks were trained on slices 
 # a grey slice with marks: most bright pixels are grey and a few coloured; none of 3,000 LGG slices with colours is like that
 GREY, COLOURED = 0.03, 0.16  # differences between the channels of a pixel
 GREY_SHARE, MARK_SHARE = 0.7, 0.0005  # of the bright pixels
+SAMPLED_SIDE = 128  # every second pixel and so on is compared, so that at least as many are left a side
 # share of the head's width or height along which it touches an edge of the picture: over this if it is cut off, and at the
 # opposite or another edge under the second, else there is no background (1% of axial slices, the tops of heads)
 CUT_OFF, BACKGROUND = 0.7, 0.1
@@ -60,6 +61,8 @@ def coloured_marks(pixels: np.ndarray) -> str | None:
 
     An arrow, an outline or a coloured region changes what the networks see, and may be what someone else found.
     """
+    step = max(1, min(pixels.shape[:2]) // SAMPLED_SIDE)
+    pixels = pixels[::step, ::step]
     brightest = pixels.max(axis=2)
     chroma = brightest - pixels.min(axis=2)
     bright = brightest > DARK

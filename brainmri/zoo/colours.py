@@ -71,10 +71,9 @@ def _is_curve(pixels: np.ndarray) -> bool:
 
 def _bright_points(pixels: np.ndarray) -> np.ndarray | None:
     """(n, 3) bright pixels of the reduced image; None if they are too few."""
-    height, width = pixels.shape[:2]
-    step = max(2, round(min(height, width) / SIDE))
-    rows, columns = height // step, width // step
-    blocks = pixels[: rows * step, : columns * step].reshape(rows, step, columns, step, 3)
-    reduced = blocks.mean(axis=(1, 3))
+    step = max(2, round(min(pixels.shape[:2]) / SIDE))
+    rows, columns = (side // step for side in pixels.shape[:2])
+    whole = pixels[: rows * step, : columns * step]
+    reduced = np.mean([whole[row::step, column::step] for row in range(step) for column in range(step)], axis=0)
     points = reduced[reduced.max(axis=2) > DARK]
     return points if len(points) >= max(ENOUGH * rows * columns, 4 * CLUSTERS) else None
