@@ -60,9 +60,20 @@ def scaled_stages(variant: str) -> list[Stage]:
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding; an odd amount puts the extra pixel at the bottom and right."""
+    """A convolution with TensorFlow's "same" padding; an odd amount puts the extra pixel at the bottom and right.
+
+    Args:
+        kernel: its height and width, odd.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, groups: int = 1, bias: bool = True) -> None:
+        # at stride 1 all sides get the same amount, which the convolution adds itself, in half the time
+        padding = kernel // 2 if stride == 1 else 0
+        super().__init__(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.stride == (1, 1):
+            return super().forward(input)
         pads = []
         for size, kernel, stride in zip(input.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
