@@ -16,6 +16,14 @@ os.environ.setdefault("BRAINMRI_RUNTIME", "torch")
 SLOW = ("browser", "ray", "hub")  # what takes seconds to start
 
 
+def pytest_xdist_auto_num_workers(config):
+    """Three processes for two cores, since many slow tests wait; two for the fast tests, which compute.
+
+    Each process first imports all libraries, which takes a quarter of the fast tests' time.
+    """
+    return 2 if config.option.markexpr == "not slow" else 3
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(config, items):
     """Mark tests with a browser, Ray or the Hub as slow. In several processes, start with the modules that take longest.

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -34,6 +34,7 @@ from train.tracking import Tracker, finish_trackers, log_row, open_trackers
 
 CLIP = 5.0  # largest gradient norm of the one-cycle schedule
 SECONDS = 5.0  # between updates of the progress bar
+CURVES_SECONDS = 20.0  # between drawings of the curves, each of which takes a third of a second
 
 
 def choose_precision(precision: str, net: nn.Module, size: int, device: torch.device) -> torch.dtype:
@@ -196,6 +197,16 @@ def restore(state: dict, net: nn.Module, optimiser: Optimizer, scheduler: LRSche
     return state["history"], state["best"]
 
 
+def state_of(
+    net: nn.Module, best: dict | None, optimiser: Optimizer, scheduler: LRScheduler | None, history: list[dict], recipe: str
+) -> dict:
+    """The state that `restore` restores."""
+    return {
+        "net": net.state_dict(), "best": best, "optimiser": optimiser.state_dict(),
+        "scheduler": scheduler.state_dict() if scheduler else None, "history": history, "recipe": recipe,
+    }  # fmt: skip
+
+
 def save_checkpoint(path: Path, state: dict) -> None:
     """Write a checkpoint to a second file, then replace the old one: an interruption leaves one of them complete."""
     partial = path.with_suffix(".partial")
@@ -221,21 +232,28 @@ def best_row(history: list[dict]) -> dict:
     return min(history, key=lambda row: row["validation loss"])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class RunFiles:
     """The files that a training writes after each epoch: state to resume from, one row per epoch as CSV, curves as PNG."""
 
     checkpoint: Path
     history: Path
     curves: Path
+    drawn: float = field(default_factory=time.monotonic, init=False)  # when the curves were drawn, or the run began
 
     def write(self, state: dict) -> None:
-        """Write a checkpoint, and the rows in its `history`."""
+        """Write a checkpoint, and the rows in its `history`; draw the curves if `CURVES_SECONDS` have passed."""
         for path in (self.checkpoint, self.history, self.curves):
             path.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(self.checkpoint, state)
         write_csv(self.history, state["history"])
-        plot_history(state["history"], self.curves)
+        if time.monotonic() - self.drawn > CURVES_SECONDS:
+            self.draw(state["history"])
+
+    def draw(self, history: list[dict]) -> None:
+        """Draw the curves."""
+        plot_history(history, self.curves)
+        self.drawn = time.monotonic()
 
 
 def fit(
@@ -319,10 +337,9 @@ def fit(
         if plateau:
             plateau.step(row["validation loss"])
         if distributed.is_main_process():
-            files.write({
-                "net": net.state_dict(), "best": best, "optimiser": optimiser.state_dict(),
-                "scheduler": scheduler.state_dict() if scheduler else None, "history": history, "recipe": recipe,
-            })  # fmt: skip
+            files.write(state_of(net, best, optimiser, scheduler, history, recipe))
+    if distributed.is_main_process():
+        files.draw(history)
     finish_trackers(trackers)
     if best:
         net.load_state_dict(best)

@@ -74,15 +74,16 @@ def served(
         arguments = [*prefix, python, *(command or ["app.py"])]
         server = subprocess.Popen(arguments, cwd=root, env=os.environ | own, stderr=log, stdout=subprocess.DEVNULL)
     try:
-        while True:
-            if server.poll() is not None:
-                raise RuntimeError(f"the server ended: {path.read_text()}")
-            try:
-                if httpx.get(url + "health", timeout=60).json()["status"] != "starting":
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
+        with httpx.Client(timeout=60) as client:  # `httpx.get` reads all certificates at every call
+            while True:
+                if server.poll() is not None:
+                    raise RuntimeError(f"the server ended: {path.read_text()}")
+                try:
+                    if client.get(url + "health").json()["status"] != "starting":
+                        break
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.1)
         yield server, url, path
     finally:
         server.kill()

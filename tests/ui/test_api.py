@@ -267,13 +267,14 @@ def logged(tmp_path_factory):
             [sys.executable, "app.py"], cwd=ROOT, env=os.environ | variables, stderr=stderr, stdout=subprocess.DEVNULL
         )
     url = f"http://127.0.0.1:{port}/"
-    while True:
-        assert server.poll() is None, log.read_text()
-        try:
-            httpx.get(url + "health", timeout=60)
-            break
-        except httpx.TransportError:
-            time.sleep(0.1)
+    with httpx.Client(timeout=60) as client:
+        while True:
+            assert server.poll() is None, log.read_text()
+            try:
+                client.get(url + "health")
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
 
     def stop() -> list[str]:
         server.terminate()

@@ -59,12 +59,13 @@ def proxied(request, addresses) -> str:
 
 
 def wait_for(url: str) -> str:
-    for _ in range(100):
-        try:
-            httpx.get(url + "health", timeout=60)
-            return url
-        except httpx.TransportError:
-            time.sleep(0.1)
+    with httpx.Client(timeout=60) as client:
+        for _ in range(100):
+            try:
+                client.get(url + "health")
+                return url
+            except httpx.TransportError:
+                time.sleep(0.1)
     raise TimeoutError(url)
 
 

@@ -45,6 +45,7 @@ def wait_until_closing(client: Client) -> None:
     with contextlib.suppress(AppError):
         while True:
             client.predict(api_name="/models")
+            time.sleep(0.1)
 
 
 def decoders(server: subprocess.Popen) -> list[int]:

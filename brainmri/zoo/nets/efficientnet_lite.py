@@ -107,10 +107,10 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.expands:
-            y = F.relu6(self.bn1(self.conv_pw(x)))
-            y = self.bn3(self.conv_pwl(F.relu6(self.bn2(self.conv_dw(y)))))
+            y = F.relu6(self.bn1(self.conv_pw(x)), inplace=True)
+            y = self.bn3(self.conv_pwl(F.relu6(self.bn2(self.conv_dw(y)), inplace=True)))
         else:
-            y = self.bn2(self.conv_pw(F.relu6(self.bn1(self.conv_dw(x)))))
+            y = self.bn2(self.conv_pw(F.relu6(self.bn1(self.conv_dw(x)), inplace=True)))
         return x + y if self.residual else y
 
 
@@ -152,7 +152,7 @@ class LiteEncoder(nn.Module):
         self.out_channels = [3, *(stages[index].channels for index in SKIP_STAGES)]
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        x = F.relu6(self.model.bn1(self.model.conv_stem(image)))
+        x = F.relu6(self.model.bn1(self.model.conv_stem(image)), inplace=True)
         features = [image]
         for index, stage in enumerate(self.model.blocks):
             x = stage(x)
