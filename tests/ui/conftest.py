@@ -3,9 +3,10 @@
 import shutil
 import subprocess
 
+import nibabel
 import pytest
 
-from tests.support.browsing import ARGUMENTS, CHROMIUM, visiting
+from tests.support.browsing import ARGUMENTS, CHROMIUM, STUDY, visiting
 from tests.support.viewing import results, save_report
 
 AXE = "4.14.1"  # of axe-core
@@ -25,6 +26,14 @@ def browser():
 def visit(browser, page_url):
     with visiting(browser, page_url) as visit:
         yield visit
+
+
+@pytest.fixture(scope="session")
+def short_study(tmp_path_factory):
+    """Four slices of the example study through its lesion, for tests in which the number of slices does not matter."""
+    path = tmp_path_factory.mktemp("study") / "short-study.nii.gz"
+    nibabel.save(nibabel.load(STUDY).slicer[..., 5:9], path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -99,10 +99,10 @@ def test_a_refusal_stays_in_sight_while_an_earlier_explanation_ends(visit, tmp_p
 
 
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
-def test_a_comparison_neither_scrolls_the_page_nor_takes_the_focus(width, height, visit):
+def test_a_comparison_neither_scrolls_the_page_nor_takes_the_focus(width, height, visit, short_study):
     page = visit(width, height)
     open_tab(page, "Compare")
-    for path in (None, STUDY):
+    for path in (None, short_study):
         if path:
             page.set_input_files("#compare-drop input[type=file]", path)
             page.wait_for_selector(f"#comparison-table >> text={path.name}")

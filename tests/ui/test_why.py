@@ -9,7 +9,7 @@ from brainmri.ui.page import build
 from brainmri.ui.result_panel import NOT_EXPLAINED
 from brainmri.ui.results import kept_path
 from brainmri.ui.why import kept_why
-from tests.support.browsing import CHROMIUM, EXAMPLE, STUDY, answer, upload
+from tests.support.browsing import CHROMIUM, EXAMPLE, answer, upload
 
 pytestmark = [
     pytest.mark.browser,
@@ -34,9 +34,9 @@ def link_to_result(page) -> tuple[str, str]:
     return link, link.partition("result=")[2]
 
 
-def test_a_link_shows_the_explanation_too(visit):
+def test_a_link_shows_the_explanation_too(visit, short_study):
     page = visit(1440, 900)
-    for path in (EXAMPLE, STUDY):
+    for path in (EXAMPLE, short_study):
         upload(page, path)
         answer(page, path.name)
         shown, (link, token) = explanation(page), link_to_result(page)
@@ -79,11 +79,11 @@ def test_a_forged_result_is_answered_by_a_message():
     assert NOT_EXPLAINED in shown.values()
 
 
-def test_a_study_is_explained_with_its_analysis_on_zero_gpu(visit, monkeypatch):
+def test_a_study_is_explained_with_its_analysis_on_zero_gpu(visit, short_study, monkeypatch):
     monkeypatch.setattr(analyse_tab, "ZERO_GPU", True)  # its calls run here instead
     page = visit(1440, 900)
-    upload(page, STUDY)
-    answer(page, STUDY.name)
+    upload(page, short_study)
+    answer(page, short_study.name)
     page.wait_for_function("document.querySelector('#link a').href")
     assert kept_why(link_to_result(page)[1]) is not None  # a call of its own would wait for a GPU again
     assert explanation(page)[0].startswith("Slice ")
