@@ -155,23 +155,22 @@ class Pipeline:
 
         Args:
             source, sequence, progress: as for a call.
-            decision: the decision to explain, for example that on a slice of a study, which its neighbours changed; None for
-                the decision on the slice alone.
+            decision: what to explain, for example the decision on a slice of a study; None for that on the slice alone.
 
         Returns:
             The explanation and the stability, with maps on the grid of the upload.
         """
         scan = _one_slice(source)
-        picture = self._decide_picture(scan, sequence, progress)
+        parts = self.prepare(scan, sequence, progress)
+        undecided = decision is None or len(parts) > 1  # of a sheet, the likeliest slice has to be found
+        picture = decide_picture(parts, lambda part: self._decide(part, progress, undecided), *scan.pixels.shape[:2])
         view, pixels, grid = picture.prepared.view, picture.prepared.slices[0], scan.pixels.shape[:2]
         decided = decision or picture.decision
         mask = view.cut_masks(decided.mask[None])[0]
-        segmenter, classifier = self.segmenter, self.classifier
-        if self.specialist and decided.by_specialist:
-            segmenter = classifier = self.specialist.model
+        specialist = self.specialist.model if self.specialist and decided.by_specialist else None
         rules = self._deciding_rules(picture.recognition, decided.by_specialist)
-        explanation = explain(classifier, pixels, mask, decided.probability, decided.verdict, picture.place)
-        stable = stability(segmenter, pixels, rules.mask_threshold, progress)
+        explanation = explain(specialist or self.classifier, pixels, mask, decided.probability, decided.verdict, picture.place)
+        stable = stability(specialist or self.segmenter, pixels, rules.mask_threshold, progress)
         return (
             replace(explanation, saliency=view.restore(explanation.saliency[None], *grid)[0]),
             replace(stable, share=view.restore(stable.share[None], *grid)[0]),
@@ -217,10 +216,11 @@ class Pipeline:
         parts = self.prepare(scan, sequence, progress)
         return decide_picture(parts, lambda part: self._decide(part, progress), *scan.pixels.shape[:2])
 
-    def _decide(self, prepared: Prepared, progress: Progress | None) -> Decided:
-        """Decide upright slices, by the specialist where they are like its training data."""
+    def _decide(self, prepared: Prepared, progress: Progress | None, specialist: bool = True) -> Decided:
+        """Decide upright slices, by the specialist where they are like its training data, unless it is left out."""
         decisions = decide_slices(prepared.predicted, self.rules, prepared.mode, prepared.sequence)
-        return self.specialist.decide(prepared, decisions, progress) if self.specialist else Decided(decisions, None)
+        chosen = self.specialist if specialist else None
+        return chosen.decide(prepared, decisions, progress) if chosen else Decided(decisions, None)
 
     def study(
         self,
