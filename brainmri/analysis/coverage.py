@@ -8,7 +8,7 @@ from brainmri.analysis.frame import head_region
 from brainmri.io.scan import Scan
 from brainmri.io.stack import MAX_TILT
 from brainmri.zoo.attributes import THREE_SEQUENCES
-from brainmri.zoo.colours import DARK
+from brainmri.zoo.colours import DARK, lie_on_a_curve
 
 READ_AS_FLAIR = "this model does not recognise sequences; it treats the image as FLAIR"
 ONLY_AXIAL = "the model was trained on axial slices only"
@@ -56,11 +56,18 @@ def unfit_size(height: int, width: int, measured: bool) -> str | None:
     return f"the picture is {ratio:.1f} times as {sides}, so it probably shows several slices; please upload them one at a time"
 
 
-def coloured_marks(pixels: np.ndarray) -> str | None:
-    """Why a grey slice (H, W, 3) in [0, 1] with something coloured on the head is for review; None for other slices.
+def strange_colours(pixels: np.ndarray) -> str | None:
+    """Why a slice (H, W, 3) in [0, 1] is for review because of its colours; None if it is grey or of three sequences.
 
-    An arrow, an outline or a coloured region changes what the networks see, and may be what someone else found.
+    Something drawn on the head, an arrow or an outline, changes what the networks see, and may be what someone else found.
     """
+    if _has_marks(pixels):
+        return "something coloured is drawn on the image; please upload it without marks"
+    return "the image seems to be coloured by a colour map; please upload it in grey" if lie_on_a_curve(pixels) else None
+
+
+def _has_marks(pixels: np.ndarray) -> bool:
+    """Whether something coloured is on the head of a grey slice."""
     step = max(1, min(pixels.shape[:2]) // SAMPLED_SIDE)
     pixels = pixels[::step, ::step]
     brightest = pixels.max(axis=2)
@@ -69,10 +76,8 @@ def coloured_marks(pixels: np.ndarray) -> str | None:
     coloured = chroma > COLOURED
     fewest = max(1, MARK_SHARE * bright.sum())
     if coloured.sum() < fewest or (chroma[bright] < GREY).mean() < GREY_SHARE:
-        return None
-    if (coloured & head_region(pixels.mean(axis=2))).sum() < fewest:
-        return None
-    return "something coloured is drawn on the image; please upload it without marks"
+        return False
+    return bool((coloured & head_region(pixels.mean(axis=2))).sum() >= fewest)
 
 
 def cut_off(pixels: np.ndarray) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from brainmri.analysis.coverage import coloured_marks, cut_off, unfit_size
+from brainmri.analysis.coverage import cut_off, strange_colours, unfit_size
 from brainmri.analysis.decision import SliceDecisions, decide_apart, for_review
 from brainmri.analysis.findings import NO_TUMOUR, Decision, slice_numbers
 from brainmri.analysis.forward import Prediction
@@ -84,7 +84,8 @@ def _decide_part(part: Prepared, decide: Decide, height: int, width: int, measur
     """Decide slices that belong together; measured are those with a geometry."""
     decisions, specialist = decide(part)
     unfit = unfit_size(*part.view.panel.box[2:], measured)
-    decisions = for_review(decisions, [unfit or coloured_marks(pixels) for pixels in part.slices])
+    problems = [unfit or (None if measured else strange_colours(pixels)) for pixels in part.slices]
+    decisions = for_review(decisions, problems)
     if len(part.slices) == 1 and part.recognition and part.recognition.plane and part.recognition.plane.name == "axial":
         decisions = for_review(decisions, [cut_off(part.slices[0])], of=(NO_TUMOUR,))
     maps, masks = (part.view.restore(values, height, width) for values in (decisions.maps, decisions.masks))

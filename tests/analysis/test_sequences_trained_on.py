@@ -32,7 +32,7 @@ def lgg():
 @pytest.fixture(scope="module")
 def images():
     """(S, H, W, 3) in [0, 1] of a head with a lesion, in three sequences."""
-    return phantom_volume(slices=3, size=64, seed=3)[0].astype(np.float32) / 255
+    return phantom_volume(slices=3, size=96, seed=3)[0].astype(np.float32) / 255
 
 
 def study_of(images: np.ndarray, single_sequence: str | None) -> Scan:
