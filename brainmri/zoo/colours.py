@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 from scipy.cluster.vq import kmeans2
 
-GREY = 0.02  # largest distance of a channel from the brightness in a grey image, apart from JPEG artefacts
 SAMPLE = 20_000  # approximate number of pixels that are compared with what one number predicts
 # share of the colours' variance that one number leaves unexplained: near 0 in a colour map, over 0.005 in slices
 UNEXPLAINED = 0.004
@@ -31,7 +30,7 @@ def is_colour_mapped(pixels: np.ndarray) -> bool:
     """
     points = pixels.reshape(-1, 3)
     points = points[:: max(1, len(points) // SAMPLE)]
-    if np.abs(points - points.mean(axis=1, keepdims=True)).max() < GREY:
+    if _coloured_share(points[points.max(axis=1) > DARK]) < 0.5:  # grey, perhaps with marks
         return False
     points = points.T.astype(np.float64)
     brightness = points.mean(axis=0)
@@ -53,7 +52,7 @@ def lie_on_a_curve(pixels: np.ndarray) -> bool:
     A few clusters (k-means) describe a curve well, but not the colours of three sequences, which fill a volume.
     """
     points = _bright_points(pixels)
-    if points is None or (np.ptp(points, axis=1) > COLOURED).mean() < COLOURED_SHARE:
+    if points is None or _coloured_share(points) < COLOURED_SHARE:
         return False
     points = points[:: max(1, len(points) // POINTS)].astype(np.float64)
     brightness, colours = points.mean(axis=1, keepdims=True), points @ OPPONENT
@@ -63,6 +62,11 @@ def lie_on_a_curve(pixels: np.ndarray) -> bool:
         warnings.simplefilter("ignore", UserWarning)  # an empty cluster: fewer are enough
         centres, labels = kmeans2(scaled, CLUSTERS, iter=8, minit="++", rng=0)
     return float(np.square(scaled - centres[labels])[:, 1:].sum(axis=1).mean()) < WITHIN_CLUSTERS
+
+
+def _coloured_share(points: np.ndarray) -> float:
+    """The share in [0, 1] of pixels (n, 3) that are coloured; 0 of none."""
+    return float((np.ptp(points, axis=1) > COLOURED).mean()) if len(points) else 0.0
 
 
 def _bright_points(pixels: np.ndarray) -> np.ndarray | None:

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from brainmri.analysis.coverage import cut_off, strange_colours, unfit_size
 from brainmri.io.reading import read_slice
+from brainmri.zoo.colours import is_colour_mapped
 from train.phantoms import phantom_slice
 
 EXAMPLES = Path(__file__).parents[2] / "assets" / "examples"
@@ -46,7 +47,9 @@ def test_marks_on_a_grey_head_are_found(mark, colour, quality):
     if quality:
         image.save(file := io.BytesIO(), "JPEG", quality=quality)
         image = Image.open(file)
-    assert "something coloured is drawn" in (strange_colours(np.asarray(image) / np.float32(255)) or "")
+    pixels = np.asarray(image) / np.float32(255)
+    assert "something coloured is drawn" in (strange_colours(pixels) or "")
+    assert not is_colour_mapped(pixels)
 
 
 def test_captions_beside_the_head_are_no_marks():
