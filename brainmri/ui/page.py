@@ -52,7 +52,8 @@ lower-grade gliomas only. Results are unreliable for other tumours, children and
 not rule out a tumour.
 
 **Input.** Slice: {ACCEPTED}. In a colour image, red is pre-contrast T1, green FLAIR and blue post-contrast T1. The default model
-recognises the sequence of a greyscale image; the others treat it as FLAIR. Study: {escape(ACCEPTED_STUDIES)}.
+recognises the sequence of a greyscale image; the others treat it as FLAIR. Images under 80 pixels, colour maps and pictures with
+coloured marks are flagged for review. Study: {escape(ACCEPTED_STUDIES)}.
 
 **Probability.** Calibrated on patients not used for training (see the Models tab). The verdict is *please review* when the
 probability lies in the review band (hatched on the scale) or when verdict and mask disagree. A study counts as *tumour* when two
