@@ -165,7 +165,7 @@ def test_a_study_drops_islands_and_slices_without_a_head():
 
 @pytest.mark.slow
 def test_study_rules_give_the_pipelines_result(tmp_path):
-    write_phantom_dataset(tmp_path, patients=1, slices=8, size=64)
+    write_phantom_dataset(tmp_path, patients=1, slices=8, size=96)
     model = brainmri.load("effunet-lgg", device="cpu")
     (slices,) = LGG.find_slices(tmp_path).values()
     study = brainmri.Pipeline(model, model).study(np.stack([item.read_image() for item in slices]))
