@@ -1,4 +1,4 @@
-"""Whether models were evaluated on what an input shows: its sequence, its plane, and a single whole head without marks."""
+"""Whether models were evaluated on what an input shows: its sequence, its plane, and a single whole head of enough pixels."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ from brainmri.analysis.frame import head_region
 from brainmri.io.scan import Scan
 from brainmri.io.stack import MAX_TILT
 from brainmri.zoo.attributes import THREE_SEQUENCES
-from brainmri.zoo.colours import DARK, lie_on_a_curve
 
 READ_AS_FLAIR = "this model does not recognise sequences; it treats the image as FLAIR"
 ONLY_AXIAL = "the model was trained on axial slices only"
 SMALLEST = 80  # pixels of the longer side; the networks were trained on slices that had at least as many (`train.uploads`)
-# a grey slice with marks: most bright pixels are grey and a few coloured; none of 3,000 LGG slices with colours is like that
-GREY, COLOURED = 0.03, 0.16  # differences between the channels of a pixel
-GREY_SHARE, MARK_SHARE = 0.7, 0.0005  # of the bright pixels
-SAMPLED_SIDE = 128  # every second pixel and so on is compared, so that at least as many are left a side
 # share of the head's width or height along which it touches an edge of the picture: over this if it is cut off, and at the
 # opposite or another edge under the second, else there is no background (1% of axial slices, the tops of heads)
 CUT_OFF, BACKGROUND = 0.7, 0.1
@@ -54,30 +49,6 @@ def unfit_size(height: int, width: int, measured: bool) -> str | None:
         return None
     sides = "wide as high" if width > height else "high as wide"
     return f"the picture is {ratio:.1f} times as {sides}, so it probably shows several slices; please upload them one at a time"
-
-
-def strange_colours(pixels: np.ndarray) -> str | None:
-    """Why a slice (H, W, 3) in [0, 1] is for review because of its colours; None if it is grey or of three sequences.
-
-    Something drawn on the head, an arrow or an outline, changes what the networks see, and may be what someone else found.
-    """
-    if _has_marks(pixels):
-        return "something coloured is drawn on the image; please upload it without marks"
-    return "the image seems to be coloured by a colour map; please upload it in grey" if lie_on_a_curve(pixels) else None
-
-
-def _has_marks(pixels: np.ndarray) -> bool:
-    """Whether something coloured is on the head of a grey slice."""
-    step = max(1, min(pixels.shape[:2]) // SAMPLED_SIDE)
-    pixels = pixels[::step, ::step]
-    brightest = pixels.max(axis=2)
-    chroma = brightest - pixels.min(axis=2)
-    bright = brightest > DARK
-    coloured = chroma > COLOURED
-    fewest = max(1, MARK_SHARE * bright.sum())
-    if coloured.sum() < fewest or (chroma[bright] < GREY).mean() < GREY_SHARE:
-        return False
-    return bool((coloured & head_region(pixels.mean(axis=2))).sum() >= fewest)
 
 
 def cut_off(pixels: np.ndarray) -> str | None:

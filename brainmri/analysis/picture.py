@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from brainmri.analysis.coverage import cut_off, strange_colours, unfit_size
+from brainmri.analysis.colours import strange_colours
+from brainmri.analysis.coverage import cut_off, unfit_size
 from brainmri.analysis.decision import SliceDecisions, decide_apart, for_review
 from brainmri.analysis.findings import NO_TUMOUR, Decision, slice_numbers
 from brainmri.analysis.forward import Prediction

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
-from brainmri.zoo.colours import DARK, is_colour_mapped
 from brainmri.zoo.entry import OOD, SCOPE, ModelEntry, file_sha256
 from brainmri.zoo.records import FeatureSpec, OodConfig
 
@@ -38,6 +38,10 @@ LABELS = f"{NOT_A_SLICE}. The image looks like a mask or a label image: it has o
 BLACK = f"{NOT_A_SLICE}. The image is nearly black. Please export it with its full range of grey values."
 WARNING = "neither the probability nor the mask of such an image is meaningful"
 
+DARK = 0.06  # an image shows no head if less than 1% of its pixels are brighter than this in any sequence
+# share of the colours' variance that one number leaves unexplained: near 0 in a colour map, over 0.005 in slices
+COLOUR_MAP_RESIDUAL = 0.004
+CHROMA, CHROMA_SHARE = 0.05, 0.5  # difference between the channels of a coloured pixel; least share of the bright pixels
 NEIGHBOUR_CORRELATION = 0.3  # of neighbouring pixels in a row; about 0 in noise, over 0.86 in slices of the training data
 MASK_SHARE, MASK_TOLERANCE = 0.97, 0.02  # share of equal bright values: 1 in a mask, up to 0.91 in training slices
 LABEL_VALUES = 8  # most grey values of a label image; slices with a head have dozens
@@ -175,7 +179,7 @@ def check_pixels(pixels: np.ndarray) -> tuple[bool, str | None]:
         return True, MASK
     if is_noise(pixels):
         return True, NOISE
-    return (True, COLOURED) if is_colour_mapped(pixels) else (False, None)
+    return (True, COLOURED) if is_colour_mapped(points) else (False, None)
 
 
 def is_nearly_black(pixels: np.ndarray) -> bool:
@@ -214,6 +218,27 @@ def is_noise(pixels: np.ndarray) -> bool:
     rows = pixels[:: max(1, pixels.shape[0] * pixels.shape[1] // PIXEL_SAMPLE)].mean(axis=2)
     left, right = (part - part.mean() for part in (rows[:, :-1], rows[:, 1:]))
     return float((left * right).sum()) < NEIGHBOUR_CORRELATION * float(np.linalg.norm(left) * np.linalg.norm(right))
+
+
+def is_colour_mapped(points: np.ndarray) -> bool:
+    """Whether pixels (3, n) in [0, 1] are coloured by a colour map or a tint; not a grey image with coloured marks.
+
+    That is the case if one number predicts the colour: the brightness, one of the channels, or the hue.
+    """
+    bright = points[:, points.max(axis=0) > DARK]
+    if not bright.size or (np.ptp(bright, axis=0) > CHROMA).mean() < CHROMA_SHARE:
+        return False
+    brightness = points.mean(axis=0)
+    colours = points - brightness
+    variance = np.square(colours - colours.mean(axis=1, keepdims=True)).sum()
+    rgb = (255 * points.T[None]).astype(np.uint8)
+    hue = Image.fromarray(rgb).convert("HSV").getchannel("H")
+    for level in (*(255 * np.stack([brightness, *points])).astype(np.uint8), np.asarray(hue)[0]):
+        count = np.maximum(np.bincount(level, minlength=256), 1)
+        predicted = np.stack([(np.bincount(level, channel, 256) / count)[level] for channel in colours])
+        if np.square(colours - predicted).sum() < COLOUR_MAP_RESIDUAL * variance:
+            return True
+    return False
 
 
 def pool_features(maps: list[Tensor], feature_spec: FeatureSpec) -> Tensor:

@@ -135,6 +135,7 @@ def test_colours_of_three_sequences_are_not_those_of_a_colour_map():
     whole = read_slice(EXAMPLES / "large-lesion.png").pixels
     grey = whole[..., 1]
     assert check_pixels(whole) == check_pixels(np.repeat(grey[..., None], 3, axis=2)) == (False, None)
+    assert "coloured like a heat map" in ood.COLOURED
     sepia = np.stack([grey, 0.7 * grey, 0.4 * grey], axis=2)
     assert check_pixels(sepia) == (True, ood.COLOURED)
     for name in ("viridis", "inferno", "hot", "cool", "hsv"):  # brightness predicts little of cool and hsv
