@@ -56,7 +56,7 @@ def lie_on_a_curve(pixels: np.ndarray) -> bool:
     scaled = [part - part.mean(axis=0) for part in (brightness, colours)]
     scaled = np.hstack([part / (np.sqrt(part.var(axis=0).sum()) + 1e-3) for part in scaled])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # an empty cluster: fewer are enough
+        warnings.simplefilter("ignore")  # fewer colours than clusters, or an empty one: fewer are enough
         centres, labels = kmeans2(scaled, CLUSTERS, iter=8, minit="++", rng=0)
     return float(np.square(scaled - centres[labels])[:, 1:].sum(axis=1).mean()) < WITHIN_CLUSTERS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ import numpy as np
 from brainmri.analysis.coverage import ONLY_AXIAL, is_axial, not_evaluated
 from brainmri.analysis.decision import left_out, mostly_unknown, outline, without_specks
 from brainmri.analysis.forward import Prediction, predict_slices
+from brainmri.analysis.picture import missing_part, problems, with_numbers, without_one_head
 from brainmri.analysis.pipeline import Pipeline
-from brainmri.analysis.preparation import Prepared
+from brainmri.analysis.preparation import NO_NEIGHBOURS, Prepared, holds_pictures
 from brainmri.io.scan import Scan
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.entry import rules_of
@@ -71,7 +73,8 @@ class Comparison:
 
     Attributes:
         results: one for each model, in their order.
-        warnings: of the reader, what was changed before the models ran, and which slices of a study do not count.
+        warnings: of the reader, what was changed before the models ran, for which slices an analysis leaves the verdict to a
+            person whatever the models find, and which slices of a study do not count.
     """
 
     results: tuple[ModelResult, ...]
@@ -95,11 +98,26 @@ def compare(models: Mapping[str, LoadedModel], scan: Scan, pipe: Pipeline, seque
     """
     parts = pipe.prepare(scan, sequence)
     strange = _check(parts, scan)
-    changes = dict.fromkeys(warning for part in parts for warning in part.warnings)
     return Comparison(
         results=tuple(_result(name, model, scan, parts, strange, pipe) for name, model in models.items()),
-        warnings=(*scan.warnings, *changes, *(left_out(strange) if scan.pixels.ndim == 4 else ())),
+        warnings=(*_notes(parts, scan), *(left_out(strange) if scan.pixels.ndim == 4 else ())),
     )
+
+
+def _notes(parts: tuple[Prepared, ...], scan: Scan) -> tuple[str, ...]:
+    """What the reader says, what was changed, and why the results may be wrong; of several pictures, with their numbers."""
+    noted = [(part, (*part.warnings, *_doubts(part, measured=scan.geometry is not None))) for part in parts]
+    if len(parts) > 1 and holds_pictures(scan):
+        return (*without_one_head(scan.warnings), NO_NEIGHBOURS, *with_numbers(noted))
+    return (*scan.warnings, *dict.fromkeys(note for _, notes in noted for note in notes))
+
+
+def _doubts(part: Prepared, measured: bool) -> list[str]:
+    """Why the results of slices that look like brain MRI may be wrong."""
+    checks = part.predicted.ood or [None] * len(part.slices)
+    known = [check is None or check.reason is None for check in checks]
+    found = dict.fromkeys((*itertools.compress(problems(part, measured), known), missing_part(part) if any(known) else None))
+    return [f"the results may be wrong: {problem}" for problem in found if problem]
 
 
 def _check(parts: tuple[Prepared, ...], scan: Scan) -> list[int]:

@@ -16,6 +16,7 @@ from brainmri.analysis.forward import Prediction
 from brainmri.analysis.preparation import NO_NEIGHBOURS, Prepared
 from brainmri.analysis.recognition import Recognition
 from brainmri.analysis.specialist import Decided
+from brainmri.io.images import READ_AS_ONE_HEAD
 from brainmri.io.scan import Scan
 
 Decide = Callable[[Prepared], Decided]  # applies the rules
@@ -74,21 +75,46 @@ def changes(decided: list[PictureDecision]) -> tuple[str, ...]:
     """What was changed before the analysis; of several pictures, with their numbers."""
     if len(decided) == 1:
         return decided[0].warnings
+    return (NO_NEIGHBOURS, *with_numbers((one.prepared, one.warnings) for one in decided))
+
+
+def without_one_head(warnings: tuple[str, ...]) -> tuple[str, ...]:
+    """The reader's warnings, for pictures that were not read as one head after all."""
+    return tuple(warning for warning in warnings if READ_AS_ONE_HEAD not in warning)
+
+
+def with_numbers(noted: Iterable[tuple[Prepared, Iterable[str]]]) -> tuple[str, ...]:
+    """Notes on several pictures, each once, with the numbers of the pictures that it is about."""
     numbers: dict[str, list[int]] = {}
-    for one in decided:
-        for warning in one.warnings:
-            numbers.setdefault(warning, []).append(int(one.prepared.view.numbers[0]))
-    return (NO_NEIGHBOURS, *(f"{slice_numbers(of_one)}: {warning}" for warning, of_one in numbers.items()))
+    for part, notes in noted:
+        for note in notes:
+            numbers.setdefault(note, []).append(int(part.view.numbers[0]))
+    return tuple(f"{slice_numbers(of_one)}: {note}" for note, of_one in numbers.items())
+
+
+def problems(part: Prepared, measured: bool) -> list[str | None]:
+    """Why each slice is for review, whatever models find in it; None for a slice without a problem.
+
+    Args:
+        part: slices that belong together.
+        measured: whether they have a geometry.
+    """
+    unfit = unfit_size(*part.view.panel.box[2:], measured)
+    return [unfit or (None if measured else strange_colours(pixels)) for pixels in part.slices]
+
+
+def missing_part(part: Prepared) -> str | None:
+    """Why the head of an only axial slice cannot be called free of tumour; None if it is whole, or for other slices."""
+    plane = part.recognition and part.recognition.plane
+    return cut_off(part.slices[0]) if len(part.slices) == 1 and plane and plane.name == "axial" else None
 
 
 def _decide_part(part: Prepared, decide: Decide, height: int, width: int, measured: bool = False) -> PictureDecision:
     """Decide slices that belong together; measured are those with a geometry."""
     decisions, specialist = decide(part)
-    unfit = unfit_size(*part.view.panel.box[2:], measured)
-    problems = [unfit or (None if measured else strange_colours(pixels)) for pixels in part.slices]
-    decisions = for_review(decisions, problems)
-    if len(part.slices) == 1 and part.recognition and part.recognition.plane and part.recognition.plane.name == "axial":
-        decisions = for_review(decisions, [cut_off(part.slices[0])], of=(NO_TUMOUR,))
+    decisions = for_review(decisions, problems(part, measured))
+    if missing := missing_part(part):
+        decisions = for_review(decisions, [missing], of=(NO_TUMOUR,))
     maps, masks = (part.view.restore(values, height, width) for values in (decisions.maps, decisions.masks))
     return PictureDecision(
         prepared=part, decisions=replace(decisions, maps=maps, masks=masks), specialist=specialist,

@@ -24,7 +24,7 @@ from brainmri.analysis.explain import Explanation, explain
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Decision, Finding, Study, sentence, without_head
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices
 from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
-from brainmri.analysis.picture import PictureDecision, changes, decide_head, decide_picture, decide_pictures
+from brainmri.analysis.picture import PictureDecision, changes, decide_head, decide_picture, decide_pictures, without_one_head
 from brainmri.analysis.preparation import (
     SQUARE,
     Prepared,
@@ -37,7 +37,6 @@ from brainmri.analysis.preparation import (
 from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, sequence_of
 from brainmri.analysis.specialist import Decided, Specialist
 from brainmri.analysis.stability import Stability, stability
-from brainmri.io.images import READ_AS_ONE_HEAD
 from brainmri.io.reading import Scan, read_slice, read_study
 from brainmri.io.sequences import ONE_SEQUENCE
 from brainmri.zoo import ood
@@ -248,7 +247,7 @@ class Pipeline:
         pictures = holds_pictures(scan)
         decided = self._decide_study(scan, pictures, sequence, progress)
         if apart := len(decided) > 1:
-            warnings = tuple(warning for warning in warnings if READ_AS_ONE_HEAD not in warning)
+            warnings = without_one_head(warnings)
         findings = self._study_findings(scan, decided, warnings, sequence)
         mask, maps = np.stack([one.mask for one in findings]), np.stack([one.probability_map for one in findings])
         parts = find_parts(mask, geometry)

@@ -10,6 +10,7 @@ import pytest
 from skimage import data
 
 import brainmri
+from brainmri.analysis.colours import MARKED
 from brainmri.analysis.compare import Comparison, ModelResult, OutOfDistribution, compare, disagreement, overlap
 from brainmri.analysis.coverage import ONLY_AXIAL
 from brainmri.io.pixels import FLAIR
@@ -134,6 +135,20 @@ def test_every_model_gets_the_prepared_slice_and_its_mask_comes_back_on_the_uplo
     assert np.array_equal(results[DEFAULT].mask, finding.mask)
     assert results[DEFAULT].probability == finding.probability
     assert found.warnings == finding.warnings != ()
+
+
+def test_what_sends_an_analysis_to_review_is_reported(models, pipe):
+    """Marks, too few pixels and a head that is cut off."""
+    some, grey = {NAME: models[NAME]}, np.repeat(SLICE[..., FLAIR, None], 3, axis=2)
+    marked = grey.copy()
+    marked[100:104, 100:140] = (1, 0.9, 0)
+    rows = np.flatnonzero(grey.any(axis=(1, 2)))
+    cut = grey[: int(rows[0] + 0.6 * np.ptp(rows))]
+    for pixels, reason in ((marked, MARKED), (SLICE[::4, ::4], "64 x 64 pixels"), (cut, "only a part of the head")):
+        (warning,) = compare(some, scan_of(pixels), pipe).warnings
+        assert warning.startswith("the results may be wrong: ")
+        assert reason in warning
+    assert compare(some, scan_of(grey), pipe).warnings == ()
 
 
 def test_a_sheet_is_compared_as_it_is_analysed(models, pipe, alone):

@@ -104,7 +104,9 @@ def test_pictures_of_different_heads_are_analysed_as_if_each_were_uploaded_alone
     assert "slice 3: the slice is turned by 180°; it was analysed upright" in found.warnings
     assert f"slice 6: {PAGE_REMOVED}" in found.warnings
     assert found.provenance == found.findings[found.most_probable].provenance
-    (compared,) = compare({"effunet-any": pipe.segmenter}, read_study(tmp_path), pipe).results
+    comparison = compare({"effunet-any": pipe.segmenter}, read_study(tmp_path), pipe)
+    assert comparison.warnings == found.warnings
+    (compared,) = comparison.results
     own = [number for number, one in enumerate(found.findings) if not one.provenance["specialist"]["decided"]]
     assert len(own) > FEWEST / 2
     assert all((compared.mask[number] == found.findings[number].mask).all() for number in own)
