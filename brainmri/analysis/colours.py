@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-from brainmri.analysis.frame import head_region
+from brainmri.analysis.head import head_region
 from brainmri.zoo.ood import CHROMA, DARK
 
 MARKED = "something coloured is drawn on the image; please upload it without marks"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from brainmri.analysis.frame import head_region
+from brainmri.analysis.head import head_region
 from brainmri.io.scan import Scan
 from brainmri.io.stack import MAX_TILT
 from brainmri.zoo.attributes import THREE_SEQUENCES

@@ -10,14 +10,13 @@ from torch.nn import functional as F
 
 from brainmri.analysis.fallback import run_or_fall_back
 from brainmri.analysis.findings import NO_TUMOUR, TUMOUR
+from brainmri.analysis.head import head_mask
 from brainmri.zoo.registry import LoadedModel
 
-FOREGROUND = 0.15  # of the bright pixels' grey value, above which a pixel belongs to the head
 CLEAR = 'No evidence map is shown for a clear "no tumour" result.'
 UNLIKELY = "No evidence map is shown, since the probability of tumour is low."
 LIKELIEST = "Slice {} of {} has the highest probability. "
 LOW = 0.1  # probability; below it, even noise would look like evidence, as the map is relative to its maximum
-CLOSING = 3  # pixels; half the width of gaps in the head's edge that are closed, and of specks that are removed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,17 +72,6 @@ def _evidence(
     agrees = bool(np.asarray(distance_transform_edt(~mask))[row, column] <= cell)
     where = "inside the outline" if agrees else "outside the outline; check both places"
     return saliency, agrees, f"The strongest evidence for a tumour lies {where}."
-
-
-def head_mask(pixels: np.ndarray) -> np.ndarray:
-    """The head in a slice (H, W, 3) in [0, 1], (H, W) bool: what is not dark, and what it encloses; all of a dark slice."""
-    from scipy.ndimage import binary_closing, binary_fill_holes, binary_opening
-
-    grey = pixels.mean(axis=2)
-    bright = np.pad(grey > FOREGROUND * np.percentile(grey, 99), CLOSING)  # closing erodes at the border
-    closed = binary_fill_holes(binary_closing(bright, iterations=CLOSING))
-    head = np.asarray(binary_opening(closed, iterations=CLOSING))[CLOSING:-CLOSING, CLOSING:-CLOSING]
-    return head if head.any() else np.ones_like(head)
 
 
 def class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.ndarray, float]:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from brainmri.analysis.head import FOREGROUND, head_region
+
 DARK_PAGE = 0.25  # a page darker than this needs no removal: slices have a dark background themselves
 PAGE_TOLERANCE = 0.08  # largest difference of a page's pixels from its grey value
 PAGE_SHARE = 0.6  # of the picture's border that must have the page's grey value
 SMALLEST_SLICE = 0.08  # share of the picture that the largest region must fill, else the picture is taken as it is
-FOREGROUND = 0.15  # of the bright pixels' grey value, above which a pixel of a sheet belongs to a head
 SPECK = 0.0005  # share of a sheet below which a region is no part of a head
 SHEET_SLICES = (4, 64)  # number of heads on a sheet; fewer are a row or a column
 SIMILAR = 0.5  # smallest size of a head on a sheet, as a share of the median
@@ -139,17 +140,6 @@ def _cells(grey: np.ndarray, number: int) -> list[tuple[int, int]]:
     filled = all(_extent(head, axis) >= CELL_FILLED for head in heads for axis in (0, 1))
     overlaps = ((one & other).sum() / max(1, (one | other).sum()) for n, one in enumerate(heads) for other in heads[:n])
     return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)) if filled and min(overlaps) >= CELL_OVERLAP else []
-
-
-def head_region(grey: np.ndarray) -> np.ndarray:
-    """The largest bright region of a slice (H, W) in [0, 1], filled, (H, W) bool: the head."""
-    from skimage.measure import label
-
-    bright = ndimage.binary_opening(grey > FOREGROUND * np.percentile(grey, 99))
-    labels = np.asarray(label(np.asarray(ndimage.binary_fill_holes(bright)), connectivity=1))
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return (labels == sizes.argmax()) & (labels > 0)
 
 
 def _extent(head: np.ndarray, axis: int) -> float:

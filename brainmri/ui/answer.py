@@ -11,9 +11,9 @@ import numpy as np
 from markupsafe import Markup
 
 from brainmri.analysis.coverage import READ_AS_FLAIR
-from brainmri.analysis.explain import head_mask
 from brainmri.analysis.findings import TUMOUR, Finding, Study, count, percent, percent_number, slice_numbers
 from brainmri.analysis.forward import with_head
+from brainmri.analysis.head import head_mask
 from brainmri.analysis.lesions import MIDLINE_TOLERANCE, midline
 from brainmri.analysis.recognition import Recognised, Recognition, differ_in_channels
 from brainmri.io.scan import Scan

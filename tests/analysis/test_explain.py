@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import brainmri
-from brainmri.analysis.explain import CLEAR, UNLIKELY, explain, head_mask
+from brainmri.analysis.explain import CLEAR, UNLIKELY, explain
 from brainmri.analysis.findings import Decision
 from brainmri.analysis.selfcheck import check, compute_outputs, max_difference
 from brainmri.analysis.stability import stability
@@ -83,17 +83,6 @@ def test_the_explained_slice_of_a_sheet_is_named():
     sheet = np.concatenate([np.concatenate([healthy, healthy], 1), np.concatenate([large, healthy], 1)])
     explanation, _ = brainmri.Pipeline(device="cpu").explain(np.rint(255 * sheet).astype(np.uint8))
     assert explanation.sentence.startswith("Slice 3 of 4 has the highest probability. The strongest evidence")
-
-
-def test_the_head_includes_dark_brain_and_excludes_the_background():
-    y, x = np.mgrid[-1:1:128j, -1:1:128j]
-    radius = np.hypot(x, y)
-    skull, speck = (radius < 0.8) & (radius > 0.7), (np.abs(x + 0.9) < 0.02) & (np.abs(y + 0.9) < 0.02)
-    skull &= ~((np.abs(x) < 0.03) & (y < 0))  # a gap
-    head = head_mask(np.repeat((skull | speck)[..., None], 3, axis=2).astype(np.float32))
-    assert np.mean(head == (radius < 0.8)) > 0.99
-    assert not head[speck].any()
-    assert head_mask(np.zeros((40, 40, 3), np.float32)).all()
 
 
 def test_evidence_outside_the_mask_is_reported(pipe):
