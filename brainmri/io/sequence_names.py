@@ -18,7 +18,7 @@ PRE_T1, FLAIR_T2, POST_T1 = "pre-contrast T1", "FLAIR", "post-contrast T1"
 _SUFFIX = re.compile(r"\.(?:nii|mg[hz]|n?hdr|img|nrrd|mh[ad])(?: ?\(\d+\))?(?:\.gz|\.zst)?$")
 _TUMOUR_FILE = re.compile(r"tumou?r\.[a-z].*")  # not a folder, which may hold the slices of people with a tumour
 # parts of a name that say where an image was resampled to, who it shows or when; they name no sequence of the image itself
-_TARGET = r"s?(?:t1|t2|flair|mni|ct|pet)[a-z0-9]*"
+_TARGET = r"s?(?:t1|t2|flair|mni|ct|pet|dwi|adc|dti|swi|asl|bold|fmri|epi|mra|func)[a-z0-9]*"
 _CONTEXT = [
     re.compile(r"(?:^|(?<=[_/]))(?:sub|ses|run|task|desc|res|den|hemi|dir)-[a-z0-9]+_?"),  # BIDS entities
     re.compile(r"(?:^|(?<=_))space-[a-z0-9]+_"),
@@ -30,6 +30,7 @@ _CONTEXT = [
     ),
     re.compile(r"(?<=[a-z0-9])[-_ .]+(?:(?:co)?reg(?:istered)?|warped|aligned|resampled|rigid|affine)[-_ .]+" + _TARGET),
     re.compile(rf"(?<=[a-z0-9])[-_.]{_TARGET}[-_.]?space$"),
+    re.compile(r"(?<=[a-z0-9])[-_ ]+for[-_ ]+(?:ct|pet|dti|mri?|us)[-_ ]*(?:fusion|coreg[a-z]*|reg[a-z]*|planning)"),
 ]
 
 _PLANE = r"(?:o?ax|sag|cor|tra)"

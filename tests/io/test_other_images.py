@@ -30,7 +30,7 @@ OTHERS = {
         "ep2d_diff_ADC", "Apparent Diffusion Coefficient (mm2/s)", "Exponential Apparent Diffusion Coefficient", "Average DC",
         "TRACE", "ep2d_TRACEW", "trace image", "DWI", "rDWI.nii", "cDWI", "synDWI b2000", "AX DWI B=1000", "Isotropic Image",
         "TENSOR", "_TENSOR_B0", "dMRI_dir98_AP", "tractography", "NODDI_ODI.nii", "nodif_brain.nii.gz", "sub-01_dwi.nii.gz",
-        "AX MUSE", "DTI_gated_EXP",
+        "AX MUSE", "DTI_gated_EXP", "DWI_to_T1.nii", "ADC_to_FLAIR.nii",
     ],
     "susceptibility": [
         "SWI", "SWI_Images", "AX SWAN", "QSM", "T2*", "AX T2* GRE", "T2star", "AXIAL_T2_STAR", "sub-01_T2starw.nii.gz", "R2*",
@@ -84,7 +84,7 @@ OTHERS = {
 OF_FILES = {
     "CT": [
         "CT", "CT.nii.gz", "ct_brain.nii", "sub-01_ct.nii.gz", "patient1_CT.nii", "CT (12).jpg", "ct_healthy (1).png", "CTA",
-        "CTA_head.nii", "CTP", "NCCT.nii", "CBCT", "ROUTINE CT HEAD WO", "CT_to_T1.nii", "head CT post contrast", "pCT.nii",
+        "CTA_head.nii", "CTP", "NCCT.nii", "CBCT", "ROUTINE CT HEAD WO", "CT_to_T1.nii", "CT_to_MRI.nii", "head CT post contrast", "pCT.nii",
         "synthetic_CT.nii", "CT_perfusion_head",
     ],
     "PET or SPECT": [
@@ -113,6 +113,7 @@ SEQUENCES = {
         "AX T1 MT", "T1 adult", "T1 aptitude", "T1 fetal", "t1_realign.nii", "rT1.nii", "wT1.nii", "T1_restored.nii",
         "T1_brain_restore.nii.gz", "T1 restaging", "T1 probe", "T1_magnitude_corrected.nii", "T1 petra", "T1 Connecticut",
         "T1 nmr lab", "T1_noneg.nii", "Brain 3T T1 Emphasis", "AX T1 C- ", "T1_avg.nii", "ax t1 dc",
+        "T1_to_DWI.nii", "T1_2_ADC.nii", "T1w_space-func.nii", "T1_reg_to_fMRI.nii", "SPGR for CT fusion", "T1 for PET coreg",
     ],
     FLAIR_T2: [
         "Sub1_FLAIR.nii", "flair_sub-01.nii", "sub_ABC12_flair.nii", "sub-pet1_FLAIR.nii", "sub-acute stroke FLAIR",
