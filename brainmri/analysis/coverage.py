@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from brainmri.analysis.head import head_region
 from brainmri.io.scan import Scan
 from brainmri.io.stack import MAX_TILT
 from brainmri.zoo.attributes import THREE_SEQUENCES
+from brainmri.zoo.calibration import Rules
 
 READ_AS_FLAIR = "this model does not recognise sequences; it treats the image as FLAIR"
 ONLY_AXIAL = "the model was trained on axial slices only"
@@ -16,6 +19,7 @@ SMALLEST = 80  # pixels of the longer side; the networks were trained on slices 
 # opposite or another edge under the second, else there is no background (1% of axial slices, the tops of heads)
 CUT_OFF, BACKGROUND = 0.7, 0.1
 SMALLEST_HEAD = 0.08  # share of the picture; a smaller head is not measured
+POSSIBLE = 0.1  # probability above which an unknown sequence may be this one
 LONGEST = 1.8  # longer side of a picture, as a multiple of the shorter one; 7,025 pictures of one head have up to 1.74
 
 
@@ -25,6 +29,23 @@ def not_evaluated(sequence: str | None) -> str:
         return "segmenter and classifier were not evaluated on the same sequences"
     images = "images of three sequences" if sequence == THREE_SEQUENCES else f"{sequence} images"
     return f"the model was not evaluated on tumours in {images}"
+
+
+def not_covered(rules: Rules, sequence: str | None, probabilities: Mapping[str, float]) -> str | None:
+    """Why slices are for review because of their sequence, a clause; None if they are not.
+
+    Args:
+        rules: of the models.
+        sequence: None if unknown.
+        probabilities: of each sequence (`brainmri.analysis.recognition.sequence_probabilities`).
+    """
+    if not rules.was_evaluated_on(sequence):
+        return not_evaluated(sequence)
+    if sequence is not None:
+        return None
+    possible = sorted((name for name in probabilities if probabilities[name] > POSSIBLE), key=lambda name: -probabilities[name])
+    other = next((name for name in possible if not rules.was_evaluated_on(name)), None)
+    return other and f"the sequence is unclear and may be {other}, and {not_evaluated(other)}; please choose the sequence"
 
 
 def is_axial(scan: Scan) -> bool:

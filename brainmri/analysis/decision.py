@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from brainmri.analysis.coverage import not_evaluated
+from brainmri.analysis.coverage import not_covered
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, Finding, chance, sentence, slice_numbers
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.lesions import without_islands
+from brainmri.analysis.recognition import sequence_probabilities
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.ood import BLACK, EMPTY, LABELS, MASK, WARNING, OodResult
 
@@ -85,7 +86,7 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
         raise ValueError(
             "expected a prediction with mask and verdict, but one of them is missing; run a segmenter and a classifier"
         )
-    evaluated = rules.was_evaluated_on(sequence)
+    uncovered = not_covered(rules, sequence, sequence_probabilities(predicted))
     rules = rules.for_sequence(sequence)
     maps, masks = outline(predicted.maps, rules, mode)
     masks, min_areas = without_specks(masks, predicted.grid_share)
@@ -95,9 +96,9 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
     verdicts = [
         (REVIEW, check.reason)
         if check and check.reason
+        else (REVIEW, sentence(f"{uncovered} ({chance(p, REVIEW, rules.band(mode))})"))
+        if uncovered
         else decide_slice(float(p), float(area), rules.band(mode))
-        if evaluated
-        else (REVIEW, sentence(f"{not_evaluated(sequence)} ({chance(p, REVIEW, rules.band(mode))})"))
         for check, p, area in zip(checks, probabilities, areas, strict=True)
     ]
     return SliceDecisions(maps=maps, masks=masks, min_areas=min_areas, probabilities=probabilities, verdicts=verdicts, ood=checks)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from brainmri._version import __version__
-from brainmri.analysis.coverage import ONLY_AXIAL, READ_AS_FLAIR, is_axial, not_evaluated, unfit_size
+from brainmri.analysis.coverage import ONLY_AXIAL, READ_AS_FLAIR, is_axial, not_covered, unfit_size
 from brainmri.analysis.decision import (
     SliceDecisions,
     decide_findings,
@@ -34,7 +34,7 @@ from brainmri.analysis.preparation import (
     prepare_pictures,
     prepare_study,
 )
-from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, sequence_of
+from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, sequence_of, sequence_probabilities
 from brainmri.analysis.specialist import Decided, Specialist
 from brainmri.analysis.stability import Stability, stability
 from brainmri.io.reading import Scan, read_slice, read_study
@@ -311,9 +311,9 @@ class Pipeline:
 
     def _problem(self, scan: Scan, decided: PictureDecision) -> str | None:
         """Why the slices of one head are for review, a clause; None if they are not."""
-        if not self.rules.was_evaluated_on(sequence := decided.prepared.sequence):
-            return not_evaluated(sequence)
-        return unfit_size(*scan.pixels.shape[1:3], measured=scan.geometry is not None)
+        prepared = decided.prepared
+        uncovered = not_covered(self.rules, prepared.sequence, sequence_probabilities(prepared.predicted))
+        return uncovered or unfit_size(*scan.pixels.shape[1:3], measured=scan.geometry is not None)
 
     def _input_warnings(self, scan: Scan) -> tuple[str, ...]:
         """The warnings of the reader, and how the models take a sequence that the file does not name, or another plane."""

@@ -93,6 +93,11 @@ def known_sequence(slices: np.ndarray, named: str | None) -> str | None:
     return named or (THREE_SEQUENCES if differ_in_channels(some) else None)
 
 
+def sequence_probabilities(predicted: Prediction) -> dict[str, float]:
+    """The mean probability of each sequence over slices; empty if no network recognises sequences."""
+    return mean_probabilities(predicted.attributes[SEQUENCE]) if predicted.attributes else {}
+
+
 def sequence_of(recognition: Recognition | None) -> str | None:
     """The name of the recognised sequence, None if it is unknown."""
     return recognition.sequence.name if recognition and recognition.sequence else None
@@ -129,9 +134,14 @@ def find_turn(predicted: Prediction, predict_rotated: Callable[[int], Prediction
     return (int(TURNS[best]), answers[-best % turns]) if probabilities[best] > SURE_TURN else (0, predicted)
 
 
+def mean_probabilities(probabilities: dict[str, np.ndarray]) -> dict[str, float]:
+    """The mean probability of each class over the slices."""
+    return {name: float(values.mean()) for name, values in probabilities.items()}
+
+
 def most_probable(probabilities: dict[str, np.ndarray]) -> Recognised | None:
     """The class with the highest mean probability over the slices; None where that is below `SURE`."""
-    means = {name: float(values.mean()) for name, values in probabilities.items()}
+    means = mean_probabilities(probabilities)
     name = max(means, key=lambda name: means[name])
     return Recognised(name=name, probability=means[name]) if means[name] >= SURE else None
 

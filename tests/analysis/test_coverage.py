@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from brainmri.analysis.coverage import cut_off, unfit_size
+from brainmri.analysis.coverage import cut_off, not_covered, unfit_size
+from brainmri.zoo.calibration import Rules
 from train.phantoms import phantom_slice
 
 
@@ -26,3 +27,19 @@ def test_slices_with_a_geometry_are_never_too_long():
     assert unfit_size(100, 300, measured=True) is None
     assert "3.0 times as wide as high" in (unfit_size(100, 300, measured=False) or "")
     assert "64 x 64 pixels" in (unfit_size(64, 64, measured=True) or "")
+
+
+@pytest.mark.parametrize(
+    ("sequence", "probabilities", "expected"),
+    [
+        ("FLAIR", {"T2": 0.4}, ""),
+        ("T2", {}, "the model was not evaluated on tumours in T2 images"),
+        (None, {"T1": 0.5, "FLAIR": 0.4, "T2": 0.1}, ""),
+        (None, {"T1": 0.4, "PD": 0.2, "T2": 0.3}, "the sequence is unclear and may be T2, and the model was not evaluated on"),
+        (None, {}, ""),
+    ],
+)
+def test_slices_that_may_be_of_another_sequence_are_for_review(sequence, probabilities, expected):
+    rules = Rules(evaluated_on=frozenset({"FLAIR", "T1"}))
+    assert (not_covered(rules, sequence, probabilities) or "").startswith(expected)
+    assert bool(expected) == bool(not_covered(rules, sequence, probabilities))

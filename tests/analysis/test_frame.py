@@ -255,6 +255,20 @@ def test_something_coloured_drawn_on_a_slice_is_for_review():
     assert (verdict, reason) == ("review", "Something coloured is drawn on the image; please upload it without marks.")
 
 
+def test_a_slice_of_an_unclear_sequence_that_may_not_be_evaluated_is_for_review():
+    def unsure(slices: np.ndarray) -> Prediction:
+        predicted = bright_spot_rule(slices)
+        predicted.attributes[SEQUENCE][T1C] -= 0.5
+        predicted.attributes[SEQUENCE]["T2"] += 0.5
+        return predicted
+
+    found = decide_picture(prepare_picture(head(), unsure), decide, 128, 128).decisions.verdicts[0]
+    assert found[0] == "review"
+    assert found[1].startswith("The sequence is unclear and may be T2, and the model was not evaluated on tumours in T2 images;")
+    given = decide_picture(prepare_picture(head(), unsure, T1C), decide, 128, 128)
+    assert given.decisions.verdicts[0][0] == "tumour"
+
+
 def test_the_kind_is_given_for_post_contrast_t1_only():
     assert analyse(head()).recognition.kind.name == "glioma"
     coloured = head()

@@ -84,8 +84,8 @@ OTHERS = {
 OF_FILES = {
     "CT": [
         "CT", "CT.nii.gz", "ct_brain.nii", "sub-01_ct.nii.gz", "patient1_CT.nii", "CT (12).jpg", "ct_healthy (1).png", "CTA",
-        "CTA_head.nii", "CTP", "NCCT.nii", "CBCT", "ROUTINE CT HEAD WO", "CT_to_T1.nii", "CT_to_MRI.nii", "head CT post contrast", "pCT.nii",
-        "synthetic_CT.nii", "CT_perfusion_head",
+        "CTA_head.nii", "CTP", "NCCT.nii", "CBCT", "ROUTINE CT HEAD WO", "CT_to_T1.nii", "CT_to_MRI.nii", "pCT.nii",
+        "head CT post contrast", "synthetic_CT.nii", "CT_perfusion_head",
     ],
     "PET or SPECT": [
         "PET", "sub-01_pet.nii.gz", "FDG", "FDG_PET.nii", "SUV.nii", "SUVr.nii", "suvbw", "FET.nii", "F18_FLUTEMETAMOL",

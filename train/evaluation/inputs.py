@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from brainmri.analysis.coverage import not_covered
 from brainmri.analysis.decision import decide_slice
 from brainmri.analysis.findings import REVIEW, TUMOUR
 from brainmri.analysis.forward import predict_slices
@@ -155,8 +156,8 @@ def recognised_sequence(one: Measured) -> str | None:
 
 def decide(one: Measured, rules: Rules) -> str:
     """The verdict, under the rules for the sequence that is recognised."""
-    sequence = recognised_sequence(one)
-    if not rules.was_evaluated_on(sequence):
+    sequence, probabilities = recognised_sequence(one), one.attributes.get(SEQUENCE, np.zeros(0)).tolist()
+    if not_covered(rules, sequence, {name: value for name, value in zip(SEQUENCES, probabilities, strict=False)}):
         return REVIEW
     chosen = rules.for_sequence(sequence)
     probability = float(chosen.probability(np.array([one.logit]), np.array([one.evidence]), "slice")[0])
