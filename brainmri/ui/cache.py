@@ -91,15 +91,21 @@ def delete_expired(folder: Path, age: float, keep: Container[str] = ()) -> None:
     """
     oldest = time.time() - age
     for parent, folders, files in os.walk(folder, topdown=False):  # ignores files that vanish meanwhile
-        for name in (*files, *folders):
-            path = Path(parent, name)
+        # all are found before any is deleted: that renews the ctime of a file's other links (`upload_names`), in the same folder
+        for path in [path for path in (Path(parent, name) for name in (*files, *folders)) if _is_older(path, oldest)]:
             with contextlib.suppress(OSError):  # already gone, or a folder that is not empty
-                if path.lstat().st_ctime > oldest:  # ctime, since a copy keeps the original's mtime
-                    continue
                 if path.is_dir():
                     path.rmdir()
                 elif str(path) not in keep:
                     path.unlink()
+
+
+def _is_older(path: Path, oldest: float) -> bool:
+    """Whether a file was written here before a time; not by its mtime, since a copy keeps the original's."""
+    try:
+        return path.lstat().st_ctime <= oldest
+    except OSError:  # already gone
+        return False
 
 
 def limit_size(folder: Path, max_bytes: int = MAX_BYTES, keep: Container[str] = (), in_use: float = IN_USE_SECONDS) -> int:

@@ -19,6 +19,7 @@ from gradio_client.utils import Status
 
 from brainmri.ui import cache, page
 from brainmri.ui.cache import delete_expired, limit_size
+from brainmri.ui.upload_names import with_own_names
 from tests.support.serving import ROOT, paused, served
 
 pytestmark = pytest.mark.slow
@@ -115,6 +116,16 @@ def test_expired_files_are_deleted_and_excepted_files_kept(tmp_path):
         time.sleep(0.05)
         delete_expired(tmp_path, 0.01, {str(example)})
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["example", "kept.png"]
+
+
+def test_an_expired_upload_is_deleted_under_both_of_its_names(tmp_path):
+    stored = tmp_path / "scan 1.nii"
+    stored.write_bytes(b"voxels")
+    with_own_names([str(stored)], [{"path": str(stored), "orig_name": "scan (1).nii"}])
+    assert len([*tmp_path.iterdir()]) == 2
+    time.sleep(0.2)
+    delete_expired(tmp_path, 0.1)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_oldest_files_are_deleted_when_there_are_too_many(tmp_path):
