@@ -73,8 +73,7 @@ def fetch(repo: str, revision: str | None = None, token: str | None = None, cach
 
 def cached(folder: Path) -> tuple[str, str] | None:
     """OWNER/NAME and commit of a folder in the local cache; None for any other folder."""
-    repo = folder.parents[1].name
-    if folder.parent.name != "snapshots" or not repo.startswith("models--"):
+    if folder.parent.name != "snapshots" or not (repo := folder.parents[1].name).startswith("models--"):
         return None
     return repo.removeprefix("models--").replace("--", "/"), folder.name
 

@@ -24,7 +24,7 @@ from brainmri.zoo.entry import (
 from brainmri.zoo.metrics import DECIDED_ACCURACY, REVIEW_SHARE, THREE_SEQUENCES, VOLUMETRIC_DICE, Measurements
 from brainmri.zoo.nets import create_network
 from brainmri.zoo.records import Training, TrainingStage
-from brainmri.zoo.registry import DEFAULT
+from brainmri.zoo.registry import DEFAULT, find_entry, source
 from train.datasets.lgg import HELD_OUT
 from train.release.card import (
     OPEN,
@@ -282,6 +282,11 @@ def test_a_configuration_of_another_layout_is_refused(copy, change):
     (copy / CONFIG).write_text(json.dumps(config | change))
     with pytest.raises(ValueError, match=r"config\.json"):
         read_entry(copy)
+
+
+@pytest.mark.parametrize("folder", ["mine", "/mine", ".", "runs/mine"])
+def test_the_origin_of_any_other_folder_is_that_it_is_one(folder):
+    assert source(replace(find_entry("resunet-lgg"), folder=Path(folder))) == "folder"
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
