@@ -89,7 +89,7 @@ class Pipeline:
         self.segmenter = _model(segmenter or DEFAULT, "segmentation", device, runtime, from_hub)
         if classifier is None:
             classifier = self.segmenter if "classification" in self.segmenter.entry.tasks else DEFAULT
-        if isinstance(classifier, str) and classifier == self.segmenter.entry.name:
+        if isinstance(classifier, str) and classifier in (segmenter, self.segmenter.entry.name):
             classifier = self.segmenter
         self.classifier = _model(classifier, "classification", device, runtime, from_hub)
         threshold = None if mask_threshold is None else float(mask_threshold)

@@ -14,7 +14,7 @@ from brainmri.report import render
 from brainmri.zoo.entry import save_entry
 from brainmri.zoo.nets import ResNet50Classifier
 from brainmri.zoo.preprocess import Preprocess
-from brainmri.zoo.registry import AXIAL_OOD, find_entry
+from brainmri.zoo.registry import AXIAL_OOD, EMBEDDED, find_entry
 from train.evaluation.metrics import dice
 from train.phantoms import phantom_slice
 
@@ -149,6 +149,13 @@ def test_another_classifier_changes_the_probability_but_not_the_mask(untrained_c
     assert other.provenance["classifier"] == {
         "name": "resnet50-untrained", "sha256": untrained_classifier.entry.sha256, "device": "cpu", "runtime": "torch",
     }  # fmt: skip
+
+
+def test_a_folder_given_for_both_roles_is_one_model():
+    folder = str(EMBEDDED / "effunet-lgg")
+    pipe = brainmri.Pipeline(folder, folder, device="cpu")
+    assert pipe.classifier is pipe.segmenter
+    assert pipe.rules.fusion
 
 
 def test_wrong_tasks_and_thresholds_are_refused(untrained_classifier):
