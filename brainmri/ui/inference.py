@@ -168,8 +168,6 @@ def check(name: str) -> SelfCheckResult:
 
 def _pipeline(segmenter: str, classifier: str, threshold: float | None) -> Pipeline:
     chosen = get_model(segmenter), get_model(classifier)
-    if threshold == available_models[segmenter].mask_threshold:
-        threshold = None  # the slider is where it starts: the entry chooses, by sequence where it has rules for each
     named = available_models[segmenter].specialist
     specialist = get_model(named.name) if named and named.name in available_models else None
     return Pipeline(*chosen, mask_threshold=threshold, ood_model=get_model(AXIAL_OOD), specialist=specialist)

@@ -76,6 +76,15 @@ def test_the_threshold_is_the_segmenters_own_unless_given(client):
     assert areas[0] > areas[1] > areas[2] > 0
 
 
+def test_a_given_threshold_replaces_that_of_the_sequence(client):
+    image = handle_file(EXAMPLES / "flair-only.png")
+    used = [
+        client.predict(image, threshold=threshold, sequence="T1", api_name="/predict")[0]["provenance"]["mask_threshold"]
+        for threshold in (None, 0.5)
+    ]
+    assert used == [0.45, 0.5]  # 0.5 is also the default's threshold for other sequences
+
+
 def test_the_sequence_of_a_greyscale_slice_can_be_given(client):
     image = handle_file(EXAMPLES / "flair-only.png")
     recognised, positional, given, contrast = (
