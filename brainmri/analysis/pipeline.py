@@ -142,7 +142,7 @@ class Pipeline:
         """
         scan = _one_slice(source)
         picture = self._decide_picture(scan, sequence, progress)
-        warnings = (*self._input_warnings(scan), *picture.warnings)
+        warnings = (*self._input_warnings(scan, sequence), *picture.warnings)
         provenance = self.provenance(scan, picture.prepared.predicted, picture.recognition, sequence, picture.specialist)
         finding = self._finding(picture.decisions, 0, warnings, provenance, None, picture.recognition)
         return replace(finding, view=None if picture.place else picture.prepared.view)
@@ -241,7 +241,7 @@ class Pipeline:
             brainmri.io.reading.UnreadableImage: if the input cannot be read.
         """
         scan = source if isinstance(source, Scan) else read_study(source)
-        geometry, warnings = scan.geometry, self._input_warnings(scan)
+        geometry, warnings = scan.geometry, self._input_warnings(scan, sequence)
         if geometry and geometry.sized and not geometry.plausible:
             warnings += ("the voxel size cannot be that of a head; volumes are in voxels and distances in pixels",)
         pictures = holds_pictures(scan)
@@ -315,9 +315,9 @@ class Pipeline:
         uncovered = not_covered(self.rules, prepared.sequence, sequence_probabilities(prepared.predicted))
         return uncovered or unfit_size(*scan.pixels.shape[1:3], measured=scan.geometry is not None)
 
-    def _input_warnings(self, scan: Scan) -> tuple[str, ...]:
-        """The warnings of the reader, and how the models take a sequence that the file does not name, or another plane."""
-        unnamed = ONE_SEQUENCE in scan.warnings and not scan.single_sequence
+    def _input_warnings(self, scan: Scan, sequence: str | None) -> tuple[str, ...]:
+        """The warnings of the reader, and how the models take a sequence that nobody and nothing names, or another plane."""
+        unnamed = ONE_SEQUENCE in scan.warnings and not (sequence or scan.single_sequence)
         taken_for_flair = unnamed and not self.classifier.net.attributes and FLAIR in self.classifier.entry.evaluated_on
         added = [*[READ_AS_FLAIR] * taken_for_flair, *[ONLY_AXIAL] * (not is_axial(scan) and not self._any_plane)]
         return (*scan.warnings, *added)

@@ -43,9 +43,11 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
     recognition = finding.recognition
     size = slice_size(scan.pixels, finding) if finding.area_px else None
     side = image_side(scan.pixels, finding) if finding.area_px else None
-    seen = (
-        recognised_facts(recognition, finding.verdict) if recognition else {"Sequence": assumed_sequence(scan, finding.warnings)}
-    )
+    if recognition:
+        seen = recognised_facts(recognition, finding.verdict)
+    else:
+        named = finding.provenance.get("sequence")
+        seen = {"Sequence": LABELS.get(named, named) if named else assumed_sequence(scan, finding.warnings)}
     if recognition and not (recognition.sequence and recognition.sequence.name == THREE_SEQUENCES):
         seen["Sequence"] = Markup("{} {}").format(seen["Sequence"], CHANGE_SEQUENCE)
     scale = probability_scale(finding.probability, finding.provenance["review_band"])

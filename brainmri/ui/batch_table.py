@@ -19,35 +19,29 @@ from brainmri.ui.inference import ZERO_GPU, analyse_slice, analyse_study
 from brainmri.ui.inputs import SLICE, Input
 from brainmri.ui.logs import record_upload_size
 
-RECORDED = ("verdict", "reason", "probability", "area_px", "lesion_count", "lesion_volume_ml", "largest_diameter_mm")
-COLUMNS = ("input", "kind", "size", *RECORDED, "warnings", "problem")
+DECIDED, MEASURED = ("verdict", "reason"), ("probability", "area_px", "lesion_count", "lesion_volume_ml", "largest_diameter_mm")
+COLUMNS = ("input", "kind", "size", *DECIDED, *MEASURED, "warnings", "problem")
 
 
 def analyse_input(one: Input, segmenter: str, classifier: str, sequence: str | None, progress: Progress | None = None) -> dict:
     """A row of the table: the main fields of the record, or the problem of an input that cannot be read.
 
-    The probability of a study is the highest of its slices that look like brain MRI slices; other slices have none. The size is
-    that of the verdict's box, None if nothing is outlined. `progress` is called as by `analyse_study`.
+    The probability of a study is the highest of its slices that look like brain MRI slices. What is no brain has neither a
+    probability nor measurements. The size is that of the verdict's box. `progress` is called as by `analyse_study`.
     """
     row = dict.fromkeys(COLUMNS) | {"input": one.label, "kind": one.kind}
     try:
+        scan = read_input(one)
         if one.kind == SLICE:
-            scan = read_input(one)
-            finding = analyse_slice(scan, segmenter, classifier, None, sequence, progress)
-            record = finding.record()
-            if finding.out_of_distribution:
-                record["probability"] = None
-            elif finding.area_px:
-                record["size"] = slice_size(scan.pixels, finding)
+            found = analyse_slice(scan, segmenter, classifier, None, sequence, progress)
+            size = slice_size(scan.pixels, found)
         else:
-            scan = read_input(one)
-            study = analyse_study(scan, segmenter, classifier, None, progress)
-            record = study.record()
-            if study.lesions:
-                record["size"] = study_size(scan.pixels, study)
+            found = analyse_study(scan, segmenter, classifier, None, progress)
+            size = study_size(scan.pixels, found)
     except UnreadableImage as error:
         return row | {"problem": str(error)}
-    return row | {name: record.get(name) for name in ("size", *RECORDED)} | {"warnings": "; ".join(record["warnings"])}
+    record, shown = found.record(), DECIDED if found.out_of_distribution else (*DECIDED, *MEASURED)
+    return row | {name: record.get(name) for name in shown} | {"size": size, "warnings": "; ".join(record["warnings"])}
 
 
 def analyse_inputs(

@@ -66,6 +66,7 @@ def test_slices_are_decided_in_the_sequences_that_the_entry_was_trained_on(lgg, 
     unnamed = own(slice_), other(slice_)  # what it shows is not known
     assert {finding.verdict for finding in unnamed} == {"tumour"}
     assert [READ_AS_FLAIR in finding.warnings for finding in unnamed] == [False, True]
+    assert not any(READ_AS_FLAIR in other(slice_, sequence=named).warnings for named in ("FLAIR", "T1c"))
     colours = (images[1] * 255).astype(np.uint8)
     assert own(colours).reason.startswith("The model was not evaluated on tumours in images of three sequences (")
     assert other(colours).verdict == "tumour"

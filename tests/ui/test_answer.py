@@ -100,6 +100,11 @@ def test_flair_is_shown_only_where_the_model_takes_the_slice_for_it(slice_result
     assert "Sequence not recognised" in words(slice_answer(*slice_result()))
 
 
+def test_the_sequence_is_the_one_that_the_visitor_named(slice_result):
+    shown = words(slice_answer(*slice_result(provenance=PROVENANCE | {"sequence": "T1c"})))
+    assert "Sequence post-contrast T1 Side" in shown
+
+
 def test_what_a_network_recognises_is_shown(slice_result):
     recognition = Recognition(
         sequence=Recognised(name="T1c", probability=0.83), plane=Recognised(name="sagittal", probability=0.9),

@@ -4,11 +4,12 @@ import shutil
 
 import pytest
 from PIL import Image
+from skimage import data
 
 from brainmri.io.limits import UnreadableImage
 from brainmri.io.pixels import FLAIR
 from brainmri.io.sequences import PRE, Candidate
-from brainmri.ui.batch_table import analyse_input
+from brainmri.ui.batch_table import MEASURED, analyse_input
 from brainmri.ui.decoding import read_input
 from brainmri.ui.inference import set_available_models
 from brainmri.ui.input_list import decode, encode, field_value, selected
@@ -128,6 +129,15 @@ def test_pictures_in_a_zip_are_slices_as_if_each_were_uploaded_alone(tmp_path):
     ]
     assert rows[0] == rows[1]
     assert rows[0]["verdict"] == "tumour"
+
+
+@pytest.mark.slow
+def test_a_row_of_what_is_no_brain_has_a_verdict_and_no_measurements(tmp_path):
+    Image.fromarray(data.astronaut()).save(tmp_path / "astronaut.png")
+    set_available_models([], False)
+    row = analyse_input(*list_inputs([str(tmp_path / "astronaut.png")]), "effunet-lgg", "effunet-lgg", None)
+    assert row["verdict"] == "review"
+    assert {row[name] for name in ("size", *MEASURED)} == {None}
 
 
 @pytest.mark.parametrize(
