@@ -41,7 +41,7 @@ def slice_answer(scan: Scan, finding: Finding) -> Markup:
     if finding.out_of_distribution:  # nothing that was computed is meaningful
         return answer_html(finding.verdict, [finding.reason], finding.warnings, Markup(""), {})
     recognition = finding.recognition
-    size = slice_size(scan.pixels, finding) if finding.area_px else None
+    size = slice_size(scan.pixels, finding)
     side = image_side(scan.pixels, finding) if finding.area_px else None
     if recognition:
         seen = recognised_facts(recognition, finding.verdict)
@@ -61,8 +61,7 @@ def study_answer(scan: Scan, study: Study, warnings: tuple[str, ...] | list[str]
         return answer_html(study.verdict, [study.reason], warnings, Markup(""), {})
     facts = {}
     if study.lesions:
-        size = None if study.apart else study_size(scan.pixels, study)  # of different people, there is no sum
-        facts = {"Lesions": str(len(study.lesions)), "Size": size, "Side": patient_side(study)}
+        facts = {"Lesions": str(len(study.lesions)), "Size": study_size(scan.pixels, study), "Side": patient_side(study)}
     seen = recognised_facts(study.recognition, study.verdict) if study.recognition else recognised_one_by_one(study)
     if not seen or sum(label is not None for label in scan.sequences) > 1:  # the names say more than "three"
         seen |= read_sequences(scan, study.warnings)
@@ -243,8 +242,10 @@ def read_sequences(scan: Scan, warnings: Sequence[str]) -> dict[str, str | None]
     return {"Sequence": ", ".join(names)}
 
 
-def slice_size(pixels: np.ndarray, finding: Finding) -> str:
-    """The outlined area, in cm² if the pixel size is known, and its share of the head."""
+def slice_size(pixels: np.ndarray, finding: Finding) -> str | None:
+    """The outlined area, in cm² if the pixel size is known, and its share of the head; None without one, and of no brain."""
+    if not finding.area_px or finding.out_of_distribution:
+        return None
     area = f"{finding.area_px:,} pixels" if finding.area_mm2 is None else f"{finding.area_mm2 / 100:.1f} cm²"
     if finding.view is None:
         return area
@@ -257,8 +258,13 @@ def upright(pixels: np.ndarray, finding: Finding) -> tuple[np.ndarray, np.ndarra
     return finding.view.cut(pixels[None])[0], finding.view.cut_masks(finding.mask[None])[0]
 
 
-def study_size(pixels: np.ndarray, study: Study) -> str:
-    """The outlined volume in mL and the largest diameter in mm; without voxel size the share of the head."""
+def study_size(pixels: np.ndarray, study: Study) -> str | None:
+    """The outlined volume in mL and the largest diameter in mm; without voxel size the share of the head.
+
+    None where nothing is outlined, of no brain, and of different people, whose lesions have no sum.
+    """
+    if not study.lesions or study.out_of_distribution or study.apart:
+        return None
     volume = study.volume_mm3
     if volume is not None:
         return f"{volume / 1000:.1f} mL, largest diameter {max(study.diameters):.0f} mm"

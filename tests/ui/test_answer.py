@@ -15,7 +15,7 @@ from brainmri.analysis.preparation import View
 from brainmri.analysis.recognition import Recognised, Recognition
 from brainmri.io.scan import Scan
 from brainmri.report.viewer import slice_viewer
-from brainmri.ui.answer import head_share, probability_scale, refusal, slice_answer, study_answer
+from brainmri.ui.answer import head_share, probability_scale, refusal, slice_answer, slice_size, study_answer, study_size
 from brainmri.ui.examples import EXAMPLES, first_result
 from brainmri.ui.inference import set_available_models
 from brainmri.zoo.ood import OodResult
@@ -136,6 +136,16 @@ def test_a_study_is_answered_at_a_glance():
     assert f"Side {study.lesions[0].side}" in shown
     assert "Sequence pre-contrast T1, FLAIR, post-contrast T1 Plane axial" in shown
     assert "Note: a note of writing." in shown
+
+
+def test_neither_different_people_nor_other_images_have_a_size(slice_result):
+    scan, study = results(slices=4, side=64)
+    strange = OodResult(distance=9.0, other_log_odds=9.0, reason="This is a photograph.")
+    other = replace(study, findings=tuple(replace(finding, ood=strange) for finding in study.findings))
+    assert study_size(scan.pixels, study)
+    assert [study_size(scan.pixels, one) for one in (replace(study, apart=True), other)] == [None, None]
+    picture, finding = slice_result(ood=strange)
+    assert slice_size(picture.pixels, finding) is None
 
 
 def test_what_is_recognised_slice_by_slice_is_counted():
