@@ -121,14 +121,20 @@ def _doubts(part: Prepared, measured: bool) -> list[str]:
 
 
 def _check(parts: tuple[Prepared, ...], scan: Scan) -> list[int]:
-    """The indices of the slices that are out of distribution; an error if nothing remains, or too little of a study."""
-    checks = [check for part in parts for check in zip(part.view.numbers.tolist(), part.predicted.ood or (), strict=False)]
-    strange = [(number, one.reason) for number, one in checks if one.reason]
-    numbers = [number for number, _ in strange]
+    """The indices of the slices that are out of distribution, of sheets those with no other slice.
+
+    Raises:
+        OutOfDistribution: if nothing remains, or too little of a study.
+    """
+    reasons: dict[int, list[str | None]] = {}  # by picture, of each of its slices
+    for part in parts:
+        for number, check in zip(part.view.numbers.tolist(), part.predicted.ood or (), strict=False):
+            reasons.setdefault(number, []).append(check.reason)
+    numbers = [number for number, found in reasons.items() if all(found)]
     if scan.pixels.ndim == 4:
-        reason = mostly_unknown(numbers, len(scan.pixels), len(checks))
+        reason = mostly_unknown(numbers, len(scan.pixels), len(reasons))
     else:
-        reason = strange[0][1] if len(strange) == len(parts) else None
+        reason = reasons[0][0] if numbers else None
     if reason:
         raise OutOfDistribution(reason)
     return numbers

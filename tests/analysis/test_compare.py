@@ -11,12 +11,14 @@ from skimage import data
 
 import brainmri
 from brainmri.analysis.colours import MARKED
-from brainmri.analysis.compare import Comparison, ModelResult, OutOfDistribution, compare, disagreement, overlap
+from brainmri.analysis.compare import Comparison, ModelResult, OutOfDistribution, _check, compare, disagreement, overlap
 from brainmri.analysis.coverage import ONLY_AXIAL
+from brainmri.analysis.forward import Prediction
+from brainmri.analysis.preparation import prepare_pictures
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import read_slice, read_study
 from brainmri.io.scan import Geometry, Scan
-from brainmri.zoo.ood import NOT_MR
+from brainmri.zoo.ood import NOT_MR, OodResult
 from brainmri.zoo.registry import DEFAULT, LoadedModel
 
 pytestmark = pytest.mark.slow
@@ -160,6 +162,20 @@ def test_a_sheet_is_compared_as_it_is_analysed(models, pipe, alone):
     assert np.array_equal(results[DEFAULT].mask, finding.mask)
     assert results[DEFAULT].probability == finding.probability
     assert results["resunet-lgg"].mask[:256, 256:].any()
+
+
+@pytest.mark.parametrize(("strange", "expected"), [(1, []), (4, [0])])
+def test_a_sheet_among_pictures_counts_if_one_of_its_slices_does(strange, expected):
+    def predict(slices: np.ndarray) -> Prediction:
+        reason = "This is dark." if slices.max() < 0.6 else None
+        return Prediction(ood=[OodResult(distance=1.0, other_log_odds=0.0, reason=reason)])
+
+    tiles = [SLICE * (0.5 if number < strange else 1) for number in range(4)]
+    sheet = np.concatenate([np.concatenate(tiles[:2], 1), np.concatenate(tiles[2:], 1)])
+    scan = scan_of(np.stack([sheet, *[np.pad(SLICE, ((128, 128), (128, 128), (0, 0)))] * 2]))
+    parts = tuple(prepare_pictures(scan, predict))
+    assert [part.view.numbers.tolist() for part in parts] == [[0]] * 4 + [[1], [2]]
+    assert _check(parts, scan) == expected
 
 
 def test_a_picture_that_is_no_brain_is_refused_as_in_an_analysis(models, pipe):
