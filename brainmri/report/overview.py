@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from brainmri.zoo.attributes import SEQUENCES
 from brainmri.zoo.entry import ModelEntry
 from brainmri.zoo.metrics import THREE_SEQUENCES, WHOLE_STUDY
 
@@ -10,8 +11,11 @@ MISSING = "-"
 
 
 def input_names(entry: ModelEntry) -> str:
-    """The images that an entry analyses."""
-    return "any sequence and plane" if "attributes" in entry.arguments else "axial; FLAIR or three sequences"
+    """The images that an entry analyses: the sequences that it was trained and evaluated on."""
+    if "attributes" in entry.arguments:
+        return "any sequence and plane"
+    known = [name for name in SEQUENCES if name in entry.evaluated_on]
+    return f"axial; {' or '.join([*known, *sorted(entry.evaluated_on - {*known})])}"
 
 
 def output_names(entry: ModelEntry) -> str:
