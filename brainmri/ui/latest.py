@@ -30,11 +30,12 @@ class Latest:
 
     Attributes:
         upload: the number of the last upload, as the browser counts them; 0 before the first.
-        chosen: the uploaded files and the value of the input that is selected among them; None while they are not known.
+        chosen: of the uploaded files, and of the value of the input that is selected among them, the hashes, since their names
+            may identify a patient, and a session may have thousands; None while they are not known.
     """
 
     upload: int = 0
-    chosen: tuple[list[str], str] | None = None
+    chosen: tuple[int, int] | None = None
 
     def give(self, upload: int) -> None:
         """Await the files of a new upload; 0 if there is none after all. Requests may arrive in another order than sent."""
@@ -43,14 +44,14 @@ class Latest:
 
     def choose(self, files: Sequence[str], item: str) -> None:
         """Select an input among the files of the upload."""
-        self.chosen = [*files], item
+        self.chosen = hash((*files,)), hash(item)
 
     def replaced(self, files: Sequence[str], item: str | None = None) -> bool:
         """Whether another input was given or selected after this one; without an item, after all inputs of these files."""
         if self.upload == 0:
             return False
         chosen = self.chosen  # other requests change it
-        return chosen is None or chosen[0] != [*files] or item not in (None, chosen[1])
+        return chosen is None or chosen[0] != hash((*files,)) or (item is not None and chosen[1] != hash(item))
 
     def watch(self, files: Sequence[str], item: str | None = None) -> Callable[..., None]:
         """A function for an analysis to call, with any arguments: it raises `Superseded` once another input is selected.

@@ -1,7 +1,7 @@
 """The web page, one module per tab: build it, launch it, serve it until a signal comes.
 
-No request leaves anything behind except the files it offers for download. The only state is the list of available models and
-their loaded networks.
+Requests leave only temporary files (`brainmri.ui.cache`). The only state is the list of available models with their loaded
+networks, and which input each session gave last (`brainmri.ui.latest`).
 """
 
 from __future__ import annotations
