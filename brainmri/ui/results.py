@@ -79,4 +79,8 @@ def pack_study(scan: Scan, study: Study) -> tuple[str, str, dict]:
     """
     folder = make_output_folder() / safe_stem(scan.name, "study")
     files = write_study(scan, study, folder)
-    return str(pack(files, folder.with_suffix(".zip"))), str(files[0]), json.loads(files[-1].read_text(encoding="utf-8"))
+    return (
+        str(pack(files, folder.with_name(f"{folder.name}.zip"))),
+        str(files[0]),
+        json.loads(files[-1].read_text(encoding="utf-8")),
+    )

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,19 @@ from brainmri.analysis.preparation import View
 from brainmri.analysis.recognition import Recognised, Recognition
 from brainmri.io.scan import Scan
 from brainmri.report.viewer import slice_viewer
-from brainmri.ui.answer import head_share, probability_scale, refusal, slice_answer, slice_size, study_answer, study_size
+from brainmri.ui.answer import (
+    head_share,
+    probability_scale,
+    refusal,
+    slice_answer,
+    slice_size,
+    study_answer,
+    study_size,
+    study_view,
+)
 from brainmri.ui.examples import EXAMPLES, first_result
 from brainmri.ui.inference import set_available_models
+from brainmri.ui.results import pack_study
 from brainmri.zoo.ood import OodResult
 from tests.support.viewing import results
 
@@ -136,6 +147,13 @@ def test_a_study_is_answered_at_a_glance():
     assert f"Side {study.lesions[0].side}" in shown
     assert "Sequence pre-contrast T1, FLAIR, post-contrast T1 Plane axial" in shown
     assert "Note: a note of writing." in shown
+
+
+def test_a_studys_files_are_named_as_the_study(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    scan, study = results(slices=4, side=64)
+    packed, *_ = pack_study(replace(scan, name="sub-01.ses-2.nii.gz"), study)
+    assert Path(packed).name == "sub-01.ses-2.zip"
 
 
 def test_neither_different_people_nor_other_images_have_a_size(slice_result):
