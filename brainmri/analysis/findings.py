@@ -207,7 +207,7 @@ class Study:
         }
 
     def table(self) -> list[dict]:
-        """A row for each slice, from the neck upwards."""
+        """A row for each slice, in order."""
         length = "mm" if self.measured else "px"
         return [
             {

@@ -6,7 +6,7 @@ from markupsafe import Markup, escape
 
 from brainmri.analysis.findings import Study, count
 from brainmri.report.templates import STATES
-from brainmri.report.viewer import slice_caption
+from brainmri.report.viewer import counted, slice_caption
 
 
 def chart_svg(study: Study) -> Markup:
@@ -59,7 +59,7 @@ def chart_svg(study: Study) -> Markup:
         f"<title>{escape(slice_caption(n, finding, study))}</title></rect>"
         for n, finding in enumerate(study.findings, 1)
     ]
-    label = f"Outlined area and probability of tumour in {count(slices, 'slice')}, from the neck upwards"
+    label = f"Outlined area and probability of tumour in {count(slices, 'slice')}, {counted(study)}"
     return Markup(
         f'<svg class="study-chart" data-top="{top}" data-height="{height}" viewBox="0 0 {width} {bottom + 32}" role="img" '
         f'aria-label="{label}">{"".join(parts)}</svg>'

@@ -9,7 +9,7 @@ from brainmri.analysis.findings import Study, count, ranges
 from brainmri.io.scan import Scan
 from brainmri.report.chart import chart_svg
 from brainmri.report.templates import STATES, template
-from brainmri.report.viewer import picture_uri, study_viewer, viewer_script, viewer_style
+from brainmri.report.viewer import counted, picture_uri, study_viewer, viewer_script, viewer_style
 from brainmri.zoo.titles import shown_name
 
 COLUMNS = {  # of the table of slices, where the record's name is no plain word
@@ -33,7 +33,7 @@ def report_html(scan: Scan, study: Study, title: str, montage: Image.Image) -> s
         title=title, state=state, symbol=symbol, label=label, summary=summary(study), record=study.record(),
         viewer=study_viewer(scan, study, chart_svg(study), references=False), lesions=lesions_html(study),
         models=deciding_models(study.provenance), columns=COLUMNS,
-        montage=montage_html(montage), css=viewer_style(), js=viewer_script(),
+        montage=montage_html(study, montage), css=viewer_style(), js=viewer_script(),
     )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def lesions_html(study: Study) -> Markup:
     return scrollable.format(Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(titles, cells))
 
 
-def montage_html(montage: Image.Image) -> Markup:
+def montage_html(study: Study, montage: Image.Image) -> Markup:
     """The montage of a study's slices as an image element."""
-    source = picture_uri(montage)
-    return Markup('<img class="montage" src="{}" alt="Overlays of the slices, numbered from the neck upwards">').format(source)
+    element = '<img class="montage" src="{}" alt="Overlays of the slices, numbered {}">'
+    return Markup(element).format(picture_uri(montage), counted(study))

@@ -112,9 +112,9 @@ def study_viewer(scan: Scan, study: Study, chart: Markup, references: bool = Tru
     return _render(data, "Slices of the study", study.geometry, chart)
 
 
-def first_slice(study: Study) -> int:
-    """Index of the slice to compare models on: of the largest outlined area or, without any, the highest probability."""
-    return max(range(len(study.findings)), key=lambda n: (study.findings[n].area_px, study.findings[n].probability))
+def counted(study: Study) -> str:
+    """How a study's slices are counted, for example "from the neck upwards"."""
+    return "in their order" if study.apart else ORDER[study.geometry.plane if study.geometry else "axial"][2]
 
 
 def slice_caption(number: int, finding: Finding, study: Study) -> str:
@@ -225,12 +225,12 @@ def _render(data: dict, label: str, geometry: Geometry | None, chart: Markup | N
     for view in shown:
         tall, wide = (shape[axis] * lengths[axis] for axis in view.axes[:2])
         panes.append({"label": f"{view.name} view", "ratio": f"{wide / tall:.4f}", "letters": list(view.letters.items())})
-    back, on, counted = ORDER[geometry.plane if geometry else "axial"]
+    back, on, counting = ORDER[geometry.plane if geometry else "axial"]
     data = data | {"panes": [{"axes": view.axes, "flips": view.flips} for view in shown]}
     sequences = data.pop("sequences")
     return Markup(template("viewer.html").render(
         data=data, label=label, panes=panes, chart=None if data["plain"] else chart, slices=slices, first=data["first"] + 1,
-        previous=back, next=on, counted=counted, sequences=sequences,
+        previous=back, next=on, counted=counting, sequences=sequences,
     ))  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def study_view(scan: Scan, study: Study) -> Markup:
     if study.out_of_distribution:
         return viewer
     lesions = lesions_html(study) if study.lesions else ""
-    overlays = montage_html(montage_picture(scan.pixels, study))
+    overlays = montage_html(study, montage_picture(scan.pixels, study))
     of_mask = Markup("<div{}>{}<details><summary>Overlays</summary>{}</details></div>")
     return viewer + of_mask.format(MODEL_MASK, lesions, overlays)
 

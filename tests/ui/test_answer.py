@@ -14,7 +14,7 @@ from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, Finding
 from brainmri.analysis.frame import Panel
 from brainmri.analysis.preparation import View
 from brainmri.analysis.recognition import Recognised, Recognition
-from brainmri.io.scan import Scan
+from brainmri.io.scan import Geometry, Scan
 from brainmri.report.viewer import slice_viewer
 from brainmri.ui.answer import (
     head_share,
@@ -147,6 +147,17 @@ def test_a_study_is_answered_at_a_glance():
     assert f"Side {study.lesions[0].side}" in shown
     assert "Sequence pre-contrast T1, FLAIR, post-contrast T1 Plane axial" in shown
     assert "Note: a note of writing." in shown
+
+
+def test_slices_are_counted_as_they_lie_in_the_head():
+    scan, study = results(slices=10, side=64)
+    affine = np.array([[0, 0, -1.0, 30], [5.0, 0, 0, 0], [0, -1.0, 0, 30], [0, 0, 0, 1]])
+    coronal = replace(study, geometry=Geometry(shape=(10, 64, 64), affine=affine))
+    pictures = replace(study, geometry=None, apart=True)
+    for one, counted in ((study, "from the neck upwards"), (coronal, "from the back to the front"), (pictures, "in their order")):
+        shown = study_view(scan, one)
+        assert f"tumour in 10 slices, {counted}" in shown  # the chart
+        assert f"the slices, numbered {counted}" in shown  # the overlays
 
 
 def test_a_studys_files_are_named_as_the_study(tmp_path, monkeypatch):
