@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 import gradio as gr
@@ -95,11 +96,13 @@ def outlines(results: Sequence[ModelResult], scan: Scan) -> tuple[list[tuple], i
 
 
 def read_one(files: list[str]) -> tuple[Scan, str]:
-    """The first input of an upload, and its name."""
+    """The first input of an upload, and its name; a warning counts several inputs."""
     record_upload_size(files)
-    chosen = list_inputs(files)[0]
+    chosen, *others = list_inputs(files)
     scan = read_input(chosen)
     record_scan_size(scan)
+    if others:
+        scan = replace(scan, warnings=(*scan.warnings, f"only the first of {len(others) + 1} inputs is compared"))
     return scan, chosen.label
 
 

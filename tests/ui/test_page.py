@@ -181,6 +181,14 @@ def test_a_comparison_says_what_was_changed(client, tmp_path):
     assert record["warnings"] == ["the slice is turned by 180°; it was analysed upright"]
 
 
+def test_a_comparison_says_that_it_is_of_the_first_of_several_inputs(client, tmp_path):
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for name in ("small-lesion.png", "large-lesion.png"):
+            archive.write(EXAMPLES / name, name)
+    record, _ = client.predict(handle_file(tmp_path / "two.zip"), ["effunet-lgg"], api_name="/compare")
+    assert record["warnings"] == ["only the first of 2 inputs is compared"]
+
+
 def test_models_are_compared_on_a_study(client):
     record, pictures = client.predict(handle_file(STUDY), ["effunet-lgg", "resunet-lgg"], api_name="/compare")
     with_verdict, without = record["models"]
