@@ -53,7 +53,6 @@ _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _NO_AGENT = re.compile(
     r"[-. ]*|0|N|NA|N/A|OFF|FALSE|UNKNOWN|(?:NO|NON|NONE|NOT|NIL|NULL|WITHOUT|W/O|SANS|OHNE|SIN|SENZA|SEM)\b.*"
 )
-_LEAST_CROSS = 0.5  # length of the cross product of an image's two directions, which are perpendicular; 0 if they span no plane
 _VRS = set("AE AS AT CS DA DS DT FD FL IS LO LT OB OW PN SH SL SQ SS ST TM UI UL UN US UT".split())
 
 
@@ -170,8 +169,8 @@ def functional_group(header: Dataset, index: int, name: str) -> Dataset:
 def frame_geometry(header: Dataset, index: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """A frame's position (3,), orientation (6,) and pixel spacing (2,) in mm, None where the header has none.
 
-    A position that all frames of a file share is none, and so are a spacing of 0 and an orientation without a plane. The two
-    directions of the orientation have length 1.
+    A position that all frames of a file share is none, and so is a spacing of 0. The two directions of the orientation
+    have length 1.
     """
     found = []
     for name, keyword, length in (
@@ -189,8 +188,6 @@ def frame_geometry(header: Dataset, index: int) -> tuple[np.ndarray | None, np.n
     if orientation is not None:
         lengths = np.linalg.norm(orientation.reshape(2, 3), axis=1).repeat(3)
         orientation = orientation / np.where(lengths > 0, lengths, 1)
-        if np.linalg.norm(np.cross(orientation[:3], orientation[3:])) < _LEAST_CROSS:
-            orientation = None
     return position, orientation, spacing
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAX_GAP = 4.5  # spacings; a larger gap is a hole of one stack only if few slices are missing, else it lies between two stacks
 MAX_PLACES = 4  # where slices are missing that a warning lists
 OFF_GRID = 0.2  # spacings; how far a gap may differ from a whole number of them
+LEAST_CROSS = 0.5  # length of the cross product of an image's two directions, which is 1 as they are perpendicular
 SHIFTED = 1.0  # mm or pixels, whichever is larger; a slice further from the line through the others is left out
 SHORT = 50  # mm; a stack that covers less of a head is a fragment
 PARTLY = "only part of the head was analysed"
@@ -136,6 +137,11 @@ def split_runs(frames: list[Frame]) -> list[list[Frame]]:
     return runs if 2 * max(map(len, runs)) >= len(frames) else [frames]
 
 
+def spans_no_plane(orientation: np.ndarray | None) -> bool:
+    """Whether the two directions (6,) of an image are zero or parallel, as some converters write them."""
+    return orientation is not None and float(np.linalg.norm(np.cross(orientation[:3], orientation[3:]))) < LEAST_CROSS
+
+
 def build_stack(frames: list[Frame]) -> Stack:
     """Put frames in order and check that they are one stack, before any is decoded.
 
@@ -152,6 +158,8 @@ def build_stack(frames: list[Frame]) -> Stack:
             frames = _sort_by_number(frames)
             note = "the files have no slice positions; the slices are read as axial, numbered from the neck upwards"
         return Stack(frames=frames, shape=(len(frames), rows, columns), geometry=None, warnings=[note])
+    if any(spans_no_plane(frame.orientation) for frame in frames):
+        raise refuse(NAME, "the orientation of the images is damaged: it spans no plane. Please export the series again")
     along = project_positions(frames)
     order = np.argsort(along, kind="stable")
     frames, along = [frames[number] for number in order], along[order]

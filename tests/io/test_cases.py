@@ -282,12 +282,11 @@ def test_slices_without_pixel_size_are_in_the_order_of_their_positions(tmp_path,
 
 
 @pytest.mark.parametrize("orientation", [[0] * 6, [1, 0, 0, 0, 0, 0], [1, 0, 0, -1, 0, 0]])
-def test_slices_whose_orientation_spans_no_plane_are_read_by_their_numbers(tmp_path, orientation):
+def test_an_orientation_that_spans_no_plane_is_named_as_the_problem(tmp_path, orientation):
     """Some converters write an orientation of zeros."""
-    scan = read(dicom(changed(lambda _, ds: setattr(ds, "ImageOrientationPatient", orientation)))(tmp_path))
-    assert scan.geometry is None
-    assert np.flatnonzero((scan.pixels[..., FLAIR] == 1).any(axis=(1, 2))).tolist() == [8, 9, 10]
-    assert scan.warnings[0].startswith("the files have no slice positions; the slices are read as axial")
+    folder = dicom(changed(lambda _, ds: setattr(ds, "ImageOrientationPatient", orientation)))(tmp_path)
+    with pytest.raises(UnreadableImage, match="the orientation of the images is damaged: it spans no plane"):
+        read(folder)
 
 
 def test_index_stands_for_its_folder(tmp_path):
