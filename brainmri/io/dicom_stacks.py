@@ -20,7 +20,6 @@ MAX_PLACES = 4  # where slices are missing that a warning lists
 OFF_GRID = 0.2  # spacings; how far a gap may differ from a whole number of them
 LEAST_CROSS = 0.5  # length of the cross product of an image's two directions, which is 1 as they are perpendicular
 SHIFTED = 1.0  # mm or pixels, whichever is larger; a slice further from the line through the others is left out
-SHORT = 50  # mm; a stack that covers less of a head is a fragment
 PARTLY = "only part of the head was analysed"
 
 
@@ -228,11 +227,6 @@ def _stack_on_slots(frames: list[Frame], slots: np.ndarray, step: np.ndarray | N
         )
         if np.diff(slots).max() > MAX_GAP:
             incomplete = f"{PARTLY}: {lacking}"
-    if distance * shape[0] < SHORT:
-        count = f"{len(frames)} slice{'s' * (len(frames) != 1)}"
-        length = f"{distance * shape[0]:.0f} mm"
-        verb = "was" if len(frames) == 1 else "were"
-        warnings.append(f"only {count} ({length}) {verb} provided. The result covers only this part of the head")
     return Stack(frames=frames, shape=shape, geometry=geometry, warnings=warnings, incomplete=incomplete)
 
 

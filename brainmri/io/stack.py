@@ -12,6 +12,7 @@ from brainmri.io.sequences import ONE_SEQUENCE, POST, PRE, SEQUENCES
 PERCENTILES = (0.5, 99.5)
 # degrees; less is routine: axial slices are planned along the skull base or the commissures, and augmentation rotates as far
 MAX_TILT = 20
+SHORT = 50  # mm; a volume that covers less of a head is a fragment
 
 
 def scale_to_unit(volume: np.ndarray) -> np.ndarray:
@@ -61,6 +62,8 @@ def compose(
         warnings.append(
             f"the slices are tilted by {geometry.tilt:.0f} degrees against the anatomical axes; they are analysed as acquired"
         )
+    if geometry and (part := _describe_fragment(geometry)):
+        warnings.append(part)
     shape = geometry.scan_shape if geometry else sequences[FLAIR].shape
     pixels = np.empty((*shape, 3), np.float32)
     for channel in (FLAIR, PRE, POST):
@@ -84,3 +87,14 @@ def compose(
         orientation=orientation,
         incomplete=incomplete,
     )
+
+
+def _describe_fragment(geometry: Geometry) -> str | None:
+    """That a volume covers only a slab of a head; None if it covers more, or its size is unknown."""
+    lengths = np.multiply(geometry.shape, np.linalg.norm(geometry.affine[:3, :3], axis=0))
+    thin = int(lengths.argmin())
+    if not geometry.plausible or lengths[thin] >= SHORT:
+        return None
+    count = geometry.shape[thin] - len(geometry.missing) * (thin == 0)
+    slices, verb = ("slice", "was") if count == 1 else ("slices", "were")
+    return f"only {count} {slices} ({lengths[thin]:.0f} mm) {verb} provided. The result covers only this part of the head"

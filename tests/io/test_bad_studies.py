@@ -10,7 +10,7 @@ import pytest
 from brainmri.io.files import StudyFile
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import list_sequences, read_study
-from tests.support.phantom import EXPECTED, PHANTOM, RAS, SHAPE, enhanced, header, images, nifti, save
+from tests.support.phantom import EXPECTED, PHANTOM, RAS, SHAPE, affine_of, enhanced, header, images, nifti, save, stored
 from tests.support.studies import inner_zip, marker, nifti_bytes, png, read, refusal, zip_of_bytes
 
 # --- the wrong modality ---------------------------------------------------------------------------------------------------
@@ -54,6 +54,12 @@ def test_volume_of_one_slice_is_read(tmp_path):
     assert scan.pixels.shape == (1, 36, 40, 3)
     assert scan.pixels[0, 4, 4, FLAIR] == 1
     assert np.array_equal(scan.geometry.to_original(EXPECTED[9:10]), PHANTOM[..., 9:10])
+
+
+@pytest.mark.parametrize("code", ["RAS", "LPS", "SRA"])
+def test_a_volume_of_a_few_slices_says_that_it_covers_only_a_part(tmp_path, code):
+    scan = read(nifti(tmp_path / "flair.nii", stored(PHANTOM[..., 3:9], code), affine_of(code)))
+    assert "only 6 slices (30 mm) were provided. The result covers only this part of the head" in scan.warnings
 
 
 def test_two_thousand_slices_are_refused_by_their_headers(tmp_path, monkeypatch):
