@@ -221,8 +221,9 @@ def _choose_from_one(volumes: list[_Volume]) -> Choice:
             indices={},
             problem=f"is named as {describe(sequence)}, not as T1, FLAIR and post-contrast T1. Please {HOW_TO_CHOOSE}",
         )
-    note = f"the file is named as {sequence}, but its three volumes are read as pre-contrast T1, FLAIR and post-contrast T1"
-    return Choice(indices={channel: channel for channel in SEQUENCES}, warnings=(note,) if sequence else ())
+    whose = f"the file is named as {sequence}, but its" if sequence else "the file's"
+    note = f"{whose} three volumes are read as pre-contrast T1, FLAIR and post-contrast T1"  # no header tells their order
+    return Choice(indices={channel: channel for channel in SEQUENCES}, warnings=(note,))
 
 
 def _explain_misfit(volume: _Volume, flair: _Volume, by_name: bool = False) -> str | None:

@@ -187,7 +187,7 @@ def test_anisotropic_pixels_keep_their_spacing(tmp_path):
 
 def test_three_sequences_along_a_fourth_axis(tmp_path):
     scan = read(nifti(tmp_path / "study.nii.gz", np.stack([PHANTOM[::-1], PHANTOM, PHANTOM[:, ::-1]], axis=3)))
-    assert scan.warnings == ()
+    assert scan.warnings == ("the file's three volumes are read as pre-contrast T1, FLAIR and post-contrast T1",)
     assert marker(scan) == MARKER
     assert np.array_equal(scan.pixels[..., PRE], scan.pixels[:, :, ::-1, FLAIR])
     assert np.array_equal(scan.pixels[..., POST], scan.pixels[:, ::-1, :, FLAIR])
