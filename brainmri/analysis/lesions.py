@@ -8,7 +8,8 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from brainmri.io.scan import Geometry
+from brainmri.analysis.coverage import cut_edges
+from brainmri.io.scan import Geometry, Scan
 from brainmri.zoo.preprocess import head_box
 
 # islands smaller than this share of the largest lesion are removed; chosen on validation patients, see train/EXPERIMENTS.md
@@ -42,7 +43,8 @@ class Lesion:
         slices: indices of its first and last slice.
         centroid: slice, row and column, from 0.
         centroid_mm: mm towards the patient's right, anterior and superior; None if the files store no orientation.
-        side: "left" or "right" of the patient's midline, or "both"; None if the files store no orientation.
+        side: "left" or "right" of the patient's midline, or "both"; None if the files store no orientation, or one side of the
+            head is cut off.
     """
 
     voxels: int
@@ -110,14 +112,35 @@ def diameters(parts: Sequence[Part], slices: int) -> list[float]:
     return widest
 
 
-def midline(pixels: np.ndarray) -> float:
-    """The column of the head's midline in (S, H, W, 3) pixels: the middle of its bounding box over all slices."""
-    _, left, _, wide = head_box(pixels.max(axis=0))
-    return left + (wide - 1) / 2
+def midline(pixels: np.ndarray) -> float | None:
+    """The column of the head's midline in (S, H, W, 3) pixels: the middle of its bounding box over all slices.
+
+    None if the head is cut off at one side, so that the middle of the rest lies in the other half.
+    """
+    whole = pixels.max(axis=0)
+    *_, cut_left, cut_right = cut_edges(whole)
+    _, left, _, wide = head_box(whole)
+    return left + (wide - 1) / 2 if cut_left == cut_right else None
+
+
+def not_measured(scan: Scan) -> tuple[str, ...]:
+    """Why sizes or sides of lesions are not given although the files store a geometry."""
+    geometry, warnings = scan.geometry, []
+    if geometry and geometry.sized and not geometry.plausible:
+        warnings.append("the voxel size cannot be that of a head; volumes are in voxels and distances in pixels")
+    if geometry and geometry.oriented and geometry.plane != "sagittal" and midline(scan.pixels) is None:
+        warnings.append("the head is cut off at one side, so the sides of lesions are not given")
+    return tuple(warnings)
+
+
+def _side(columns: np.ndarray, middle: float) -> str:
+    """The side of the midline on which a lesion's voxels lie, the patient's right on the image's left."""
+    right = float((columns < middle).mean())
+    return "right" if right > 1 - MIDLINE_TOLERANCE else "left" if right < MIDLINE_TOLERANCE else "both"
 
 
 def find_lesions(
-    mask: np.ndarray, parts: Sequence[Part], geometry: Geometry | None, middle: float, apart: bool = False
+    mask: np.ndarray, parts: Sequence[Part], geometry: Geometry | None, middle: float | None, apart: bool = False
 ) -> tuple[Lesion, ...]:
     """The lesions in a mask, the largest first.
 
@@ -125,7 +148,7 @@ def find_lesions(
         mask: (S, H, W) bool, axial, the patient's right on the image's left.
         parts: `find_parts` of this mask.
         geometry: the position of the slices in the patient; None if the files store none.
-        middle: the column of the head's midline.
+        middle: the column of the head's midline; None if unknown.
         apart: whether the slices are of different heads, so that no lesion extends over several.
     """
     from scipy import ndimage
@@ -138,13 +161,11 @@ def find_lesions(
     # of a lesion's parts the last one wins: the widest, and of equally wide ones the first in the head
     ascending = sorted(reversed(parts), key=lambda part: part.diameter)
     widest = {int(labels[part.plane, *part.pixel]): part for part in ascending}
+    has_sides = geometry is not None and geometry.oriented and geometry.plane != "sagittal"
     lesions = []
     for region in regionprops(labels):
         first, last = region.bbox[0], region.bbox[3] - 1
         part = widest[region.label]
-        columns = region.coords[:, 2]
-        right = float((columns < middle).mean())
-        side = "right" if right > 1 - MIDLINE_TOLERANCE else "left" if right < MIDLINE_TOLERANCE else "both"
         plane, row, column = (float(c) for c in region.coords.mean(axis=0))
         centroid = (plane, row, column)
         lesions.append(
@@ -156,7 +177,7 @@ def find_lesions(
                 slices=(int(first), int(last)),
                 centroid=centroid,
                 centroid_mm=measured.to_mm(centroid) if measured and measured.oriented else None,
-                side=side if geometry is not None and geometry.oriented and geometry.plane != "sagittal" else None,
+                side=_side(region.coords[:, 2], middle) if has_sides and middle is not None else None,
             )
         )
     return tuple(sorted(lesions, key=lambda lesion: -lesion.voxels))

@@ -104,16 +104,16 @@ def problems(part: Prepared, measured: bool) -> list[str | None]:
 
 
 def missing_part(part: Prepared) -> str | None:
-    """Why the head of an only axial slice cannot be called free of tumour; None if it is whole, or for other slices."""
+    """Why the head of axial slices cannot be called free of tumour; None if it is whole, or for other slices."""
     plane = part.recognition and part.recognition.plane
-    return cut_off(part.slices[0]) if len(part.slices) == 1 and plane and plane.name == "axial" else None
+    return cut_off(*part.slices) if plane and plane.name == "axial" else None
 
 
 def _decide_part(part: Prepared, decide: Decide, height: int, width: int, measured: bool = False) -> PictureDecision:
     """Decide slices that belong together; measured are those with a geometry."""
     decisions, specialist = decide(part)
     decisions = for_review(decisions, problems(part, measured))
-    if missing := missing_part(part):
+    if len(part.slices) == 1 and (missing := missing_part(part)):
         decisions = for_review(decisions, [missing], of=(NO_TUMOUR,))
     maps, masks = (part.view.restore(values, height, width) for values in (decisions.maps, decisions.masks))
     return PictureDecision(

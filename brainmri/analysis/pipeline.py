@@ -13,18 +13,20 @@ from PIL import Image
 
 from brainmri._version import __version__
 from brainmri.analysis.coverage import ONLY_AXIAL, READ_AS_FLAIR, is_axial, not_covered, unfit_size
-from brainmri.analysis.decision import (
-    SliceDecisions,
-    decide_findings,
-    decide_slices,
-    left_out,
-    no_images,
-)
+from brainmri.analysis.decision import SliceDecisions, decide_findings, decide_slices, left_out, no_images
 from brainmri.analysis.explain import Explanation, explain
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, Decision, Finding, Study, sentence, without_head
 from brainmri.analysis.forward import Prediction, Progress, RanOn, predict_slices
-from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline
-from brainmri.analysis.picture import PictureDecision, changes, decide_head, decide_picture, decide_pictures, without_one_head
+from brainmri.analysis.lesions import diameters, find_lesions, find_parts, midline, not_measured
+from brainmri.analysis.picture import (
+    PictureDecision,
+    changes,
+    decide_head,
+    decide_picture,
+    decide_pictures,
+    missing_part,
+    without_one_head,
+)
 from brainmri.analysis.preparation import (
     SQUARE,
     Prepared,
@@ -241,9 +243,7 @@ class Pipeline:
             brainmri.io.reading.UnreadableImage: if the input cannot be read.
         """
         scan = source if isinstance(source, Scan) else read_study(source)
-        geometry, warnings = scan.geometry, self._input_warnings(scan, sequence)
-        if geometry and geometry.sized and not geometry.plausible:
-            warnings += ("the voxel size cannot be that of a head; volumes are in voxels and distances in pixels",)
+        geometry, warnings = scan.geometry, (*self._input_warnings(scan, sequence), *not_measured(scan))
         pictures = holds_pictures(scan)
         decided = self._decide_study(scan, pictures, sequence, progress)
         if apart := len(decided) > 1:
@@ -259,8 +259,8 @@ class Pipeline:
             verdict, reason, carried_by = decide_findings(findings, out_of_distribution, analysed, apart)
         if problem := None if pictures else self._problem(scan, decided[0]):
             verdict, reason = REVIEW, sentence(problem)
-        if verdict == NO_TUMOUR and scan.incomplete:
-            verdict, reason = REVIEW, f"{sentence(scan.incomplete)} {reason}"
+        if verdict == NO_TUMOUR and (missing := scan.incomplete or (None if pictures else missing_part(decided[0].prepared))):
+            verdict, reason = REVIEW, f"{sentence(missing)} {reason}"
         if found := no_images(finding.ood for finding in findings):
             verdict, reason = REVIEW, found
         study = Study(

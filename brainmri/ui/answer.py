@@ -284,7 +284,7 @@ def head_share(pixels: np.ndarray, mask: np.ndarray) -> float:
 
 
 def image_side(pixels: np.ndarray, finding: Finding) -> str | None:
-    """The half of the image in which the outline lies; None for sheets, sagittal and turned slices, which have no sides.
+    """The half of the image in which the outline lies; None for sheets, half heads, sagittal and turned slices without sides.
 
     The patient's left is not known in a picture; the usual display is named as an assumption.
     """
@@ -294,7 +294,10 @@ def image_side(pixels: np.ndarray, finding: Finding) -> str | None:
     if recognition and recognition.plane and recognition.plane.name == "sagittal":
         return None
     slice_, mask = upright(pixels, finding)
-    left = float((np.nonzero(mask)[1] < midline(slice_[None])).mean())
+    middle = midline(slice_[None])
+    if middle is None:
+        return None
+    left = float((np.nonzero(mask)[1] < middle).mean())
     if MIDLINE_TOLERANCE <= left <= 1 - MIDLINE_TOLERANCE:
         return "both sides of the midline"
     here, patient = ("left", "right") if left > 0.5 else ("right", "left")

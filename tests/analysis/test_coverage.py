@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from brainmri.analysis.coverage import cut_off, not_covered, unfit_size
+from brainmri.analysis.coverage import cut_edges, cut_off, not_covered, unfit_size
+from brainmri.analysis.lesions import midline
+from brainmri.io.reading import read_study
 from brainmri.zoo.calibration import Rules
 from train.phantoms import phantom_slice
 
@@ -16,6 +18,20 @@ def test_a_head_without_its_lower_part_is_cut_off(turns):
     rows = np.flatnonzero(whole.mean(axis=2).any(axis=1))
     assert cut_off(whole[: int(rows[0] + 0.6 * np.ptp(rows))])
     assert cut_off(whole[: int(rows[-1] - 1)]) is None  # a tight crop
+
+
+def test_a_study_is_cut_off_where_many_of_its_slices_are():
+    volume = read_study("assets/examples/study-healthy.nii.gz").pixels
+    assert cut_off(*volume) is None
+    assert cut_off(*volume[:, :, :90]) == "the slices show only a part of the head, and a tumour may lie in the rest"
+    assert cut_off(*volume[:3, :, :90], *volume[3:]) is None
+
+
+@pytest.mark.parametrize(("columns", "lost"), [(slice(90), "right"), (slice(90, None), "left"), (slice(None), None)])
+def test_the_edge_where_the_head_is_cut_off(columns, lost):
+    whole = read_study("assets/examples/study-healthy.nii.gz").pixels.max(axis=0)[:, columns]
+    assert cut_edges(whole) == (False, False, lost == "left", lost == "right")
+    assert (midline(whole[None]) is None) == (lost is not None)
 
 
 def test_pixels_that_fill_the_picture_say_nothing_about_the_head():

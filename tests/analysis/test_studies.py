@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -219,6 +220,17 @@ def test_a_head_without_some_of_its_slices_is_not_free_of_tumour(pipe, tmp_path,
     assert found.verdict == verdict
     assert "of the" in found.reason
     assert found.reason.startswith("Only part of the head was analysed: 4 of 12 slices are missing. ") == (verdict == R)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("half", "verdict", "sides"), [(slice(94), R, set()), (slice(94, None), T, {None})])
+def test_half_a_head_is_not_free_of_tumour_and_has_no_sides(pipe, tmp_path, half, verdict, sides):
+    image = nibabel.load(EXAMPLES / "study-flair.nii.gz")  # its lesion is left
+    nibabel.save(image.slicer[half], tmp_path / "flair.nii")
+    found = pipe.study(tmp_path / "flair.nii")
+    assert (found.verdict, {lesion.side for lesion in found.lesions}) == (verdict, sides)
+    assert found.reason.startswith("The slices show only a part of the head") == (verdict == R)
+    assert "the head is cut off at one side, so the sides of lesions are not given" in found.warnings
 
 
 @pytest.mark.slow
