@@ -9,7 +9,9 @@ from brainmri.io.files import StudyFile
 from brainmri.io.sequence_names import identify
 from brainmri.io.tiff import MAGIC, holds_one_page
 
-NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{1,9})")
+# phones name photos and screenshots by date and time, which count no slices
+_TAKEN = r"(?<!\d)(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:_\d{6}(?:\d{3})?)?$"
+NUMBERED = re.compile(rf"(?!.*{_TAKEN})(?P<case>.+)_(?P<number>\d{{1,9}})")
 _WORDS = r"(?:masks?|seg|segm|segmentations?|labels?)"
 # "mask_12", "seg_case_12" and "case_seg_12", "case_mask"; the rest is the name of the picture
 _MASK = re.compile(rf"{_WORDS}[-_](?P<after>.+)|(?P<before>.+)[-_]{_WORDS}(?P<number>[-_]\d{{1,9}})?", re.IGNORECASE)

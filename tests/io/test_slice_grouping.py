@@ -54,6 +54,21 @@ def test_result_says_that_numbered_pictures_are_read_as_one_head(tmp_path):
     assert not any("one head" in one for one in read(tmp_path / "single").warnings)
 
 
+@pytest.mark.parametrize("name", ["Screenshot_20240501_1010{}", "20240501_1010{}", "PXL_20240501_1010{}123", "head_202405{}"])
+def test_dates_and_times_are_no_slice_numbers(tmp_path, name):
+    numbers = (11, 12, 13)
+    for number in numbers:
+        write(tmp_path, f"{name.format(number)}.png", number)
+    assert open_study(tmp_path).pictures == tuple(f"{name.format(number)}.png" for number in numbers)
+    assert [values(tmp_path, study) for study in range(3)] == [[number] for number in numbers]
+
+
+def test_slices_of_a_case_with_a_date_in_its_name_are_numbered(tmp_path):
+    for number in (2, 10):
+        write(tmp_path, f"TCGA_CS_4941_19960909_{number}.png", number)
+    assert values(tmp_path) == [2, 10]
+
+
 def test_tiffs_of_several_pages_are_studies_of_their_own(tmp_path):
     for patient in (1, 2):
         pages = np.stack([np.full((40, 40), 10 * patient + number, np.uint8) for number in range(3)])
