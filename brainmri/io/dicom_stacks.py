@@ -181,11 +181,16 @@ def build_stack(frames: list[Frame]) -> Stack:
 
 
 def _step_from_header(frame: Frame) -> np.ndarray:
-    """(3,) the step to the next slice of a stack of one."""
+    """(3,) the step to the next slice of a stack of one; of 1 mm if the header has no thickness."""
     assert frame.orientation is not None
+    return np.cross(frame.orientation[:3], frame.orientation[3:]) * (_thickness(frame) or 1.0)
+
+
+def _thickness(frame: Frame) -> float | None:
+    """How far the next slice is away, in mm, by the header; None where it has no thickness."""
     measures = functional_group(frame.header, frame.index, "PixelMeasuresSequence")
-    length = number_of(measures, "SpacingBetweenSlices") or number_of(measures, "SliceThickness") or 1
-    return np.cross(frame.orientation[:3], frame.orientation[3:]) * abs(length)
+    length = number_of(measures, "SpacingBetweenSlices") or number_of(measures, "SliceThickness")
+    return abs(length) if length else None
 
 
 def _stack_on_slots(frames: list[Frame], slots: np.ndarray, step: np.ndarray | None) -> Stack:
@@ -215,7 +220,10 @@ def _stack_on_slots(frames: list[Frame], slots: np.ndarray, step: np.ndarray | N
     )
     missing = tuple(int(slot) for slot in np.setdiff1d(np.arange(slots[-1] + 1), slots))
     shape = (int(slots[-1]) + 1, *frames[0].grid[:2])
-    geometry = Geometry(shape=shape, affine=affine, instances=instances, missing=missing)
+    sized = len(frames) > 1 or _thickness(frames[0]) is not None
+    if not sized:
+        warnings.append("the file has no slice thickness; volumes are in voxels and distances in pixels")
+    geometry = Geometry(shape=shape, affine=affine, instances=instances, missing=missing, sized=sized)
     check_extent(NAME, *geometry.scan_shape)
     distance = float(np.linalg.norm(step))
     if missing:

@@ -92,6 +92,13 @@ def test_single_image_is_a_study_of_one_slice(tmp_path):
     assert scan.pixels[0, 4, 4, FLAIR] == 1
 
 
+@pytest.mark.parametrize(("thickness", "sized"), [(None, False), (0, False), (5, True)])
+def test_single_image_has_a_volume_only_if_it_has_a_thickness(tmp_path, thickness, sized):
+    scan = read(save(tmp_path / "one", images(SliceThickness=thickness, SpacingBetweenSlices=None)[9:10]))
+    assert scan.geometry.plausible == sized
+    assert ("the file has no slice thickness; volumes are in voxels and distances in pixels" in scan.warnings) == (not sized)
+
+
 def test_slope_and_intercept_are_applied_per_slice(tmp_path):
     series = images()
     for number, ds in enumerate(series):
