@@ -7,7 +7,7 @@ names the problem and the accepted inputs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -147,7 +147,7 @@ def open_study(source: str | Path | Sequence[str | Path], ignore: Collection[Pat
         FileNotFoundError: when a path does not exist.
         UnreadableImage: when the source holds no study, or a header is damaged or outside the limits.
     """
-    paths = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
+    paths = _paths(source)
     if len(paths) != 1:
         return _choose_reader(listed_files(paths), NAME)
     path = paths[0]
@@ -164,6 +164,18 @@ def open_study(source: str | Path | Sequence[str | Path], ignore: Collection[Pat
     if is_zip(path):
         return _choose_reader(zip_files(path), path.name, archive=StudyFile(path=path))
     return _choose_reader([StudyFile(path=path)], path.name)
+
+
+def _paths(source: object) -> list[Path]:
+    """The path or the paths of a source."""
+    given = source if isinstance(source, Iterable) and not isinstance(source, str | bytes) else [source]
+    paths = []
+    for one in given:
+        if not isinstance(one, str | Path):
+            found = f"{'several objects, of' if given is source else 'an object of'} type {type(one).__name__}"
+            raise UnreadableImage(f"expected a path, a list of paths, or an array (S, H, W) or (S, H, W, 3), got {found}")
+        paths.append(Path(one))
+    return paths
 
 
 def read_study(

@@ -161,6 +161,21 @@ def test_missing_file_folder_and_other_types_are_refused(tmp_path):
             read_slice(path)
 
 
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ([GREY, GREY], "several objects, of type ndarray"),
+        (Image.fromarray(GREY), "an object of type Image"),
+        (b"head.nii", "an object of type bytes"),
+        (None, "an object of type NoneType"),
+    ],
+    ids=["arrays", "a PIL image", "bytes", "nothing"],
+)
+def test_other_types_are_no_study(source, found):
+    with pytest.raises(UnreadableImage, match=f"expected a path, a list of paths, or an array .*, got {found}"):
+        read_study(source)
+
+
 def test_study_folder_is_read_in_slice_order(tmp_path):
     for number in (1, 2, 10, 9):
         Image.fromarray(np.full((40, 40), number, np.uint8)).save(tmp_path / f"case_{number}.tif")
