@@ -153,6 +153,9 @@ def build_stack(frames: list[Frame]) -> Stack:
         if all(frame.position is not None and frame.orientation is not None for frame in frames):
             frames = sorted(frames, key=dict(zip(frames, project_positions(frames), strict=True)).__getitem__)
             note = "the files have no pixel size; the slices are read as axial, in the order of their positions"
+        elif located := _sort_by_location(frames):
+            frames = located
+            note = "the files have no slice positions; the slices are read as axial, in the order of their slice locations"
         else:
             frames = _sort_by_number(frames)
             note = "the files have no slice positions; the slices are read as axial, numbered from the neck upwards"
@@ -265,6 +268,12 @@ def _find_aligned(positions: np.ndarray, slots: np.ndarray, tolerance: float) ->
         off = np.linalg.norm(positions - design @ fitted, axis=1)
     kept = off <= tolerance
     return kept if kept.sum() >= max(1, len(kept) // 2) else np.ones(len(kept), bool)
+
+
+def _sort_by_location(frames: list[Frame]) -> list[Frame] | None:
+    """Frames by SliceLocation, which numbers in the order of an interleaved acquisition do not follow; None if it is no order."""
+    located = {location: frame for frame in frames if (location := number_of(frame.header, "SliceLocation")) is not None}
+    return [located[location] for location in sorted(located)] if len(located) == len(frames) > 1 else None
 
 
 def _sort_by_number(frames: list[Frame]) -> list[Frame]:

@@ -222,6 +222,16 @@ def test_slices_without_positions_are_ordered_by_number(tmp_path):
     assert "neither positions nor numbers" in refusal(save(tmp_path / "one", series))
 
 
+def test_slices_without_positions_are_ordered_by_location(tmp_path):
+    series = images()
+    for number, ds in enumerate(series):
+        del ds.ImagePositionPatient
+        ds.SliceLocation, ds.InstanceNumber = 5.0 * number - 20, number // 2 + 1 + 6 * (number % 2)  # even slices first
+    scan = read(save(tmp_path / "one", series))
+    assert np.array_equal(scan.pixels, read(save(tmp_path / "placed", images())).pixels)
+    assert "in the order of their slice locations" in scan.warnings[0]
+
+
 def test_unequal_gaps_give_a_warning(tmp_path):
     series = images()
     del series[5]
