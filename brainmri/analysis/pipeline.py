@@ -211,7 +211,7 @@ class Pipeline:
             return prepare_picture(scan.pixels, predict, named, find_slices=any_upload)
         if pictures:
             return prepare_pictures(scan, predict, named, find_slices=any_upload)
-        return (prepare_study(scan, predict, named),)
+        return (prepare_study(scan, predict, named, find_negatives=any_upload),)
 
     def _decide_picture(self, scan: Scan, sequence: str | None, progress: Progress | None) -> PictureDecision:
         parts = self.prepare(scan, sequence, progress)
@@ -271,7 +271,7 @@ class Pipeline:
             mask=mask,
             probability_map=maps,
             diameters=tuple(diameters(parts, len(mask))),
-            lesions=find_lesions(mask, parts, geometry, midline(scan.pixels), apart),
+            lesions=find_lesions(mask, parts, geometry, midline(decided[0].prepared.slices), apart),
             sequences=scan.sequences,
             recognition=None if apart else decided[0].recognition,
             geometry=geometry,

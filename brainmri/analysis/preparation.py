@@ -18,6 +18,7 @@ Predict = Callable[[np.ndarray], Prediction]  # of slices (S, H, W, 3) in [0, 1]
 PAGE_REMOVED = "the page around the slice was left out"
 INVERTED = "the grey values are inverted; they were inverted back before the analysis"
 NO_NEIGHBOURS = "neighbouring slices are no more alike than others, so each was analysed by itself"
+NEGATIVE = 0.75  # grey value of a study's background from which it may be a negative; z-scores have one of about 0.4
 SQUARE = (1.0, 1.0)  # spacing of pixels that are as wide as high
 
 
@@ -135,19 +136,26 @@ def _prepare_panel(panel: Panel, picture: np.ndarray, predict: Predict, sequence
     return _prepared(view.cut(picture), view, predicted, sequence, (*warnings, *turned))
 
 
-def prepare_study(scan: Scan, predict: Predict, sequence: str | None = None) -> Prepared:
-    """Take the slices with a head out of a study of one head, and turn them upright if they have no geometry.
+def prepare_study(scan: Scan, predict: Predict, sequence: str | None = None, find_negatives: bool = True) -> Prepared:
+    """Take the slices with a head out of a study of one head, invert negatives, and turn slices without geometry upright.
 
     Args:
         scan: the study, pixels (S, H, W, 3) in [0, 1].
         predict: runs the networks.
         sequence: the MR sequence as the file or the user gives it; None to recognise it.
+        find_negatives: whether to look for inverted grey values.
     """
     pixels, spacing = scan.pixels, scan.geometry.spacing[1:] if scan.geometry else None
-    view = View(head=with_head(pixels), panel=_whole(pixels))
-    predicted, warnings = predict(view.cut(pixels)), ()
+    view, warnings = View(head=with_head(pixels), panel=_whole(pixels)), ()
+    predicted = predict(view.cut(pixels))
+    if find_negatives and _border(pixels) >= NEGATIVE:
+        inverted = replace(view, head=with_head(1 - pixels), inverted=True)
+        other = predict(inverted.cut(pixels))
+        if _strangeness(other) < _strangeness(predicted):
+            view, predicted, warnings = inverted, other, (INVERTED,)
     if spacing is None:
-        view, predicted, warnings = _turn_upright(pixels, view, predicted, predict)
+        view, predicted, turned = _turn_upright(pixels, view, predicted, predict)
+        warnings += turned
     mode = "study" if len(pixels) > 1 else "slice"
     return _prepared(view.cut(pixels), view, predicted, sequence, warnings, mode, spacing or SQUARE)
 
@@ -200,8 +208,14 @@ def _whole(pixels: np.ndarray) -> Panel:
     return Panel(box=(0, 0, *pixels.shape[1:3]))
 
 
-def _strangeness(predicted: Prediction) -> tuple[bool, float]:
-    """How far a slice is from brain MR slices, for comparison: whether it is out of distribution, then its distance."""
+def _border(pixels: np.ndarray) -> float:
+    """The grey value around the slices (N, H, W, 3)."""
+    edges = (pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1])
+    return float(np.median(np.concatenate([edge.mean(axis=2).ravel() for edge in edges])))
+
+
+def _strangeness(predicted: Prediction) -> tuple[int, float]:
+    """How far slices are from brain MR slices, for comparison: how many are out of distribution, then their mean distance."""
     if not predicted.ood:
-        return False, 0.0
-    return predicted.ood[0].reason is not None, predicted.ood[0].distance
+        return 0, 0.0
+    return sum(one.reason is not None for one in predicted.ood), float(np.mean([one.distance for one in predicted.ood]))

@@ -89,6 +89,20 @@ def test_a_stack_without_geometry_is_turned_upright(pipe):
         assert dice(np.rot90(study.mask, upright - turns, axes=(1, 2)), studies[upright].mask) > 0.95
 
 
+def test_a_negative_study_is_inverted_back_and_one_of_z_scores_is_not(pipe, tmp_path):
+    image = nibabel.load(EXAMPLES / "study-flair.nii.gz").slicer[:, :, 3:12:2]
+    volume = np.asarray(image.dataobj).astype(np.float32)
+    head = volume > 0.05 * volume.max()
+    z_scores = np.where(head, (volume - volume[head].mean()) / volume[head].std(), 0).astype(np.float32)
+    found = {}
+    for name, voxels in (("plain", volume), ("negative", volume.max() - volume), ("z-scores", z_scores)):
+        nibabel.save(nibabel.Nifti1Image(voxels, image.affine, image.header, dtype=np.float32), tmp_path / "flair.nii")
+        found[name] = pipe.study(tmp_path / "flair.nii")
+        assert (INVERTED in found[name].warnings) == (name == "negative")
+        assert dice(found[name].mask, found["plain"].mask) > 0.9
+    assert [one.side for one in found["negative"].lesions] == [one.side for one in found["plain"].lesions] == ["left"]
+
+
 MICROSCOPY = "microscopy and retinas, and crops"
 OTHERS = [kind for kind in PACKAGES if not kind.startswith(("sagittal", "screenshots", "blank", "microscopy"))]
 MISSED = pytest.mark.xfail(strict=True, reason="cells on a light ground pass as slices on a page (EXPERIMENTS.md)")
