@@ -39,4 +39,11 @@ MIXES = {
         kind={"meningioma": 0.25, "glioma": 0.50, "pituitary": 0.25},
         lgg={"three sequences": 0.25, "FLAIR": 0.28, "T1c": 0.20, "T1": 0.27},
     ),
+    # mostly T1c, with enough heads without tumour for the verdict
+    "T1c": Mix(
+        source={AXIAL: 0.22, CUT: 0.08, "figshare": 0.54, "heads": 0.11, "alzheimer": 0.02, "ms": 0.03},
+        kind={"meningioma": 0.27, "glioma": 0.45, "pituitary": 0.28},
+        lgg={"three sequences": 0.08, "FLAIR": 0.07, "T1c": 0.65, "T1": 0.20},
+        heads={"T1": 0.30, "T1c": 0.50, "T2": 0.12, "PD": 0.08},
+    ),
 }  # fmt: skip

@@ -153,7 +153,7 @@ class TrainingStage:
         patients: patients trained on.
         teacher: name and hash of the entry it learned from.
         processes: the number of processes, if more than one.
-        averages: the number of preceding stages whose weights it averages.
+        averages: the number of preceding stages whose weights it averages; 1 for those before and after the preceding stage.
         unites: the last stages, counted from 1, of the networks that it joins in an ensemble.
     """
 

@@ -17,7 +17,7 @@ from brainmri.zoo.records import Training, TrainingStage
 from brainmri.zoo.registry import load
 from train import crossvalidate, segmenter
 from train.phantoms import write_phantom_dataset
-from train.release import average, ensemble
+from train.release import average, ensemble, interpolate
 from train.release.card import describe_stage, released_weights
 from train.release.publish import entry_files
 from train.release.release import OUT_OF_FOLD, check, describe_protocol, recipe, release
@@ -54,6 +54,23 @@ def test_runs_from_one_start_are_averaged(resunet_run, tmp_path):
         average.main([str(one), str(all_), "--out", str(mean)])
     with pytest.raises(SystemExit, match="differ in net"):
         average.main([str(one), "effunet-lgg", "--out", str(mean)])
+
+
+def test_a_run_is_averaged_with_its_start(resunet_run, tmp_path):
+    start, run, mean = resunet_run, tmp_path / "run", tmp_path / "mean"
+    segmenter.main([*SMOKE, "--out", str(run), "--start", str(start), "--seed", "1"])
+    interpolate.main([str(start), str(run), "--out", str(mean), "--no-flips"])
+    before, after, both = (load_file(folder / "model.safetensors") for folder in (start, run, mean))
+    assert (before["head.weight"] != after["head.weight"]).any()
+    for name in both:
+        assert torch.allclose(both[name].float(), (before[name].float() + after[name].float()) / 2, atol=1e-6), name
+    entry = read_entry(mean)
+    assert (read_entry(run).flips, entry.flips, entry.metrics) == (True, False, None)
+    assert entry.training.stages[:-1] == read_entry(run).training.stages
+    assert "mean of the weights before and after the preceding stage" in describe_stage(entry.training.stages[-1])
+    assert (mean / "split.json").read_text() == (run / "split.json").read_text()
+    with pytest.raises(SystemExit, match="expected a run that started from"):
+        interpolate.main([str(run), str(start), "--out", str(mean)])
 
 
 def test_independent_runs_become_an_ensemble(effunet_run, resunet_run, tmp_path):

@@ -317,6 +317,8 @@ def comparisons(entry: ModelEntry) -> list[str]:
 
 def describe_stage(stage: TrainingStage) -> str:
     """A training stage: its command, and in brackets its data and teacher, or what it does with earlier stages."""
+    if stage.averages == 1:
+        return f"`{stage.command_line}` (mean of the weights before and after the preceding stage)"
     if runs := stage.averages:
         return f"`{stage.command_line}` (mean of the weights of the {runs} stages before, which started from the same weights)"
     if ends := stage.unites:
