@@ -92,6 +92,8 @@ def test_from_a_run_to_an_entry_for_any_head(wider, tmp_path, monkeypatch):
     ])  # fmt: skip
     config = read_config(entries / "mine")
     assert UNKNOWN in config["sequences"]
+    with pytest.raises(SystemExit, match="expected a run without calibration as --validated"):
+        release_inputs.release(run, entries / "mine", data, wider, entries, "mine")
     assert re.fullmatch(
         r"validation on \d+ patients and \d+ groups of pictures that the released weights were not trained on\. Mask threshold, "
         r"calibration and review bands were fitted on the other patients and groups, and predictions were averaged over each "

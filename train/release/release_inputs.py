@@ -78,6 +78,8 @@ def measure_inputs(model: LoadedModel, data: Path | None, wider: Path) -> list[M
 def release(run: Path, validated: Path, data: Path, wider: Path, into: Path, name: str) -> ModelEntry:
     """Fit, measure and write the entry `name` under `into`."""
     trained, fold = (load(folder, device="cpu", runtime=TORCH) for folder in (run, validated))
+    if fold.entry.sequences:
+        raise SystemExit(f"expected a run without calibration as --validated, got {validated}; give its run folder")
     measured = measure_inputs(fold, data, wider)
     each, fitted = cross_fit(measured, rules_of(fold.entry, fold.entry))
     if trained.entry.metrics is None:  # else it was released before
@@ -126,10 +128,9 @@ def release(run: Path, validated: Path, data: Path, wider: Path, into: Path, nam
 def describe_protocol(released: ModelEntry, validated: ModelEntry, patients: int, groups: int) -> str:
     """How the figures were measured, in two sentences without the last full stop."""
     slices = f"validation on {patients} patients and {groups - patients} groups of pictures"
-    rest = (
-        "Mask threshold, calibration and review bands were fitted on the other patients and groups, and predictions were "
-        "averaged over each slice and its mirror image"
-    )
+    rest = "Mask threshold, calibration and review bands were fitted on the other patients and groups"
+    if validated.flips:
+        rest += ", and predictions were averaged over each slice and its mirror image"
     if released.sha256 == validated.sha256:
         return f"{slices} that the released weights were not trained on. {rest}"
     drawn = [sum(stage.samples for stage in entry.training.stages) for entry in (validated, released)]
