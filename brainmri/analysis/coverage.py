@@ -9,7 +9,7 @@ import numpy as np
 from brainmri.analysis.head import head_region
 from brainmri.io.scan import Scan
 from brainmri.io.stack import MAX_TILT
-from brainmri.zoo.attributes import THREE_SEQUENCES
+from brainmri.zoo.attributes import T1, T1C, THREE_SEQUENCES
 from brainmri.zoo.calibration import Rules
 
 READ_AS_FLAIR = "this model does not recognise sequences; it treats the image as FLAIR"
@@ -21,7 +21,9 @@ CUT_OFF, BACKGROUND = 0.7, 0.1
 # share of slices cut off at one edge in a study of a part of a head: up to 0.13 in 45 LGG studies, over 0.75 if halved
 CUT_SLICES, ENOUGH_SLICES = 0.3, 32
 SMALLEST_HEAD = 0.08  # share of the picture; a smaller head is not measured
-POSSIBLE = 0.1  # probability above which an unknown sequence may be this one
+# an unknown sequence is decided if it is surely T1 or post-contrast T1, which look alike; what may be FLAIR as well as T1
+# may be no MR image at all
+ALIKE, SURELY_ALIKE = (T1, T1C), 0.8
 LONGEST = 1.8  # longer side of a picture, as a multiple of the shorter one; 7,025 pictures of one head have up to 1.74
 
 
@@ -39,15 +41,16 @@ def not_covered(rules: Rules, sequence: str | None, probabilities: Mapping[str, 
     Args:
         rules: of the models.
         sequence: None if unknown.
-        probabilities: of each sequence (`brainmri.analysis.recognition.sequence_probabilities`).
+        probabilities: of each sequence (`brainmri.analysis.recognition.sequence_probabilities`); empty if none is.
     """
     if not rules.was_evaluated_on(sequence):
         return not_evaluated(sequence)
-    if sequence is not None:
+    if sequence is not None or not probabilities:
         return None
-    possible = sorted((name for name in probabilities if probabilities[name] > POSSIBLE), key=lambda name: -probabilities[name])
-    other = next((name for name in possible if not rules.was_evaluated_on(name)), None)
-    return other and f"the sequence is unclear and may be {other}, and {not_evaluated(other)}; please choose the sequence"
+    if sum(probabilities.get(name, 0.0) for name in ALIKE if rules.was_evaluated_on(name)) >= SURELY_ALIKE:
+        return None
+    likeliest = sorted(probabilities, key=lambda name: -probabilities[name])[:2]
+    return f"the sequence is unclear and may be {' or '.join(likeliest)}; please choose the sequence"
 
 
 def is_axial(scan: Scan) -> bool:

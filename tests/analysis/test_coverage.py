@@ -50,12 +50,13 @@ def test_slices_with_a_geometry_are_never_too_long():
     [
         ("FLAIR", {"T2": 0.4}, ""),
         ("T2", {}, "the model was not evaluated on tumours in T2 images"),
-        (None, {"T1": 0.5, "FLAIR": 0.4, "T2": 0.1}, ""),
-        (None, {"T1": 0.4, "PD": 0.2, "T2": 0.3}, "the sequence is unclear and may be T2, and the model was not evaluated on"),
+        (None, {"T1": 0.5, "T1c": 0.35, "T2": 0.1}, ""),
+        (None, {"T1": 0.4, "PD": 0.2, "T2": 0.3}, "the sequence is unclear and may be T1 or T2; please choose the sequence"),
+        (None, {"FLAIR": 0.5, "T1": 0.45}, "the sequence is unclear and may be FLAIR or T1; please choose the sequence"),
         (None, {}, ""),
     ],
 )
-def test_slices_that_may_be_of_another_sequence_are_for_review(sequence, probabilities, expected):
-    rules = Rules(evaluated_on=frozenset({"FLAIR", "T1"}))
+def test_slices_of_an_unclear_sequence_are_for_review(sequence, probabilities, expected):
+    rules = Rules(evaluated_on=frozenset({"FLAIR", "T1", "T1c"}))
     assert (not_covered(rules, sequence, probabilities) or "").startswith(expected)
     assert bool(expected) == bool(not_covered(rules, sequence, probabilities))

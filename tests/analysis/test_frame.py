@@ -255,7 +255,7 @@ def test_something_coloured_drawn_on_a_slice_is_for_review():
     assert (verdict, reason) == ("review", "Something coloured is drawn on the image; please upload it without marks.")
 
 
-def test_a_slice_of_an_unclear_sequence_that_may_not_be_evaluated_is_for_review():
+def test_a_slice_of_an_unclear_sequence_is_for_review():
     def unsure(slices: np.ndarray) -> Prediction:
         predicted = bright_spot_rule(slices)
         predicted.attributes[SEQUENCE][T1C] -= 0.5
@@ -264,7 +264,7 @@ def test_a_slice_of_an_unclear_sequence_that_may_not_be_evaluated_is_for_review(
 
     found = decide_picture(prepare_picture(head(), unsure), decide, 128, 128).decisions.verdicts[0]
     assert found[0] == "review"
-    assert found[1].startswith("The sequence is unclear and may be T2, and the model was not evaluated on tumours in T2 images;")
+    assert found[1].startswith("The sequence is unclear and may be T1c or T2; please choose the sequence")
     given = decide_picture(prepare_picture(head(), unsure, T1C), decide, 128, 128)
     assert given.decisions.verdicts[0][0] == "tumour"
 

@@ -223,10 +223,12 @@ def test_a_head_without_some_of_its_slices_is_not_free_of_tumour(pipe, tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("half", "verdict", "sides"), [(slice(94), R, set()), (slice(94, None), T, {None})])
-def test_half_a_head_is_not_free_of_tumour_and_has_no_sides(pipe, tmp_path, half, verdict, sides):
-    image = nibabel.load(EXAMPLES / "study-flair.nii.gz")  # its lesion is left
-    nibabel.save(image.slicer[half], tmp_path / "flair.nii")
+@pytest.mark.parametrize(
+    ("study", "half", "verdict", "sides"), [("healthy", slice(94), R, set()), ("flair", slice(94, None), T, {None})]
+)
+def test_half_a_head_is_not_free_of_tumour_and_has_no_sides(pipe, tmp_path, study, half, verdict, sides):
+    image = nibabel.load(EXAMPLES / f"study-{study}.nii.gz")  # the lesion is left
+    nibabel.save(image.slicer[half, :, 5:], tmp_path / "flair.nii")
     found = pipe.study(tmp_path / "flair.nii")
     assert (found.verdict, {lesion.side for lesion in found.lesions}) == (verdict, sides)
     assert found.reason.startswith("The slices show only a part of the head") == (verdict == R)

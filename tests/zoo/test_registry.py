@@ -93,9 +93,9 @@ def test_its_split_has_no_leak(entry):
     split = read_split(entry.folder)
     assert not (set(split["train"]) | set(split["validation"]) | set(split["validated_on"])) & HELD_OUT
     assert set(split["held_out"]) == HELD_OUT
-    # stages on pictures of other heads count their groups, too; their patients are those of the split
+    # stages on pictures of other heads, and the means of their weights, count groups, too; their patients are those of the split
     patients = sum(case.startswith("TCGA") for case in split["train"])
-    stages = [patients if "--wider" in stage.command else stage.patients for stage in entry.training.stages]
+    stages = [patients if "--wider" in one.command or one.averages == 1 else one.patients for one in entry.training.stages]
     if by_slice(entry):  # patients on both sides, which it says
         train, test = (set(split["slices"][role]) for role in ("train", "test"))
         assert not train & test
