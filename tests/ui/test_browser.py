@@ -205,8 +205,9 @@ def test_a_phone_does_what_a_desktop_does(visit):
     assert "Tumour" in answer(page, three.name)
     page.get_by_role("radio", name=STUDY.name).tap()
     assert "Tumour" in answer(page, STUDY.name)
+    shown = int(page.inner_text(CAPTION).split()[1])
     page.tap("#viewer .viewer-next")
-    assert page.inner_text(CAPTION).startswith("Slice 10 of 16")
+    assert page.inner_text(CAPTION).startswith(f"Slice {shown + 1} of 16")
     outlined = page.inner_text("#viewer .viewer-total")
     page.fill("#viewer .viewer-threshold-number", "0.3")
     page.wait_for_function("before => document.querySelector('#viewer .viewer-total').innerText !== before", arg=outlined)
@@ -241,6 +242,7 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     page.keyboard.press("Home")
     assert page.inner_text(CAPTION).startswith("Slice 1 of 16: no tumour")
     page.wait_for_selector(r"#explanation >> text=/^Slice \d+ of 16 has the highest probability\. The strongest evidence/")
+    likeliest = re.search(r"Slice \d+ of 16", page.inner_text("#explanation"))[0]
     page.wait_for_function("document.querySelectorAll('#evidence img').length === 2")
     page.locator(".study-chart .hit[data-slice='8']").click()
     assert page.inner_text(CAPTION).startswith("Slice 8 of 16: tumour")
@@ -259,7 +261,7 @@ def test_a_study_is_browsed_and_downloaded(visit, tmp_path):
     kept = page.context.new_page()
     kept.goto(page.evaluate("document.querySelector('#link a').href"))
     assert "Tumour" in answer(kept, STUDY.name)
-    assert kept.inner_text(CAPTION).startswith("Slice 9 of 16")
+    assert kept.inner_text(CAPTION).startswith(likeliest)
     kept.goto(page.url + "?result=" + 22 * "x")
     kept.wait_for_selector(f"{REFUSED} >> text=This result has expired")
 

@@ -19,7 +19,7 @@ from skimage import data
 
 import brainmri
 from brainmri.ui.compare_tab import table_html
-from brainmri.zoo.registry import DEFAULT
+from brainmri.zoo.registry import DEFAULT, find_entry
 
 pytestmark = pytest.mark.slow
 
@@ -77,12 +77,14 @@ def test_the_threshold_is_the_segmenters_own_unless_given(client):
 
 
 def test_a_given_threshold_replaces_that_of_the_sequence(client):
-    image = handle_file(EXAMPLES / "flair-only.png")
+    image, entry = handle_file(EXAMPLES / "flair-only.png"), find_entry(DEFAULT)
+    own = {name: one.mask_threshold for name, one in entry.sequences.items()}
+    sequence = next(name for name, threshold in own.items() if threshold != entry.mask_threshold)
     used = [
-        client.predict(image, threshold=threshold, sequence="T1", api_name="/predict")[0]["provenance"]["mask_threshold"]
-        for threshold in (None, 0.5)
+        client.predict(image, threshold=threshold, sequence=sequence, api_name="/predict")[0]["provenance"]["mask_threshold"]
+        for threshold in (None, entry.mask_threshold)
     ]
-    assert used == [0.45, 0.5]  # 0.5 is also the default's threshold for other sequences
+    assert used == [own[sequence], entry.mask_threshold]
 
 
 def test_the_sequence_of_a_greyscale_slice_can_be_given(client):
