@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from brainmri.analysis.coverage import cut_edges
-from brainmri.io.scan import Geometry, Scan
+from brainmri.io.scan import Geometry
 from brainmri.zoo.preprocess import head_box
 
 # islands smaller than this share of the largest lesion are removed; chosen on validation patients, see train/EXPERIMENTS.md
@@ -123,12 +123,12 @@ def midline(pixels: np.ndarray) -> float | None:
     return left + (wide - 1) / 2 if cut_left == cut_right else None
 
 
-def not_measured(scan: Scan) -> tuple[str, ...]:
-    """Why sizes or sides of lesions are not given although the files store a geometry."""
-    geometry, warnings = scan.geometry, []
+def not_measured(geometry: Geometry | None, middle: float | None) -> tuple[str, ...]:
+    """Why sizes or sides of lesions are not given although the files store a geometry; arguments as for `find_lesions`."""
+    warnings = []
     if geometry and geometry.sized and not geometry.plausible:
         warnings.append("the voxel size cannot be that of a head; volumes are in voxels and distances in pixels")
-    if geometry and geometry.oriented and geometry.plane != "sagittal" and midline(scan.pixels) is None:
+    if geometry and geometry.oriented and geometry.plane != "sagittal" and middle is None:
         warnings.append("the head is cut off at one side, so the sides of lesions are not given")
     return tuple(warnings)
 

@@ -243,9 +243,10 @@ class Pipeline:
             brainmri.io.reading.UnreadableImage: if the input cannot be read.
         """
         scan = source if isinstance(source, Scan) else read_study(source)
-        geometry, warnings = scan.geometry, (*self._input_warnings(scan, sequence), *not_measured(scan))
-        pictures = holds_pictures(scan)
+        geometry, pictures = scan.geometry, holds_pictures(scan)
         decided = self._decide_study(scan, pictures, sequence, progress)
+        middle = midline(decided[0].prepared.slices)
+        warnings = (*self._input_warnings(scan, sequence), *not_measured(geometry, middle))
         if apart := len(decided) > 1:
             warnings = without_one_head(warnings)
         findings = self._study_findings(scan, decided, warnings, sequence)
@@ -271,7 +272,7 @@ class Pipeline:
             mask=mask,
             probability_map=maps,
             diameters=tuple(diameters(parts, len(mask))),
-            lesions=find_lesions(mask, parts, geometry, midline(decided[0].prepared.slices), apart),
+            lesions=find_lesions(mask, parts, geometry, middle, apart),
             sequences=scan.sequences,
             recognition=None if apart else decided[0].recognition,
             geometry=geometry,

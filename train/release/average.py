@@ -11,9 +11,9 @@ from pathlib import Path
 
 from torch.optim.swa_utils import AveragedModel
 
-from brainmri.zoo.entry import ModelEntry, new_config, save_entry
+from brainmri.zoo.entry import ModelEntry, save_entry
 from brainmri.zoo.registry import LoadedModel
-from train.release.combine import combined_training, load_alike, parse_runs
+from train.release.combine import combined_training, load_alike, parse_runs, uncalibrated_config
 
 
 def check_one_start(runs: list[LoadedModel]) -> None:
@@ -39,11 +39,7 @@ def average(folders: list[Path], out: Path) -> ModelEntry:
     training = combined_training(
         "train.release.average", runs, (*stages[0][:-1], *(each[-1] for each in stages)), averages=len(runs)
     )
-    config = new_config(  # without metrics and calibration, which were those of a single run
-        name=first.name, net=first.net, tasks=first.tasks, arguments=first.arguments, preprocess=first.preprocess,
-        summary=first.summary, flips=first.flips, training=training.config(),
-    )  # fmt: skip
-    return save_entry(out, mean.module, config, split)
+    return save_entry(out, mean.module, uncalibrated_config(first, training, first.flips), split)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from brainmri.zoo.backends import TORCH
-from brainmri.zoo.entry import read_split
+from brainmri.zoo.entry import ModelEntry, new_config, read_split
 from brainmri.zoo.records import Training, TrainingStage
 from brainmri.zoo.registry import LoadedModel, load
 
@@ -58,3 +58,11 @@ def combined_training(module: str, runs: list[LoadedModel], stages: tuple[Traini
     command = (module, "--out", "RUN", *["RUN"] * len(runs))
     stage = TrainingStage(command=command, samples=0, patients=first.stages[-1].patients, **how)
     return replace(first, stages=(*stages, stage))
+
+
+def uncalibrated_config(entry: ModelEntry, training: Training, flips: bool) -> dict:
+    """The configuration of other weights for an entry's network, without its metrics and calibration."""
+    return new_config(
+        name=entry.name, net=entry.net, tasks=entry.tasks, arguments=entry.arguments, preprocess=entry.preprocess,
+        summary=entry.summary, flips=flips, training=training.config(),
+    )  # fmt: skip

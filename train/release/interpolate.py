@@ -13,9 +13,10 @@ from pathlib import Path
 from torch.optim.swa_utils import AveragedModel
 
 from brainmri.zoo.backends import TORCH
-from brainmri.zoo.entry import ModelEntry, new_config, read_split, save_entry
+from brainmri.zoo.entry import ModelEntry, read_split, save_entry
 from brainmri.zoo.records import TrainingStage
 from brainmri.zoo.registry import load
+from train.release.combine import uncalibrated_config
 
 
 def interpolate(start: Path, run: Path, out: Path, flips: bool = True) -> ModelEntry:
@@ -25,7 +26,7 @@ def interpolate(start: Path, run: Path, out: Path, flips: bool = True) -> ModelE
         start: run folder, or folder or name of a zoo entry.
         run: run folder.
         out: run folder to write.
-        flips: average predictions with those for the mirrored slice.
+        flips: keep averaging predictions with those for the mirrored slice, if the run does.
 
     Raises:
         SystemExit: if the run did not start from these weights.
@@ -39,13 +40,8 @@ def interpolate(start: Path, run: Path, out: Path, flips: bool = True) -> ModelE
         mean.update_parameters(model.net)
     command = ("train.release.interpolate", "START", "RUN", "--out", "RUN", *["--no-flips"] * (not flips))
     stage = TrainingStage(command=command, samples=0, patients=training.stages[-1].patients, averages=1)
-    entry = last.entry
-    config = new_config(  # without metrics and calibration, which were those of other weights
-        name=entry.name, net=entry.net, tasks=entry.tasks, arguments=entry.arguments,
-        preprocess=entry.preprocess, summary=entry.summary, flips=flips,
-        training=replace(training, stages=(*training.stages, stage)).config(),
-    )  # fmt: skip
-    return save_entry(out, mean.module, config, read_split(entry.folder))
+    config = uncalibrated_config(last.entry, replace(training, stages=(*training.stages, stage)), flips and last.entry.flips)
+    return save_entry(out, mean.module, config, read_split(last.entry.folder))
 
 
 def main(arguments: list[str] | None = None) -> None:
