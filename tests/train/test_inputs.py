@@ -1,22 +1,36 @@
 """Figures and calibration by kind of input, and the release of a network for any head."""
 
+import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import brainmri
-from brainmri.zoo.attributes import ATTRIBUTES, FLAIR, T1C, THREE_SEQUENCES
+from brainmri.zoo.attributes import ATTRIBUTES, FLAIR, SEQUENCES, T1C, THREE_SEQUENCES
 from brainmri.zoo.calibration import UNKNOWN, Rules
-from brainmri.zoo.entry import CARD, METRICS_PAGE, read_config, read_entry
+from brainmri.zoo.entry import CARD, METRICS_PAGE, read_config, read_entry, rules_of
 from train import generalist
+from train.datasets import LGG
 from train.evaluation.calibrate import THRESHOLDS
 from train.evaluation.calibrate_sequences import cross_fit, fit_sequence_rules
-from train.evaluation.inputs import Measured, decide, input_table, recognised_sequence, recognition_accuracy, table_rows
+from train.evaluation.inputs import (
+    Measured,
+    View,
+    decide,
+    input_table,
+    measure,
+    patient_views,
+    recognised_sequence,
+    recognition_accuracy,
+    table_rows,
+)
+from train.examples import patient_examples, picture_examples
 from train.ood import fit_inputs, fit_scope
 from train.ood.negatives import PACKAGES
-from train.phantoms import phantom_slice
+from train.phantoms import phantom_slice, write_phantom_dataset
 from train.release import release_inputs
 
 
@@ -81,6 +95,34 @@ def test_rows_by_hand():
     assert recognition_accuracy(SLICES) == {"sequence": 1, "plane": 1, "kind": 1}
 
 
+def test_figures_are_of_the_calibrated_heads(wider):
+    model = brainmri.load("effunet-any", device="cpu", runtime="torch")
+    views = [View(example=example, stripped=False) for example in picture_examples(wider)[::4]]
+    before, temperatures = measure(model, views), {"kind": 0.7, "sequence": 1.4, "plane": 2.0}
+    release_inputs.calibrate_heads(model.net, temperatures)
+    for one, other in zip(release_inputs.calibrate_measured(before, temperatures), measure(model, views), strict=True):
+        for attribute, values in other.attributes.items():
+            np.testing.assert_allclose(one.attributes[attribute], values, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_figures_count_the_verdicts_of_the_pipeline(wider, tmp_path):
+    """Of the default network alone: it checks no slice and leaves none to a specialist."""
+    data = Path(os.environ.get("BRAINMRI_DATA", tmp_path))
+    if data == tmp_path:
+        write_phantom_dataset(data)
+    cases = LGG.find_slices(data)
+    views = [view for case in list(cases)[:2] for view in patient_views(patient_examples(cases[case])[::24])]
+    views += [View(example=example, stripped=False) for example in picture_examples(wider)[::4]]
+    model = brainmri.load("effunet-any", device="cpu", runtime="torch")
+    model = replace(model, entry=replace(model.entry, specialist=None), ood=None, scope=None)
+    pipe, rules = brainmri.Pipeline(model), rules_of(model.entry, model.entry)
+    counted = [decide(one, rules) for one in measure(model, views)]
+    given = [THREE_SEQUENCES if SEQUENCES[view.example.sequence] == THREE_SEQUENCES else None for view in views]
+    assert counted == [pipe(view.example.pixels, sequence=one).verdict for view, one in zip(views, given, strict=True)]
+    assert len(set(counted)) > 1
+
+
 @pytest.mark.slow
 def test_from_a_run_to_an_entry_for_any_head(wider, tmp_path, monkeypatch):
     run, entries = tmp_path / "run", tmp_path / "entries"
@@ -92,8 +134,11 @@ def test_from_a_run_to_an_entry_for_any_head(wider, tmp_path, monkeypatch):
     ])  # fmt: skip
     config = read_config(entries / "mine")
     assert UNKNOWN in config["sequences"]
-    with pytest.raises(SystemExit, match="expected a run without calibration as --validated"):
-        release_inputs.release(run, entries / "mine", data, wider, entries, "mine")
+    again = tmp_path / "again"
+    release_inputs.release(entries / "mine", entries / "mine", data, wider, again, "mine")  # its heads are calibrated already
+    with pytest.raises(SystemExit, match=r"expected a run to find the temperatures of .*, got the entry .*; give its run folder"):
+        release_inputs.release(run, entries / "mine", data, wider, again, "mine")
+    assert read_entry(again / "mine").sha256 == read_entry(entries / "mine").sha256
     assert re.fullmatch(
         r"validation on \d+ patients and \d+ groups of pictures that the released weights were not trained on\. Mask threshold, "
         r"calibration and review bands were fitted on the other patients and groups, and predictions were averaged over each "

@@ -239,14 +239,14 @@ def headlines(entry: ModelEntry) -> list[str]:
 
 
 def decided_shares(entry: ModelEntry) -> tuple[float, float] | None:
-    """Of LGG slices of three sequences, the share for review and the share of the others with the right verdict.
+    """Of LGG slices of three sequences, the share for review and the share of the others, if any, with the right verdict.
 
     With rules for each sequence, these are the shares under those rules, which the pipeline applies.
     """
     metrics = require_metrics(entry)
     for row in (metrics.inputs or {}).get("validated", {}).get("rows", ()):
         if (row["dataset"], row["sequence"], row["plane"]) == (AXIAL, THREE_SEQUENCES_NAME, PLANES[0]):
-            return row["review"], row["right"]
+            return None if row["right"] is None else (row["review"], row["right"])
     slices = metrics.variants.get(THREE_SEQUENCES, {})
     if REVIEW_SHARE in slices and DECIDED_ACCURACY in slices:
         return slices[REVIEW_SHARE]["value"], slices[DECIDED_ACCURACY]["value"]

@@ -152,6 +152,11 @@ def describe_machine(device: torch.device) -> str:
     return f"{platform.machine()} {device.type.upper()}, float32, torch {torch.__version__.split('+')[0]}"
 
 
+def out_of_fold(model: LoadedModel) -> Path | None:
+    """Where a run's outputs for its validation patients are kept; None for an entry, whose folder is published."""
+    return None if model.entry.metrics else model.entry.folder / OUT_OF_FOLD
+
+
 def measure(folds: list[LoadedModel], patients: list[list[str]], data: Path) -> tuple[Rules, dict[str, dict]]:
     """The rules fitted on all validation patients, and the figures by variant with rules fitted on the other patients.
 
@@ -170,10 +175,13 @@ def measure(folds: list[LoadedModel], patients: list[list[str]], data: Path) -> 
     segmenter, classifier = (model and model.entry for model in roles[0])
     # rules are fitted on the other folds, or with a single fold on its other patients
     parts = patients if len(patients) > 1 else [[case] for case in patients[0]]
-    fitted, rules, figures = rules_of(segmenter, classifier), {}, {}
+    fitted = replace(rules_of(segmenter, classifier), sequences={})  # an entry's own would take the place of what is fitted here
+    rules, figures = {}, {}
     for variant in SLICE_VARIANTS:
         predicted = {
-            case: predict_case(cases[case], *pair, variant, keep=model.entry.folder / OUT_OF_FOLD)
+            case: predict_case(
+                cases[case], *pair, variant, keep=None if model.entry.metrics else model.entry.folder / OUT_OF_FOLD
+            )
             for model, pair, fold in zip(folds, roles, patients, strict=True)
             for case in tqdm(fold, desc=VARIANTS[variant], unit="patient")
         }

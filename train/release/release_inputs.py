@@ -4,19 +4,21 @@ The validated run has validation patients and groups of pictures, on which every
 fusion and review band for each sequence (`train.evaluation.calibrate_sequences`), the temperatures of the attributes, and the
 figures of `train.release.release`. The figures by input come with rules fitted on the other half of the patients and groups. The
 weights of `--run` are released. That may be the validated run itself, or one with another encoder; where a separate run has
-validation groups of its own, it is measured on them too, with the fitted rules. `--run` can also be an entry that was released
-before, to calibrate it by another validated run; the temperatures of its attributes, which are in its weights, then stay.
-Afterwards run `train.ood.fit_inputs`.
+validation groups of its own, it is measured on them too, with the fitted rules. Both can also be entries that were released
+before, to calibrate or measure them anew; the temperatures of their attributes, which are in their weights, then stay. Afterwards
+run `train.ood.fit_inputs`.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import fminbound
+from scipy.special import softmax
 from torch import nn
 from tqdm import tqdm
 
@@ -49,15 +51,30 @@ def fit_attribute_temperature(measured: list[Measured], attribute: str, classes:
     return float(temperature)
 
 
+def attribute_temperatures(measured: list[Measured]) -> dict[str, float]:
+    """The temperature of each attribute whose probabilities are shown or used for a decision."""
+    named = ((KIND, KINDS), (SEQUENCE, SEQUENCES), (PLANE, PLANES))
+    return {attribute: fit_attribute_temperature(measured, attribute, classes) for attribute, classes in named}
+
+
 @torch.no_grad()
-def calibrate_attributes(net: nn.Module, measured: list[Measured]) -> dict[str, float]:
-    """Divide the weights of the attributes' heads by their temperatures, in place; returns these."""
-    temperatures = {}
-    for attribute, classes in ((KIND, KINDS), (SEQUENCE, SEQUENCES), (PLANE, PLANES)):
-        temperatures[attribute] = fit_attribute_temperature(measured, attribute, classes)
+def calibrate_heads(net: nn.Module, temperatures: dict[str, float]) -> None:
+    """Divide the weights of the attributes' heads by their temperatures, in place."""
+    for attribute, temperature in temperatures.items():
         for parameter in net.get_submodule(f"attribute_heads.{attribute}").parameters():
-            parameter /= temperatures[attribute]
-    return temperatures
+            parameter /= temperature
+
+
+def calibrate_measured(measured: list[Measured], temperatures: dict[str, float]) -> list[Measured]:
+    """What would have been measured after `calibrate_heads`."""
+
+    def calibrated(attribute: str, probabilities: np.ndarray) -> np.ndarray:
+        return softmax(np.log(np.clip(probabilities, 1e-12, 1)) / temperatures.get(attribute, 1.0))
+
+    return [
+        replace(one, attributes={attribute: calibrated(attribute, values) for attribute, values in one.attributes.items()})
+        for one in measured
+    ]
 
 
 def kind_table(measured: list[Measured]) -> list[list[int]]:
@@ -78,12 +95,16 @@ def measure_inputs(model: LoadedModel, data: Path | None, wider: Path) -> list[M
 def release(run: Path, validated: Path, data: Path, wider: Path, into: Path, name: str) -> ModelEntry:
     """Fit, measure and write the entry `name` under `into`."""
     trained, fold = (load(folder, device="cpu", runtime=TORCH) for folder in (run, validated))
-    if fold.entry.sequences:
-        raise SystemExit(f"expected a run without calibration as --validated, got {validated}; give its run folder")
+    if fold.entry.metrics and not trained.entry.metrics:
+        raise SystemExit(f"expected a run to find the temperatures of {run} with, got the entry {validated}; give its run folder")
     measured = measure_inputs(fold, data, wider)
+    if not fold.entry.metrics:  # else its heads were calibrated when it was released
+        temperatures = attribute_temperatures(measured)
+        print("temperatures:", temperatures)
+        measured = calibrate_measured(measured, temperatures)  # the pipeline decides by calibrated probabilities too
+        if not trained.entry.metrics:
+            calibrate_heads(trained.net, temperatures)
     each, fitted = cross_fit(measured, rules_of(fold.entry, fold.entry))
-    if trained.entry.metrics is None:  # else it was released before
-        print("temperatures:", calibrate_attributes(trained.net, measured))
 
     patients = sorted(set(read_split(validated)["validation"]) & set(dataset_of(fold.entry).find_slices(data)))
     rules, figures = measure([fold], [patients], data)
