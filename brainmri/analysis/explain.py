@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from brainmri.analysis.fallback import run_or_fall_back
 from brainmri.analysis.findings import NO_TUMOUR, TUMOUR
 from brainmri.analysis.head import head_mask
+from brainmri.zoo.preprocess import SQUARE
 from brainmri.zoo.registry import LoadedModel
 
 CLEAR = 'No evidence map is shown for a clear "no tumour" result.'
@@ -37,7 +38,7 @@ class Explanation:
 
 def explain(
     classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray, probability: float = 1.0, verdict: str = TUMOUR,
-    place: tuple[int, int] | None = None,
+    place: tuple[int, int] | None = None, spacing: tuple[float, float] = SQUARE,
 ) -> Explanation:  # fmt: skip
     """Explain the verdict on one slice.
 
@@ -47,20 +48,26 @@ def explain(
         probability: of tumour, in [0, 1].
         verdict: "tumour", "no tumour" or "review".
         place: of the likeliest slice of a sheet, its place in it, counted from 1, and the number of slices; None otherwise.
+        spacing: between rows and between columns, in a common unit.
     """
-    saliency, agrees, sentence = _evidence(classifier, pixels, mask, probability, verdict)
+    saliency, agrees, sentence = _evidence(classifier, pixels, mask, probability, verdict, spacing)
     where = LIKELIEST.format(*place) if place else ""
     return Explanation(saliency=saliency, agrees=agrees, sentence=where + sentence)
 
 
 def _evidence(
-    classifier: LoadedModel, pixels: np.ndarray, mask: np.ndarray, probability: float, verdict: str
+    classifier: LoadedModel,
+    pixels: np.ndarray,
+    mask: np.ndarray,
+    probability: float,
+    verdict: str,
+    spacing: tuple[float, float],
 ) -> tuple[np.ndarray, bool | None, str]:
     """Map, agreement and sentence of an `Explanation`."""
     if verdict == NO_TUMOUR or probability < LOW:
         nothing = np.zeros(mask.shape, np.float32)
         return nothing, None, CLEAR if verdict == NO_TUMOUR else UNLIKELY
-    saliency, cell = class_activation(classifier, pixels)
+    saliency, cell = class_activation(classifier, pixels, spacing)
     saliency = np.where(head_mask(pixels), np.float32(probability) * saliency, np.float32(0))
     if not saliency.any():
         return saliency, None, "The classifier finds no evidence for a tumour."
@@ -74,23 +81,26 @@ def _evidence(
     return saliency, agrees, f"The strongest evidence for a tumour lies {where}."
 
 
-def class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+def class_activation(
+    classifier: LoadedModel, pixels: np.ndarray, spacing: tuple[float, float] = SQUARE
+) -> tuple[np.ndarray, float]:
     """LayerCAM (Jiang et al. 2021) of the tumour output: each feature weighted by its positive gradient.
 
     Runs on the CPU if an accelerator fails.
 
     Args:
         pixels: (H, W, 3) in [0, 1].
+        spacing: between rows and between columns, in a common unit.
 
     Returns:
         The map, (H, W) float32 in [0, 1] relative to its maximum, and the side of one of its cells in pixels of the slice.
     """
-    return run_or_fall_back(lambda model: _class_activation(model, pixels), classifier)
+    return run_or_fall_back(lambda model: _class_activation(model, pixels, spacing), classifier)
 
 
-def _class_activation(classifier: LoadedModel, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+def _class_activation(classifier: LoadedModel, pixels: np.ndarray, spacing: tuple[float, float]) -> tuple[np.ndarray, float]:
     entry = classifier.entry
-    placed, placement = entry.preprocess(pixels)
+    placed, placement = entry.preprocess(pixels, spacing)
     image = entry.preprocess.normalise(placed[None]).to(classifier.device)
     views = torch.cat([image, image.flip(-1)]) if entry.flips else image
     with torch.enable_grad():

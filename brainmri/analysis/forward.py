@@ -17,7 +17,7 @@ from brainmri.zoo import ood
 from brainmri.zoo.attributes import split_logits
 from brainmri.zoo.calibration import evidence
 from brainmri.zoo.ood import OodResult
-from brainmri.zoo.preprocess import Placement
+from brainmri.zoo.preprocess import SQUARE, Placement
 from brainmri.zoo.registry import LoadedModel
 
 BATCH, ACCELERATED_BATCH = 4, 64  # on a CPU, larger batches are no faster and need more memory
@@ -81,7 +81,7 @@ def predict_slices(
     segmenter: LoadedModel | None,
     classifier: LoadedModel | None,
     slices: np.ndarray,
-    spacing: tuple[float, float] = (1.0, 1.0),
+    spacing: tuple[float, float] = SQUARE,
     normalise_over: str | None = None,
     progress: Progress | None = None,
     ood_model: LoadedModel | None = None,

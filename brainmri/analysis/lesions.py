@@ -10,7 +10,7 @@ import numpy as np
 
 from brainmri.analysis.coverage import cut_edges
 from brainmri.io.scan import Geometry
-from brainmri.zoo.preprocess import head_box
+from brainmri.zoo.preprocess import SQUARE, head_box
 
 # islands smaller than this share of the largest lesion are removed; chosen on validation patients, see train/EXPERIMENTS.md
 MIN_ISLAND_SHARE = 0.15
@@ -88,7 +88,7 @@ def find_parts(mask: np.ndarray, geometry: Geometry | None) -> list[Part]:
     from scipy.ndimage import find_objects
     from skimage.measure import label, regionprops
 
-    spacing = geometry.spacing[1:] if geometry is not None and geometry.plausible else (1.0, 1.0)
+    spacing = geometry.spacing[1:] if geometry is not None and geometry.plausible else SQUARE
     boxes = find_objects(mask.view(np.uint8))
     if not boxes:
         return []

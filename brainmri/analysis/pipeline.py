@@ -27,15 +27,7 @@ from brainmri.analysis.picture import (
     missing_part,
     without_one_head,
 )
-from brainmri.analysis.preparation import (
-    SQUARE,
-    Prepared,
-    holds_pictures,
-    mode_of,
-    prepare_picture,
-    prepare_pictures,
-    prepare_study,
-)
+from brainmri.analysis.preparation import Prepared, holds_pictures, mode_of, prepare_picture, prepare_pictures, prepare_study
 from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, sequence_of, sequence_probabilities
 from brainmri.analysis.specialist import Decided, Specialist
 from brainmri.analysis.stability import Stability, stability
@@ -46,6 +38,7 @@ from brainmri.zoo.attributes import FLAIR, THREE_SEQUENCES
 from brainmri.zoo.backends import TORCH, versions
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.entry import rules_of
+from brainmri.zoo.preprocess import SQUARE
 from brainmri.zoo.registry import AXIAL_OOD, DEFAULT, LoadedModel, find_entry, load
 
 Source = str | Path | Image.Image | np.ndarray | Scan  # of one slice
@@ -165,13 +158,16 @@ class Pipeline:
         parts = self.prepare(scan, sequence, progress)
         undecided = decision is None or len(parts) > 1  # of a sheet, the likeliest slice has to be found
         picture = decide_picture(parts, lambda part: self._decide(part, progress, undecided), *scan.pixels.shape[:2])
-        view, pixels, grid = picture.prepared.view, picture.prepared.slices[0], scan.pixels.shape[:2]
+        view, pixels, spacing = picture.prepared.view, picture.prepared.slices[0], picture.prepared.spacing
+        grid = scan.pixels.shape[:2]
         decided = decision or picture.decision
         mask = view.cut_masks(decided.mask[None])[0]
         specialist = self.specialist.model if self.specialist and decided.by_specialist else None
         rules = self._deciding_rules(picture.recognition, decided.by_specialist)
-        explanation = explain(specialist or self.classifier, pixels, mask, decided.probability, decided.verdict, picture.place)
-        stable = stability(specialist or self.segmenter, pixels, rules.mask_threshold, progress)
+        explanation = explain(
+            specialist or self.classifier, pixels, mask, decided.probability, decided.verdict, picture.place, spacing
+        )
+        stable = stability(specialist or self.segmenter, pixels, rules.mask_threshold, progress, spacing)
         return (
             replace(explanation, saliency=view.restore(explanation.saliency[None], *grid)[0]),
             replace(stable, share=view.restore(stable.share[None], *grid)[0]),
@@ -207,11 +203,12 @@ class Pipeline:
         # a detector of axial slices was not measured on what is cut out of pages, and would let some other images pass
         any_upload = self.ood_model.ood is not None and self.ood_model.ood.any_plane
         named = sequence or SEQUENCE_OF_FILE.get(scan.single_sequence or "", scan.single_sequence)
-        if scan.pixels.ndim == 3:
+        if scan.pixels.ndim == 3 and not scan.geometry:
             return prepare_picture(scan.pixels, predict, named, find_slices=any_upload)
         if pictures:
             return prepare_pictures(scan, predict, named, find_slices=any_upload)
-        return (prepare_study(scan, predict, named, find_negatives=any_upload),)
+        slices = scan if scan.pixels.ndim == 4 else replace(scan, pixels=scan.pixels[None])
+        return (prepare_study(slices, predict, named, find_negatives=any_upload),)
 
     def _decide_picture(self, scan: Scan, sequence: str | None, progress: Progress | None) -> PictureDecision:
         parts = self.prepare(scan, sequence, progress)

@@ -12,6 +12,7 @@ from brainmri.analysis.frame import Panel, find_panels
 from brainmri.analysis.neighbours import follow_one_another
 from brainmri.analysis.recognition import Recognition, find_turn, known_sequence, recognise, sequence_of
 from brainmri.io.scan import Scan
+from brainmri.zoo.preprocess import SQUARE
 
 Predict = Callable[[np.ndarray], Prediction]  # of slices (S, H, W, 3) in [0, 1]
 
@@ -19,7 +20,6 @@ PAGE_REMOVED = "the page around the slice was left out"
 INVERTED = "the grey values are inverted; they were inverted back before the analysis"
 NO_NEIGHBOURS = "neighbouring slices are no more alike than others, so each was analysed by itself"
 NEGATIVE = 0.75  # grey value of a study's background from which it may be a negative; z-scores have one of about 0.4
-SQUARE = (1.0, 1.0)  # spacing of pixels that are as wide as high
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

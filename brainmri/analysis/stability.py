@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brainmri.analysis.forward import Progress, predict_slices
+from brainmri.zoo.preprocess import SQUARE
 from brainmri.zoo.registry import LoadedModel
 
 SHIFT = 0.03  # share of the image's side
@@ -33,7 +34,13 @@ class Stability:
     sentence: str
 
 
-def stability(segmenter: LoadedModel, pixels: np.ndarray, threshold: float, progress: Progress | None = None) -> Stability:
+def stability(
+    segmenter: LoadedModel,
+    pixels: np.ndarray,
+    threshold: float,
+    progress: Progress | None = None,
+    spacing: tuple[float, float] = SQUARE,
+) -> Stability:
     """Segment a slice repeatedly under small changes.
 
     Args:
@@ -41,6 +48,7 @@ def stability(segmenter: LoadedModel, pixels: np.ndarray, threshold: float, prog
         pixels: (H, W, 3) in [0, 1].
         threshold: the mask threshold, in (0, 1).
         progress: as for `predict_slices`, of the changed slices.
+        spacing: between rows and between columns, in a common unit.
 
     Raises:
         ValueError: if the model gives no mask.
@@ -49,7 +57,7 @@ def stability(segmenter: LoadedModel, pixels: np.ndarray, threshold: float, prog
     down, right = max(1, round(SHIFT * height)), max(1, round(SHIFT * width))
     shifts = [(0, 0), (down, 0), (-down, 0), (0, right), (0, -right)]
     changed = [_shifted(pixels, *shift) for shift in shifts] + [pixels[:, ::-1]] + [pixels**gamma for gamma in GAMMAS]
-    maps = predict_slices(segmenter, None, np.stack(changed), progress=progress).maps
+    maps = predict_slices(segmenter, None, np.stack(changed), spacing, progress=progress).maps
     if maps is None:
         raise ValueError(f"expected a segmenter, got {segmenter.entry.name}, which gives no mask; choose another model")
     aligned = [_shifted(m, -y, -x) for m, (y, x) in zip(maps, shifts, strict=False)] + [maps[5][:, ::-1], *maps[6:]]

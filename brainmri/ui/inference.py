@@ -6,6 +6,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, wraps
 from typing import ParamSpec, TypeVar
 
@@ -147,8 +148,8 @@ def analyse_study(
 
 
 def likeliest_slice(scan: Scan, study: Study) -> Scan:
-    """The slice of a study that is explained, by itself."""
-    return Scan(pixels=scan.pixels[study.most_probable], name=scan.name, sha256=scan.sha256)
+    """The slice of a study that is explained, by itself, with the spacing and the sequence that the study's files name."""
+    return replace(scan, pixels=scan.pixels[study.most_probable], warnings=(), incomplete=None)
 
 
 @counted

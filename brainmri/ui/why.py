@@ -9,7 +9,7 @@ import numpy as np
 
 from brainmri.analysis.findings import Decision
 from brainmri.analysis.forward import Progress
-from brainmri.io.scan import Scan
+from brainmri.io.scan import Geometry, Scan
 from brainmri.ui.examples import explained
 from brainmri.ui.inference import Explained, explain_slice
 from brainmri.ui.results import kept_path
@@ -30,7 +30,7 @@ def keep_question(
 
     Args:
         token: of the result.
-        scan: the slice to explain, pixels (H, W, 3).
+        scan: the slice to explain, pixels (H, W, 3); of its geometry, the spacing of its pixels counts.
         decision: what was decided about it; mask (H, W).
         segmenter, classifier, sequence: what it was analysed with, as for `explain_slice`.
         where: which slice of a study it is, as a sentence.
@@ -38,14 +38,28 @@ def keep_question(
     decided = {"verdict": decision.verdict, "probability": decision.probability, "by_specialist": decision.by_specialist}
     fields = {
         "name": scan.name, "sha256": scan.sha256, "models": [segmenter, classifier], "sequence": sequence, "where": where,
-        "decision": decided,
+        "decision": decided, "single_sequence": scan.single_sequence,
     }  # fmt: skip
-    np.savez(kept_path(token, "question.npz"), pixels=scan.pixels, mask=decision.mask, fields=json.dumps(fields))
+    place = {"shape": scan.geometry.shape, "affine": scan.geometry.affine} if scan.geometry else {}
+    np.savez(kept_path(token, "question.npz"), pixels=scan.pixels, mask=decision.mask, fields=json.dumps(fields), **place)
 
 
 def has_question(token: str) -> bool:
     """Whether a kept result can be explained: what is no brain cannot."""
     return kept_path(token, "question.npz").is_file()
+
+
+def kept_question(token: str) -> tuple[Scan, Decision, dict]:
+    """The slice, the decision and the other arguments of `keep_question` for a kept result.
+
+    Raises:
+        FileNotFoundError: if the result has expired.
+    """
+    with np.load(kept_path(token, "question.npz")) as stored:
+        fields, pixels, mask = json.loads(stored["fields"].item()), stored["pixels"], stored["mask"]
+        place = Geometry(shape=tuple(stored["shape"].tolist()), affine=stored["affine"]) if "affine" in stored else None
+    known = {name: fields[name] for name in ("name", "sha256", "single_sequence")}
+    return Scan(pixels=pixels, geometry=place, **known), Decision(**fields["decision"], mask=mask), fields
 
 
 def explain_result(token: str, progress: Progress | None = None) -> Why:
@@ -54,11 +68,8 @@ def explain_result(token: str, progress: Progress | None = None) -> Why:
     Raises:
         FileNotFoundError: if the result has expired.
     """
-    with np.load(kept_path(token, "question.npz")) as stored:
-        fields, pixels, mask = json.loads(stored["fields"].item()), stored["pixels"], stored["mask"]
-    scan = Scan(pixels=pixels, name=fields["name"], sha256=fields["sha256"])
+    scan, decision, fields = kept_question(token)
     segmenter, classifier = fields["models"]
-    decision = Decision(**fields["decision"], mask=mask)
     found = explain_slice(scan, segmenter, classifier, None, fields["sequence"], progress, decision)
     return keep_why(token, scan, found, fields["where"])
 

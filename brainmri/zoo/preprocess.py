@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # torch is imported on use, so that the zoo can be listed qui
     import torch
     from torch import Tensor
 
+SQUARE = (1.0, 1.0)  # spacing of pixels that are as wide as high
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
@@ -28,7 +30,7 @@ class Placement:
     placed: tuple[int, int, int, int]  # top, left, height, width on the grid
 
 
-def head_box(unit: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0), smallest: float = 0.5) -> tuple[int, int, int, int]:
+def head_box(unit: np.ndarray, spacing: tuple[float, float] = SQUARE, smallest: float = 0.5) -> tuple[int, int, int, int]:
     """The bounding box of the head, with a margin of 4%.
 
     Scaling the head to the network's grid, instead of the field of view, makes tight crops and wide fields of view look alike. A
@@ -85,7 +87,7 @@ class Preprocess:
         """What `config.json` stores; `Preprocess(**config)` reads it."""
         return asdict(self)
 
-    def placement(self, unit: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> Placement:
+    def placement(self, unit: np.ndarray, spacing: tuple[float, float] = SQUARE) -> Placement:
         """Where `place` puts an image: centred, with its aspect ratio, the longer side filling the grid.
 
         Args:
@@ -128,7 +130,7 @@ class Preprocess:
         return centred / torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
 
     def __call__(
-        self, unit: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0), device: str | torch.device = "cpu"
+        self, unit: np.ndarray, spacing: tuple[float, float] = SQUARE, device: str | torch.device = "cpu"
     ) -> tuple[Tensor, Placement]:
         """(H, W, 3) float32 in [0, 1] to the input of `normalise`, (3, size, size) in [0, 1], and its placement.
 

@@ -13,7 +13,7 @@ from brainmri.analysis.findings import Decision
 from brainmri.analysis.selfcheck import check, compute_outputs, max_difference
 from brainmri.analysis.stability import stability
 from brainmri.io.reading import read_slice, read_study
-from brainmri.io.scan import Scan
+from brainmri.io.scan import Geometry, Scan
 from brainmri.zoo.registry import DEFAULT
 
 pytestmark = pytest.mark.slow
@@ -54,6 +54,26 @@ def test_the_pipeline_explains_a_slice_as_it_analyses_it(pipe, large):
     own = explain(pipe.classifier, scan.pixels, finding.mask, finding.probability, finding.verdict)
     assert (explanation.saliency == own.saliency).all()
     assert (stable.share == stability(pipe.segmenter, scan.pixels, pipe.mask_threshold).share).all()
+
+
+def test_maps_do_not_depend_on_the_shape_of_the_pixels(pipe, large):
+    """With every row twice, each half as high, the slice is the same."""
+    scan, finding, explanation, stable = large
+    size = scan.pixels.shape[:2]
+    affine = np.diag([1.0, 0.5, 5.0, 1.0])
+    tall = replace(
+        scan, pixels=np.repeat(scan.pixels, 2, axis=0), geometry=Geometry(shape=(size[1], 2 * size[0], 1), affine=affine)
+    )
+    assert tall.geometry.spacing[1:] == (0.5, 1.0)
+    decision = replace(Decision.of(finding), mask=np.repeat(finding.mask, 2, axis=0))
+    maps, stretched = pipe.explain(tall, decision=decision)
+    squeezed, shorter = pipe.explain(replace(tall, geometry=None), decision=decision)  # so that the comparison can fail
+
+    def gap(one, other):
+        return float(np.abs((one[::2] + one[1::2]) / 2 - other).mean())
+
+    assert gap(maps.saliency, explanation.saliency) < gap(squeezed.saliency, explanation.saliency) / 3
+    assert gap(stretched.share, stable.share) < gap(shorter.share, stable.share) / 3
 
 
 def test_evidence_is_weighed_by_the_probability_and_hidden_without_a_tumour(pipe):

@@ -2,14 +2,21 @@
 
 from types import SimpleNamespace
 
+import nibabel
+import numpy as np
 import pytest
 
+import brainmri
+from brainmri.analysis.findings import Decision
+from brainmri.io.reading import read_study
 from brainmri.ui import analyse_tab
+from brainmri.ui.inference import likeliest_slice
 from brainmri.ui.page import build
 from brainmri.ui.result_panel import NOT_EXPLAINED
-from brainmri.ui.results import kept_path
-from brainmri.ui.why import kept_why
-from tests.support.browsing import CHROMIUM, EXAMPLE, answer, upload
+from brainmri.ui.results import keep_result, kept_path
+from brainmri.ui.why import keep_question, kept_question, kept_why
+from brainmri.zoo.registry import DEFAULT
+from tests.support.browsing import CHROMIUM, EXAMPLE, STUDY, answer, upload
 
 pytestmark = [
     pytest.mark.browser,
@@ -87,3 +94,19 @@ def test_a_study_is_explained_with_its_analysis_on_zero_gpu(visit, short_study, 
     page.wait_for_function("document.querySelector('#link a').href")
     assert kept_why(link_to_result(page)[1]) is not None  # a call of its own would wait for a GPU again
     assert explanation(page)[0].startswith("Slice ")
+
+
+def test_a_slice_is_explained_with_the_spacing_and_the_sequence_of_its_study(tmp_path):
+    tall = tmp_path / "head_FLAIR.nii.gz"
+    volume = nibabel.load(STUDY)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(volume.dataobj), volume.affine @ np.diag([1, 2, 1, 1])), tall)
+    scan = read_study(tall)
+    study = brainmri.Pipeline(device="cpu").study(scan)
+    token = keep_result({})
+    decision = Decision.of(study.findings[study.most_probable])
+    keep_question(token, likeliest_slice(scan, study), decision, DEFAULT, DEFAULT, None)
+    one, kept, _ = kept_question(token)
+    assert one.geometry.spacing == scan.geometry.spacing == (5.0, 2.0, 1.0)
+    assert one.single_sequence == "FLAIR"
+    assert (one.pixels == scan.pixels[study.most_probable]).all()
+    assert (kept.mask == decision.mask).all()
