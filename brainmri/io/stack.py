@@ -10,6 +10,7 @@ from brainmri.io.scan import Geometry, Scan
 from brainmri.io.sequences import ONE_SEQUENCE, POST, PRE, SEQUENCES
 
 PERCENTILES = (0.5, 99.5)
+FILLED = 0.005  # share of the voxels; fewer that are alike do not move the percentiles
 # degrees; less is routine: axial slices are planned along the skull base or the commissures, and augmentation rotates as far
 MAX_TILT = 20
 SHORT = 50  # mm; a volume that covers less of a head is a fragment
@@ -20,11 +21,27 @@ def scale_to_unit(volume: np.ndarray) -> np.ndarray:
     if volume.dtype == np.uint8:
         return volume.astype(np.float32) / 255
     # percentiles, because one very bright voxel (a vessel, a ghost) would make the brain too dark to be found
+    volume = _without_fill(volume)
     low, high = np.percentile(volume, PERCENTILES)
     if low == high:  # nearly all voxels are empty
         low, high = volume.min(), volume.max()
     span = float(high) - float(low)
     return np.clip((volume - np.float32(low)) / np.float32(span), 0, 1) if span > 0 else np.zeros(volume.shape, np.float32)
+
+
+def _without_fill(volume: np.ndarray) -> np.ndarray:
+    """A volume in which the darkest of the other values takes the place of one that stands for no value, such as -32768.
+
+    Resampled volumes are filled with one outside of what was scanned. MR intensities are not negative, and standardised ones come
+    close to their lowest; so it is a negative value, of many voxels, further below the others than these are apart.
+    """
+    lowest = volume.min()
+    filled = volume == lowest
+    if lowest >= 0 or filled.all() or filled.mean() < FILLED:
+        return volume
+    darkest, brightest = volume.min(where=~filled, initial=volume.max()), volume.max()
+    far = float(darkest) - float(lowest) > float(brightest) - float(darkest) > 0
+    return np.where(filled, darkest, volume) if far else volume
 
 
 def compose(

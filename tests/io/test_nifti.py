@@ -43,6 +43,22 @@ def test_intensities_are_clipped_at_percentiles_of_the_volume(tmp_path):
     assert np.allclose(scan.pixels[..., FLAIR], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("fill", [-32768, -5000.5])
+def test_a_value_for_no_voxel_does_not_whiten_the_head(tmp_path, fill):
+    whole = PHANTOM.astype(np.float32)
+    filled = whole.copy()
+    filled[:4] = fill  # outside of what was scanned
+    pixels = read(nifti(tmp_path / "flair.nii", filled)).pixels[..., FLAIR]
+    expected = read(nifti(tmp_path / "whole_flair.nii", np.where(filled == fill, whole[4:].min(), whole))).pixels[..., FLAIR]
+    assert np.allclose(pixels, expected, atol=1e-3)
+
+
+def test_standardised_values_are_no_fill(tmp_path):
+    standard = (PHANTOM - PHANTOM.mean()) / PHANTOM.std()
+    scan = read(nifti(tmp_path / "flair.nii", standard.astype(np.float32)))
+    assert np.allclose(scan.pixels, read(nifti(tmp_path / "b_flair.nii", PHANTOM.astype(np.float32))).pixels, atol=1e-5)
+
+
 def test_8_bit_nifti_keeps_its_scale(tmp_path):
     small = (PHANTOM // 8).astype(np.uint8)
     scan = read(nifti(tmp_path / "flair.nii", small))
