@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainmri.analysis.coverage import ONLY_AXIAL, is_axial, not_evaluated
+from brainmri.analysis.coverage import ONLY_AXIAL, is_axial, not_covered
 from brainmri.analysis.decision import left_out, mostly_unknown, outline, without_specks
 from brainmri.analysis.forward import Prediction, predict_slices
 from brainmri.analysis.picture import missing_part, problems, with_numbers, without_one_head
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.analysis.preparation import NO_NEIGHBOURS, Prepared, holds_pictures
+from brainmri.analysis.recognition import sequence_probabilities
 from brainmri.io.scan import Scan
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.entry import rules_of
@@ -182,12 +183,13 @@ def _predict(segmenter: LoadedModel | None, classifier: LoadedModel | None, part
 
 
 def _not_covered(model: LoadedModel, rules: Rules, scan: Scan, parts: tuple[Prepared, ...]) -> tuple[str, ...]:
-    """What an input shows that a model was not evaluated on; nothing where sequence or plane are unknown."""
-    sequences = dict.fromkeys(part.sequence for part in parts if part.sequence and not rules.was_evaluated_on(part.sequence))
+    """What an input shows, or may show, that a model was not evaluated on; nothing where the plane is unknown."""
+    found = (not_covered(rules, part.sequence, sequence_probabilities(part.predicted)) for part in parts)
+    sequences = dict.fromkeys(reason for reason in found if reason)
     planes = {part.recognition.plane.name for part in parts if part.recognition and part.recognition.plane}
     axial = is_axial(scan) if scan.geometry else planes <= {"axial"}
     only_axial = not axial and not model.net.attributes
-    return (*(not_evaluated(sequence) for sequence in sequences), *[ONLY_AXIAL] * only_axial)
+    return (*sequences, *[ONLY_AXIAL] * only_axial)
 
 
 def disagreement(results: Sequence[ModelResult]) -> np.ndarray | None:

@@ -11,13 +11,23 @@ from skimage import data
 
 import brainmri
 from brainmri.analysis.colours import MARKED
-from brainmri.analysis.compare import Comparison, ModelResult, OutOfDistribution, _check, compare, disagreement, overlap
+from brainmri.analysis.compare import (
+    Comparison,
+    ModelResult,
+    OutOfDistribution,
+    _check,
+    _not_covered,
+    compare,
+    disagreement,
+    overlap,
+)
 from brainmri.analysis.coverage import ONLY_AXIAL
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.preparation import prepare_pictures
 from brainmri.io.pixels import FLAIR
 from brainmri.io.reading import read_slice, read_study
 from brainmri.io.scan import Geometry, Scan
+from brainmri.zoo.entry import rules_of
 from brainmri.zoo.ood import NOT_MR, OodResult
 from brainmri.zoo.registry import DEFAULT, LoadedModel
 
@@ -85,6 +95,18 @@ def test_what_a_model_was_not_evaluated_on_is_reported(models, pipe, stack, chan
     results = by_name(compare(models, replace(scan_of(greyscale), **changes), pipe))
     assert {name: result.warnings for name, result in results.items()} == {name: warnings for name in models} | {DEFAULT: ()}
     assert results[NAME].record()["warnings"] == list(warnings)
+
+
+@pytest.mark.parametrize("name", [NAME, DEFAULT])
+def test_an_unclear_sequence_is_reported(models, pipe, name):
+    scan, model = scan_of(np.repeat(SLICE[..., FLAIR, None], 3, axis=2)), models[name]
+    (part,) = pipe.prepare(scan)
+    even = {sequence: np.full(1, 1 / 6) for sequence in part.predicted.attributes["sequence"]}
+    unclear = replace(part, sequence=None, predicted=replace(part.predicted, attributes={"sequence": even}))
+    rules = rules_of(model.entry, model.entry)
+    assert _not_covered(model, rules, scan, (replace(unclear, sequence="FLAIR"),)) == ()
+    (warning,) = _not_covered(model, rules, scan, (unclear, unclear))
+    assert warning.startswith("the sequence is unclear and may be ")
 
 
 @pytest.mark.parametrize(("example", "batches"), [("large-lesion.png", 1), ("study-flair.nii.gz", 4)])
