@@ -26,7 +26,7 @@ from brainmri.zoo.preprocess import Preprocess
 from brainmri.zoo.records import OodConfig, QuantisedInfo, SelfCheckOutputs, SpecialistConfig, Training
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 CONFIG, WEIGHTS, SPLIT, CARD, ONNX = "config.json", "model.safetensors", "split.json", "README.md", "model.onnx"
 DIAGRAM, PICTURE, METRICS_PAGE = "reliability.svg", "example.webp", "metrics.md"  # shown in the card, or linked from it
@@ -239,17 +239,14 @@ def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, ha
     Args:
         config: every field of `config.json` except `parameters` and `sha256`.
         split: patients by role.
-        half: store floating-point tensors in float16; they are loaded as float32.
+        half: store floating-point tensors in float16, but those with values beyond its range; they are loaded as float32.
     """
-    import torch
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: (t.half() if half and t.dtype == torch.float32 else t).detach().cpu().contiguous()
-        for name, t in net.state_dict().items()
-    }
+    state = net.state_dict().items()
+    tensors = {name: (_in_half(tensor) if half else tensor).detach().cpu().contiguous() for name, tensor in state}
     save_file(tensors, folder / WEIGHTS)
     sha256 = file_sha256(folder / WEIGHTS)
     before = read_config(folder) if (folder / CONFIG).is_file() else {}
@@ -261,6 +258,14 @@ def save_entry(folder: str | Path, net: nn.Module, config: dict, split: dict, ha
     _write_json(folder / CONFIG, config)
     _write_json(folder / SPLIT, split)
     return read_entry(folder)
+
+
+def _in_half(tensor: Tensor) -> Tensor:
+    """A float32 tensor in float16, if its values fit; the variances of a batch norm can be larger."""
+    import torch
+
+    fits = tensor.dtype == torch.float32 and bool((tensor.abs() <= torch.finfo(torch.float16).max).all())
+    return tensor.half() if fits else tensor
 
 
 def copy_entry(source: str | Path, folder: str | Path) -> ModelEntry:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import brainmri
 from brainmri.zoo.entry import (
@@ -17,6 +18,7 @@ from brainmri.zoo.entry import (
     WEIGHTS,
     count_parameters,
     file_sha256,
+    read_config,
     read_entry,
     read_split,
     save_entry,
@@ -87,6 +89,17 @@ def test_its_weights_are_finite_and_not_the_initial_ones(entry):
     assert all(torch.isfinite(t).all() for t in state.values())
     variances = [t for name, t in state.items() if name.endswith("running_var")]
     assert all((t != 1).any() for t in variances)
+
+
+def test_values_beyond_half_precision_are_stored_whole(tmp_path):
+    source = ENTRIES["resunet-lgg"]
+    net = brainmri.load(source.name, device="cpu").net
+    name = next(name for name in net.state_dict() if name.endswith("running_var"))
+    net.state_dict()[name][:2] = torch.tensor([1e5, 3e38])
+    save_entry(tmp_path, net, {k: v for k, v in read_config(source.folder).items() if k != "int8"}, {"train": []}, half=True)
+    stored, loaded = load_file(tmp_path / WEIGHTS), brainmri.load("it", weights=tmp_path, device="cpu").net.state_dict()
+    assert {key for key, tensor in stored.items() if tensor.dtype == torch.float32} == {name}
+    assert loaded[name][:2].tolist() == torch.tensor([1e5, 3e38]).tolist()
 
 
 def test_its_split_has_no_leak(entry):
