@@ -50,6 +50,15 @@ class Panel:
         """As `cut`, with inverted grey values."""
         return self.cut(1 - pixels)
 
+    def negative(self, picture: np.ndarray) -> Panel:
+        """What to invert: the whole picture (H, W, 3) where only white surrounds the slice, so that its faint edge is kept."""
+        top, left, height, width = self.box
+        around = np.ones(picture.shape[:2], bool)
+        around[top : top + height, left : left + width] = False if self.page is None else self.page
+        around = np.asarray(ndimage.binary_erosion(around, border_value=1), bool)
+        only_white = bool((picture[around] >= 1 - PAGE_TOLERANCE).all())
+        return Panel(box=(0, 0, *picture.shape[:2])) if only_white else self
+
 
 def find_panels(pixels: np.ndarray) -> tuple[Panel, ...]:
     """The slices in a picture (H, W, 3) in [0, 1]: one, or those of a sheet in reading order."""

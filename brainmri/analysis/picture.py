@@ -104,9 +104,11 @@ def problems(part: Prepared, measured: bool) -> list[str | None]:
 
 
 def missing_part(part: Prepared) -> str | None:
-    """Why the head of axial slices cannot be called free of tumour; None if it is whole, or for other slices."""
-    plane = part.recognition and part.recognition.plane
-    return cut_off(*part.slices) if plane and plane.name == "axial" else None
+    """Why the head of slices that may be axial cannot be called free of tumour; None if it is whole, or for other slices."""
+    if part.recognition is None:
+        return None
+    plane = part.recognition.plane
+    return cut_off(*part.slices) if plane is None or plane.name == "axial" else None
 
 
 def _decide_part(part: Prepared, decide: Decide, height: int, width: int, measured: bool = False) -> PictureDecision:

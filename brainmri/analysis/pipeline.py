@@ -310,8 +310,8 @@ class Pipeline:
     def _problem(self, scan: Scan, decided: PictureDecision) -> str | None:
         """Why the slices of one head are for review, a clause; None if they are not."""
         prepared = decided.prepared
-        uncovered = not_covered(self.rules, prepared.sequence, sequence_probabilities(prepared.predicted))
-        return uncovered or unfit_size(*scan.pixels.shape[1:3], measured=scan.geometry is not None)
+        unfit = unfit_size(*scan.pixels.shape[1:3], measured=scan.geometry is not None)
+        return unfit or not_covered(self.rules, prepared.sequence, sequence_probabilities(prepared.predicted))
 
     def _input_warnings(self, scan: Scan, sequence: str | None) -> tuple[str, ...]:
         """The warnings of the reader, and how the models take a sequence that nobody and nothing names, or another plane."""

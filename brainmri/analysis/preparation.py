@@ -128,10 +128,11 @@ def _prepare_panel(panel: Panel, picture: np.ndarray, predict: Predict, sequence
     predicted, warnings = predict(view.cut(picture)), ()
     if panel.page is not None:
         warnings = (PAGE_REMOVED,)
-        inverted = replace(view, inverted=True)
+        inverted = replace(view, panel=panel.negative(picture[0]), inverted=True)
         other = predict(inverted.cut(picture))
         if _strangeness(other) < _strangeness(predicted):
-            view, predicted, warnings = inverted, other, (*warnings, INVERTED)
+            view, predicted = inverted, other
+            warnings = (INVERTED,) if view.panel.page is None else (PAGE_REMOVED, INVERTED)
     view, predicted, turned = _turn_upright(picture, view, predicted, predict)
     return _prepared(view.cut(picture), view, predicted, sequence, (*warnings, *turned))
 

@@ -150,9 +150,19 @@ def test_turned_slices_are_predicted_once_in_each_orientation(quarters):
 
 def test_inverted_greys_are_inverted_back():
     found = analyse(1 - head())
-    assert found.warnings == (PAGE_REMOVED, INVERTED)
+    assert found.warnings == (INVERTED,)
+    assert np.allclose(found.prepared.slices[0], head(), atol=1e-6)
     assert found.decisions.verdicts[0][0] == "tumour"
     assert (found.decisions.masks[0] == (head()[..., 0] > 0.8)).all()
+
+
+def test_a_negative_on_a_page_is_cut_out():
+    page = np.pad(1 - head(), ((20, 20), (30, 10), (0, 0)), constant_values=1)
+    page[2:8, 10:60] = 0  # text
+    found = analyse(page)
+    assert found.warnings == (PAGE_REMOVED, INVERTED)
+    assert found.decisions.verdicts[0][0] == "tumour"
+    assert (found.decisions.masks[0][20:-20, 30:-10] == (head()[..., 0] > 0.8)).all()
 
 
 PICTURES = {
