@@ -13,12 +13,16 @@ any_head any/third --start "$runs/any/second" --all $float32 --epochs 8 --valida
 any_head any/fourth --start "$runs/any/third" --all $float32 --epochs 9 --validate-every 9 --lr 1e-3 --seed 32 --workers 0
 any_head any/fold-0-first --fold 0 --size 192 --precision bfloat16 --batch 4 --epochs 27 --validate-every 9 --lr 1e-3 --seed 41 --workers 0
 
-# a stage of mostly T1c gains there and loses elsewhere; the mean of the weights before and after it keeps most of both
-t1c="--mix T1c --size 256 --precision bfloat16 --batch 4 --epochs 14 --lr 8e-4 --workers 0"
-any_head any/t1c --start "$runs/any/fourth" --all $t1c --validate-every 14 --seed 122
-any_head any/fold-0-t1c --start "$runs/any/fold-0-first" --fold 0 $t1c --validate-every 7 --seed 121
-run train.release.interpolate "$runs/any/fourth" "$runs/any/t1c" --out "$runs/any/all" --no-flips
-run train.release.interpolate "$runs/any/fold-0-first" "$runs/any/fold-0-t1c" --out "$runs/any/fold-0" --no-flips
+# a stage of mostly T1c, then one of more single sequences; the mean of the weights before and after each keeps most of both
+at256="--size 256 --precision bfloat16 --batch 4 --lr 8e-4 --workers 0"
+any_head any/t1c --start "$runs/any/fourth" --all --mix T1c $at256 --epochs 14 --validate-every 14 --seed 122
+any_head any/fold-0-t1c --start "$runs/any/fold-0-first" --fold 0 --mix T1c $at256 --epochs 14 --validate-every 7 --seed 121
+run train.release.interpolate "$runs/any/fourth" "$runs/any/t1c" --out "$runs/any/mean" --no-flips
+run train.release.interpolate "$runs/any/fold-0-first" "$runs/any/fold-0-t1c" --out "$runs/any/fold-0-mean" --no-flips
+any_head any/single --start "$runs/any/mean" --all --mix single $at256 --epochs 15 --validate-every 15 --seed 132
+any_head any/fold-0-single --start "$runs/any/fold-0-mean" --fold 0 --mix single $at256 --epochs 15 --validate-every 15 --seed 131
+run train.release.interpolate "$runs/any/mean" "$runs/any/single" --out "$runs/any/all" --no-flips
+run train.release.interpolate "$runs/any/fold-0-mean" "$runs/any/fold-0-single" --out "$runs/any/fold-0" --no-flips
 
 run train.release.release_inputs --run "$runs/any/all" --validated "$runs/any/fold-0" --data "$data" --wider "$wider"
 run train.ood.fit_inputs effunet-any --validated "$runs/any/fold-0" --data "$data" --wider "$wider"
