@@ -311,7 +311,9 @@ class Pipeline:
         """Why the slices of one head are for review, a clause; None if they are not."""
         prepared = decided.prepared
         unfit = unfit_size(*scan.pixels.shape[1:3], measured=scan.geometry is not None)
-        return unfit or not_covered(self.rules, prepared.sequence, sequence_probabilities(prepared.predicted))
+        uncovered = not_covered(self.rules, prepared.sequence, sequence_probabilities(prepared.predicted))
+        # of what is no slice of one head, the sequence is often unclear
+        return (unfit or uncovered) if prepared.sequence is None else (uncovered or unfit)
 
     def _input_warnings(self, scan: Scan, sequence: str | None) -> tuple[str, ...]:
         """The warnings of the reader, and how the models take a sequence that nobody and nothing names, or another plane."""
