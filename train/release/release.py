@@ -179,9 +179,7 @@ def measure(folds: list[LoadedModel], patients: list[list[str]], data: Path) -> 
     rules, figures = {}, {}
     for variant in SLICE_VARIANTS:
         predicted = {
-            case: predict_case(
-                cases[case], *pair, variant, keep=None if model.entry.metrics else model.entry.folder / OUT_OF_FOLD
-            )
+            case: predict_case(cases[case], *pair, variant, keep=out_of_fold(model))
             for model, pair, fold in zip(folds, roles, patients, strict=True)
             for case in tqdm(fold, desc=VARIANTS[variant], unit="patient")
         }
