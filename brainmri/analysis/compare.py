@@ -15,7 +15,6 @@ from brainmri.analysis.forward import Prediction, predict_slices
 from brainmri.analysis.picture import missing_part, problems, with_numbers, without_one_head
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.analysis.preparation import NO_NEIGHBOURS, Prepared, holds_pictures
-from brainmri.analysis.recognition import sequence_probabilities
 from brainmri.io.scan import Scan
 from brainmri.zoo.calibration import Rules
 from brainmri.zoo.entry import rules_of
@@ -184,7 +183,7 @@ def _predict(segmenter: LoadedModel | None, classifier: LoadedModel | None, part
 
 def _not_covered(model: LoadedModel, rules: Rules, scan: Scan, parts: tuple[Prepared, ...]) -> tuple[str, ...]:
     """What an input shows, or may show, that a model was not evaluated on; nothing where the plane is unknown."""
-    found = (not_covered(rules, part.sequence, sequence_probabilities(part.predicted)) for part in parts)
+    found = (not_covered(rules, part.sequence, part.predicted) for part in parts)
     sequences = dict.fromkeys(reason for reason in found if reason)
     planes = {part.recognition.plane.name for part in parts if part.recognition and part.recognition.plane}
     axial = is_axial(scan) if scan.geometry else planes <= {"axial"}

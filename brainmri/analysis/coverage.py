@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from brainmri.analysis.forward import Prediction
 from brainmri.analysis.head import head_region
+from brainmri.analysis.recognition import sequence_probabilities
 from brainmri.io.scan import Scan
 from brainmri.io.stack import MAX_TILT
-from brainmri.zoo.attributes import T1, T1C, THREE_SEQUENCES
+from brainmri.zoo.attributes import THREE_SEQUENCES
 from brainmri.zoo.calibration import Rules
 
 READ_AS_FLAIR = "this model does not recognise sequences; it treats the image as FLAIR"
@@ -21,9 +23,9 @@ CUT_OFF, BACKGROUND = 0.7, 0.1
 # share of slices cut off at one edge in a study of a part of a head: up to 0.13 in 45 LGG studies, over 0.75 if halved
 CUT_SLICES, ENOUGH_SLICES = 0.3, 32
 SMALLEST_HEAD = 0.08  # share of the picture; a smaller head is not measured
-# an unknown sequence is decided if it is surely T1 or post-contrast T1, which look alike; what may be FLAIR as well as T1
-# may be no MR image at all
-ALIKE, SURELY_ALIKE = (T1, T1C), 0.8
+# an unclear sequence may be any of at least the first probability; slices of it are decided if the models were evaluated on
+# sequences that have the second one together, and if the rules for all of these give the same verdict
+POSSIBLE, SURELY_POSSIBLE = 0.1, 0.9
 LONGEST = 1.8  # longer side of a picture, as a multiple of the shorter one; 7,025 pictures of one head have up to 1.74
 
 
@@ -35,22 +37,44 @@ def not_evaluated(sequence: str | None) -> str:
     return f"the model was not evaluated on tumours in {images}"
 
 
-def not_covered(rules: Rules, sequence: str | None, probabilities: Mapping[str, float]) -> str | None:
+def not_covered(rules: Rules, sequence: str | None, predicted: Prediction) -> str | None:
     """Why slices are for review because of their sequence, a clause; None if they are not.
 
     Args:
         rules: of the models.
         sequence: None if unknown.
-        probabilities: of each sequence (`brainmri.analysis.recognition.sequence_probabilities`); empty if none is.
+        predicted: the prediction for slices that belong together.
     """
     if not rules.was_evaluated_on(sequence):
         return not_evaluated(sequence)
+    probabilities = sequence_probabilities(predicted)
     if sequence is not None or not probabilities:
         return None
-    if sum(probabilities.get(name, 0.0) for name in ALIKE if rules.was_evaluated_on(name)) >= SURELY_ALIKE:
+    if possible_sequences(rules, probabilities) and not like_other_images(predicted):
         return None
+    return f"the sequence is unclear and {choose_sequence(probabilities)}"
+
+
+def possible_sequences(rules: Rules, probabilities: Mapping[str, float]) -> tuple[str, ...]:
+    """The sequences that slices of an unclear one may be; empty if the models were not evaluated on all of them.
+
+    Args:
+        rules: of the models.
+        probabilities: of each sequence (`brainmri.analysis.recognition.sequence_probabilities`).
+    """
+    possible = tuple(name for name, value in probabilities.items() if value >= POSSIBLE and rules.was_evaluated_on(name))
+    return possible if sum(probabilities[name] for name in possible) >= SURELY_POSSIBLE else ()
+
+
+def like_other_images(predicted: Prediction) -> bool:
+    """Whether slices look more like other images than like those of the training data, though not surely."""
+    return bool(predicted.ood) and float(np.median([check.other_log_odds for check in predicted.ood or ()])) > 0
+
+
+def choose_sequence(probabilities: Mapping[str, float]) -> str:
+    """What an unclear sequence may be, and what to do, the end of a clause."""
     likeliest = sorted(probabilities, key=lambda name: -probabilities[name])[:2]
-    return f"the sequence is unclear and may be {' or '.join(likeliest)}; please choose the sequence"
+    return f"may be {' or '.join(likeliest)}; please choose the sequence"
 
 
 def is_axial(scan: Scan) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from brainmri.analysis.coverage import not_covered
+from brainmri.analysis.coverage import choose_sequence, not_covered, possible_sequences
 from brainmri.analysis.findings import NO_TUMOUR, REVIEW, TUMOUR, Finding, chance, sentence, slice_numbers
 from brainmri.analysis.forward import Prediction
 from brainmri.analysis.lesions import without_islands
@@ -72,6 +72,9 @@ def without_specks(masks: np.ndarray, grid_share: np.ndarray) -> tuple[np.ndarra
 def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str | None = None) -> SliceDecisions:
     """Decide every slice of a prediction. Out-of-distribution slices are for review.
 
+    Slices of an unclear sequence are decided by the rules for an unknown one, and are for review where the rules for one of the
+    sequences that they may be give another verdict.
+
     Args:
         predicted: the output of a segmenter and a classifier.
         rules: thresholds and calibration.
@@ -86,22 +89,31 @@ def decide_slices(predicted: Prediction, rules: Rules, mode: str, sequence: str 
         raise ValueError(
             "expected a prediction with mask and verdict, but one of them is missing; run a segmenter and a classifier"
         )
-    uncovered = not_covered(rules, sequence, sequence_probabilities(predicted))
-    rules = rules.for_sequence(sequence)
-    maps, masks = outline(predicted.maps, rules, mode)
+    uncovered = not_covered(rules, sequence, predicted)
+    chosen = rules.for_sequence(sequence)
+    maps, masks = outline(predicted.maps, chosen, mode)
     masks, min_areas = without_specks(masks, predicted.grid_share)
-    probabilities = rules.probability(predicted.logits, predicted.evidence, mode)
+    probabilities = chosen.probability(predicted.logits, predicted.evidence, mode)
     areas = masks.sum(axis=(1, 2)) * predicted.grid_share
     checks: list[OodResult | None] = [*predicted.ood] if predicted.ood else [None] * len(masks)
     verdicts = [
         (REVIEW, check.reason)
         if check and check.reason
-        else (REVIEW, sentence(f"{uncovered} ({chance(p, REVIEW, rules.band(mode))})"))
+        else (REVIEW, sentence(f"{uncovered} ({chance(p, REVIEW, chosen.band(mode))})"))
         if uncovered
-        else decide_slice(float(p), float(area), rules.band(mode))
+        else decide_slice(float(p), float(area), chosen.band(mode))
         for check, p, area in zip(checks, probabilities, areas, strict=True)
     ]
-    return SliceDecisions(maps=maps, masks=masks, min_areas=min_areas, probabilities=probabilities, verdicts=verdicts, ood=checks)
+    decisions = SliceDecisions(
+        maps=maps, masks=masks, min_areas=min_areas, probabilities=probabilities, verdicts=verdicts, ood=checks
+    )
+    if sequence or uncovered:
+        return decisions
+    likely = sequence_probabilities(predicted)
+    others = [decide_slices(predicted, rules, mode, name).verdicts for name in possible_sequences(rules, likely)]
+    differ = [len({verdict for verdict, _ in found}) > 1 for found in zip(verdicts, *others, strict=True)]
+    problem = f"the verdict depends on the sequence, which {choose_sequence(likely)}"
+    return for_review(decisions, (problem if different else None for different in differ), of=(TUMOUR, NO_TUMOUR))
 
 
 def for_review(

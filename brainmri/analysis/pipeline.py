@@ -28,7 +28,7 @@ from brainmri.analysis.picture import (
     without_one_head,
 )
 from brainmri.analysis.preparation import Prepared, holds_pictures, mode_of, prepare_picture, prepare_pictures, prepare_study
-from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, sequence_of, sequence_probabilities
+from brainmri.analysis.recognition import SEQUENCE_OF_FILE, Recognition, check_sequence, sequence_of
 from brainmri.analysis.specialist import Decided, Specialist
 from brainmri.analysis.stability import Stability, stability
 from brainmri.io.reading import Scan, read_slice, read_study
@@ -311,7 +311,7 @@ class Pipeline:
         """Why the slices of one head are for review, a clause; None if they are not."""
         prepared = decided.prepared
         unfit = unfit_size(*scan.pixels.shape[1:3], measured=scan.geometry is not None)
-        uncovered = not_covered(self.rules, prepared.sequence, sequence_probabilities(prepared.predicted))
+        uncovered = not_covered(self.rules, prepared.sequence, prepared.predicted)
         # of what is no slice of one head, the sequence is often unclear
         return (unfit or uncovered) if prepared.sequence is None else (uncovered or unfit)
 

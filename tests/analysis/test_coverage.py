@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from brainmri.analysis.coverage import cut_edges, cut_off, not_covered, unfit_size
+from brainmri.analysis.forward import Prediction
 from brainmri.analysis.lesions import midline
 from brainmri.io.reading import read_study
+from brainmri.zoo.attributes import SEQUENCE
 from brainmri.zoo.calibration import Rules
+from brainmri.zoo.ood import OodResult
 from train.phantoms import phantom_slice
 
 
@@ -46,17 +49,26 @@ def test_slices_with_a_geometry_are_never_too_long():
 
 
 @pytest.mark.parametrize(
-    ("sequence", "probabilities", "expected"),
+    ("sequence", "probabilities", "log_odds", "expected"),
     [
-        ("FLAIR", {"T2": 0.4}, ""),
-        ("T2", {}, "the model was not evaluated on tumours in T2 images"),
-        (None, {"T1": 0.5, "T1c": 0.35, "T2": 0.1}, ""),
-        (None, {"T1": 0.4, "PD": 0.2, "T2": 0.3}, "the sequence is unclear and may be T1 or T2; please choose the sequence"),
-        (None, {"FLAIR": 0.5, "T1": 0.45}, "the sequence is unclear and may be FLAIR or T1; please choose the sequence"),
-        (None, {}, ""),
+        ("FLAIR", {"T2": 0.4}, -5, None),
+        ("T2", {}, -5, "the model was not evaluated on tumours in T2 images"),
+        (None, {"T1": 0.55, "T1c": 0.4, "T2": 0.05}, -5, None),
+        (None, {"T1": 0.5, "T1c": 0.35, "T2": 0.15}, -5, "the sequence is unclear and may be T1 or T1c"),
+        (None, {"T1": 0.5, "T2": 0.3, "PD": 0.2}, -5, "the sequence is unclear and may be T1 or T2"),
+        (None, {"FLAIR": 0.5, "T1": 0.5}, -5, None),
+        (None, {"FLAIR": 0.5, "T1": 0.5}, 1, "the sequence is unclear and may be FLAIR or T1"),
+        ("FLAIR", {"FLAIR": 0.5, "T1": 0.5}, 1, None),
+        (None, None, -5, None),
     ],
 )
-def test_slices_of_an_unclear_sequence_are_for_review(sequence, probabilities, expected):
+def test_slices_of_an_unclear_sequence_are_for_review_unless_the_models_know_all_that_it_may_be(
+    sequence, probabilities, log_odds, expected
+):
     rules = Rules(evaluated_on=frozenset({"FLAIR", "T1", "T1c"}))
-    assert (not_covered(rules, sequence, probabilities) or "").startswith(expected)
-    assert bool(expected) == bool(not_covered(rules, sequence, probabilities))
+    predicted = Prediction(
+        attributes=probabilities and {SEQUENCE: {name: np.array([value, value]) for name, value in probabilities.items()}},
+        ood=[OodResult(distance=1, other_log_odds=log_odds, reason=None)] * 2,
+    )
+    reason = not_covered(rules, sequence, predicted)
+    assert reason == (f"{expected}; please choose the sequence" if expected and "unclear" in expected else expected)

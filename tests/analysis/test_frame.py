@@ -1,5 +1,7 @@
 """Slices in uploaded pictures: pages around them, sheets, inverted greys, turned slices."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +13,7 @@ from brainmri.analysis.picture import PictureDecision, decide_picture
 from brainmri.analysis.preparation import INVERTED, PAGE_REMOVED, Prepared, prepare_picture
 from brainmri.analysis.recognition import check_sequence
 from brainmri.analysis.specialist import Decided
-from brainmri.zoo.attributes import ATTRIBUTES, KIND, PLANE, SEQUENCE, T1C, TURN
+from brainmri.zoo.attributes import ATTRIBUTES, FLAIR, KIND, PLANE, SEQUENCE, T1C, TURN
 from brainmri.zoo.calibration import UNKNOWN, Fusion, Rules, SequenceRules
 from brainmri.zoo.ood import OodResult
 from train.phantoms import phantom_slice
@@ -277,6 +279,19 @@ def test_a_slice_of_an_unclear_sequence_is_for_review():
     assert found[1].startswith("The sequence is unclear and may be T1c or T2; please choose the sequence")
     given = decide_picture(prepare_picture(head(), unsure, T1C), decide, 128, 128)
     assert given.decisions.verdicts[0][0] == "tumour"
+
+
+@pytest.mark.parametrize(("highest", "verdict"), [(0.8, "tumour"), (0.999, "review")])
+def test_a_slice_of_one_of_two_sequences_is_decided_if_the_rules_of_both_agree(highest, verdict):
+    predicted = bright_spot_rule(head()[None])  # of probability 0.998
+    predicted.attributes[SEQUENCE][T1C] -= 0.5
+    predicted.attributes[SEQUENCE][FLAIR] += 0.5
+    other = {mode: replace(fusion, review=(0.2, highest)) for mode, fusion in FUSION.items()}
+    rules = replace(RULES, sequences={**RULES.sequences, FLAIR: SequenceRules(mask_threshold=0.5, fusion=other)})
+    found = decide_slices(predicted, rules, "slice")
+    assert found.verdicts[0][0] == verdict
+    assert found.verdicts[0][1].startswith("The verdict depends on the sequence, which may be ") == (verdict == "review")
+    assert decide_slices(predicted, rules, "slice", T1C).verdicts[0][0] == "tumour"
 
 
 def test_the_kind_is_given_for_post_contrast_t1_only():

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from brainmri.analysis.coverage import not_covered
+from brainmri.analysis.coverage import possible_sequences
 from brainmri.analysis.decision import decide_slice
 from brainmri.analysis.findings import REVIEW, TUMOUR
 from brainmri.analysis.forward import predict_slices
@@ -155,14 +155,20 @@ def recognised_sequence(one: Measured) -> str | None:
 
 
 def decide(one: Measured, rules: Rules) -> str:
-    """The verdict, under the rules for the sequence that is recognised."""
-    sequence, probabilities = recognised_sequence(one), one.attributes.get(SEQUENCE, np.zeros(0)).tolist()
-    if not_covered(rules, sequence, {name: value for name, value in zip(SEQUENCES, probabilities, strict=False)}):
-        return REVIEW
-    chosen = rules.for_sequence(sequence)
-    probability = float(chosen.probability(np.array([one.logit]), np.array([one.evidence]), "slice")[0])
-    area = one.outlined[nearest_threshold(chosen.mask_threshold)] * one.grid_share
-    return decide_slice(probability, float(area), chosen.band("slice"))[0]
+    """The verdict, under the rules for the sequence that is recognised; of an unclear one as `decide_slices` decides."""
+    sequence, values = recognised_sequence(one), one.attributes.get(SEQUENCE, np.zeros(0)).tolist()
+    names: tuple[str | None, ...] = (sequence,) if rules.was_evaluated_on(sequence) else ()
+    if sequence is None and values:
+        possible = possible_sequences(rules, dict(zip(SEQUENCES, values, strict=True)))
+        names = (None, *possible) if possible else ()
+    verdicts = {_decide_as(one, rules.for_sequence(name)) for name in names}
+    return verdicts.pop() if len(verdicts) == 1 else REVIEW
+
+
+def _decide_as(one: Measured, rules: Rules) -> str:
+    probability = float(rules.probability(np.array([one.logit]), np.array([one.evidence]), "slice")[0])
+    area = one.outlined[nearest_threshold(rules.mask_threshold)] * one.grid_share
+    return decide_slice(probability, float(area), rules.band("slice"))[0]
 
 
 def nearest_threshold(value: float) -> int:
