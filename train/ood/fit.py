@@ -177,7 +177,14 @@ def fit(network: Network) -> dict[str, np.ndarray]:
     return fit_tensors(upright, np.zeros(len(upright), int), rotated, near)
 
 
-def fit_tensors(features: np.ndarray, classes: np.ndarray, others: list[np.ndarray], near: int) -> dict[str, np.ndarray]:
+def fit_tensors(
+    features: np.ndarray,
+    classes: np.ndarray,
+    others: list[np.ndarray],
+    near: int,
+    weights: np.ndarray | None = None,
+    inverse_regularisation: float = INVERSE_REGULARISATION,
+) -> dict[str, np.ndarray]:
     """The tensors of an `OodDetector`.
 
     Args:
@@ -185,6 +192,8 @@ def fit_tensors(features: np.ndarray, classes: np.ndarray, others: list[np.ndarr
         classes: (n,) class of each, 0 to K - 1; the distance is that to the nearest class, with one covariance for all.
         others: for each class of other images their features, (m, D + E).
         near: D, the number of distance features.
+        weights: of each of the other images in the logistic regression, in the order of `others`; their mean is 1.
+        inverse_regularisation: `C` of the logistic regression.
     """
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
     scaled = (features - mean) / deviation  # shrinkage assumes features of one scale
@@ -195,18 +204,20 @@ def fit_tensors(features: np.ndarray, classes: np.ndarray, others: list[np.ndarr
 
     rows = np.concatenate([scaled, *((found - mean) / deviation for found in others)])[:, near:]
     labels = np.repeat(np.arange(1 + len(others)), [len(scaled), *map(len, others)])
-    regression = LogisticRegression(C=INVERSE_REGULARISATION, class_weight="balanced", max_iter=200, tol=1e-3).fit(rows, labels)
+    of_rows = np.concatenate([np.ones(len(scaled)), np.ones(len(rows) - len(scaled)) if weights is None else weights])
+    regression = LogisticRegression(C=inverse_regularisation, class_weight="balanced", max_iter=200, tol=1e-3)
+    regression.fit(rows, labels, sample_weight=of_rows)
     # of two classes scikit-learn stores the second one's weights only
-    weights, bias = (
+    ways, bias = (
         np.concatenate([np.zeros_like(array), array]) if len(others) == 1 else array
         for array in (regression.coef_, np.asarray(regression.intercept_))
     )
-    weights = weights / deviation[near:]
+    ways = ways / deviation[near:]
     tensors = {
         "mean": mean[:near] + centres * deviation[:near],
         "whiten": whiten / deviation[:near, None] / typical,
-        "ways": weights,
-        "bias": bias - weights @ mean[near:],
+        "ways": ways,
+        "bias": bias - ways @ mean[near:],
     }
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
 

@@ -36,7 +36,8 @@ CHANGED = 0.5  # share of the training slices that are changed into uploads firs
 SMALLEST_CLASS = 30  # slices of a plane and sequence that make a class; the others form one class together
 # kinds of `train.ood.negatives` that are in distribution here, or that the page takes apart before the networks run
 NOT_OTHER = ("sagittal and coronal", "screenshots and sheets of slices, and crops", "blank")
-DISTANCE_SHARE, OTHER_SHARE = 0.003, 0.004  # of validation slices beyond each threshold
+DISTANCE_SHARE, OTHER_SHARE = 0.003, 0.015  # of validation slices beyond each threshold
+INVERSE_REGULARISATION = 1.0  # `C` of the logistic regression
 
 
 def training_examples(model: LoadedModel, data: Path, wider: Path) -> list[Example]:
@@ -123,8 +124,14 @@ def rejects_images(detector: OodDetector, features: np.ndarray, images: list[lis
 def fit_network(model: LoadedModel, examples: list[Example], others: list[np.ndarray]) -> dict[str, np.ndarray]:
     """The detector's tensors for a network."""
     features = features_of(model, [upload_of(example, seed) for seed, example in enumerate(examples)])
-    near = FEATURES.distance_size(model.net.feature_channels)
-    return fit_tensors(features, classes_of(examples), [np.concatenate(others)], near)
+    return fit_kinds(features, classes_of(examples), others, FEATURES.distance_size(model.net.feature_channels))
+
+
+def fit_kinds(features: np.ndarray, classes: np.ndarray, others: list[np.ndarray], near: int) -> dict[str, np.ndarray]:
+    """The detector's tensors, as by `fit_tensors`; `others` are kinds of other images, all of which weigh the same."""
+    images = np.concatenate(others)
+    weights = np.concatenate([np.full(len(kind), len(images) / len(others) / len(kind)) for kind in others])
+    return fit_tensors(features, classes, [images], near, weights, INVERSE_REGULARISATION)
 
 
 def make_detector(tensors: dict[str, np.ndarray]) -> OodDetector:
@@ -165,15 +172,14 @@ def measure(run: Path, data: Path, wider: Path, images: dict[str, list[list[np.n
     units = [to_unit(np.ascontiguousarray(view.example.pixels)) for view in views]
     features = features_of(model, units)
 
-    detector = make_detector(fit_tensors(training, classes, [np.concatenate(list(others.values()))], near))
+    detector = make_detector(fit_kinds(training, classes, list(others.values()), near))
     thresholds = choose_thresholds(detector, features)
     detector = replace(detector, **thresholds)
     names = [f"{view.dataset}, cut" if view.example.source == CUT else view.dataset for view in views]
     real = shares(zip(names, rejects(detector, features, units), strict=True))
     negatives = {}
     for kind in others:
-        rest = np.concatenate([other for name, other in others.items() if name != kind])
-        without = make_detector(fit_tensors(training, classes, [rest], near))
+        without = make_detector(fit_kinds(training, classes, [found for name, found in others.items() if name != kind], near))
         without = replace(without, **choose_thresholds(without, features))
         negatives |= shares(
             (kind, rejected) for rejected in rejects_images(without, features_of(model, flatten(images[kind])), images[kind])
