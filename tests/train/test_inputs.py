@@ -1,5 +1,6 @@
 """Figures and calibration by kind of input, and the release of a network for any head."""
 
+import json
 import os
 import re
 from dataclasses import replace
@@ -12,8 +13,10 @@ import brainmri
 from brainmri.zoo.attributes import ATTRIBUTES, FLAIR, SEQUENCES, T1C, THREE_SEQUENCES
 from brainmri.zoo.calibration import UNKNOWN, Rules
 from brainmri.zoo.entry import CARD, METRICS_PAGE, read_config, read_entry, rules_of
-from train import generalist
+from brainmri.zoo.registry import find_entry
+from train import crossvalidate, generalist
 from train.datasets import LGG
+from train.evaluation import inputs
 from train.evaluation.calibrate import THRESHOLDS
 from train.evaluation.calibrate_sequences import cross_fit, fit_sequence_rules
 from train.evaluation.inputs import (
@@ -121,6 +124,25 @@ def test_figures_count_the_verdicts_of_the_pipeline(wider, tmp_path):
     given = [THREE_SEQUENCES if SEQUENCES[view.example.sequence] == THREE_SEQUENCES else None for view in views]
     assert counted == [pipe(view.example.pixels, sequence=one).verdict for view, one in zip(views, given, strict=True)]
     assert len(set(counted)) > 1
+
+
+@pytest.mark.slow
+def test_a_cross_validation_measures_every_group_of_pictures_once(wider, tmp_path, capsys):
+    """From one start for all folds."""
+    recipe = ["generalist", "--wider", str(wider), "--net", "resunet", "--smoke", "--start", "resunet-any", "--folds", "2"]
+    runs = crossvalidate.main([*recipe, "--out", str(tmp_path / "cv")])
+    before = find_entry("resunet-any").training.stages
+    assert [read_entry(run).training.stages[:-1] for run in runs] == [before, before]
+    report = tmp_path / "inputs.json"
+    capsys.readouterr()
+    inputs.main([*map(str, runs), "--wider", str(wider), "--out", str(report)])
+    printed = capsys.readouterr().out
+    validated = [e for e in picture_examples(wider) if e.collection not in generalist.TRAIN_ONLY]
+    assert sum(row["slices"] for row in json.loads(report.read_text())["rows"]) == len(validated)
+    assert "| dataset | sequence | plane | fold 0 | fold 1 |" in printed
+    assert "| figshare glioma | T1c | axial | " in printed
+    with pytest.raises(ValueError, match="another run both validate on"):
+        inputs.main([str(runs[0]), str(runs[0]), "--wider", str(wider)])
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
-"""Measure a network by kind of input: python -m train.evaluation.inputs RUN --data DIR --wider DIR [--out inputs.json]
+"""Measure networks by kind of input: python -m train.evaluation.inputs RUN… --data DIR --wider DIR [--out inputs.json]
 
 Slices of the run's validation patients and groups, each analysed alone as it would be uploaded: the LGG patients as three
 sequences and as each sequence alone, with and without their skull, and cut coronally and sagittally; pictures of other heads as
-they are. The figures are by dataset, sequence and plane. Slices without tumour are what false alarms are counted on.
+they are. The figures are by dataset, sequence and plane. Slices without tumour are what false alarms are counted on. Several
+runs are the folds of a cross-validation (`train.crossvalidate generalist`); the figures are over the slices of all, and the
+Dice of each fold.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from train.examples import (
 )
 from train.uploads import remove_skull
 
+ROW = ("dataset", "sequence", "plane")  # what the figures are by
 STRIPPED_SEQUENCES = ("FLAIR", "T1c")  # of the LGG patients, the sequences measured without skull too
 
 
@@ -289,21 +292,48 @@ def validation_views(folder: Path, model: LoadedModel, data: Path | None, wider:
     ]  # fmt: skip
 
 
+def measure_folds(runs: Sequence[Path], data: Path | None, wider: Path) -> tuple[list[list[Measured]], dict[str, Rules]]:
+    """What each run gives for its own validation patients and groups, and the rules by which they are decided, the run's own.
+
+    Raises:
+        ValueError: if a patient or group validates two of the runs.
+    """
+    folds, rules = [], {}
+    for run in runs:
+        model = load(run, device="cpu", runtime=TORCH)
+        measured = measure(model, tqdm(validation_views(run, model, data, wider), desc=run.name, unit="slice"))
+        groups = {one.group for one in measured}
+        if twice := sorted(groups & set(rules)):
+            raise ValueError(f"expected the folds of one cross-validation, but {run} and another run both validate on {twice[0]}")
+        folds.append(measured)
+        rules |= dict.fromkeys(groups, rules_of(model.entry, model.entry))
+    return folds, rules
+
+
+def fold_table(folds: list[list[Measured]], rules: dict[str, Rules]) -> str:
+    """The mean slice Dice of each fold by dataset, sequence and plane, in Markdown."""
+    by_fold = [{tuple(row[name] for name in ROW): row["dice"] for row in merge_planes(table_rows(fold, rules))} for fold in folds]
+    keys = sorted({key for fold in by_fold for key, dice in fold.items() if dice is not None})
+    return markdown_table([*ROW, *(f"fold {number}" for number in range(len(folds)))], [
+        [*(part or "-" for part in key), *("-" if fold.get(key) is None else f"{fold[key]:.3f}" for fold in by_fold)]
+        for key in keys
+    ])  # fmt: skip
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="run folder with validation patients and groups")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders with validation patients and groups")
     parser.add_argument("--data", type=Path, help="the LGG dataset; without it, only the pictures are measured")
     parser.add_argument("--wider", type=Path, required=True, help="folder with the index.csv of other heads")
     parser.add_argument("--out", type=Path, help="where a JSON report goes")
     options = parser.parse_args(arguments)
-    model = load(options.run, device="cpu", runtime=TORCH)
-    views = validation_views(options.run, model, options.data, options.wider)
-    measured = measure(model, tqdm(views, unit="slice"))
-    rules = rules_of(model.entry, model.entry)
-    rows = table_rows(measured, dict.fromkeys((one.group for one in measured), rules))
+    folds, rules = measure_folds(options.runs, options.data, options.wider)
+    measured = [one for fold in folds for one in fold]
+    rows, recognised = table_rows(measured, rules), recognition_accuracy(measured)
     print(input_table(rows))
-    recognised = recognition_accuracy(measured)
     print("recognised:", ", ".join(f"{name} {share:.1%}" for name, share in recognised.items()))
+    if len(folds) > 1:
+        print(f"\nSlice Dice by fold\n{fold_table(folds, rules)}")
     if options.out:
         options.out.write_text(json.dumps({"rows": rows, "recognised": recognised}, indent=2) + "\n", encoding="utf-8")
 
