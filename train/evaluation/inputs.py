@@ -293,7 +293,9 @@ def validation_views(folder: Path, model: LoadedModel, data: Path | None, wider:
 
 
 def measure_folds(runs: Sequence[Path], data: Path | None, wider: Path) -> tuple[list[list[Measured]], dict[str, Rules]]:
-    """What each run gives for its own validation patients and groups, and the rules by which they are decided, the run's own.
+    """What each run gives for its own validation patients and groups, and the rules by which they are decided.
+
+    Those are the run's own. Before its rules by sequence are fitted, every sequence is decided.
 
     Raises:
         ValueError: if a patient or group validates two of the runs.
@@ -306,7 +308,8 @@ def measure_folds(runs: Sequence[Path], data: Path | None, wider: Path) -> tuple
         if twice := sorted(groups & set(rules)):
             raise ValueError(f"expected the folds of one cross-validation, but {run} and another run both validate on {twice[0]}")
         folds.append(measured)
-        rules |= dict.fromkeys(groups, rules_of(model.entry, model.entry))
+        own = rules_of(model.entry, model.entry)
+        rules |= dict.fromkeys(groups, own if own.sequences else replace(own, evaluated_on=None))
     return folds, rules
 
 
