@@ -2,11 +2,12 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import nibabel
 import pytest
 
-from tests.support.browsing import ARGUMENTS, CHROMIUM, STUDY, visiting
+from tests.support.browsing import ARGUMENTS, CHROMIUM, EXAMPLE, STUDY, visiting
 from tests.support.viewing import results, save_report
 
 AXE = "4.14.1"  # of axe-core
@@ -34,6 +35,17 @@ def short_study(tmp_path_factory):
     path = tmp_path_factory.mktemp("study") / "short-study.nii.gz"
     nibabel.save(nibabel.load(STUDY).slicer[..., 5:9], path)
     return path
+
+
+@pytest.fixture(scope="session")
+def short_three(tmp_path_factory):
+    """A zip of the same four slices in three sequences."""
+    folder = tmp_path_factory.mktemp("three")
+    shutil.unpack_archive(EXAMPLE.parent / "study-three.zip", folder / "example")
+    (folder / "short").mkdir()
+    for volume in (folder / "example").rglob("*.nii.gz"):
+        nibabel.save(nibabel.load(volume).slicer[..., 5:9], folder / "short" / volume.name)
+    return Path(shutil.make_archive(str(folder / "short-three"), "zip", folder / "short"))
 
 
 @pytest.fixture(scope="session")

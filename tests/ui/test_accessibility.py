@@ -1,10 +1,11 @@
 """The page by keyboard and for screen readers, on a phone, in light and dark, and without motion."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from tests.support.browsing import CHROMIUM, EXAMPLE, REFUSED, STUDY, VERDICT, answer, open_tab, upload, visiting
+from tests.support.browsing import CHROMIUM, EXAMPLE, REFUSED, VERDICT, answer, open_tab, upload, visiting
 
 pytestmark = [
     pytest.mark.browser,
@@ -15,13 +16,12 @@ pytestmark = [
 TABS = ("Analyse", "Compare", "Models")
 
 
-def fill(page, tab: str) -> None:
+def fill(page, tab: str, *studies: Path) -> None:
     """Open a tab and show every result it has."""
     open_tab(page, tab)
     if tab == "Analyse":
-        three = EXAMPLE.parent / "study-three.zip"
-        upload(page, STUDY, three)  # a list of two studies; the first one is shown, with the fields of its sequences
-        answer(page, three.name)
+        upload(page, *studies)  # a list of two studies; the last one is shown, with the fields of its sequences
+        answer(page, studies[-1].name)
     elif tab == "Compare":
         page.click("#compare-example")
         page.wait_for_selector("#comparison-pictures img")
@@ -34,12 +34,12 @@ def fill(page, tab: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def filled(browser, page_url):
+def filled(browser, page_url, short_study, short_three):
     """The page with every tab filled, with reduced motion, so that nothing is half faded in."""
     with visiting(browser, page_url) as visit:
         page = visit(1440, 900, reduced_motion="reduce")
         for tab in TABS:
-            fill(page, tab)
+            fill(page, tab, short_study, short_three)
         yield page
 
 

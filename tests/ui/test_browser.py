@@ -193,21 +193,20 @@ def test_a_phone_shows_the_answer_without_scrolling(visit):
     assert layout_shift(page) < 0.05
 
 
-def test_a_phone_does_what_a_desktop_does(visit):
+def test_a_phone_does_what_a_desktop_does(visit, short_study, short_three):
     """Several inputs, a study with its viewer, a comparison and the models; nothing is wider than the screen."""
     page = visit(390, 844, has_touch=True)
 
     def fits() -> bool:
         return page.evaluate("document.documentElement.scrollWidth") == 390
 
-    three = EXAMPLE.parent / "study-three.zip"
-    upload(page, STUDY, three)
-    assert "Tumour" in answer(page, three.name)
-    page.get_by_role("radio", name=STUDY.name).tap()
-    assert "Tumour" in answer(page, STUDY.name)
+    upload(page, short_study, short_three)
+    assert "Tumour" in answer(page, short_three.name)
+    page.get_by_role("radio", name=short_study.name).tap()
+    assert "Tumour" in answer(page, short_study.name)
     shown = int(page.inner_text(CAPTION).split()[1])
     page.tap("#viewer .viewer-next")
-    assert page.inner_text(CAPTION).startswith(f"Slice {shown + 1} of 16")
+    assert page.inner_text(CAPTION).startswith(f"Slice {shown + 1} of 4")
     outlined = page.inner_text("#viewer .viewer-total")
     page.fill("#viewer .viewer-threshold-number", "0.3")
     page.wait_for_function("before => document.querySelector('#viewer .viewer-total').innerText !== before", arg=outlined)

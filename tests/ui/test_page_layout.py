@@ -40,7 +40,7 @@ def pictures(tmp_path):
 
 
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
-def test_an_answer_replaces_another_without_moving_what_is_below(width, height, visit, pictures):
+def test_an_answer_replaces_another_without_moving_what_is_below(width, height, visit, pictures, short_study, short_three):
     """The visitor sees the lower part of the box and the upper part of the viewer, where a move is largest."""
     page = visit(width, height)
     answer(page, "Large lesion")
@@ -49,12 +49,12 @@ def test_an_answer_replaces_another_without_moving_what_is_below(width, height, 
         (examples / "small-lesion.png", True),
         (examples / "flair-only.png", True),  # with a note
         (examples / "healthy-high.png", True),
-        (STUDY, True),
-        (examples / "study-three.zip", True),
+        (short_study, True),
+        (short_three, True),
         (EXAMPLE, True),
         (pictures / "noise.png", True),  # for review, without facts
         (pictures / "two-notes.png", False),
-        (STUDY, True),
+        (short_study, True),
         (pictures / "four-notes.png", False),
         (examples / "healthy-high.png", True),
     ):
