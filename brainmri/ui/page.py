@@ -39,6 +39,7 @@ from brainmri.zoo.registry import DEVICE, resolve_device
 
 CLEANUP_INTERVAL, MAX_FILE_AGE = 10, 60 * cache.KEEP_MINUTES - 10  # seconds
 QUEUE_SIZE = 32
+POLL_SECONDS = 0.02  # between looks into the queue, also an empty one; Gradio looks a thousand times a second by default
 DRAIN_SECONDS = 60  # to finish running requests after a stop signal
 
 INTRO = f"""<header>{(ASSETS / "logo.svg").read_text(encoding="utf-8")}<h1>Brain MRI tumour detection</h1>
@@ -96,7 +97,9 @@ def build(models: list[str] | None = None, from_hub: bool = False) -> Page:
         with gr.Accordion("About, limits and your data", open=False, elem_id="about"):
             gr.Markdown(ABOUT)
         service_endpoints()
-    return page.queue(max_size=QUEUE_SIZE)
+    page.queue(max_size=QUEUE_SIZE)
+    page._queue.sleep_when_free = POLL_SECONDS
+    return page
 
 
 def launch_options() -> dict:

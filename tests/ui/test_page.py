@@ -1,8 +1,10 @@
 """The page's endpoint, over HTTP, as a program would use it."""
 
+import asyncio
 import json
 import re
 import shutil
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,7 @@ from skimage import data
 
 import brainmri
 from brainmri.ui.compare_tab import table_html
+from brainmri.ui.page import build
 from brainmri.zoo.registry import DEFAULT, find_entry
 
 pytestmark = pytest.mark.slow
@@ -48,6 +51,20 @@ def test_predict_gives_the_record_the_pictures_and_the_files(client):
     assert [Path(p).name for p in (mask, overlay, finding)] == [
         f"large-lesion.{end}" for end in ("mask.png", "overlay.png", "finding.json")
     ]
+
+
+def test_a_page_without_requests_computes_next_to_nothing():
+    requests = build()._queue
+
+    async def wait() -> None:
+        waiting = asyncio.create_task(requests.start_processing())
+        await asyncio.sleep(1)
+        requests.stopped = True
+        await waiting
+
+    began = time.thread_time()
+    asyncio.run(wait())
+    assert time.thread_time() - began < 0.02  # with Gradio's default interval, 0.04 s or more
 
 
 def test_the_document_describes_the_page_in_place_of_gradios_own_words(page_url):
