@@ -72,6 +72,15 @@ def scope_table(measured: Mapping[str, dict[str, float]]) -> str:
     return markdown_table(["slices", "number", "in scope", "decided, if each patient or group is a study"], rows)
 
 
+def ood_table(measured: Mapping[str, Mapping[str, dict]]) -> str:
+    """A table of what an out-of-distribution detector rejects (`brainmri.zoo.metrics.Measurements.ood`)."""
+    rows = [[kind, str(one["images"]), f"{one['share']:.1%}", "-"] for kind, one in measured["real"].items()]
+    for kind, one in measured["negatives"].items():
+        known = measured["halves"].get(kind)
+        rows.append([kind, str(one["images"]), f"{one['share']:.1%}", f"{known['share']:.1%}" if known else "-"])
+    return markdown_table(["images", "number", "rejected", "rejected, half of the kind known"], rows)
+
+
 def reliability_table(variants: Mapping[str, dict]) -> str:
     """A table of the share of slices with tumour in each bin of probability, one column per variant; "" without bins."""
     columns = [variant for variant in VARIANTS if RELIABILITY in variants.get(variant, {})]

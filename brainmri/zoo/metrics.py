@@ -50,6 +50,7 @@ class Measurements:
         healthy: the report of `train.evaluation.healthy`; None without one.
         inputs: the figures by dataset, sequence and plane (`train.evaluation.inputs`), of the `validated` weights and, where they
             were measured, of the `released` ones; None without.
+        ood: what the out-of-distribution detector of an entry for any head rejects (`train.ood.fit_inputs`); None without.
     """
 
     protocol: str = ""
@@ -58,6 +59,7 @@ class Measurements:
     variants: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     healthy: Mapping[str, Any] | None = None
     inputs: Mapping[str, Any] | None = None
+    ood: Mapping[str, Any] | None = None
 
     @classmethod
     def from_config(cls, stored: object) -> Measurements:
@@ -68,7 +70,7 @@ class Measurements:
     def config(self) -> dict:
         """What `config.json` stores."""
         stored = {"protocol": self.protocol, "stages": self.stages, "machine": self.machine, "variants": self.variants}
-        parts = {"healthy": self.healthy, "inputs": self.inputs}
+        parts = {"healthy": self.healthy, "inputs": self.inputs, "ood": self.ood}
         return stored | {name: part for name, part in parts.items() if part is not None}
 
 

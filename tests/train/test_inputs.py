@@ -181,7 +181,10 @@ def test_from_a_run_to_an_entry_for_any_head(wider, tmp_path, monkeypatch):
     report = fit_inputs.main([
         "mine", "--data", str(data), "--wider", str(wider), "--validated", str(run), "--into", str(entries),
     ])  # fmt: skip
-    assert set(report["negatives"]) == {"headct", "handwritten digits", "noise"}  # a blank image is left to its pixels
+    kinds = {"headct", "handwritten digits", "noise"}  # a blank image is left to its pixels
+    assert set(report["negatives"]) == set(report["halves"]) == kinds
+    assert all(report["halves"][kind]["images"] == one["images"] for kind, one in report["negatives"].items())
+    assert "## What is no brain MR slice" in (entries / "mine" / CARD).read_text(encoding="utf-8")
     shares = fit_scope.main([
         "mine", "--specialist", "effunet-lite2-lgg", "--data", str(data), "--wider", str(wider), "--validated", str(run),
         "--into", str(entries),

@@ -3,7 +3,8 @@
 Heads in every plane and sequence, with and without skull, are in distribution. The classes of the distance are plane and
 sequence. The other images are CT, other parts of the body, photographs, drawings and so on (`train.ood.negatives`, and the
 pictures that are no brain MR slices). The validated run sets the thresholds by its validation slices, and measures each kind of
-other images with a detector that was fitted without that kind. Run this after `train.release.release_inputs`.
+other images with a detector that was fitted without that kind, and with two that were fitted with the other half of it. Run this
+after `train.release.release_inputs`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from brainmri.analysis.forward import encoder_features
 from brainmri.analysis.frame import find_panels
 from brainmri.io.pixels import to_unit
-from brainmri.zoo.entry import read_split
+from brainmri.zoo.entry import read_entry, read_split, update_config
 from brainmri.zoo.ood import OodDetector, check_pixels
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load
 from train.datasets import dataset_of
@@ -158,9 +159,10 @@ def choose_thresholds(detector: OodDetector, features: np.ndarray) -> dict[str, 
 
 
 def measure(run: Path, data: Path, wider: Path, images: dict[str, list[list[np.ndarray]]]) -> dict:
-    """Thresholds from a validated run, and the shares of its `real` slices and of the `negatives` that are rejected.
+    """Thresholds from a validated run, and the shares of its `real` slices and of other images that are rejected.
 
-    Each kind of negatives is measured by a detector, with its own thresholds, that was fitted without the kind.
+    Each kind of other images is measured as `negatives` by a detector, with its own thresholds, that was fitted without the kind,
+    and as `halves` by two that were fitted with every second image of it, each on the other images.
     """
     model = load(run, device="cpu")
     near = FEATURES.distance_size(model.net.feature_channels)
@@ -172,19 +174,29 @@ def measure(run: Path, data: Path, wider: Path, images: dict[str, list[list[np.n
     units = [to_unit(np.ascontiguousarray(view.example.pixels)) for view in views]
     features = features_of(model, units)
 
-    detector = make_detector(fit_kinds(training, classes, list(others.values()), near))
-    thresholds = choose_thresholds(detector, features)
-    detector = replace(detector, **thresholds)
+    def fit(kinds: dict[str, np.ndarray]) -> OodDetector:
+        detector = make_detector(fit_kinds(training, classes, [found for found in kinds.values() if len(found)], near))
+        return replace(detector, **choose_thresholds(detector, features))
+
+    detector = fit(others)
     names = [f"{view.dataset}, cut" if view.example.source == CUT else view.dataset for view in views]
-    real = shares(zip(names, rejects(detector, features, units), strict=True))
-    negatives = {}
-    for kind in others:
-        without = make_detector(fit_kinds(training, classes, [found for name, found in others.items() if name != kind], near))
-        without = replace(without, **choose_thresholds(without, features))
-        negatives |= shares(
-            (kind, rejected) for rejected in rejects_images(without, features_of(model, flatten(images[kind])), images[kind])
-        )
-    return {"thresholds": thresholds, "real": real, "synthetic": {}, "negatives": negatives}
+    negatives: list[tuple[str, bool]] = []
+    halves: list[tuple[str, bool]] = []
+    for kind, found in others.items():
+        of_views = np.split(features_of(model, flatten(images[kind])), np.cumsum([len(one) for one in images[kind]])[:-1])
+        parts = [(negatives, found[:0], slice(None))]
+        if len(found) > 1:
+            parts += [(halves, found[half::2], slice(1 - half, None, 2)) for half in (0, 1)]
+        for results, known, measured in parts:
+            rejected = rejects_images(fit(others | {kind: known}), np.concatenate(of_views[measured]), images[kind][measured])
+            results += [(kind, one) for one in rejected]
+    return {
+        "thresholds": {"distance_threshold": detector.distance_threshold, "other_threshold": detector.other_threshold},
+        "real": shares(zip(names, rejects(detector, features, units), strict=True)),
+        "synthetic": {},
+        "negatives": shares(negatives),
+        "halves": shares(halves),
+    }
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -203,6 +215,9 @@ def main(arguments: list[str] | None = None) -> dict:
     model = load(options.name, weights=folder, device="cpu")
     others = [features_of(model, first_views(found)) for found in images.values()]
     tensors = fit_network(model, training_examples(model, options.data, options.wider), others)
+    if metrics := read_entry(folder).metrics:
+        measured = {part: report[part] for part in ("real", "negatives", "halves")}
+        update_config(folder, metrics=replace(metrics, ood=measured).config())
     write_ood_detector(folder, tensors, report["thresholds"], any_plane=True)
     show(report, options.out)
     return report
