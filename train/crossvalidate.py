@@ -2,8 +2,8 @@
 
 Each fold is a run in `CV/fold-K`, with any options of the command: `segmenter`, `classifier` or `generalist`. Finished folds
 are skipped and an interrupted fold resumes, so the same command can be repeated until all folds are finished. `--start CV`
-starts each fold from the same fold of another cross-validation, and `--teacher CV` uses that fold as teacher; another run or
-entry is that of every fold. Then `python -m train.release.release --validated CV/fold-*` evaluates every patient with the fold
+starts each fold from the same fold of another cross-validation, and `--teacher CV` uses that fold as teacher; any other run
+or entry serves all folds. Then `python -m train.release.release --validated CV/fold-*` evaluates every patient with the fold
 that did not train on it, and `python -m train.evaluation.inputs CV/fold-*` every group of pictures.
 """
 

@@ -141,7 +141,7 @@ def test_a_cross_validation_measures_every_group_of_pictures_once(wider, tmp_pat
     rows = json.loads(report.read_text())["rows"]
     assert sum(row["slices"] for row in rows) == len(validated)
     assert any(row["review"] < 1 for row in rows if row["sequence"] == T1C)  # before rules are fitted, every sequence is decided
-    assert "| dataset | sequence | plane | fold 0 | fold 1 |" in printed
+    assert "| dataset | sequence | plane | fold-0 | fold-1 |" in printed
     assert "| figshare glioma | T1c | axial | " in printed
     with pytest.raises(ValueError, match="another run both validate on"):
         inputs.main([str(runs[0]), str(runs[0]), "--wider", str(wider)])

@@ -313,11 +313,14 @@ def measure_folds(runs: Sequence[Path], data: Path | None, wider: Path) -> tuple
     return folds, rules
 
 
-def fold_table(folds: list[list[Measured]], rules: dict[str, Rules]) -> str:
-    """The mean slice Dice of each fold by dataset, sequence and plane, in Markdown."""
-    by_fold = [{tuple(row[name] for name in ROW): row["dice"] for row in merge_planes(table_rows(fold, rules))} for fold in folds]
+def fold_table(folds: dict[str, list[Measured]], rules: dict[str, Rules]) -> str:
+    """The mean slice Dice of each fold, by its name, by dataset, sequence and plane, in Markdown."""
+    by_fold = [
+        {tuple(row[name] for name in ROW): row["dice"] for row in merge_planes(table_rows(fold, rules))}
+        for fold in folds.values()
+    ]
     keys = sorted({key for fold in by_fold for key, dice in fold.items() if dice is not None})
-    return markdown_table([*ROW, *(f"fold {number}" for number in range(len(folds)))], [
+    return markdown_table([*ROW, *folds], [
         [*(part or "-" for part in key), *("-" if fold.get(key) is None else f"{fold[key]:.3f}" for fold in by_fold)]
         for key in keys
     ])  # fmt: skip
@@ -336,7 +339,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(input_table(rows))
     print("recognised:", ", ".join(f"{name} {share:.1%}" for name, share in recognised.items()))
     if len(folds) > 1:
-        print(f"\nSlice Dice by fold\n{fold_table(folds, rules)}")
+        names = [run.name for run in options.runs]
+        print(f"\nSlice Dice by fold\n{fold_table(dict(zip(names, folds, strict=True)), rules)}")
     if options.out:
         options.out.write_text(json.dumps({"rows": rows, "recognised": recognised}, indent=2) + "\n", encoding="utf-8")
 
