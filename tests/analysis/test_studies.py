@@ -224,14 +224,20 @@ def test_a_head_without_some_of_its_slices_is_not_free_of_tumour(pipe, tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("study", "half", "verdict", "sides"), [("healthy", slice(94), R, set()), ("flair", slice(94, None), T, {None})]
+    ("study", "part", "verdict", "sides", "reason"),
+    [
+        ("healthy", slice(110), R, set(), "The slices show only a part of the head"),
+        ("healthy", slice(80, None), R, set(), "The slices show only a part of the head"),
+        ("healthy", slice(94), R, set(), "Most slices (8 of 11) do not look like those that the model was trained on"),
+        ("flair", slice(94, None), T, {None}, "Slices "),
+    ],
 )
-def test_half_a_head_is_not_free_of_tumour_and_has_no_sides(pipe, tmp_path, study, half, verdict, sides):
+def test_a_part_of_a_head_is_not_free_of_tumour_and_has_no_sides(pipe, tmp_path, study, part, verdict, sides, reason):
     image = nibabel.load(EXAMPLES / f"study-{study}.nii.gz")  # the lesion is left
-    nibabel.save(image.slicer[half, :, 5:], tmp_path / "flair.nii")
+    nibabel.save(image.slicer[part, :, 5:], tmp_path / "flair.nii")
     found = pipe.study(tmp_path / "flair.nii")
     assert (found.verdict, {lesion.side for lesion in found.lesions}) == (verdict, sides)
-    assert found.reason.startswith("The slices show only a part of the head") == (verdict == R)
+    assert found.reason.startswith(reason)
     assert "the head is cut off at one side, so the sides of lesions are not given" in found.warnings
 
 
