@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -33,12 +34,19 @@ def without_rights() -> list[str]:
     return ["setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
 
 
+def suspend(process: int) -> None:
+    """Stop a process, by its id, and wait until it has stopped; until then, a worker could still read a request."""
+    os.kill(process, signal.SIGSTOP)
+    while psutil.Process(process).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.001)
+
+
 @contextmanager
 def paused(processes: Iterable[int]) -> Iterator[None]:
     """Pause processes, by their ids. A request that waits for paused decoding workers runs for as long as a test needs."""
     processes = list(processes)
     for process in processes:
-        os.kill(process, signal.SIGSTOP)
+        suspend(process)
     try:
         yield
     finally:

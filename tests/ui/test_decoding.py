@@ -26,6 +26,7 @@ from brainmri.io.writers import write_nifti, write_segmentation
 from brainmri.ui import decoding
 from brainmri.ui.decoding import DecoderPool
 from tests.support.phantom import PHANTOM, images, nifti, save, zip_of
+from tests.support.serving import suspend
 
 pytestmark = pytest.mark.slow
 
@@ -126,7 +127,7 @@ def test_refusals_are_equal_with_and_without_a_worker(worker_readers, tmp_path):
 def test_timeout_is_reported_and_the_next_upload_is_decoded(worker_readers, pool, monkeypatch):
     stopped = workers(pool)
     for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+        suspend(pid)
     monkeypatch.setattr(decoding, "SLICE_SECONDS", 0.5)
     monkeypatch.setattr(decoding, "STUDY_SECONDS", 0.25)
     with pytest.raises(
@@ -144,7 +145,7 @@ def test_timeout_is_reported_and_the_next_upload_is_decoded(worker_readers, pool
 def test_crash_is_reported_and_the_next_upload_is_decoded(worker_readers, pool):
     stopped = [worker.process for worker in pool.idle.queue]
     for process in stopped:
-        process.send_signal(signal.SIGSTOP)
+        suspend(process.pid)
     with ThreadPoolExecutor(1) as executor:
         future = executor.submit(worker_readers.read_slice, SLICE)
         # wait until one has its request, so that it dies while it is busy
@@ -231,7 +232,7 @@ def test_hanging_upload_gives_a_message_and_can_be_sent_again(page_url, tmp_path
         decoding.read_slice(SLICE)  # makes sure that all have started
     monkeypatch.setattr(decoding, "SLICE_SECONDS", 1)
     for pid in workers(decoding.decoder_pool()):
-        os.kill(pid, signal.SIGSTOP)
+        suspend(pid)
     with pytest.raises(AppError, match=r"large-lesion\.png: reading took more than 1 seconds\. Please export the images again"):
         client.predict(handle_file(SLICE), api_name="/predict")
     for pid in workers(decoding.decoder_pool()):
