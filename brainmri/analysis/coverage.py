@@ -68,7 +68,8 @@ def possible_sequences(rules: Rules, probabilities: Mapping[str, float]) -> tupl
 
 def like_other_images(predicted: Prediction) -> bool:
     """Whether slices look more like other images than like those of the training data, though not surely."""
-    return bool(predicted.ood) and float(np.median([check.other_log_odds for check in predicted.ood or ()])) > 0
+    checks = predicted.ood or []
+    return bool(checks) and float(np.median([check.other_log_odds for check in checks])) > 0
 
 
 def choose_sequence(probabilities: Mapping[str, float]) -> str:

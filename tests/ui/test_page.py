@@ -55,22 +55,21 @@ def test_predict_gives_the_record_the_pictures_and_the_files(client):
 
 def test_a_page_without_requests_computes_next_to_nothing():
     """Compared with Gradio's own interval between two looks into the queue."""
+    requests = build()._queue
 
-    def seconds(interval: float | None) -> float:
-        requests = build()._queue
-        requests.sleep_when_free = interval or requests.sleep_when_free
+    async def wait(interval: float) -> None:
+        requests.sleep_when_free, requests.stopped = interval, False
+        waiting = asyncio.create_task(requests.start_processing())
+        await asyncio.sleep(1)
+        requests.stopped = True
+        await waiting
 
-        async def wait() -> None:
-            waiting = asyncio.create_task(requests.start_processing())
-            await asyncio.sleep(1)
-            requests.stopped = True
-            await waiting
-
+    def seconds(interval: float) -> float:
         began = time.thread_time()
-        asyncio.run(wait())
+        asyncio.run(wait(interval))
         return time.thread_time() - began
 
-    assert seconds(None) < seconds(0.001) / 2
+    assert seconds(requests.sleep_when_free) < seconds(0.001) / 2
 
 
 def test_the_document_describes_the_page_in_place_of_gradios_own_words(page_url):
