@@ -74,11 +74,12 @@ def scope_table(measured: Mapping[str, dict[str, float]]) -> str:
 
 def ood_table(measured: Mapping[str, Mapping[str, dict]]) -> str:
     """A table of what an out-of-distribution detector rejects (`brainmri.zoo.metrics.Measurements.ood`)."""
-    rows = [[kind, str(one["images"]), f"{one['share']:.1%}", "-"] for kind, one in measured["real"].items()]
+    rows = [[kind, str(one["images"]), f"{one['share']:.1%}", "-", "-"] for kind, one in measured["real"].items()]
     for kind, one in measured["negatives"].items():
-        known = measured["halves"].get(kind)
-        rows.append([kind, str(one["images"]), f"{one['share']:.1%}", f"{known['share']:.1%}" if known else "-"])
-    return markdown_table(["images", "number", "rejected", "rejected, half of the kind known"], rows)
+        others = [measured.get(part, {}).get(kind) for part in ("halves", "review")]
+        shares = [f"{other['share']:.1%}" if other else "-" for other in (one, *others)]
+        rows.append([kind, str(one["images"]), *shares])
+    return markdown_table(["images", "number", "rejected", "rejected, half of the kind known", "for review"], rows)
 
 
 def reliability_table(variants: Mapping[str, dict]) -> str:

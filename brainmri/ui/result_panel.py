@@ -18,7 +18,7 @@ from brainmri.ui.inference import Explained, likeliest_slice
 from brainmri.ui.latest import Latest, of_upload
 from brainmri.ui.logs import record_refusal
 from brainmri.ui.results import keep_result, kept_result, pack_slice, pack_study
-from brainmri.ui.why import Why, has_question, keep_question, keep_why, kept_why
+from brainmri.ui.why import Question, Why, has_question, keep_question, keep_why, kept_why
 
 EMPTY = empty_state("Drop a file or pick an example to see the answer.")
 EXPIRED = f"Results are deleted after {KEEP_MINUTES} minutes. Please analyse the file again."
@@ -184,4 +184,7 @@ def keep_to_explain(
     if explained:
         keep_why(token, scan, explained, where)
     else:
-        keep_question(token, scan, Decision.of(finding), *models, where)
+        segmenter, classifier, sequence = models
+        keep_question(token, Question(
+            scan=scan, decision=Decision.of(finding), segmenter=segmenter, classifier=classifier, sequence=sequence, where=where
+        ))  # fmt: skip

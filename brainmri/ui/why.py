@@ -23,23 +23,33 @@ class Why:
     pictures: list[tuple[str, str]]
 
 
-def keep_question(
-    token: str, scan: Scan, decision: Decision, segmenter: str, classifier: str, sequence: str | None, where: str = ""
-) -> None:
-    """Store what the explanation of a kept result needs.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Question:
+    """What an explanation needs.
 
-    Args:
-        token: of the result.
+    Attributes:
         scan: the slice to explain, pixels (H, W, 3); of its geometry, the spacing of its pixels counts.
         decision: what was decided about it; mask (H, W).
         segmenter, classifier, sequence: what it was analysed with, as for `explain_slice`.
-        where: which slice of a study it is, as a sentence.
+        where: which slice of a study it is, as a sentence; empty for a slice.
     """
-    decided = {"verdict": decision.verdict, "probability": decision.probability, "by_specialist": decision.by_specialist}
+
+    scan: Scan
+    decision: Decision
+    segmenter: str
+    classifier: str
+    sequence: str | None
+    where: str = ""
+
+
+def keep_question(token: str, question: Question) -> None:
+    """Store what the explanation of a kept result needs."""
+    scan, decision = question.scan, question.decision
     fields = {
-        "name": scan.name, "sha256": scan.sha256, "models": [segmenter, classifier], "sequence": sequence, "where": where,
-        "decision": decided, "single_sequence": scan.single_sequence,
-    }  # fmt: skip
+        "scan": {"name": scan.name, "sha256": scan.sha256, "single_sequence": scan.single_sequence},
+        "decision": {name: getattr(decision, name) for name in ("verdict", "probability", "by_specialist")},
+        "question": {name: getattr(question, name) for name in ("segmenter", "classifier", "sequence", "where")},
+    }
     place = {"shape": scan.geometry.shape, "affine": scan.geometry.affine} if scan.geometry else {}
     np.savez(kept_path(token, "question.npz"), pixels=scan.pixels, mask=decision.mask, fields=json.dumps(fields), **place)
 
@@ -49,8 +59,8 @@ def has_question(token: str) -> bool:
     return kept_path(token, "question.npz").is_file()
 
 
-def kept_question(token: str) -> tuple[Scan, Decision, dict]:
-    """The slice, the decision and the other arguments of `keep_question` for a kept result.
+def kept_question(token: str) -> Question:
+    """What the explanation of a kept result needs.
 
     Raises:
         FileNotFoundError: if the result has expired.
@@ -58,8 +68,8 @@ def kept_question(token: str) -> tuple[Scan, Decision, dict]:
     with np.load(kept_path(token, "question.npz")) as stored:
         fields, pixels, mask = json.loads(stored["fields"].item()), stored["pixels"], stored["mask"]
         place = Geometry(shape=tuple(stored["shape"].tolist()), affine=stored["affine"]) if "affine" in stored else None
-    known = {name: fields[name] for name in ("name", "sha256", "single_sequence")}
-    return Scan(pixels=pixels, geometry=place, **known), Decision(**fields["decision"], mask=mask), fields
+    scan = Scan(pixels=pixels, geometry=place, **fields["scan"])
+    return Question(scan=scan, decision=Decision(**fields["decision"], mask=mask), **fields["question"])
 
 
 def explain_result(token: str, progress: Progress | None = None) -> Why:
@@ -68,10 +78,9 @@ def explain_result(token: str, progress: Progress | None = None) -> Why:
     Raises:
         FileNotFoundError: if the result has expired.
     """
-    scan, decision, fields = kept_question(token)
-    segmenter, classifier = fields["models"]
-    found = explain_slice(scan, segmenter, classifier, None, fields["sequence"], progress, decision)
-    return keep_why(token, scan, found, fields["where"])
+    asked = kept_question(token)
+    found = explain_slice(asked.scan, asked.segmenter, asked.classifier, None, asked.sequence, progress, asked.decision)
+    return keep_why(token, asked.scan, found, asked.where)
 
 
 def keep_why(token: str, scan: Scan, found: Explained, where: str = "") -> Why:

@@ -50,7 +50,8 @@ class Measurements:
         healthy: the report of `train.evaluation.healthy`; None without one.
         inputs: the figures by dataset, sequence and plane (`train.evaluation.inputs`), of the `validated` weights and, where they
             were measured, of the `released` ones; None without.
-        ood: what the out-of-distribution detector of an entry for any head rejects (`train.ood.fit_inputs`); None without.
+        ood: what the out-of-distribution detector of an entry for any head rejects, and of other images the share that is for
+            review (`train.ood.fit_inputs`); None without.
     """
 
     protocol: str = ""

@@ -182,8 +182,9 @@ def test_from_a_run_to_an_entry_for_any_head(wider, tmp_path, monkeypatch):
         "mine", "--data", str(data), "--wider", str(wider), "--validated", str(run), "--into", str(entries),
     ])  # fmt: skip
     kinds = {"headct", "handwritten digits", "noise"}  # a blank image is left to its pixels
-    assert set(report["negatives"]) == set(report["halves"]) == kinds
-    assert all(report["halves"][kind]["images"] == one["images"] for kind, one in report["negatives"].items())
+    assert set(report["negatives"]) == set(report["halves"]) == set(report["review"]) == kinds
+    counts = [{kind: one["images"] for kind, one in report[part].items()} for part in ("negatives", "halves", "review")]
+    assert counts[0] == counts[1] == counts[2]
     assert "## What is no brain MR slice" in (entries / "mine" / CARD).read_text(encoding="utf-8")
     shares = fit_scope.main([
         "mine", "--specialist", "effunet-lite2-lgg", "--data", str(data), "--wider", str(wider), "--validated", str(run),

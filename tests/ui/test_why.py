@@ -14,7 +14,7 @@ from brainmri.ui.inference import likeliest_slice
 from brainmri.ui.page import build
 from brainmri.ui.result_panel import NOT_EXPLAINED
 from brainmri.ui.results import keep_result, kept_path
-from brainmri.ui.why import keep_question, kept_question, kept_why
+from brainmri.ui.why import Question, keep_question, kept_question, kept_why
 from brainmri.zoo.registry import DEFAULT
 from tests.support.browsing import CHROMIUM, EXAMPLE, STUDY, answer, upload
 
@@ -104,9 +104,13 @@ def test_a_slice_is_explained_with_the_spacing_and_the_sequence_of_its_study(tmp
     study = brainmri.Pipeline(device="cpu").study(scan)
     token = keep_result({})
     decision = Decision.of(study.findings[study.most_probable])
-    keep_question(token, likeliest_slice(scan, study), decision, DEFAULT, DEFAULT, None)
-    one, kept, _ = kept_question(token)
+    likeliest = likeliest_slice(scan, study)
+    keep_question(token, Question(scan=likeliest, decision=decision, segmenter=DEFAULT, classifier=DEFAULT, sequence="FLAIR"))
+    kept = kept_question(token)
+    one = kept.scan
+    assert (kept.segmenter, kept.classifier, kept.sequence, kept.where) == (DEFAULT, DEFAULT, "FLAIR", "")
+    assert kept.decision.probability == decision.probability
     assert one.geometry.spacing == scan.geometry.spacing == (5.0, 2.0, 1.0)
     assert one.single_sequence == "FLAIR"
     assert (one.pixels == scan.pixels[study.most_probable]).all()
-    assert (kept.mask == decision.mask).all()
+    assert (kept.decision.mask == decision.mask).all()

@@ -3,24 +3,27 @@
 Heads in every plane and sequence, with and without skull, are in distribution. The classes of the distance are plane and
 sequence. The other images are CT, other parts of the body, photographs, drawings and so on (`train.ood.negatives`, and the
 pictures that are no brain MR slices). The validated run sets the thresholds by its validation slices, and measures each kind of
-other images with a detector that was fitted without that kind, and with two that were fitted with the other half of it. Run this
-after `train.release.release_inputs`.
+other images with a detector that was fitted without that kind, and with two that were fitted with the other half of it. What the
+check lets pass need not get a verdict: for each kind, the images are also counted that the whole analysis, with a detector fitted
+without the kind, does not send to review. Run this after `train.release.release_inputs`.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from brainmri.analysis.findings import REVIEW
 from brainmri.analysis.forward import encoder_features
 from brainmri.analysis.frame import find_panels
+from brainmri.analysis.pipeline import Pipeline
 from brainmri.io.pixels import to_unit
-from brainmri.zoo.entry import read_entry, read_split, update_config
+from brainmri.zoo.entry import read_split, update_config
 from brainmri.zoo.ood import OodDetector, check_pixels
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load
 from train.datasets import dataset_of
@@ -30,6 +33,7 @@ from train.examples import CHANNELS, WITHOUT_SKULL, Example, patient_examples, p
 from train.mix import CUT
 from train.ood.fit import FEATURES, fit_tensors, shares, show, write_ood_detector
 from train.ood.negatives import PACKAGES
+from train.release.card import write_card
 from train.uploads import as_upload
 
 STEP = 3  # every third training slice, since neighbours are alike
@@ -94,16 +98,13 @@ def features_of(model: LoadedModel, units: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def other_images(wider: Path) -> dict[str, list[list[np.ndarray]]]:
-    """By kind, the views (H, W, 3) in [0, 1] of images that are no brain MR slices; those that pixels rule out are left in."""
-    kinds: dict[str, list[list[np.ndarray]]] = {}
+def other_images(wider: Path) -> dict[str, list[np.ndarray]]:
+    """By kind, images (H, W[, 3]) that are no brain MR slices; those that pixels rule out are left in."""
+    kinds: dict[str, list[np.ndarray]] = {}
     for picture in find_pictures(wider):
         if picture.tumour is None:
-            kinds.setdefault(picture.collection, []).append(views_of(to_unit(read_picture(picture)[0])))
-    for kind, images in PACKAGES.items():
-        if kind not in NOT_OTHER:
-            kinds[kind] = [views_of(to_unit(image)) for image in images()]
-    return kinds
+            kinds.setdefault(picture.collection, []).append(read_picture(picture)[0])
+    return kinds | {kind: list(images()) for kind, images in PACKAGES.items() if kind not in NOT_OTHER}
 
 
 def first_views(images: list[list[np.ndarray]]) -> list[np.ndarray]:
@@ -122,17 +123,46 @@ def rejects_images(detector: OodDetector, features: np.ndarray, images: list[lis
     return [all([next(rejected) for _ in views]) for views in images]
 
 
-def fit_network(model: LoadedModel, examples: list[Example], others: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """The detector's tensors for a network."""
-    features = features_of(model, [upload_of(example, seed) for seed, example in enumerate(examples)])
-    return fit_kinds(features, classes_of(examples), others, FEATURES.distance_size(model.net.feature_channels))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FitData:
+    """What detectors of a network are fitted on, as features of `features_of`.
 
+    Attributes:
+        slices: (n, D + E), of brain MR slices.
+        classes: (n,) the class of each.
+        others: by kind, (m, D + E), of other images.
+        near: D, the features that count for the distance.
+    """
 
-def fit_kinds(features: np.ndarray, classes: np.ndarray, others: list[np.ndarray], near: int) -> dict[str, np.ndarray]:
-    """The detector's tensors, as by `fit_tensors`; `others` are kinds of other images, all of which weigh the same."""
-    images = np.concatenate(others)
-    weights = np.concatenate([np.full(len(kind), len(images) / len(others) / len(kind)) for kind in others])
-    return fit_tensors(features, classes, [images], near, weights, INVERSE_REGULARISATION)
+    slices: np.ndarray
+    classes: np.ndarray
+    others: dict[str, np.ndarray]
+    near: int
+
+    @classmethod
+    def of(cls, model: LoadedModel, examples: list[Example], others: dict[str, list[list[np.ndarray]]]) -> FitData:
+        """The features of training slices, changed into uploads, and of other images by their views."""
+        return cls(
+            slices=features_of(model, [upload_of(example, seed) for seed, example in enumerate(examples)]),
+            classes=classes_of(examples),
+            others={kind: features_of(model, first_views(images)) for kind, images in others.items()},
+            near=FEATURES.distance_size(model.net.feature_channels),
+        )
+
+    def fit(self, **known: np.ndarray) -> dict[str, np.ndarray]:
+        """A detector's tensors, as by `fit_tensors`; all kinds of other images weigh the same.
+
+        Args:
+            known: by kind, the features of the images that are used instead of all of the kind; none to leave it out.
+        """
+        others = [kind for kind in (self.others | known).values() if len(kind)]
+        images = np.concatenate(others)
+        weights = np.concatenate([np.full(len(kind), len(images) / len(others) / len(kind)) for kind in others])
+        return fit_tensors(self.slices, self.classes, [images], self.near, weights, INVERSE_REGULARISATION)
+
+    def without(self, kind: str) -> dict[str, np.ndarray]:
+        """The tensors of a detector that was fitted without a kind of other images."""
+        return self.fit(**{kind: self.others[kind][:0]})
 
 
 def make_detector(tensors: dict[str, np.ndarray]) -> OodDetector:
@@ -161,34 +191,31 @@ def choose_thresholds(detector: OodDetector, features: np.ndarray) -> dict[str, 
 def measure(run: Path, data: Path, wider: Path, images: dict[str, list[list[np.ndarray]]]) -> dict:
     """Thresholds from a validated run, and the shares of its `real` slices and of other images that are rejected.
 
-    Each kind of other images is measured as `negatives` by a detector, with its own thresholds, that was fitted without the kind,
-    and as `halves` by two that were fitted with every second image of it, each on the other images.
+    Each kind of other images, by their views, is measured as `negatives` by a detector, with its own thresholds, that was fitted
+    without the kind, and as `halves` by two that were fitted with every second image of it, each on the other images.
     """
     model = load(run, device="cpu")
-    near = FEATURES.distance_size(model.net.feature_channels)
-    examples = training_examples(model, data, wider)
-    training = features_of(model, [upload_of(example, seed) for seed, example in enumerate(examples)])
-    classes = classes_of(examples)
-    others = {kind: features_of(model, first_views(found)) for kind, found in images.items()}
+    fitted_on = FitData.of(model, training_examples(model, data, wider), images)
     views = validation_views(run, model, data, wider)[::2]
     units = [to_unit(np.ascontiguousarray(view.example.pixels)) for view in views]
     features = features_of(model, units)
 
-    def fit(kinds: dict[str, np.ndarray]) -> OodDetector:
-        detector = make_detector(fit_kinds(training, classes, [found for found in kinds.values() if len(found)], near))
+    def detector_of(tensors: dict[str, np.ndarray]) -> OodDetector:
+        detector = make_detector(tensors)
         return replace(detector, **choose_thresholds(detector, features))
 
-    detector = fit(others)
+    detector = detector_of(fitted_on.fit())
     names = [f"{view.dataset}, cut" if view.example.source == CUT else view.dataset for view in views]
     negatives: list[tuple[str, bool]] = []
     halves: list[tuple[str, bool]] = []
-    for kind, found in others.items():
+    for kind, found in fitted_on.others.items():
         of_views = np.split(features_of(model, flatten(images[kind])), np.cumsum([len(one) for one in images[kind]])[:-1])
         parts = [(negatives, found[:0], slice(None))]
         if len(found) > 1:
             parts += [(halves, found[half::2], slice(1 - half, None, 2)) for half in (0, 1)]
         for results, known, measured in parts:
-            rejected = rejects_images(fit(others | {kind: known}), np.concatenate(of_views[measured]), images[kind][measured])
+            tensors = fitted_on.fit(**{kind: known})
+            rejected = rejects_images(detector_of(tensors), np.concatenate(of_views[measured]), images[kind][measured])
             results += [(kind, one) for one in rejected]
     return {
         "thresholds": {"distance_threshold": detector.distance_threshold, "other_threshold": detector.other_threshold},
@@ -197,6 +224,19 @@ def measure(run: Path, data: Path, wider: Path, images: dict[str, list[list[np.n
         "negatives": shares(negatives),
         "halves": shares(halves),
     }
+
+
+def count_for_review(
+    model: LoadedModel, fitted_on: FitData, images: dict[str, list[np.ndarray]], thresholds: dict[str, float]
+) -> dict[str, dict]:
+    """The shares of other images that an analysis by a model alone sends to review, each kind with a check fitted without it."""
+    alone = replace(model, entry=replace(model.entry, specialist=None))
+    found: list[tuple[str, bool]] = []
+    for kind, others in images.items():
+        detector = replace(make_detector(fitted_on.without(kind)), **thresholds)
+        pipe = Pipeline(replace(alone, ood=detector))
+        found += [(kind, pipe(image).verdict == REVIEW) for image in tqdm(others, desc=kind, unit="image")]
+    return shares(found)
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -210,15 +250,17 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--out", type=Path, help="where a JSON report goes")
     options = parser.parse_args(arguments)
     images = other_images(options.wider)
-    report = measure(options.validated, options.data, options.wider, images)
+    views = {kind: [views_of(to_unit(image)) for image in found] for kind, found in images.items()}
+    report = measure(options.validated, options.data, options.wider, views)
     folder = options.into / options.name
     model = load(options.name, weights=folder, device="cpu")
-    others = [features_of(model, first_views(found)) for found in images.values()]
-    tensors = fit_network(model, training_examples(model, options.data, options.wider), others)
-    if metrics := read_entry(folder).metrics:
-        measured = {part: report[part] for part in ("real", "negatives", "halves")}
-        update_config(folder, metrics=replace(metrics, ood=measured).config())
-    write_ood_detector(folder, tensors, report["thresholds"], any_plane=True)
+    fitted_on = FitData.of(model, training_examples(model, options.data, options.wider), views)
+    write_ood_detector(folder, fitted_on.fit(), report["thresholds"], any_plane=True)
+    checked = load(options.name, weights=folder, device="cpu")  # computes what the detector needs
+    report["review"] = count_for_review(checked, fitted_on, images, report["thresholds"])
+    if metrics := checked.entry.metrics:
+        measured = {part: report[part] for part in ("real", "negatives", "halves", "review")}
+        write_card(update_config(folder, metrics=replace(metrics, ood=measured).config()))
     show(report, options.out)
     return report
 

@@ -1,7 +1,8 @@
-"""Images that are no axial brain MR slices, by kind, to measure the out-of-distribution detector with.
+"""Images that are no axial brain MR slices, by kind.
 
 They are photographs and other images that packages ship, drawn ones, and real slices that were rotated, reformatted or coloured.
-Nothing is downloaded, and nothing here is used to fit a detector.
+Nothing is downloaded. The detector of axial slices (`train.ood.fit`) is measured with them, not fitted; that of an entry for any
+head (`train.ood.fit_inputs`) is fitted on the kinds that are no brain MR slices.
 """
 
 from __future__ import annotations
