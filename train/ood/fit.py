@@ -246,12 +246,12 @@ def out_of_distribution(ood: OodDetector, samples: Samples) -> np.ndarray:
     return np.where(samples.decided, samples.rejected, (far > ood.distance_threshold) | (rotated > ood.other_threshold))
 
 
-def shares(results: Iterable[tuple[str, bool]]) -> dict[str, dict]:
-    """For each kind the number of `images`, how many are `out_of_distribution`, and their `share`."""
+def shares(results: Iterable[tuple[str, bool]], found: str = "out_of_distribution") -> dict[str, dict]:
+    """For each kind the number of `images`, how many of them are found, under the name `found`, and their `share`."""
     counts: dict[str, list[bool]] = {}
-    for kind, rejected in results:
-        counts.setdefault(str(kind), []).append(bool(rejected))
-    return {k: {"images": len(r), "out_of_distribution": sum(r), "share": round(sum(r) / len(r), 4)} for k, r in counts.items()}
+    for kind, result in results:
+        counts.setdefault(str(kind), []).append(bool(result))
+    return {kind: {"images": len(one), found: sum(one), "share": round(sum(one) / len(one), 4)} for kind, one in counts.items()}
 
 
 def cross_fitted(folds: list[Network], tensors: list[dict]) -> dict:

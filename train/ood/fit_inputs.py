@@ -236,7 +236,7 @@ def count_for_review(
         detector = replace(make_detector(fitted_on.without(kind)), **thresholds)
         pipe = Pipeline(replace(alone, ood=detector))
         found += [(kind, pipe(image).verdict == REVIEW) for image in tqdm(others, desc=kind, unit="image")]
-    return shares(found)
+    return shares(found, REVIEW)
 
 
 def main(arguments: list[str] | None = None) -> dict:
