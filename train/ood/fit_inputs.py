@@ -3,7 +3,8 @@
 Heads in every plane and sequence, with and without skull, are in distribution. The classes of the distance are plane and
 sequence. The other images are CT, other parts of the body, photographs, drawings and so on (`train.ood.negatives`, and the
 pictures that are no brain MR slices). The validated run sets the thresholds by its validation slices, and measures each kind of
-other images with a detector that was fitted without that kind, and with two that were fitted with the other half of it. What the
+other images with a detector that was fitted without that kind, and with two that were fitted with the other half of it. Synthetic
+CT heads (`train.ood.synthetic_ct`), made from the slices that the network was trained on, are in every fit. What the
 check lets pass need not get a verdict: for each kind, the images are also counted that the whole analysis, with a detector fitted
 without the kind, does not send to review. Run this after `train.release.release_inputs`.
 """
@@ -23,6 +24,7 @@ from brainmri.analysis.forward import encoder_features
 from brainmri.analysis.frame import find_panels
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.io.pixels import to_unit
+from brainmri.zoo.attributes import PLANES
 from brainmri.zoo.entry import read_split, update_config
 from brainmri.zoo.ood import OodDetector, check_pixels
 from brainmri.zoo.registry import EMBEDDED, LoadedModel, load
@@ -33,6 +35,7 @@ from train.examples import CHANNELS, WITHOUT_SKULL, Example, patient_examples, p
 from train.mix import CUT
 from train.ood.fit import FEATURES, fit_tensors, shares, show, write_ood_detector
 from train.ood.negatives import PACKAGES
+from train.ood.synthetic_ct import synthetic_ct
 from train.release.card import write_card
 from train.uploads import as_upload
 
@@ -42,6 +45,7 @@ SMALLEST_CLASS = 30  # slices of a plane and sequence that make a class; the oth
 # kinds of `train.ood.negatives` that are in distribution here, or that the page takes apart before the networks run
 NOT_OTHER = ("sagittal and coronal", "screenshots and sheets of slices, and crops", "blank")
 DISTANCE_SHARE, OTHER_SHARE = 0.003, 0.015  # of validation slices beyond each threshold
+SYNTHETIC_CT = "synthetic CT heads"
 INVERSE_REGULARISATION = 1.0  # `C` of the logistic regression
 
 
@@ -75,6 +79,22 @@ def upload_of(example: Example, seed: int) -> np.ndarray:
         removal = 0.0 if example.collection in WITHOUT_SKULL else 0.35
         pixels, _ = as_upload(pixels, example.mask.astype(np.float32), random, skull_removal=removal)
     return find_slice(to_unit(np.ascontiguousarray(pixels)))
+
+
+def ct_heads(examples: list[Example]) -> list[np.ndarray]:
+    """(H, W, 3) in [0, 1]: a synthetic CT head for each axial slice of a head with skull, half of them changed into uploads."""
+    found = []
+    for seed, example in enumerate(examples):
+        random = np.random.default_rng((seed, 1))
+        if example.plane != PLANES.index("axial") or example.collection in WITHOUT_SKULL:
+            continue
+        grey = synthetic_ct(random.choice(example.pixels, axis=2), random)
+        if grey is not None:
+            pixels = np.repeat(grey[..., None], 3, axis=2)
+            if random.random() < CHANGED:
+                pixels, _ = as_upload(pixels, np.zeros(grey.shape, np.float32), random, skull_removal=0)
+            found.append(find_slice(to_unit(np.ascontiguousarray(pixels))))
+    return found
 
 
 def find_slice(unit: np.ndarray) -> np.ndarray:
@@ -130,7 +150,7 @@ class FitData:
     Attributes:
         slices: (n, D + E), of brain MR slices.
         classes: (n,) the class of each.
-        others: by kind, (m, D + E), of other images.
+        others: by kind, (m, D + E), of other images, and of synthetic CT heads.
         near: D, the features that count for the distance.
     """
 
@@ -141,11 +161,12 @@ class FitData:
 
     @classmethod
     def of(cls, model: LoadedModel, examples: list[Example], others: dict[str, list[list[np.ndarray]]]) -> FitData:
-        """The features of training slices, changed into uploads, and of other images by their views."""
+        """The features of training slices, changed into uploads, of other images by their views, and of synthetic CT heads."""
+        synthetic = {SYNTHETIC_CT: features_of(model, heads)} if (heads := ct_heads(examples)) else {}
         return cls(
             slices=features_of(model, [upload_of(example, seed) for seed, example in enumerate(examples)]),
             classes=classes_of(examples),
-            others={kind: features_of(model, first_views(images)) for kind, images in others.items()},
+            others={kind: features_of(model, first_views(images)) for kind, images in others.items()} | synthetic,
             near=FEATURES.distance_size(model.net.feature_channels),
         )
 
@@ -208,14 +229,15 @@ def measure(run: Path, data: Path, wider: Path, images: dict[str, list[list[np.n
     names = [f"{view.dataset}, cut" if view.example.source == CUT else view.dataset for view in views]
     negatives: list[tuple[str, bool]] = []
     halves: list[tuple[str, bool]] = []
-    for kind, found in fitted_on.others.items():
-        of_views = np.split(features_of(model, flatten(images[kind])), np.cumsum([len(one) for one in images[kind]])[:-1])
+    for kind, of_kind in images.items():
+        found = fitted_on.others[kind]
+        of_views = np.split(features_of(model, flatten(of_kind)), np.cumsum([len(views) for views in of_kind])[:-1])
         parts = [(negatives, found[:0], slice(None))]
         if len(found) > 1:
             parts += [(halves, found[half::2], slice(1 - half, None, 2)) for half in (0, 1)]
         for results, known, measured in parts:
             tensors = fitted_on.fit(**{kind: known})
-            rejected = rejects_images(detector_of(tensors), np.concatenate(of_views[measured]), images[kind][measured])
+            rejected = rejects_images(detector_of(tensors), np.concatenate(of_views[measured]), of_kind[measured])
             results += [(kind, one) for one in rejected]
     return {
         "thresholds": {"distance_threshold": detector.distance_threshold, "other_threshold": detector.other_threshold},

@@ -27,3 +27,8 @@ run train.release.interpolate "$runs/any/fold-0-mean" "$runs/any/fold-0-single" 
 run train.release.release_inputs --run "$runs/any/all" --validated "$runs/any/fold-0" --data "$data" --wider "$wider"
 run train.ood.fit_inputs effunet-any --validated "$runs/any/fold-0" --data "$data" --wider "$wider"
 run train.ood.fit_scope effunet-any --specialist effunet-lite2-lgg --validated "$runs/any/fold-0" --data "$data" --wider "$wider"
+
+# how much the figures differ between the folds of the pictures' groups, in short runs
+run train.crossvalidate generalist --data "$data" --wider "$wider" --out "$runs/any/cv" --encoder lite2 --start effunet-lite2-lgg \
+  --all-patients --size 192 --precision bfloat16 --batch 4 --epochs 10 --validate-every 100 --lr 1e-3 --workers 0
+run train.evaluation.inputs "$runs"/any/cv/fold-* --wider "$wider"
