@@ -1,10 +1,12 @@
 """Fit the detector of an entry for any head: python -m train.ood.fit_inputs NAME --validated RUN --data DIR --wider DIR
 
-Heads in every plane and sequence, with and without skull, are in distribution. The classes of the distance are plane and
-sequence. The other images are CT, other parts of the body, photographs, drawings and so on (`train.ood.negatives`, and the
-pictures that are no brain MR slices). The validated run sets the thresholds by its validation slices, and measures each kind of
-other images with a detector that was fitted without that kind, and with two that were fitted with the other half of it. Synthetic
-CT heads (`train.ood.synthetic_ct`), made from the slices that the network was trained on, are in every fit. What the
+Heads in every plane and sequence, with and without skull, are in distribution, and so are phantoms (`train.phantoms`), without
+which synthetic MR heads would be taken for synthetic CT heads. The classes of the distance are plane and sequence, and phantoms.
+The other images are CT, other parts of the body, photographs, drawings and so on (`train.ood.negatives`, and the pictures that
+are no brain MR slices), and synthetic CT heads (`train.ood.synthetic_ct`), made from the slices that the network was trained on.
+
+The validated run sets the thresholds by its validation slices, and measures each kind of other images with a detector that was
+fitted without that kind, and with two that were fitted with the other half of it; what is synthetic is in every fit. What the
 check lets pass need not get a verdict: for each kind, the images are also counted that the whole analysis, with a detector fitted
 without the kind, does not send to review. Run this after `train.release.release_inputs`.
 """
@@ -36,10 +38,12 @@ from train.mix import CUT
 from train.ood.fit import FEATURES, fit_tensors, shares, show, write_ood_detector
 from train.ood.negatives import PACKAGES
 from train.ood.synthetic_ct import synthetic_ct
+from train.phantoms import phantom_slice
 from train.release.card import write_card
 from train.uploads import as_upload
 
 STEP = 3  # every third training slice, since neighbours are alike
+PHANTOMS, PHANTOM_SIZES = 60, (128, 192, 256)
 CHANGED = 0.5  # share of the training slices that are changed into uploads first (`train.uploads`)
 SMALLEST_CLASS = 30  # slices of a plane and sequence that make a class; the others form one class together
 # kinds of `train.ood.negatives` that are in distribution here, or that the page takes apart before the networks run
@@ -97,6 +101,16 @@ def ct_heads(examples: list[Example]) -> list[np.ndarray]:
     return found
 
 
+def phantoms() -> list[np.ndarray]:
+    """(H, W, 3) in [0, 1]: synthetic MR heads in several sizes, with three sequences or FLAIR only, with and without a lesion."""
+    drawn = []
+    for seed in range(PHANTOMS):
+        size, lesion = PHANTOM_SIZES[seed % len(PHANTOM_SIZES)], {} if seed % 2 else {"lesion": None}
+        pixels, _ = phantom_slice(size=size, seed=seed, flair_only=seed % 4 < 2, **lesion)
+        drawn.append(find_slice(to_unit(pixels)))
+    return drawn
+
+
 def find_slice(unit: np.ndarray) -> np.ndarray:
     """The first slice of a picture, as the page finds it."""
     return find_panels(unit)[0].cut(unit)
@@ -148,7 +162,7 @@ class FitData:
     """What detectors of a network are fitted on, as features of `features_of`.
 
     Attributes:
-        slices: (n, D + E), of brain MR slices.
+        slices: (n, D + E), of brain MR slices and phantoms.
         classes: (n,) the class of each.
         others: by kind, (m, D + E), of other images, and of synthetic CT heads.
         near: D, the features that count for the distance.
@@ -161,11 +175,12 @@ class FitData:
 
     @classmethod
     def of(cls, model: LoadedModel, examples: list[Example], others: dict[str, list[list[np.ndarray]]]) -> FitData:
-        """The features of training slices, changed into uploads, of other images by their views, and of synthetic CT heads."""
+        """The features of training slices, changed into uploads, of other images by their views, and of what is synthetic."""
         synthetic = {SYNTHETIC_CT: features_of(model, heads)} if (heads := ct_heads(examples)) else {}
+        classes = classes_of(examples)
         return cls(
-            slices=features_of(model, [upload_of(example, seed) for seed, example in enumerate(examples)]),
-            classes=classes_of(examples),
+            slices=features_of(model, [*(upload_of(example, seed) for seed, example in enumerate(examples)), *phantoms()]),
+            classes=np.append(classes, np.full(PHANTOMS, classes.max() + 1)),
             others={kind: features_of(model, first_views(images)) for kind, images in others.items()} | synthetic,
             near=FEATURES.distance_size(model.net.feature_channels),
         )
