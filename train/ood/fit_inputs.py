@@ -14,6 +14,7 @@ without the kind, does not send to review. Run this after `train.release.release
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -185,20 +186,16 @@ class FitData:
             near=FEATURES.distance_size(model.net.feature_channels),
         )
 
-    def fit(self, **known: np.ndarray) -> dict[str, np.ndarray]:
+    def fit(self, known: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """A detector's tensors, as by `fit_tensors`; all kinds of other images weigh the same.
 
         Args:
-            known: by kind, the features of the images that are used instead of all of the kind; none to leave it out.
+            known: by kind, the features of the images that are used instead of all of the kind; an empty array leaves it out.
         """
-        others = [kind for kind in (self.others | known).values() if len(kind)]
+        others = [kind for kind in (self.others | dict(known or {})).values() if len(kind)]
         images = np.concatenate(others)
         weights = np.concatenate([np.full(len(kind), len(images) / len(others) / len(kind)) for kind in others])
         return fit_tensors(self.slices, self.classes, [images], self.near, weights, INVERSE_REGULARISATION)
-
-    def without(self, kind: str) -> dict[str, np.ndarray]:
-        """The tensors of a detector that was fitted without a kind of other images."""
-        return self.fit(**{kind: self.others[kind][:0]})
 
 
 def make_detector(tensors: dict[str, np.ndarray]) -> OodDetector:
@@ -251,7 +248,7 @@ def measure(run: Path, data: Path, wider: Path, images: dict[str, list[list[np.n
         if len(found) > 1:
             parts += [(halves, found[half::2], slice(1 - half, None, 2)) for half in (0, 1)]
         for results, known, measured in parts:
-            tensors = fitted_on.fit(**{kind: known})
+            tensors = fitted_on.fit({kind: known})
             rejected = rejects_images(detector_of(tensors), np.concatenate(of_views[measured]), of_kind[measured])
             results += [(kind, one) for one in rejected]
     return {
@@ -270,7 +267,7 @@ def count_for_review(
     alone = replace(model, entry=replace(model.entry, specialist=None))
     found: list[tuple[str, bool]] = []
     for kind, others in images.items():
-        detector = replace(make_detector(fitted_on.without(kind)), **thresholds)
+        detector = replace(make_detector(fitted_on.fit({kind: fitted_on.others[kind][:0]})), **thresholds)
         pipe = Pipeline(replace(alone, ood=detector))
         found += [(kind, pipe(image).verdict == REVIEW) for image in tqdm(others, desc=kind, unit="image")]
     return shares(found, REVIEW)
