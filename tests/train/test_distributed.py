@@ -22,39 +22,27 @@ ROOT = Path(__file__).parents[2]
 SMOKE = ["--smoke", "--precision", "float32", "--device", "cpu"]
 EXACT = ["--frozen", "--dropout", "0"]  # without batch-norm training and dropout, only rounding can differ
 
-# trains a classifier, then a segmenter, of which a process fails in its second step of the second epoch, after the first epoch's
-# checkpoint is written; both in one launch, since starting processes takes longest
-CLASSIFIER_THEN_FAILURE = """
-import itertools, runpy, sys
-from train import classifier, distributed, loop
-two, interrupted, *exact = sys.argv[1:]
-SMOKE = {smoke}
+# a process fails in its second step of the second epoch, after the first epoch's checkpoint is written
+FAILS = """
+import itertools, runpy
+from train import distributed, loop
 original, batches = loop.to_device, itertools.count(1)
 def to_device(*arguments):
     if next(batches) == 4 and distributed.rank() == 1:
         raise MemoryError("rank 1 is out of memory")
     return original(*arguments)
-with distributed.process_group("cpu"):
-    classifier.main([*SMOKE, *exact, "--out", two])
-    loop.to_device = to_device
-    sys.argv[1:] = [*SMOKE, "--out", interrupted]
-    runpy.run_module("train.segmenter", run_name="__main__")
+loop.to_device = to_device
+runpy.run_module("train.segmenter", run_name="__main__")
 """
 
 
-@pytest.fixture(scope="module")
-def launched(tmp_path_factory) -> tuple[Path, Path, subprocess.CompletedProcess]:
-    """A finished run of a classifier and an interrupted one of a segmenter, both of two processes, and their launch."""
-    folder = tmp_path_factory.mktemp("launched")
-    script, two, interrupted = (folder / name for name in ("trains.py", "two", "interrupted"))
-    script.write_text(CLASSIFIER_THEN_FAILURE.replace("{smoke}", repr(SMOKE)))
+def torchrun(*arguments) -> subprocess.CompletedProcess:
+    """Run a module or script in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*command, *map(str, (script, two, interrupted)), *EXACT],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return two, interrupted, done
+    return subprocess.run(
+        [*command, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture
@@ -84,10 +72,11 @@ def max_difference(one: Path, two: Path) -> float:
     return max((a[k] - b[k]).abs().max().item() for k in a if "running" not in k and "num_batches" not in k)
 
 
-def test_two_processes_or_two_micro_batches_train_the_same_weights(launched, tmp_path, single_process):
-    two, _, done = launched
-    one, parts = tmp_path / "one", tmp_path / "parts"
-    assert done.stdout.count("epoch 1  train loss") == 2, done.stderr  # of each network; only rank 0 prints
+def test_two_processes_or_two_micro_batches_train_the_same_weights(tmp_path, single_process):
+    two, one, parts = (tmp_path / name for name in ("two", "one", "parts"))
+    done = torchrun("-m", "--", "train.classifier", *SMOKE, *EXACT, "--out", two)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1  train loss") == 1  # only rank 0 prints
     classifier.main([*SMOKE, *EXACT, "--out", str(one)])
     classifier.main([*SMOKE, *EXACT, "--accumulate", "2", "--out", str(parts)])
     for run in (two, parts):
@@ -96,10 +85,12 @@ def test_two_processes_or_two_micro_batches_train_the_same_weights(launched, tmp
     assert json.loads((two / "config.json").read_text())["training"]["stages"][0]["processes"] == 2
 
 
-def test_a_failed_process_stops_the_run_and_another_number_resumes_it(launched, tmp_path, single_process):
+def test_a_failed_process_stops_the_run_and_another_number_resumes_it(tmp_path, single_process):
     """Two processes normalise by their own halves of a batch, as one process does with two micro-batches."""
-    _, interrupted, done = launched
-    whole = tmp_path / "whole"
+    interrupted, whole = tmp_path / "interrupted", tmp_path / "whole"
+    script = tmp_path / "fails.py"
+    script.write_text(FAILS)
+    done = torchrun(script, *SMOKE, "--out", interrupted)
     assert done.returncode == 1
     assert "MemoryError: rank 1 is out of memory" in done.stderr[done.stderr.index("Root Cause") :]
     assert len(torch.load(interrupted / "checkpoint.pt", weights_only=True)["history"]) == 1

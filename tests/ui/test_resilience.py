@@ -60,32 +60,16 @@ def own_folders(home: Path) -> list[Path]:
     return sorted(path for path in home.glob("cache/brainmri-page-*/*") if path.is_dir())
 
 
-CREATE_CACHE = """
-import sys, time
-from brainmri.ui.cache import create_cache
-print(create_cache(), flush=True)
-time.sleep(float(sys.argv[1]))
-"""
-
-
-def start_process_with_cache(temporary: Path, seconds: float) -> tuple[subprocess.Popen, Path]:
-    """Start a process that creates its cache folder among temporary files, as a server does, and wait for the folder."""
-    temporary.mkdir(exist_ok=True)
-    command, environment = [sys.executable, "-c", CREATE_CACHE, str(seconds)], {"GRADIO_TEMP_DIR": str(temporary)}
-    process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True)
-    return process, Path(process.stdout.readline().strip())
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs signals and resource limits of Linux")
 def test_server_recovers_from_a_kill_and_a_full_disk_and_cleans_up(tmp_path):
-    killed, left = start_process_with_cache(tmp_path / "cache", 60)
-    killed.kill()
-    killed.wait()
-    assert own_folders(tmp_path) == [left]
+    with served(tmp_path) as (killed, url, _):
+        start_study(connect(url, tmp_path / "a"))
+        killed.kill()
+        (left,) = own_folders(tmp_path)
 
     with served(tmp_path) as (server, url, log):
         (own,) = own_folders(tmp_path)
-        assert own != left  # files of the killed process are deleted
+        assert own != left  # files of the killed server are deleted
         client = connect(url, tmp_path / "b")
         image = handle_file(SLICE)
         expected = client.predict(image, api_name="/predict")[0]
@@ -159,15 +143,29 @@ def test_the_oldest_files_are_deleted_when_there_are_too_many(tmp_path):
     assert not cache.is_full()
 
 
+CREATE_CACHE = """
+import sys, time
+from brainmri.ui.cache import create_cache
+print(create_cache(), flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
 def test_every_process_has_its_own_cache_folder(tmp_path):
     """Process ids repeat, in containers and after a restart; a lock file does not outlive its process."""
-    running, first = start_process_with_cache(tmp_path, 60)
-    killed, second = start_process_with_cache(tmp_path, 60)
+
+    def start(seconds: float) -> tuple[subprocess.Popen, Path]:
+        command, environment = [sys.executable, "-c", CREATE_CACHE, str(seconds)], {"GRADIO_TEMP_DIR": str(tmp_path)}
+        process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True)
+        return process, Path(process.stdout.readline().strip())
+
+    running, first = start(60)
+    killed, second = start(60)
     assert first != second
     assert first.is_dir()  # the second process does not take it for abandoned
     killed.kill()
     killed.wait()
-    third, _ = start_process_with_cache(tmp_path, 0)
+    third = start(0)[0]
     third.wait()
     assert [path for path in first.parent.iterdir() if path.is_dir()] == [first]
     running.terminate()

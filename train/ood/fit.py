@@ -330,9 +330,9 @@ def table(report: dict) -> str:
     return markdown_table(["images", "number", "out of distribution", "share"], rows)
 
 
-def show(report: dict, out: Path | None) -> None:
+def show(shown: str, report: dict, out: Path | None) -> None:
     """Print the error rates, and write the report as JSON where a file is given."""
-    print(table(report))
+    print(shown)
     if out:
         out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
@@ -382,7 +382,7 @@ def main(arguments: list[str] | None = None) -> dict:
     report["synthetic"] = synthetic_heads(entry, ood)
     report["negatives"] = negatives_from_packages(entry, ood) | report["negatives"]
     write_ood_detector(folder, tensors, report["thresholds"])
-    show(report, options.out)
+    show(table(report), report, options.out)
     return report
 
 

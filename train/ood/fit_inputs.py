@@ -27,6 +27,7 @@ from brainmri.analysis.forward import encoder_features
 from brainmri.analysis.frame import find_panels
 from brainmri.analysis.pipeline import Pipeline
 from brainmri.io.pixels import to_unit
+from brainmri.report.metric_tables import ood_table
 from brainmri.zoo.attributes import PLANES
 from brainmri.zoo.entry import read_split, update_config
 from brainmri.zoo.ood import OodDetector, check_pixels
@@ -44,7 +45,7 @@ from train.release.card import write_card
 from train.uploads import as_upload
 
 STEP = 3  # every third training slice, since neighbours are alike
-PHANTOMS, PHANTOM_SIZES = 60, (128, 192, 256)
+PHANTOMS, PHANTOM_SIZES = 60, (128, 192, 256)  # their number, twice that of the smallest class below; sides in pixels
 CHANGED = 0.5  # share of the training slices that are changed into uploads first (`train.uploads`)
 SMALLEST_CLASS = 30  # slices of a plane and sequence that make a class; the others form one class together
 # kinds of `train.ood.negatives` that are in distribution here, or that the page takes apart before the networks run
@@ -142,9 +143,9 @@ def other_images(wider: Path) -> dict[str, list[np.ndarray]]:
     return kinds | {kind: list(images()) for kind, images in PACKAGES.items() if kind not in NOT_OTHER}
 
 
-def first_views(images: list[list[np.ndarray]]) -> list[np.ndarray]:
-    """Each image as it is. The check is fitted on these: with the inverted views, more necks pass (EXPERIMENTS.md)."""
-    return [views[0] for views in images]
+def features_by_image(model: LoadedModel, images: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """Of each image the features of its views, (views, D + E)."""
+    return np.split(features_of(model, flatten(images)), np.cumsum([len(views) for views in images])[:-1])
 
 
 def flatten(images: list[list[np.ndarray]]) -> list[np.ndarray]:
@@ -175,14 +176,18 @@ class FitData:
     near: int
 
     @classmethod
-    def of(cls, model: LoadedModel, examples: list[Example], others: dict[str, list[list[np.ndarray]]]) -> FitData:
-        """The features of training slices, changed into uploads, of other images by their views, and of what is synthetic."""
+    def of(cls, model: LoadedModel, examples: list[Example], others: dict[str, list[np.ndarray]]) -> FitData:
+        """The features of training slices, changed into uploads, of other images as they are, and of what is synthetic.
+
+        `others` are by kind the features of `features_by_image`. Those of inverted views are left out: with them, more necks pass
+        (EXPERIMENTS.md).
+        """
         synthetic = {SYNTHETIC_CT: features_of(model, heads)} if (heads := ct_heads(examples)) else {}
         classes = classes_of(examples)
         return cls(
             slices=features_of(model, [*(upload_of(example, seed) for seed, example in enumerate(examples)), *phantoms()]),
             classes=np.append(classes, np.full(PHANTOMS, classes.max() + 1)),
-            others={kind: features_of(model, first_views(images)) for kind, images in others.items()} | synthetic,
+            others={kind: np.stack([views[0] for views in images]) for kind, images in others.items()} | synthetic,
             near=FEATURES.distance_size(model.net.feature_channels),
         )
 
@@ -228,7 +233,8 @@ def measure(run: Path, data: Path, wider: Path, images: dict[str, list[list[np.n
     without the kind, and as `halves` by two that were fitted with every second image of it, each on the other images.
     """
     model = load(run, device="cpu")
-    fitted_on = FitData.of(model, training_examples(model, data, wider), images)
+    by_image = {kind: features_by_image(model, of_kind) for kind, of_kind in images.items()}
+    fitted_on = FitData.of(model, training_examples(model, data, wider), by_image)
     views = validation_views(run, model, data, wider)[::2]
     units = [to_unit(np.ascontiguousarray(view.example.pixels)) for view in views]
     features = features_of(model, units)
@@ -242,8 +248,7 @@ def measure(run: Path, data: Path, wider: Path, images: dict[str, list[list[np.n
     negatives: list[tuple[str, bool]] = []
     halves: list[tuple[str, bool]] = []
     for kind, of_kind in images.items():
-        found = fitted_on.others[kind]
-        of_views = np.split(features_of(model, flatten(of_kind)), np.cumsum([len(views) for views in of_kind])[:-1])
+        found, of_views = fitted_on.others[kind], by_image[kind]
         parts = [(negatives, found[:0], slice(None))]
         if len(found) > 1:
             parts += [(halves, found[half::2], slice(1 - half, None, 2)) for half in (0, 1)]
@@ -254,7 +259,6 @@ def measure(run: Path, data: Path, wider: Path, images: dict[str, list[list[np.n
     return {
         "thresholds": {"distance_threshold": detector.distance_threshold, "other_threshold": detector.other_threshold},
         "real": shares(zip(names, rejects(detector, features, units), strict=True)),
-        "synthetic": {},
         "negatives": shares(negatives),
         "halves": shares(halves),
     }
@@ -288,14 +292,15 @@ def main(arguments: list[str] | None = None) -> dict:
     report = measure(options.validated, options.data, options.wider, views)
     folder = options.into / options.name
     model = load(options.name, weights=folder, device="cpu")
-    fitted_on = FitData.of(model, training_examples(model, options.data, options.wider), views)
+    by_image = {kind: features_by_image(model, of_kind) for kind, of_kind in views.items()}
+    fitted_on = FitData.of(model, training_examples(model, options.data, options.wider), by_image)
     write_ood_detector(folder, fitted_on.fit(), report["thresholds"], any_plane=True)
     checked = load(options.name, weights=folder, device="cpu")  # computes what the detector needs
     report["review"] = count_for_review(checked, fitted_on, images, report["thresholds"])
     if metrics := checked.entry.metrics:
         measured = {part: report[part] for part in ("real", "negatives", "halves", "review")}
         write_card(update_config(folder, metrics=replace(metrics, ood=measured).config()))
-    show(report, options.out)
+    show(ood_table(report), report, options.out)
     return report
 
 
